@@ -1,0 +1,140 @@
+"""From a resolved config to everything a run needs, with every option checked before anything is compiled."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import hydra.utils
+import jax
+import numpy as np
+import optax
+from hydra.errors import InstantiationException
+from omegaconf import OmegaConf
+
+from fa_jax import optimizers
+from fa_jax.core import Loss, Network, Rule, Task
+from fa_jax.options import BadOption, choose, integer, number, switch
+from fa_jax.training import Training
+
+SPACINGS = {"linear": np.linspace, "log": lambda first, last, n: np.geomspace(max(first, 1), last, n)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What one run trains, and how."""
+
+    task: Task
+    network: Network
+    loss: Loss
+    rule: Rule
+    optimizer: optax.GradientTransformation
+    training: Training
+    groups: tuple[tuple[int, ...], ...]
+    """The seeds, in groups that are trained at once."""
+    evaluations: tuple[int, ...]
+    """Steps after which the network is evaluated, from 0 to the last."""
+    devices: tuple[jax.Device, ...]
+    checkpoint: bool
+
+
+def build(config: dict[str, Any]) -> Job:
+    """Returns the job that a config asks for.
+
+    Args:
+      config: the resolved config as plain containers, without the `hydra` node.
+
+    Raises:
+      BadOption: if anything in it is wrong.
+    """
+    return _build(OmegaConf.to_yaml(OmegaConf.create(config)))
+
+
+@functools.lru_cache(maxsize=1)
+def _build(text: str) -> Job:
+    config = OmegaConf.to_container(OmegaConf.create(text))
+    groups = _groups(config)
+    evaluations = integer("evaluations", config["evaluations"], least=1)
+    spacing = choose("spacing", config["spacing"], SPACINGS)
+    batch_size = integer("batch_size", config["batch_size"], least=1)
+    epochs = number("epochs", config["epochs"], above=0)
+    training = Training(
+        batch_size=batch_size,
+        shuffle=switch("shuffle", config["shuffle"]),
+        probe=integer("probe", config["probe"], least=0),
+        measures=tuple(_make("measures", measure) for measure in config["measures"]),
+    )
+    devices = _devices(config["devices"], len(groups[0]))
+
+    task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
+    examples = len(task.train.inputs)
+    if batch_size > examples:
+        raise BadOption(f"batch_size must be at most the number of training examples, {examples}; got {batch_size}")
+    loss = _make("loss", config["loss"])
+    network = _make("architecture", config["architecture"])(task.input_shape, task.outputs)
+    rule = _make("rule", config["rule"])(network, loss.value)
+    jax.eval_shape(rule.init, jax.random.key(0))
+    steps = max(1, round(epochs * (examples // batch_size)))
+    return Job(
+        task,
+        network,
+        loss,
+        rule,
+        optax.chain(_make("optimizer", config["optimizer"])(steps), *_pruning(config)),
+        training,
+        groups,
+        (0, *np.unique(np.round(spacing(steps / evaluations, steps, evaluations)).astype(int).tolist())),
+        devices,
+        switch("checkpoint", config["checkpoint"]),
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _make_task(text: str) -> Task:
+    """Tasks are kept from one job of a sweep to the next, so that data is read once."""
+    return _make("task", OmegaConf.to_container(OmegaConf.create(text)))
+
+
+def _make(option: str, config: dict[str, Any]) -> Any:
+    """Instantiates a config node; its mistakes, and no other errors, become a `BadOption`."""
+    try:
+        return hydra.utils.instantiate(config, _convert_="all")
+    except InstantiationException as problem:
+        cause = problem.__cause__
+        if isinstance(cause, BadOption):
+            raise cause from None
+        if isinstance(cause, TypeError):
+            raise BadOption(f"{option}: {cause}") from problem
+        raise
+
+
+def _pruning(config: dict[str, Any]) -> list[optax.GradientTransformation]:
+    kept = config["architecture"].get("kept", 1.0)
+    fractions = kept if isinstance(kept, list) else [kept]
+    return [optimizers.keep_removed()] if any(fraction < 1 for fraction in fractions) else []
+
+
+def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
+    seed, seeds = integer("seed", config["seed"], least=0), config["seeds"]
+    if isinstance(seeds, list):
+        chosen = [integer("seeds", one, least=0) for one in seeds]
+        if not chosen or len(set(chosen)) < len(chosen):
+            raise BadOption(
+                f"seeds must be a number of seeds or a list of different ones, such as [3,5,8]; got {seeds}"
+            )
+    else:
+        chosen = range(seed, seed + integer("seeds", seeds, least=1))
+    if max(chosen) >= 2**31:
+        raise BadOption(f"seed and seeds must stay below 2^31; got {max(chosen)}")
+    at_once = config["seeds_per_batch"]
+    at_once = len(chosen) if at_once is None else integer("seeds_per_batch", at_once, least=1)
+    return tuple(tuple(chosen[i : i + at_once]) for i in range(0, len(chosen), at_once))
+
+
+def _devices(wanted: int | None, seeds: int) -> tuple[jax.Device, ...]:
+    """The fewest devices that are as fast as all: with 5 seeds on 4, 3 devices train 2 at most, as 4 would."""
+    there = jax.devices()
+    if wanted is not None and integer("devices", wanted, least=1) > len(there):
+        raise BadOption(f"devices must be at most the number of devices there are, {len(there)}; got {wanted}")
+    most = min(wanted or len(there), seeds)
+    return tuple(there[: math.ceil(seeds / math.ceil(seeds / most))])

@@ -1,0 +1,243 @@
+"""The command line: `fa-jax [verb] [overrides]`. Hydra composes the config; a mistake costs one line and exit code 2."""
+
+import contextlib
+import errno
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import jax
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
+
+from fa_jax import catalogue
+from fa_jax.build import build
+from fa_jax.options import BadOption, choose, nearest
+
+GROUPS = ("task", "architecture", "rule", "loss", "optimizer")
+PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
+"""Flags with which Hydra shows something and trains nothing."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `fa-jax` with the given words, those of the command line by default; returns the exit code.
+
+    0: done; 1: a run of a sweep failed; 2: a mistake in what was asked for; 130: interrupted.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if any(word in ("-h", "--help") for word in words):
+        words = ["help"]
+    try:
+        if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
+            return choose("the first word, unless it is an override such as seeds=20,", words[0], VERBS)(words[1:])
+        return train(words)
+    except BadOption as mistake:
+        print(f"fa-jax: {mistake}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("fa-jax: interrupted; what was recorded stays, marked as interrupted", file=sys.stderr)
+        return 130
+
+
+def train(words: Sequence[str]) -> int:
+    """Trains what the overrides ask for: one run, or a sweep."""
+    _use_all_cores()
+    with _one_line_errors(words):
+        if not any(word.partition("=")[0] in PASSED_ON for word in words):
+            _check(words)
+        signal.signal(signal.SIGTERM, _interrupt)
+        command, sys.argv = sys.argv, [sys.argv[0], *words]
+        try:
+            # With this, Hydra hands its errors on instead of printing them over many lines.
+            os.environ["HYDRA_FULL_ERROR"] = "1"
+            hydra.main(version_base="1.3", config_path=str(catalogue.CONF), config_name="config")(_job)()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        finally:
+            sys.argv = command
+    return 0
+
+
+def show_list(words: Sequence[str]) -> int:
+    """Prints the options of every config group, or of those named."""
+    catalogue.print_list(words)
+    return 0
+
+
+def show_help(words: Sequence[str]) -> int:
+    """Prints how to use `fa-jax`."""
+    del words
+    catalogue.print_help()
+    return 0
+
+
+VERBS = {"train": train, "list": show_list, "help": show_help}
+
+
+def _job(config: DictConfig) -> None:
+    """One run, called by Hydra. In a sweep an error is recorded, and the other runs go on."""
+    from fa_jax.run import run
+
+    settings = HydraConfig.get()
+    folder = Path(os.path.relpath(settings.runtime.output_dir))
+    console = Console()
+    choices = {group: settings.runtime.choices[group] for group in (*GROUPS, "experiment")}
+    plain = {"choices": choices, **_plain(config)}
+    sweeping = settings.mode == RunMode.MULTIRUN
+    if sweeping:
+        console.print(
+            f"[bold]{folder.name}[/bold] {' '.join(settings.overrides.task)}", highlight=False, soft_wrap=True
+        )
+    try:
+        summary = run(build(_plain(config)), plain, folder)
+    except Exception as problem:
+        if not sweeping:
+            raise
+        _record_failure(folder, plain, problem)
+        return
+    if not sweeping:
+        _report(folder, summary, console)
+
+
+def _report(folder: Path, summary: dict[str, Any], console: Console) -> None:
+    from fa_jax.records.reader import read_run  # keeps matplotlib out of the start
+    from fa_jax.reports.figures import comparison_figure
+    from fa_jax.reports.tables import run_table
+
+    comparison_figure([read_run(folder)], folder / "curves")
+    console.print(run_table(summary))
+    console.print(f"recorded in {folder}", highlight=False, soft_wrap=True)
+
+
+def _record_failure(folder: Path, config: dict[str, Any], problem: Exception) -> None:
+    """Leaves a status in a sweep's job folder also where the run did not come so far as to make one."""
+    import logging
+
+    from fa_jax.records.writer import Writer
+
+    logging.getLogger("fa_jax").exception("run failed", exc_info=problem)
+    if not (folder / "status.json").exists():
+        writer = Writer(folder, config)
+        writer.status("failed", f"{type(problem).__name__}: {problem}".partition("\n")[0])
+        writer.close()
+
+
+def _plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)
+
+
+def _check(words: Sequence[str]) -> None:
+    """Composes and builds every run that the words ask for, before Hydra makes a folder for any of them."""
+    flags = [word for word in words if word.startswith("-")]
+    overrides = [word for word in words if not word.startswith("-")]
+    with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+        sweeping, jobs = _jobs(overrides, "--multirun" in flags or "-m" in flags)
+        for job in jobs:
+            config = hydra.compose("config", job, return_hydra_config=True)
+            if not sweeping:
+                _check_folder("hydra.run.dir", Path(config.hydra.run.dir))
+            else:
+                _check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir), occupied="multirun.yaml")
+            with open_dict(config):
+                del config["hydra"]
+            build(_plain(config))
+
+
+def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
+    """Returns whether this is a sweep, and the overrides of each of its jobs."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+    parser = OverridesParser.create()
+    fixed = [o.input_line for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
+    if not multirun and len(fixed) == len(overrides):
+        settings = hydra.compose("config", fixed, return_hydra_config=True).hydra
+        if settings.mode != RunMode.MULTIRUN:
+            return False, [fixed]
+    elif not multirun:
+        return False, [overrides]
+    settings = hydra.compose("config", fixed, return_hydra_config=True).hydra
+    swept = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
+    batches = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *overrides]), None)
+    return True, [list(job) for batch in batches for job in batch]
+
+
+def _check_folder(option: str, folder: Path, occupied: str = "status.json") -> None:
+    """Refuses a folder that cannot be written to, or that holds another run."""
+    if (folder / occupied).exists():
+        raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not there.is_dir():
+        raise BadOption(f"{option}={folder}: {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise BadOption(f"{option}={folder}: {there} cannot be written to; choose another folder")
+    if shutil.disk_usage(there).free < 2**20:
+        raise BadOption(f"{option}={folder}: less than 1 MiB is free on the disk of {there}; choose another folder")
+
+
+@contextlib.contextmanager
+def _one_line_errors(words: Sequence[str]) -> Iterator[None]:
+    """Turns Hydra's errors, and those of the disk, into `BadOption`s."""
+    try:
+        yield
+    except MissingConfigException as problem:
+        group, _, option = (problem.missing_cfg_file or "").rpartition("/")
+        options = problem.options or []
+        if not options:
+            raise BadOption(_first_line(problem)) from None
+        valid = ", ".join(options)
+        raise BadOption(f"{group} must be one of {valid}; got {option!r}{nearest(option, options)}") from None
+    except (HydraException, OmegaConfBaseException) as problem:
+        key = re.search(r"Could not override '([^']+)'", str(problem))
+        if isinstance(problem, ConfigCompositionException) and key:
+            raise BadOption(_no_such_option(key[1].partition("@")[0], words)) from None
+        raise BadOption(_first_line(problem)) from None
+    except OSError as problem:
+        if problem.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT):
+            raise
+        raise BadOption(f"hydra.run.dir: cannot write {problem.filename or 'the run'}: {problem.strerror}") from problem
+
+
+def _first_line(problem: Exception) -> str:
+    return re.sub(r"\s+", " ", str(problem).partition("\nSee https")[0]).strip()
+
+
+def _no_such_option(name: str, words: Sequence[str]) -> str:
+    groups = [word for word in words if word.partition("=")[0] in GROUPS and "," not in word]
+    there = list(GROUPS)
+    with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+        there += _names(OmegaConf.to_container(hydra.compose("config", groups)))
+    kin = [option for option in there if "." in name and option.startswith(name.rpartition(".")[0] + ".")]
+    return f"{name} is no option here" + (nearest(name, there) or (f"; valid: {', '.join(kin)}" if kin else ""))
+
+
+def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted names of the values in a config."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _names(value, f"{prefix}{key}.")
+        elif key != "_target_" and key != "_partial_":
+            yield prefix + key
+
+
+def _use_all_cores() -> None:
+    """Makes each core a device of its own where there is no accelerator, so that they share the seeds."""
+    with contextlib.suppress(RuntimeError):  # raised where JAX runs already, as in a test
+        jax.config.update(
+            "jax_num_cpu_devices",
+            os.process_cpu_count() if sys.version_info >= (3, 13) else len(os.sched_getaffinity(0)),
+        )
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,284 @@
+"""The contract of fa_jax: read this page first.
+
+A learning rule is a pure function
+
+    updates = rule.updates(params, feedback, batch)
+
+* `params` is what the optimizer trains; `feedback` is the backward machinery, fixed or learned, that carries the
+  learning signal; `updates` has the tree of `params` and the sign of a gradient, so any Optax optimizer descends it.
+* A loss is a mean over the batch. Its error, and whatever a rule puts in the error's place, carries `1/batch`.
+* All randomness of a step (dropout, noise) comes from `batch.key`. Nothing hides in a closure, a global or a clock.
+* Layers count from 0 at the input. Arrays have the batch first; a stack of equal scanned layers is in front of that.
+"""
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import traverse_util
+
+from fa_jax.primitives import cross_feedback, is_linear_call
+
+PyTree = Any
+Named = dict[str, jax.Array]
+"""Arrays by the name of their place in the network, as in `stages_0/hidden`."""
+LossFunction = Callable[[jax.Array, jax.Array], jax.Array]
+"""`(logits, targets) -> scalar`, both `[batch, outputs]`: a mean over the batch, a sum over the outputs."""
+
+
+class Loss(NamedTuple):
+    """What is minimised, and how logits become outputs."""
+
+    value: LossFunction
+    outputs: Callable[[jax.Array], jax.Array]
+    """Logits -> outputs, `[batch, outputs]` both: the identity, logistic units or softmax."""
+
+
+class Stream(enum.IntEnum):
+    """The independent random streams of a seed. A new one goes at the end, so that no other one shifts."""
+
+    TEACHER = 0
+    DATA = 1
+    ORDER = 2
+    INIT = 3
+    FEEDBACK = 4
+    NOISE = 5
+    PROBE = 6
+
+
+def stream(key: jax.Array, which: Stream) -> jax.Array:
+    """Returns the key of one stream of a seed, whose own key is `jax.random.key(seed)`."""
+    return jax.random.fold_in(key, int(which))
+
+
+class Batch(NamedTuple):
+    """The examples of one step, and its randomness."""
+
+    inputs: jax.Array
+    """`[batch, ...]`, ready for the network."""
+    targets: jax.Array
+    """`[batch, outputs]`: one-hot classes or real values."""
+    key: jax.Array
+    """A JAX key, another one every step."""
+
+
+class Rule(NamedTuple):
+    """A learning rule: four pure functions, of which the last two may be missing."""
+
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+    """`(key) -> (params, feedback)`, drawn from the streams INIT and FEEDBACK of a seed's key. All rules on a network
+    start a seed from the same params."""
+    updates: Callable[[PyTree, PyTree, Batch], PyTree]
+    """`(params, feedback, batch) -> updates`: a gradient, or what the rule takes for one."""
+    predict: Callable[[PyTree, jax.Array], jax.Array]
+    """`(params, inputs) -> logits [batch, outputs]`, without dropout or noise."""
+    learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None
+    """`(params, feedback, batch, updates) -> updates of the feedback`, or None: the feedback is fixed."""
+    crossing: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
+    """`(params, feedback) -> {place: (backward weights, forward weights)}`, two arrays of one shape, to measure
+    alignment; None: the rule's signal crosses no weights."""
+
+
+class Split(NamedTuple):
+    """Examples as they are stored; `Task.prepare` and `Task.encode` make a batch of them inside the compiled step."""
+
+    inputs: jax.Array
+    """`[n, ...]`: uint8 images, or floats."""
+    targets: jax.Array
+    """`[n]` int32 classes, or `[n, outputs]` floats."""
+
+
+class Running(NamedTuple):
+    """A metric of the training batches: a number a batch, and what the mean of those numbers stands for."""
+
+    of: Callable[[jax.Array, jax.Array], jax.Array]
+    """`(outputs, targets) -> scalar`, both `[batch, outputs]`."""
+    finish: Callable[[jax.Array], jax.Array] = lambda mean: mean
+
+
+class Task(NamedTuple):
+    """What is to be learned."""
+
+    train: Split
+    test: Split
+    validation: Split | None
+    """Examples held out of the training set, or None."""
+    prepare: Callable[[jax.Array], jax.Array]
+    """Stored inputs -> network inputs `[batch, *input_shape]`, float32."""
+    encode: Callable[[jax.Array], jax.Array]
+    """Stored targets -> `[batch, outputs]`, float32."""
+    metrics: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]]
+    """Name -> `(outputs, targets) -> scalar`, both `[n, outputs]` over a whole split."""
+    running: Mapping[str, "Running"]
+    """Name -> how the metric is followed over the training batches between two evaluations."""
+    input_shape: tuple[int, ...]
+    outputs: int
+
+
+def gradient(network: "Network", loss: LossFunction, params: PyTree, batch: Batch, **backward: Named) -> PyTree:
+    """Returns the gradient of the loss on a batch, or what takes its place.
+
+    Args:
+      network, loss, params, batch: as everywhere.
+      **backward: `signals` or `feedback` as for `Network.apply`; none: the true gradient.
+    """
+
+    def of(params):
+        return loss(network.apply(params, batch.inputs, key=batch.key, **backward), batch.targets)
+
+    return jax.grad(of)(params)
+
+
+class Activation(NamedTuple):
+    """The shape of one hidden layer's activation, `[*stack, batch, *shape]`.
+
+    `stack` is `()`, or `(depth,)` where equal layers are scanned.
+    """
+
+    stack: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+class Kernel(NamedTuple):
+    """The shape of one linear layer's kernel, `[*stack, *shape]`."""
+
+    stack: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A Flax module and the shape of its input, as pure functions of params.
+
+    Any module made of stock Flax layers will do; one that marks its hidden layers with `networks.chain.Hidden` can be
+    taught directly, and one that is a `networks.chain.Chain` stage by stage. Hidden layers and kernels are named by
+    their place in the module, as in `stages_0/linear`, and listed in the order of the forward pass.
+    """
+
+    module: nn.Module
+    input_shape: tuple[int, ...]
+
+    def init(self, key: jax.Array) -> PyTree:
+        """Draws the params; leaves are float32."""
+        return self.module.init(key, jnp.zeros((1, *self.input_shape)))["params"]
+
+    def apply(
+        self,
+        params: PyTree,
+        inputs: jax.Array,
+        *,
+        signals: Named | None = None,
+        feedback: Named | None = None,
+        key: jax.Array | None = None,
+    ) -> jax.Array:
+        """Returns the logits, `[batch, outputs]`.
+
+        Args:
+          params: as from `init`.
+          inputs: `[batch, *input_shape]`.
+          signals: what each hidden layer is taught in place of its gradient, named like `hiddens`; None: its gradient.
+          feedback: what the backward pass crosses in place of a layer's own kernel, named like `kernels`, not
+            necessarily all of them; None: their own.
+          key: draws the dropout; None: no dropout.
+        """
+        return self.forward(params, inputs, signals=signals, feedback=feedback, key=key)[0]
+
+    def forward(
+        self,
+        params: PyTree,
+        inputs: jax.Array,
+        *,
+        signals: Named | None = None,
+        feedback: Named | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, Named]:
+        """Returns the logits, and the activations of the hidden layers; arguments as for `apply`."""
+        collections = {"signal": _nest(signals or {}, "h"), "feedback": _nest(feedback or {}, "kernel")}
+        rngs = {} if key is None else {"dropout": key}
+        with nn.intercept_methods(cross_feedback):
+            logits, state = self.module.apply({"params": params, **collections}, inputs, rngs=rngs, mutable=["hidden"])
+        return logits, pick(state.get("hidden", {}), "h")
+
+    def weights(self, params: PyTree) -> Named:
+        """Returns the kernels out of a tree like the params."""
+        chosen = pick(params, "kernel")
+        return {name: chosen[name] for name in self.kernels}
+
+    def nudge(self, params: PyTree, nudges: Named) -> PyTree:
+        """Returns params with which the network adds `nudges`, named and shaped like the hiddens, to its activations.
+
+        A zero nudge changes nothing, and its entry in a rule's updates is the learning signal that the rule sends to
+        that hidden layer.
+        """
+        flat = traverse_util.flatten_dict(_nest(nudges, "nudge"))
+        return traverse_util.unflatten_dict({**traverse_util.flatten_dict(params), **flat})
+
+    def nudges(self, updates: PyTree) -> Named:
+        """Returns the entries of the nudges out of a tree like `nudge` makes."""
+        chosen = pick(updates, "nudge")
+        return {name: chosen[name] for name in self.hiddens}
+
+    @functools.cached_property
+    def hiddens(self) -> dict[str, Activation]:
+        """The shapes of the hidden layers, one entry for each or for a scanned stack of them."""
+        two, three = self._trace(2).hiddens, self._trace(3).hiddens
+
+        def place(a, b):
+            axis = next(i for i, (m, n) in enumerate(zip(a, b, strict=True)) if m != n)
+            return Activation(a[:axis], a[axis + 1 :])
+
+        return {name: place(two[name], three[name]) for name in two}
+
+    @functools.cached_property
+    def kernels(self) -> dict[str, Kernel]:
+        """The shapes of the linear layers' kernels, one entry for each or for a scanned stack of them."""
+        return self._trace(2).kernels
+
+    @functools.cached_property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return self._trace(2).outputs
+
+    def _trace(self, batch: int) -> "_Trace":
+        """Runs the network on shapes alone, and notes what it meets on the way."""
+        params = jax.eval_shape(self.init, jax.random.key(0))
+        whole = {name: leaf.shape for name, leaf in pick(params, "kernel").items()}
+        kernels, hiddens, outputs = {}, {}, []
+
+        def note(layer, args, kwargs, context):
+            name = "/".join(context.module.path)
+            if is_linear_call(context) and name in whole:
+                shape = context.module.variables["params"]["kernel"].shape
+                kernels[name] = Kernel(whole[name][: len(whole[name]) - len(shape)], shape)
+            return layer(*args, **kwargs)
+
+        def run(params, inputs):
+            with nn.intercept_methods(note):
+                logits, activations = self.forward(params, inputs)
+            # Noted here and not returned: a returned dict comes back sorted by name.
+            hiddens.update({name: h.shape for name, h in activations.items()})
+            outputs.append(logits.shape[-1])
+
+        jax.eval_shape(run, params, jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32))
+        return _Trace(kernels, hiddens, outputs[0])
+
+
+class _Trace(NamedTuple):
+    kernels: dict[str, Kernel]
+    hiddens: dict[str, tuple[int, ...]]
+    outputs: int
+
+
+def pick(tree: PyTree, leaf: str) -> Named:
+    """Returns the leaves of that name out of a Flax collection, under the names of their modules."""
+    return {"/".join(path[:-1]): value for path, value in traverse_util.flatten_dict(tree).items() if path[-1] == leaf}
+
+
+def _nest(named: Named, leaf: str) -> PyTree:
+    """The inverse of `pick`."""
+    return traverse_util.unflatten_dict({(*filter(None, name.split("/")), leaf): x for name, x in named.items()})

@@ -1,0 +1,1 @@
+"""What is measured of a network and a rule: pure functions of arrays, to be vmapped over seeds."""

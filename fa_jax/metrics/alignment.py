@@ -1,0 +1,94 @@
+"""How a rule's learning compares with backprop's: angles in degrees, signed (0 to 180), with the norms beside them.
+
+The scalar product in the angle keeps its sign. (Lillicrap et al., arXiv 1411.0247, 2014, print its norm, which would
+fold every angle to at most 90 degrees, while they describe angles that start near 90.)
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fa_jax.core import Batch, LossFunction, Network, PyTree, Rule, gradient
+
+
+def angle(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the angle between two arrays taken as vectors, in degrees from 0 to 180; NaN if either is zero.
+
+    The half-angle form keeps its precision near 0 and 180, where the arc cosine loses half the digits.
+    """
+    a, b = a / jnp.linalg.norm(a.ravel()), b / jnp.linalg.norm(b.ravel())
+    return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm((a - b).ravel()), jnp.linalg.norm((a + b).ravel())))
+
+
+def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, feedback: PyTree, batch: Batch):
+    """Returns the alignment of a rule with backprop on a probe batch, as a dict of scalars.
+
+    The names end in the index of the layer, from 0 at the input:
+    * `signal_angle_i`: of the learning signals that hidden layer i receives under the rule and under backprop, the
+      angle for each example, mean over those whose signals are not zero; `signal_norm_i` and `bp_signal_norm_i`: the norms of the whole
+      batch's signals times the batch size (those of a summed loss, so that they do not depend on the batch size).
+    * `update_angle_i`: of linear layer i's whole update, weights and biases, and backprop's; `update_norm_i` and
+      `bp_update_norm_i`: their norms.
+    * `weight_angle_i`: of the weights that the signal crosses on its way to hidden layer i and the forward weights
+      that backprop's would cross; `weight_norm_i` and `forward_norm_i`: their norms. Absent where none are crossed.
+
+    Args:
+      rule, network, loss: the rule under test, and what it was made of.
+      params, feedback: one seed's.
+      batch: the probe.
+    """
+    zeros = {
+        name: jnp.zeros((*h.stack, len(batch.inputs), *h.shape), batch.inputs.dtype)
+        for name, h in network.hiddens.items()
+    }
+    nudged = network.nudge(params, zeros)
+    by_rule = rule.updates(nudged, feedback, batch)
+    by_bp = gradient(network, loss, nudged, batch)
+    report = {}
+
+    signals, bp_signals = network.nudges(by_rule), network.nudges(by_bp)
+    pairs = [
+        pair
+        for name, h in network.hiddens.items()
+        for pair in zip(_unstacked(signals[name], h.stack), _unstacked(bp_signals[name], h.stack), strict=True)
+    ]
+    for i, (ours, theirs) in enumerate(pairs):
+        report[f"signal_angle_{i}"] = jnp.nanmean(jax.vmap(angle)(ours, theirs))
+        report[f"signal_norm_{i}"] = jnp.linalg.norm(ours.ravel()) * len(batch.inputs)
+        report[f"bp_signal_norm_{i}"] = jnp.linalg.norm(theirs.ravel()) * len(batch.inputs)
+
+    for i, (ours, theirs) in enumerate(zip(_layers(network, by_rule), _layers(network, by_bp), strict=True)):
+        report[f"update_angle_{i}"] = angle(ours, theirs)
+        report[f"update_norm_{i}"], report[f"bp_update_norm_{i}"] = jnp.linalg.norm(ours), jnp.linalg.norm(theirs)
+
+    crossed = {} if rule.crossing is None else rule.crossing(params, feedback)
+    stacks = {**{n: k.stack for n, k in network.kernels.items()}, **{n: h.stack for n, h in network.hiddens.items()}}
+    weights = [
+        pair
+        for name, (backward, forward) in crossed.items()
+        for pair in zip(_unstacked(backward, stacks[name]), _unstacked(forward, stacks[name]), strict=True)
+    ]
+    for i, (backward, forward) in enumerate(weights):
+        report[f"weight_angle_{i}"] = angle(backward, forward)
+        report[f"weight_norm_{i}"] = jnp.linalg.norm(backward.ravel())
+        report[f"forward_norm_{i}"] = jnp.linalg.norm(forward.ravel())
+    return report
+
+
+def _unstacked(array: jax.Array, stack: tuple[int, ...]) -> list[jax.Array]:
+    """The layers of a scanned stack, or the array itself where there is none."""
+    return list(array.reshape(-1, *array.shape[len(stack) :])) if stack else [array]
+
+
+def _layers(network: Network, updates: PyTree) -> list[jax.Array]:
+    """The update of each linear layer as one vector, weights first."""
+    flat = {"/".join(map(str, path)): leaf for path, leaf in _flatten(updates)}
+    layers = []
+    for name, kernel in network.kernels.items():
+        leaves = [flat[key] for key in (f"{name}/kernel", f"{name}/bias") if key in flat]
+        depth = max(1, len(_unstacked(leaves[0], kernel.stack)))
+        layers += list(jnp.concatenate([leaf.reshape(depth, -1) for leaf in leaves], 1))
+    return layers
+
+
+def _flatten(tree: PyTree):
+    return [([entry.key for entry in path], leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]

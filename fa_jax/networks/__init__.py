@@ -1,0 +1,1 @@
+"""Architectures, one a file: each a factory `(input_shape, outputs, **options) -> Network`."""

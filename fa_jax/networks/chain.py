@@ -1,0 +1,75 @@
+"""The two words that a network needs so that it can be taught directly or stage by stage: `Hidden` and `Chain`."""
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+
+from fa_jax.primitives import teach
+
+SCANNED = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "preactivation": 0}
+"""The axis along which a scanned stack of layers keeps each of its Flax collections."""
+
+
+class Hidden(nn.Module):
+    """The identity, put where a hidden layer ends: it records the activation and, given a signal, teaches it.
+
+    Where it stands is science, not style: in a residual net on the stream after each sum, in a convolutional stage
+    after the pooling, and after the dropout.
+
+    Collections: writes `hidden/h`, the activation; reads `signal/h`, what replaces its gradient. A variable `nudge` in
+    `params` is added to the activation, so the update of a zero nudge is the layer's learning signal.
+    """
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        if self.has_variable("params", "nudge"):
+            h = h + self.get_variable("params", "nudge")
+        self.sow("hidden", "h", h, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        return teach(h, self.get_variable("signal", "h")) if self.has_variable("signal", "h") else h
+
+
+class DenseStage(nn.Module):
+    """One hidden layer: a dense layer on the flattened input, an activation function, dropout, `Hidden`."""
+
+    features: int
+    activation: Callable[[jax.Array], jax.Array]
+    use_bias: bool
+    kernel_init: Callable
+    bias_init: Callable
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.reshape(x.shape[0], -1)
+        linear = nn.Dense(
+            self.features, self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, name="linear"
+        )
+        h = self.activation(linear(x))
+        h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
+        return Hidden(name="hidden")(h)
+
+
+class Chain(nn.Module):
+    """A network that is visibly a sequence of stages, each ending in `Hidden`, and a readout.
+
+    Attributes:
+      stages: what maps `[batch, ...]` to `[batch, ...]`.
+      repeats: how often each stage stands there in a row, with weights of its own each time; a stage that repeats must
+        keep the shape, and is scanned, so a hundred layers compile as fast as one.
+      readout: maps the last stage's activation to the logits, `[batch, outputs]`.
+    """
+
+    stages: Sequence[nn.Module]
+    repeats: Sequence[int]
+    readout: nn.Module
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for stage, repeats in zip(self.stages, self.repeats, strict=True):
+            if repeats == 1:
+                x = stage(x)
+            else:
+                rngs = {"params": True, "dropout": True}
+                stack = nn.scan(lambda s, h, _: (s(h), None), SCANNED, split_rngs=rngs, length=repeats)
+                x, _ = stack(stage, x, None)
+        return self.readout(x)

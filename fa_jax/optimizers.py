@@ -1,0 +1,77 @@
+"""How updates become steps: an Optax chain of clipping, weight decay, scaling and a scheduled learning rate."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from fa_jax.options import number
+
+
+def descend(
+    scaling: optax.GradientTransformation,
+    *,
+    learning_rate: float,
+    schedule: Callable[[float, int], optax.Schedule],
+    weight_decay: float,
+    clip: float | None,
+) -> Callable[[int], optax.GradientTransformation]:
+    """Returns `steps -> optimizer`, for a run of that many steps.
+
+    Args:
+      scaling: what the optimizer is named for: `optax.identity`, `optax.scale_by_adam`, ...
+      learning_rate: at its highest, above 0.
+      schedule: `(learning_rate, steps) -> schedule`.
+      weight_decay: times each param, added to its update before the scaling, so it is multiplied by the learning rate.
+        Biases decay as well.
+      clip: the global norm above which updates are scaled down to it; None: never.
+    """
+    rate = number("optimizer.learning_rate", learning_rate, above=0)
+    decay = number("optimizer.weight_decay", weight_decay, least=0)
+    clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("optimizer.clip", clip, above=0))
+
+    def for_steps(steps):
+        return optax.chain(
+            clipping,
+            optax.add_decayed_weights(decay) if decay else optax.identity(),
+            scaling,
+            optax.scale_by_learning_rate(schedule(rate, steps)),
+        )
+
+    return for_steps
+
+
+def constant(learning_rate: float, steps: int) -> optax.Schedule:
+    """The same learning rate throughout."""
+    del steps
+    return optax.constant_schedule(learning_rate)
+
+
+def cosine(learning_rate: float, steps: int, *, final: float, warmup: float) -> optax.Schedule:
+    """A linear rise from 0 over the fraction `warmup` of the steps, then half a cosine down to `final` of the rate."""
+    rising = round(number("schedule.warmup", warmup, least=0, most=1) * steps)
+    end = learning_rate * number("schedule.final", final, least=0, most=1)
+    return optax.warmup_cosine_decay_schedule(0.0 if rising else learning_rate, learning_rate, rising, steps, end)
+
+
+def staircase(learning_rate: float, steps: int, *, drops: dict[float, float]) -> optax.Schedule:
+    """The rate times a factor from each given fraction of the steps on; the factors multiply up."""
+    at = {round(number("schedule.drops", k, least=0, most=1) * steps): float(v) for k, v in drops.items()}
+    return optax.piecewise_constant_schedule(learning_rate, at)
+
+
+def keep_removed() -> optax.GradientTransformation:
+    """Returns the transformation that keeps connections removed: weights that start at exactly 0 stay there.
+
+    Only arrays of two and more axes, kernels, count: a bias may start at 0.
+    """
+
+    def init(params):
+        return jax.tree.map(lambda p: p != 0 if p.ndim > 1 else jnp.ones_like(p, bool), params)
+
+    def update(updates, there, params=None):
+        del params
+        return jax.tree.map(lambda u, kept: jnp.where(kept, u, 0), updates, there), there
+
+    return optax.GradientTransformation(init, update)

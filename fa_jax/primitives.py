@@ -1,0 +1,110 @@
+"""The two ways in which a learning rule departs from backprop, and the only two `jax.custom_vjp`s of the project.
+
+`transport` lets a cotangent cross other weights than the forward ones (feedback alignment and its kin).
+`teach` throws a cotangent away and puts a learning signal in its place (direct feedback alignment and its kin).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+LINEAR = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
+"""The stock Flax layers that are linear in their input, so whose backward weights can be exchanged."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def transport(layer: nn.Module, params: Any, feedback: Any, x: jax.Array) -> jax.Array:
+    """Applies a linear layer whose input cotangent crosses other weights than its own.
+
+    The params still get their ordinary gradient, the feedback gets a zero one. With feedback equal to the kernel this
+    is the layer itself, forward and backward, bit for bit.
+
+    Args:
+      layer: an unbound stock Flax layer, linear in `x`.
+      params: the layer's own, a dict with a `kernel` and perhaps a `bias`.
+      feedback: a dict with a `kernel` of the shape of the layer's; `B = kernel^T` in the notation of the papers.
+      x: `[batch, ...]`.
+
+    Returns:
+      `layer.apply({"params": params}, x)`.
+
+    Reference: Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks",
+      arXiv 1411.0247, 2014: `W^T` replaced by `B`.
+    """
+    del feedback
+    return layer.apply({"params": params}, x)
+
+
+def _transport_forward(layer, params, feedback, x):
+    return layer.apply({"params": params}, x), (params, feedback, x)
+
+
+def _transport_backward(layer, residuals, cotangent):
+    params, feedback, x = residuals
+    if isinstance(layer, nn.Dense):
+        to_params = _dense_gradient(params, x, cotangent)
+    else:
+        (to_params,) = jax.vjp(lambda p: layer.apply({"params": p}, x), params)[1](cotangent)
+    (to_x,) = jax.vjp(lambda x: layer.apply({"params": {**params, **feedback}}, x), x)[1](cotangent)
+    return to_params, jax.tree.map(jnp.zeros_like, feedback), to_x
+
+
+def _dense_gradient(params, x, cotangent):
+    """`x^T cotangent`, written out: JAX's own comes as the transpose of `cotangent^T x`.
+
+    With the seeds as a batch axis, XLA does not see that the two are the same, and a CPU then spends a third of a
+    training step on transposing it.
+    """
+    examples = tuple(range(x.ndim - 1))
+    gradient = {"kernel": jnp.tensordot(x, cotangent, (examples, examples))}
+    if "bias" in params:
+        gradient["bias"] = jnp.sum(cotangent, examples)
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
+
+
+transport.defvjp(_transport_forward, _transport_backward)
+
+
+@jax.custom_vjp
+def teach(h: jax.Array, signal: jax.Array) -> jax.Array:
+    """Returns `h`, whose cotangent is thrown away and replaced by `signal`.
+
+    Args:
+      h: an activation, `[batch, ...]`.
+      signal: what the layer below is to take for dL/dh, with the shape and dtype of `h`; it carries the `1/batch` of
+        a mean loss and the sign of a gradient.
+
+    Reference: Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, fig. 1c.
+    """
+    del signal
+    return h
+
+
+teach.defvjp(lambda h, signal: (h, signal), lambda signal, cotangent: (signal, jnp.zeros_like(signal)))
+
+
+def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+    """Flax interceptor: a linear layer with a kernel in the `feedback` collection is transported over it.
+
+    Every other dense layer is transported over its own kernel, which is backprop, for the layout of its gradient.
+    """
+    module = context.module
+    # A layer without a path stands alone: it is the one inside `transport`, met again.
+    if not is_linear_call(context) or not module.path or module.is_initializing():
+        return layer(*args, **kwargs)
+    if module.has_variable("feedback", "kernel"):
+        feedback = module.variables["feedback"]
+    elif isinstance(module, nn.Dense):
+        feedback = {"kernel": module.variables["params"]["kernel"]}
+    else:
+        return layer(*args, **kwargs)
+    return transport(module.clone(parent=None, name=None), module.variables["params"], feedback, *args)
+
+
+def is_linear_call(context: nn.module.InterceptorContext) -> bool:
+    """Whether an intercepted call is a stock linear layer's `__call__`."""
+    return context.method_name == "__call__" and isinstance(context.module, LINEAR)

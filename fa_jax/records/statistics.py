@@ -1,0 +1,49 @@
+"""Numbers over seeds: mean, spread and 95 % interval, with diverged seeds counted and left out."""
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+LOGARITHMIC = ("nse",)
+"""Metrics that range over decades. Their figures show the geometric mean and an interval of its logarithm."""
+
+
+class Summary(NamedTuple):
+    """A metric over seeds; all NaN but n where there is none."""
+
+    mean: float
+    sd: float
+    """Sample standard deviation, with n - 1; NaN for one seed."""
+    low: float
+    high: float
+    """The 95 % interval of the mean by Student's t; NaN for one seed."""
+    median: float
+    n: int
+
+
+def summarise(values: Sequence[float]) -> Summary:
+    """Returns the `Summary` of one number a seed; those that are not finite are left out, and not in n."""
+    kept = np.asarray([v for v in values if math.isfinite(v)], float)
+    n = len(kept)
+    if n == 0:
+        return Summary(*[math.nan] * 5, 0)
+    mean, median = float(kept.mean()), float(np.median(kept))
+    if n == 1:
+        return Summary(mean, math.nan, math.nan, math.nan, median, 1)
+    sd = float(kept.std(ddof=1))
+    reach = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    return Summary(mean, sd, mean - reach, mean + reach, median, n)
+
+
+def summarise_logarithm(values: Sequence[float]) -> Summary:
+    """Returns the `Summary` of the logarithms, taken back: a geometric mean, its interval, and a factor as `sd`."""
+    summary = summarise([math.log(v) if v > 0 else math.nan for v in values])
+    return Summary(*(math.exp(v) for v in summary[:-1]), summary.n)
+
+
+def is_logarithmic(metric: str) -> bool:
+    """Whether a metric, named as in `metrics.csv`, ranges over decades."""
+    return metric.rpartition("_")[2] in LOGARITHMIC

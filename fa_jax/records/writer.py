@@ -1,0 +1,175 @@
+"""Writing a run's folder while the run goes on, so that a kill at any moment leaves it readable.
+
+config.yaml        the resolved config
+environment.json   versions, devices, commit, command
+metrics.csv        a row per seed and evaluation
+status.json        running, finished, interrupted, diverged or failed, with the reason
+summary.json       the last evaluation over seeds, and the cost
+checkpoint/        params and feedback, by Orbax
+"""
+
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from omegaconf import OmegaConf
+
+from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
+
+KEYS = ("seed", "step", "examples", "epoch")
+PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
+
+
+class Writer:
+    """The folder of a run in progress."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]):
+        """Makes the folder, and writes config, environment and status."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._columns: list[str] | None = None
+        self._last: dict[int, dict[str, float]] = {}
+        self._diverged: set[int] = set()
+        OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
+        write_json(folder / "environment.json", environment())
+        self._metrics = (folder / "metrics.csv").open("w", buffering=1)
+        self.status("running")
+
+    def status(self, status: str, reason: str | None = None) -> None:
+        """Sets the status, with a one-line reason where something went wrong."""
+        diverged = sorted(self._diverged)
+        write_json(
+            self.folder / "status.json",
+            {"status": status, "reason": reason, "time": _now(), "pid": os.getpid(), "diverged_seeds": diverged},
+        )
+
+    def evaluation(
+        self, seeds: Sequence[int], step: int, examples: int, epoch: float, metrics: Mapping[str, np.ndarray]
+    ) -> None:
+        """Appends one row a seed; `metrics` holds one number a seed by name."""
+        if self._columns is None:
+            self._columns = sorted(metrics, key=_place)
+            self._metrics.write(",".join((*KEYS, *self._columns)) + "\n")
+        rows = []
+        for i, seed in enumerate(seeds):
+            values = {name: float(metrics[name][i]) for name in self._columns}
+            if not all(
+                math.isfinite(v) for name, v in values.items() if name.endswith("_loss") and (step or "test" in name)
+            ):
+                self._diverged.add(seed)
+            self._last[seed] = values
+            rows.append(
+                ",".join([str(seed), str(step), str(examples), f"{epoch:g}", *(f"{v:.9g}" for v in values.values())])
+            )
+        self._metrics.write("\n".join(rows) + "\n")
+
+    @property
+    def diverged(self) -> list[int]:
+        """Seeds whose loss was not finite at some evaluation."""
+        return sorted(self._diverged)
+
+    def summary(self, cost: Mapping[str, float]) -> dict[str, Any]:
+        """Writes and returns the summary of each seed's last evaluation; diverged seeds count, but not in the means."""
+        healthy = [values for seed, values in self._last.items() if seed not in self._diverged]
+        final = {}
+        for name in self._columns or []:
+            values = [one[name] for one in healthy]
+            final[name] = summarise(values)._asdict()
+            if is_logarithmic(name):
+                final[name]["geometric"] = summarise_logarithm(values)._asdict()
+        summary = {
+            "seeds": list(self._last),
+            "diverged_seeds": self.diverged,
+            "interval": "95 %, Student's t over seeds; geometric: of the logarithm",
+            "final": final,
+            "cost": dict(cost),
+        }
+        write_json(self.folder / "summary.json", summary)
+        return summary
+
+    def checkpoint(self, tree: Any) -> None:
+        """Saves a tree of arrays with the seeds in front."""
+        import orbax.checkpoint  # a second's import, at the end of a run
+
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            checkpointer.save((self.folder / "checkpoint").absolute(), tree)
+
+    def close(self) -> None:
+        """Closes the file of metrics."""
+        self._metrics.close()
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file that is whole at every moment; numbers that are not finite become null."""
+    beside = path.with_suffix(".tmp")
+    beside.write_text(json.dumps(_finite(content), indent=1) + "\n")
+    beside.replace(path)
+
+
+def environment() -> dict[str, Any]:
+    """Returns what a number depends on besides the config: versions, devices, commit, command, time."""
+    return {
+        "time": _now(),
+        "command": sys.argv,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+    }
+
+
+def _place(column: str) -> tuple[int, str, int]:
+    """Orders columns: scores of the test examples first, then the other scores, then angles and norms by layer."""
+    kind, _, layer = column.rpartition("_")
+    scores = ("test", "validation", "train")
+    first = column.partition("_")[0]
+    rank = scores.index(first) if first in scores else len(scores) + ("angle" not in kind)
+    return rank, kind if layer.isdigit() else column, int(layer) if layer.isdigit() else 0
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def _commit() -> str | None:
+    """The commit of the checkout that the code runs from, with a + if it was changed since; None outside one."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
+    )
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

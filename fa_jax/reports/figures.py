@@ -1,0 +1,165 @@
+"""Figures of recorded runs: the mean over seeds with its 95 % interval, as PNG to look at and PDF to print."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from fa_jax.records.reader import Run
+from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
+from fa_jax.reports.labels import labels
+
+PAPER = {"bp": "black", "fa": "#00A651", "shallow": "#9A9A9A", "node_perturbation": "#4D4D4D"}
+"""The colours of Lillicrap et al., 2014."""
+PAPER_SECOND = {"bp": "magenta", "fa": "blue"}
+"""Theirs for the network with one layer more, here for a rule's second run in a figure."""
+OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2", "#F0E442", "#009E73")
+"""Okabe and Ito's palette, which the colour-blind can tell apart."""
+
+AXES = {
+    "nse": "NSE",
+    "error": "error (%)",
+    "loss": "loss",
+    "angle": "angle (degrees)",
+}
+STYLE = {
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+    "font.family": "DejaVu Sans",
+}
+
+
+def colours(runs: Sequence[Run]) -> list[str]:
+    """Returns a colour for each run: the paper's where it has one, others from a palette safe for the colour-blind."""
+    spare = iter(OTHERS * (1 + len(runs) // len(OTHERS)))
+    taken: dict[str, int] = {}
+    chosen = []
+    for run in runs:
+        rule = run.choices["rule"]
+        taken[rule] = taken.get(rule, 0) + 1
+        paper = {1: PAPER, 2: PAPER_SECOND}.get(taken[rule], {})
+        chosen.append(paper[rule] if rule in paper else next(spare))
+    return chosen
+
+
+def main_metric(run: Run) -> str:
+    """The metric of the test examples that a run is judged by: the task's own, or else the loss."""
+    test = [name for name in run.metrics if name.startswith("test_")]
+    return next((name for name in test if name != "test_loss"), "test_loss")
+
+
+def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[str] | None = None) -> None:
+    """Draws one curve a run: the mean over seeds and a band of its 95 % interval, over training examples.
+
+    A metric that ranges over decades gets a logarithmic axis, its geometric mean, and an interval of its logarithm.
+    """
+    logarithmic = is_logarithmic(metric)
+    over = summarise_logarithm if logarithmic else summarise
+    for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
+        if metric not in run.metrics:
+            continue
+        examples, values = run.curves(metric)
+        if not values.size:
+            axes.plot([], [], color=colour, label=f"{name} (all diverged)")
+            continue
+        points = [over(column) for column in values.T]
+        lost = len(run.status["diverged_seeds"])
+        label = f"{name}, n = {len(values)}" + (f", {lost} diverged" if lost else "")
+        axes.plot(examples, [p.mean for p in points], color=colour, label=label, linewidth=1.4)
+        axes.fill_between(
+            examples, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.2, linewidth=0
+        )
+    if logarithmic:
+        axes.set_yscale("log")
+    if any(run.config["spacing"] == "log" for run in runs):
+        axes.set_xscale("log")
+    axes.set_xlabel("training examples")
+    split, _, rest = metric.partition("_")
+    axes.set_ylabel(f"{split} {AXES.get(rest, rest)}" if split in ("train", "validation", "test") else metric)
+
+
+def explain_band(axes: Axes, metric: str) -> None:
+    """Says under a figure what its lines and bands are."""
+    mean = "geometric mean" if is_logarithmic(metric) else "mean"
+    text = f"line: {mean} over seeds; band: 95 % interval of that mean (Student's t)"
+    axes.figure.text(0.01, 0.005, text, fontsize=6.5, color="#555555", ha="left", va="bottom")
+
+
+def comparison_figure(runs: Sequence[Run], path: Path) -> None:
+    """Saves the learning curves of several runs, and beside them the angles of their signals to backprop's."""
+    drawn = [run for run in runs if run.metrics]
+    if not drawn:
+        return
+    metric = main_metric(drawn[0])
+    layers = sorted({name for run in drawn for name in run.metrics if name.startswith("signal_angle_")}, key=_layer)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9 if layers else 5, 3.7), layout="constrained")
+        panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
+        draw_curves(panels[0], drawn, metric)
+        panels[0].legend(fontsize=6.5)
+        if layers:
+            _draw_angles(panels[1], drawn, layers)
+        figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
+        explain_band(panels[0], metric)
+        save(figure, path)
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Saves a figure as `path.png` and `path.pdf`."""
+    for suffix in (".png", ".pdf"):
+        figure.savefig(path.with_name(path.name + suffix))
+
+
+def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None:
+    """Angles of the learning signals, a line style a hidden layer; at most the first three and the last."""
+    chosen = list(layers) if len(layers) <= 4 else [*layers[:3], layers[-1]]
+    styles = dict(zip(chosen, ("-", "--", ":", "-."), strict=False))
+    named = labels(runs)
+    for run, name, colour in zip(runs, named, colours(runs), strict=True):
+        if run.choices["rule"] == "bp":
+            continue
+        for layer, line in styles.items():
+            if layer not in run.metrics:
+                continue
+            examples, values = run.curves(layer)
+            points = [summarise(column) for column in values.T]
+            if all(p.n == 0 for p in points):
+                continue
+            text = name if len(chosen) == 1 else f"{name}, hidden layer {_layer(layer)}"
+            axes.plot(examples, [p.mean for p in points], line, color=colour, label=text, linewidth=1.4)
+            axes.fill_between(
+                examples, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.15, linewidth=0
+            )
+    axes.axhline(90, color="#555555", linewidth=0.6)
+    axes.set_ylim(0, max(100, axes.get_ylim()[1]))
+    axes.set_yticks(np.arange(0, axes.get_ylim()[1], 30))
+    if any(run.config["spacing"] == "log" for run in runs):
+        axes.set_xscale("log")
+    axes.set_xlabel("training examples")
+    axes.set_ylabel("angle of the learning signal to BP's (degrees)")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=7)
+
+
+def _layer(name: str) -> int:
+    return int(name.rpartition("_")[2])
+
+
+def published_points(
+    axes: Axes, points: Mapping[str, tuple[Sequence[float], Sequence[float]]], tints: Mapping[str, str]
+) -> None:
+    """Draws published values over the measured curves: open circles in the colour of their curve, by label."""
+    for name, (x, y) in points.items():
+        axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor=tints[name], markersize=4, zorder=5)
+    axes.plot([], [], "o", markerfacecolor="white", markeredgecolor="black", markersize=4, label="published")

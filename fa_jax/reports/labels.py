@@ -1,0 +1,47 @@
+"""What the runs of a comparison are called: by their rule, and by what else their configs differ in."""
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from fa_jax.records.reader import Run
+
+NAMES = {"bp": "BP", "fa": "FA", "dfa": "DFA", "ifa": "IFA", "node_perturbation": "node perturbation"}
+GROUPS = ("task", "architecture", "loss", "optimizer")
+
+
+def labels(runs: Sequence[Run]) -> list[str]:
+    """Returns a label for each run.
+
+    Where every run is an experiment of its own, its name without what all begin with. Else the rule, then every option
+    in which runs of one rule differ: options that each rule has values of its own for tell no more than the rule does.
+    """
+    experiments = [run.choices.get("experiment") for run in runs]
+    if all(experiments) and len(set(experiments)) == len(runs) > 1:
+        return [name[len(os.path.commonprefix(experiments)) :] or name for name in experiments]
+    described = [{group: run.choices[group] for group in GROUPS} | _flatten(run.config) for run in runs]
+    rules = [run.choices["rule"] for run in runs]
+    texts = []
+    for rule, options in zip(rules, described, strict=True):
+        kin = [other for name, other in zip(rules, described, strict=True) if name == rule]
+        differing = [key for key in options if any(other.get(key) != options[key] for other in kin)]
+        groups = [key for key in differing if key in GROUPS]
+        # Where a whole group was exchanged, its name says more than the values that came with it.
+        single = [key for key in differing if key.partition(".")[0] not in groups]
+        parts = [options[key] for key in groups]
+        parts += [f"{key.rpartition('.')[2]}={options[key]}".replace(" ", "") for key in single]
+        texts.append(" ".join([NAMES.get(rule, rule), *parts]))
+    return texts
+
+
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Options by dotted name, without what says nothing about the training."""
+    flat = {}
+    for key, value in config.items():
+        if prefix == "" and key in ("choices", "devices", "checkpoint", "seeds_per_batch"):
+            continue
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat

@@ -1,0 +1,87 @@
+"""Indirect feedback alignment: the error enters at the first hidden layer and travels up through the forward weights.
+
+    d_0 = (B e) * f'(a_0),     d_i = (W_i d_{i-1}) * f'(a_i)
+
+Only the first hidden layer has feedback, random and fixed; layers count from 0. The signal goes forward through the
+learned `W_i` although `W_i` is what it teaches.
+
+Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 8 and fig. 1d. With
+one hidden layer it is direct feedback alignment.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fa_jax.core import Batch, LossFunction, Named, Network, PyTree, Rule, Stream, gradient, pick, stream
+from fa_jax.feedback import direct_matrices, forward_paths, project_all
+from fa_jax.networks.chain import Chain
+from fa_jax.options import BadOption
+from fa_jax.primitives import is_linear_call
+
+
+def ifa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> Rule:
+    """Returns the `Rule` of indirect feedback alignment.
+
+    Its feedback holds one array `[outputs, *shape]`, by the name of the first hidden layer.
+
+    Args:
+      network: a `Chain` whose stages each have one linear layer, and keep its output's shape.
+      loss: a mean over the batch.
+      distribution, scale, kept: of the feedback weights, as in `fa_jax.feedback.direct_matrices`.
+
+    Raises:
+      BadOption: if the network is no such chain.
+    """
+    if not isinstance(network.module, Chain):
+        raise BadOption(
+            f"rule=ifa needs an architecture that is a Chain of stages, such as mlp; got {type(network.module).__name__}"
+        )
+    if len(network.kernels) != len(network.hiddens) + 1:
+        raise BadOption(
+            "rule=ifa needs one linear layer in every stage of the architecture and one as its readout; "
+            f"got {len(network.kernels)} linear layers for {len(network.hiddens)} stages"
+        )
+    draw = direct_matrices(network, distribution=distribution, scale=scale, kept=kept, layers=1)
+    first = next(iter(network.hiddens))
+
+    def init(key):
+        return network.init(stream(key, Stream.INIT)), draw(stream(key, Stream.FEEDBACK))
+
+    def updates(params, feedback, batch):
+        logits = network.apply(params, batch.inputs, key=batch.key)
+        entering = project_all(network, jax.grad(loss)(logits, batch.targets), feedback)[first]
+        return gradient(network, loss, params, batch, signals=_carried_up(network, params, batch, entering))
+
+    def crossing(params, feedback):
+        paths = forward_paths(network, params)
+        return {} if paths is None else {first: (feedback[first], paths[first])}
+
+    return Rule(init, updates, network.apply, crossing=crossing)
+
+
+def _carried_up(network: Network, params: PyTree, batch: Batch, entering: jax.Array) -> Named:
+    """Returns the signal of every hidden layer, given that of the first.
+
+    A change of the first pre-activation by `entering` changes the later ones by their signals: before `f'` of their own
+    layer, after that of the layer below.
+    """
+    names = list(network.kernels)[:-1]
+
+    def preactivations(shift):
+        def intercept(layer, args, kwargs, context):
+            name = "/".join(context.module.path)
+            if not is_linear_call(context) or name not in names:
+                return layer(*args, **kwargs)
+            a = layer(*args, **kwargs) + (shift if name == names[0] else 0)
+            context.module.sow("preactivation", "a", a, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+            return a
+
+        with nn.intercept_methods(intercept):
+            variables, rngs = {"params": params}, {"dropout": batch.key}
+            _, state = network.module.apply(variables, batch.inputs, rngs=rngs, mutable=["preactivation"])
+        return state["preactivation"]
+
+    _, changes = jax.jvp(preactivations, (jnp.zeros_like(entering),), (entering,))
+    changes = pick(changes, "a")
+    return {hidden: changes[name] for hidden, name in zip(network.hiddens, names, strict=True)}

@@ -1,0 +1,23 @@
+"""Shallow learning: only the readout learns; the hidden layers keep their initial weights.
+
+The control for every feedback rule: whatever beats it has learnt a hidden representation.
+
+Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
+1411.0247, 2014, fig. 1d.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
+
+
+def shallow(network: Network, loss: LossFunction) -> Rule:
+    """Returns the `Rule` in which every hidden layer is taught a zero signal; its feedback is `()`."""
+
+    def updates(params, feedback, batch):
+        del feedback
+        _, hiddens = network.forward(params, batch.inputs)
+        return gradient(network, loss, params, batch, signals=jax.tree.map(jnp.zeros_like, hiddens))
+
+    return Rule(lambda key: (network.init(stream(key, Stream.INIT)), ()), updates, network.apply)

@@ -1,0 +1,113 @@
+"""One run: all seeds of a job trained to the end, recorded and shown while they go."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fa_jax.build import Job
+from fa_jax.progress import Progress
+from fa_jax.records.writer import Writer
+from fa_jax.training import Data, Program, make_program
+
+
+@dataclasses.dataclass
+class Cost:
+    """Seconds spent, added up over the groups of seeds."""
+
+    compiling: float = 0.0
+    training: float = 0.0
+    evaluating: float = 0.0
+    memory: int = 0
+    """Bytes that the training program needs at once, by its own account: arguments, results and temporaries."""
+
+    def report(self, seed_steps: int) -> dict[str, float]:
+        """Returns the cost as it stands in `summary.json`."""
+        return {
+            "compile_seconds": self.compiling,
+            "train_seconds": self.training,
+            "evaluation_seconds": self.evaluating,
+            "seed_steps_per_second": seed_steps / self.training if self.training else 0.0,
+            "memory_bytes": self.memory,
+        }
+
+
+def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Trains a job, records it in `folder`, and returns its summary.
+
+    Whatever stops it, an interrupt or an error, is set down in `status.json` before it goes on its way.
+    """
+    writer = Writer(folder, config)
+    cost = Cost()
+    steps = job.evaluations[-1] * sum(map(len, job.groups))
+    try:
+        with Progress(steps) as progress:
+            finals = [_train_group(job, seeds, writer, progress, cost) for seeds in job.groups]
+        if job.checkpoint:
+            writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
+    except BaseException as problem:
+        writer.summary(cost.report(progress.done))
+        interrupted = isinstance(problem, KeyboardInterrupt | SystemExit)
+        reason = "interrupted" if interrupted else f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        writer.status("interrupted" if interrupted else "failed", reason)
+        raise
+    finally:
+        writer.close()
+    summary = writer.summary(cost.report(steps))
+    every = len(writer.diverged) == len(summary["seeds"])
+    writer.status("diverged" if every else "finished", "every seed diverged" if every else None)
+    return summary
+
+
+def _train_group(job: Job, seeds: tuple[int, ...], writer: Writer, progress: Progress, cost: Cost) -> dict[str, Any]:
+    """Trains a group of seeds at once; returns their params and feedback on the host."""
+    devices = list(job.devices)
+    # Every device gets as many seeds as the others: where they do not go round, the last is trained again and left out.
+    padded = jnp.asarray([*seeds, *[seeds[-1]] * (-len(seeds) % len(devices))], jnp.int32)
+    data = Data(job.task.train, job.task.test, job.task.validation)
+    began = time.perf_counter()
+    program = _compiled(make_program_of(job, devices), padded, data, cost)
+    states, fixed = program.start(padded)
+    jax.block_until_ready(states)
+    cost.compiling += time.perf_counter() - began
+
+    last = 0
+    for step in job.evaluations:
+        began = time.perf_counter()
+        states = jax.block_until_ready(program.advance(states, fixed, padded, jnp.int32(last), jnp.int32(step), data))
+        trained = time.perf_counter()
+        measured, states = program.measure(states, fixed, padded, jnp.int32(step), data)
+        metrics = {name: np.asarray(values)[: len(seeds)] for name, values in measured.items()}
+        cost.training += trained - began
+        cost.evaluating += time.perf_counter() - trained
+        examples = step * job.training.batch_size
+        writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
+        progress.advance((step - last) * len(seeds), examples, metrics)
+        last = step
+    feedback = states.learned[0] if job.rule.learn else fixed
+    final = {"params": states.params, "feedback": feedback}
+    return jax.tree.map(lambda a: np.asarray(a)[: len(seeds)], final)
+
+
+def make_program_of(job: Job, devices: list[jax.Device]) -> Program:
+    """Returns the program of a job on the given devices; learned feedback has the params' optimizer."""
+    return make_program(job.rule, job.network, job.loss, job.task, job.training, job.optimizer, job.optimizer, devices)
+
+
+def _compiled(program: Program, seeds: jax.Array, data: Data, cost: Cost) -> Program:
+    """Compiles all three functions before the first step, so that its time is known apart."""
+    start = program.start.lower(seeds).compile()
+    states, fixed = jax.eval_shape(program.start, seeds)
+    number = jax.ShapeDtypeStruct((), jnp.int32)
+    advance = program.advance.lower(states, fixed, seeds, number, number, data).compile()
+    measure = program.measure.lower(states, fixed, seeds, number, data).compile()
+    memory = advance.memory_analysis()
+    if memory is not None:
+        needs = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+        cost.memory = max(cost.memory, needs - memory.alias_size_in_bytes)
+    return Program(start, advance, measure)

@@ -1,0 +1,38 @@
+"""Classification of scikit-learn's 8x8 handwritten digits: real data that needs no download."""
+
+import numpy as np
+
+from fa_jax.core import Task
+from fa_jax.tasks.images import check, labelled
+
+
+def digits(*, preprocessing: str, validation: int) -> Task:
+    """Makes the task of classifying the 1797 digits of scikit-learn; chance level 90 % error.
+
+    Every fifth digit, from the fifth on, is a test example: 1438 for training, 359 for testing.
+
+    Args:
+      preprocessing: one of `PREPROCESSINGS`; the pixels range from 0 to 16.
+      validation: how many of the last training examples are held out.
+
+    Returns:
+      A task whose inputs are kept as uint8 `[n, 8, 8, 1]` (float32 under `zca`) and its targets as int32 classes;
+      prepared inputs are float32 of the same shape, encoded targets one-hot `[n, 10]`.
+
+    Raises:
+      BadOption: if an option is out of range.
+    """
+    check(preprocessing, validation)
+    from sklearn.datasets import load_digits
+
+    pixels, found = load_digits(return_X_y=True)
+    images, classes = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1), np.asarray(found, np.int32)
+    tested = np.arange(len(images)) % 5 == 4
+    return labelled(
+        (images[~tested], classes[~tested]),
+        (images[tested], classes[tested]),
+        classes=10,
+        top=16,
+        preprocessing=preprocessing,
+        validation=validation,
+    )

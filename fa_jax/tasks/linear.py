@@ -1,0 +1,32 @@
+"""Task 1 of Lillicrap et al. (arXiv 1411.0247, 2014): imitate a random linear map of 30 inputs to 10 outputs."""
+
+import jax
+
+from fa_jax.core import Stream, Task, stream
+from fa_jax.options import integer, number, switch
+from fa_jax.tasks.regression import teacher_student
+
+
+def linear(*, seed: int, train_examples: int, test_examples: int, teacher_scale: float, scale_to_unit: bool) -> Task:
+    """Returns the `Task` `y* = T x`: x from N(0, I_30), T `[10, 30]` with entries from U[-s, s].
+
+    Teacher and data are fixed over the trials. Inputs float32 `[n, 30]`, targets float32 `[n, 10]`. NSE 1 is the score
+    of the zero output.
+
+    Args:
+      seed: draws the teacher and the data.
+      train_examples, test_examples: how many.
+      teacher_scale: s, above 0.
+      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (`fa_jax.tasks.regression`).
+    """
+    key = jax.random.key(integer("task.seed", seed, least=0))
+    scale = number("task.teacher_scale", teacher_scale, above=0)
+    teacher = jax.random.uniform(stream(key, Stream.TEACHER), (30, 10), minval=-scale, maxval=scale)
+    return teacher_student(
+        lambda x: x @ teacher,
+        key,
+        inputs=30,
+        train_examples=train_examples,
+        test_examples=test_examples,
+        scale_to_unit=switch("task.scale_to_unit", scale_to_unit),
+    )

@@ -1,0 +1,109 @@
+"""What is done to the pixels before a network sees them.
+
+Each preprocessing is a function of the training images alone, `(images, top) -> Scaling`, with images uint8
+`[n, height, width, channels]` and `top` the value of a white pixel. The validation and test images are treated with
+the statistics of the training images.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_BLOCK = 1000  # images widened to floats at once
+
+
+class Scaling(NamedTuple):
+    """A preprocessing whose statistics are known."""
+
+    store: Callable[[np.ndarray], np.ndarray]
+    """Images, uint8 `[n, ...]` -> what is kept on the device, `[n, ...]`; done once."""
+    prepare: Callable[[jax.Array], jax.Array]
+    """A batch of what is kept -> network inputs, float32, of the same shape; done in every step."""
+
+
+def unit(images: np.ndarray, top: int) -> Scaling:
+    """Scales the pixels to [0, 1]."""
+    del images
+    return Scaling(_as_they_are, lambda stored: stored.astype(jnp.float32) / top)
+
+
+def symmetric(images: np.ndarray, top: int) -> Scaling:
+    """Scales the pixels to [-1, 1]."""
+    del images
+    return Scaling(_as_they_are, lambda stored: stored.astype(jnp.float32) * (2 / top) - 1)
+
+
+def standardised(images: np.ndarray, top: int) -> Scaling:
+    """Gives every channel zero mean and unit standard deviation over all training images and places.
+
+    A channel that never changes becomes 0.
+    """
+    del top
+    mean, std = moments(images)
+    shift, scale = np.float32(mean), np.float32(np.where(std > 0, std, 1))
+    return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - shift) / scale)
+
+
+def zca(images: np.ndarray, top: int) -> Scaling:
+    """Whitens the images: `(x - mean) P` with the `P` of `whitening`, kept as float32.
+
+    Reference: the published code of Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks",
+    NeurIPS 2016, from which the constants are.
+    """
+    del top
+    mean, matrix = whitening(images)
+    matrix = matrix.astype(np.float32)
+
+    def store(raw: np.ndarray) -> np.ndarray:
+        white = np.empty(raw.shape, np.float32)
+        for start in range(0, len(raw), _BLOCK):
+            block = raw[start : start + _BLOCK]
+            centred = (block.reshape(len(block), -1) - mean).astype(np.float32)
+            white[start : start + _BLOCK] = (centred @ matrix).reshape(block.shape)
+        return white
+
+    return Scaling(store, lambda stored: stored)
+
+
+PREPROCESSINGS = {"unit": unit, "symmetric": symmetric, "standardised": standardised, "zca": zca}
+
+
+def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns mean and standard deviation (divided by N) of the pixels, float64 `[channels]` each."""
+    counts = np.zeros((images.shape[-1], 256))
+    for start in range(0, len(images), _BLOCK):
+        block = images[start : start + _BLOCK]
+        for channel in range(len(counts)):
+            counts[channel] += np.bincount(block[..., channel].ravel(), minlength=256)
+    share, values = counts / counts.sum(axis=1, keepdims=True), np.arange(256)
+    mean = share @ values
+    return mean, np.sqrt(np.sum(share * np.square(values - mean[:, None]), axis=1))
+
+
+def whitening(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finds the symmetric matrix that turns the covariance of the images into the identity.
+
+    Args:
+      images: uint8 `[n, ...]`, n at least 2; the raw pixels are flattened to `d` numbers.
+
+    Returns:
+      The mean, `[d]`, and `P = V (Λ + 1e-5)^(-1/2) V^T`, `[d, d]`, both float64, where `V Λ V^T` is the covariance,
+      divided by N-1. A direction in which the images do not vary stays at 0.
+    """
+    n, d = len(images), images[0].size
+    flat = images.reshape(n, d)
+    mean = flat.mean(axis=0, dtype=np.float64)
+    covariance = np.zeros((d, d))
+    for start in range(0, n, _BLOCK):
+        centred = flat[start : start + _BLOCK] - mean
+        covariance += centred.T @ centred
+    values, vectors = np.linalg.eigh(covariance / (n - 1))
+    # Rounding can leave a vanishing eigenvalue below zero.
+    return mean, (vectors / np.sqrt(np.maximum(values, 0) + 1e-5)) @ vectors.T
+
+
+def _as_they_are(images: np.ndarray) -> np.ndarray:
+    return images

@@ -1,0 +1,204 @@
+"""The training loop: one compiled program that trains all seeds of a run, step by step, between two evaluations.
+
+`make_program` builds three functions over a group of seeds. `start` draws the states, `advance` takes them through the
+steps from one number to another, `measure` evaluates them. The trip count of `advance` is an argument, so however the
+evaluation points lie, each function compiles once.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import PartitionSpec
+
+from fa_jax.core import Batch, Loss, Network, PyTree, Rule, Split, Stream, Task, stream
+from fa_jax.metrics.alignment import alignment
+
+CHUNK = 1000
+"""Examples that an evaluation sends through the network at once."""
+
+
+class State(NamedTuple):
+    """One seed's, carried from step to step."""
+
+    params: PyTree
+    slots: PyTree
+    """The optimizer's."""
+    learned: PyTree
+    """(feedback, its optimizer's slots) where the rule learns its feedback, else ()."""
+    tally: dict[str, jax.Array]
+    """Sums over the training batches since the last evaluation, each scored before its update."""
+
+
+class Data(NamedTuple):
+    """The arrays of a task, which enter the compiled program as arguments."""
+
+    train: Split
+    test: Split
+    validation: Split | None
+
+
+class Program(NamedTuple):
+    """The compiled functions of a run; states, fixed feedback and metrics have the seeds in front."""
+
+    start: Callable[[jax.Array], tuple[State, PyTree]]
+    """Seeds `[n]`, int32 -> (states, fixed feedback)."""
+    advance: Callable[[State, PyTree, jax.Array, int, int, Data], State]
+    """(states, fixed feedback, seeds, first step, step after the last, data) -> states; donates the states."""
+    measure: Callable[[State, PyTree, jax.Array, int, Data], tuple[dict[str, jax.Array], State]]
+    """(states, fixed feedback, seeds, step, data) -> (metrics, states with an empty tally)."""
+
+
+class Training(NamedTuple):
+    """How a task is trained on and evaluated."""
+
+    batch_size: int
+    shuffle: bool
+    """Whether every epoch has an order of its own; else the examples come as they are stored. Examples left over when
+    the batch size does not divide their number are left out of that epoch."""
+    probe: int
+    """Test examples on which alignment is measured; 0: it is not."""
+    measures: tuple[Callable, ...]
+    """Further `(rule, network, loss, params, feedback, batch) -> {name: scalar}` on the probe."""
+
+
+def make_program(
+    rule: Rule,
+    network: Network,
+    loss: Loss,
+    task: Task,
+    training: Training,
+    optimizer: optax.GradientTransformation,
+    feedback_optimizer: optax.GradientTransformation,
+    devices: list[jax.Device],
+) -> Program:
+    """Returns the `Program` that trains `rule` on `task`, seeds spread evenly over `devices`.
+
+    A seed's randomness is `jax.random.key(seed)` alone, so its numbers depend neither on the other seeds nor on the
+    devices but for the rounding of differently batched sums.
+    """
+    learns = rule.learn is not None
+    per_epoch = len(task.train.inputs) // training.batch_size
+
+    def backward(state, fixed):
+        return state.learned[0] if learns else fixed
+
+    def start(seed):
+        params, feedback = rule.init(jax.random.key(seed))
+        learned, fixed = ((feedback, feedback_optimizer.init(feedback)), ()) if learns else ((), feedback)
+        return State(params, optimizer.init(params), learned, _empty_tally(task)), fixed
+
+    def step(state, fixed, batch):
+        tally = _count(state.tally, rule.predict(state.params, batch.inputs), batch.targets, loss, task)
+        updates = rule.updates(state.params, backward(state, fixed), batch)
+        learned = state.learned
+        if learns:
+            feedback, slots = learned
+            changes = rule.learn(state.params, feedback, batch, updates)
+            changes, slots = feedback_optimizer.update(changes, slots, feedback)
+            learned = optax.apply_updates(feedback, changes), slots
+        updates, slots = optimizer.update(updates, state.slots, state.params)
+        return State(optax.apply_updates(state.params, updates), slots, learned, tally)
+
+    def advance(state, fixed, seed, first, last, data):
+        key = jax.random.key(seed)
+
+        def epoch(number, state):
+            fetch = _fetcher(data.train, task, training, jax.random.fold_in(stream(key, Stream.ORDER), number))
+
+            def body(i, state):
+                inputs, targets = fetch(i - number * per_epoch)
+                return step(state, fixed, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
+
+            begin, end = jnp.maximum(first, number * per_epoch), jnp.minimum(last, (number + 1) * per_epoch)
+            return jax.lax.fori_loop(begin, end, body, state)
+
+        return jax.lax.fori_loop(first // per_epoch, -(-last // per_epoch), epoch, state)
+
+    def measure(state, fixed, seed, number, data):
+        metrics = _averages(state.tally, task)
+        for name, split in (("validation", data.validation), ("test", data.test)):
+            if split is not None:
+                metrics |= _scores(name, functools.partial(rule.predict, state.params), split, loss, task)
+        if training.probe:
+            probe = jax.tree.map(lambda a: a[: training.probe], data.test)
+            key = jax.random.fold_in(stream(jax.random.key(seed), Stream.PROBE), number)
+            batch = Batch(task.prepare(probe.inputs), task.encode(probe.targets), key)
+            for of in (alignment, *training.measures):
+                metrics |= of(rule, network, loss.value, state.params, backward(state, fixed), batch)
+        return metrics, state._replace(tally=_empty_tally(task))
+
+    mesh = jax.make_mesh((len(devices),), ("seeds",), (jax.sharding.AxisType.Auto,), devices=devices)
+    return Program(
+        start=_over_seeds(start, mesh, "s"),
+        advance=_over_seeds(advance, mesh, "sss---", donate=(0,)),
+        measure=_over_seeds(measure, mesh, "sss--", donate=(0,)),
+    )
+
+
+def _over_seeds(function: Callable, mesh: jax.sharding.Mesh, arguments: str, donate: tuple[int, ...] = ()) -> Callable:
+    """Compiles a function of one seed for many: an argument marked `s` has the seeds in front, `-` is shared."""
+    vmapped = jax.vmap(function, in_axes=tuple(0 if mark == "s" else None for mark in arguments))
+    specs = tuple(PartitionSpec("seeds") if mark == "s" else PartitionSpec() for mark in arguments)
+    # Seeds never talk to each other, so the check that replicated results agree (check_vma) has nothing to find.
+    sharded = jax.shard_map(vmapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("seeds"), check_vma=False)
+    return jax.jit(sharded, donate_argnums=donate)
+
+
+def _fetcher(train: Split, task: Task, training: Training, key: jax.Array) -> Callable:
+    """Returns `batch index in the epoch -> (inputs, targets)`."""
+    size = training.batch_size
+    order = jax.random.permutation(key, len(train.inputs)) if training.shuffle else None
+
+    def fetch(i):
+        if order is None:
+            rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), train)
+        else:
+            chosen = jax.lax.dynamic_slice_in_dim(order, i * size, size)
+            rows = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), train)
+        return task.prepare(rows.inputs), task.encode(rows.targets)
+
+    return fetch
+
+
+def _empty_tally(task: Task) -> dict[str, jax.Array]:
+    return {name: jnp.zeros(()) for name in ("batches", "loss", *task.running)}
+
+
+def _count(tally, logits, targets, loss: Loss, task: Task) -> dict[str, jax.Array]:
+    outputs = loss.outputs(logits)
+    scores = {"batches": 1, "loss": loss.value(logits, targets)}
+    scores |= {name: metric.of(outputs, targets) for name, metric in task.running.items()}
+    return {name: total + scores[name] for name, total in tally.items()}
+
+
+def _averages(tally, task: Task) -> dict[str, jax.Array]:
+    """The training metrics since the last evaluation; NaN when there was no step."""
+    means = {name: total / tally["batches"] for name, total in tally.items()}
+    return {
+        "train_loss": means["loss"],
+        **{f"train_{name}": metric.finish(means[name]) for name, metric in task.running.items()},
+    }
+
+
+def _scores(name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:
+    logits = _in_chunks(lambda inputs: predict(task.prepare(inputs)), split.inputs)
+    targets = task.encode(split.targets)
+    outputs = loss.outputs(logits)
+    return {
+        f"{name}_loss": loss.value(logits, targets),
+        **{f"{name}_{metric}": of(outputs, targets) for metric, of in task.metrics.items()},
+    }
+
+
+def _in_chunks(function: Callable, rows: jax.Array) -> jax.Array:
+    """`function(rows)`, worked out `CHUNK` rows at a time."""
+    whole = len(rows) // CHUNK * CHUNK
+    parts = [function(rows[whole:])] if whole < len(rows) else []
+    if whole:
+        chunks = jax.lax.map(function, rows[:whole].reshape(-1, CHUNK, *rows.shape[1:]))
+        parts.insert(0, chunks.reshape(-1, *chunks.shape[2:]))
+    return jnp.concatenate(parts)
