@@ -226,7 +226,7 @@ def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _names(value, f"{prefix}{key}.")
-        elif key != "_target_" and key != "_partial_":
+        elif key not in ("_target_", "_partial_"):
             yield prefix + key
 
 

@@ -1,4 +1,4 @@
-"""What a person typed, checked: every mistake becomes one line that names the option, what was got and what is valid."""
+"""What a person typed, checked: a mistake becomes one line with the option, what was got and what is valid."""
 
 import difflib
 import math

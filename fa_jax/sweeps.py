@@ -1,4 +1,4 @@
-"""What happens at the end of a sweep: one table, one CSV and one figure of all its runs, and a list of those that failed."""
+"""The end of a sweep: one table, one CSV and one figure of all its runs, and a list of those that failed."""
 
 from pathlib import Path
 from typing import Any

@@ -84,18 +84,21 @@ def mlp(
             "bias_init": lambda key, shape, dtype=jnp.float32: bias_draw(key, shape, 1, bias).astype(dtype),
         }
 
-    # The first stage never joins a stack: it is where indirect feedback enters.
-    same = [(index == 0, *layer) for index, layer in enumerate(zip(widths, rates, inits[:-1], strict=True))]
     stages, repeats = [], []
-    for (_, width, rate, start), row in itertools.groupby(same):
-        stage = DenseStage(width, function, use_bias, dropout=rate, **initialisers(*start))
-        count = len(list(row))
-        deep = count > SCANNED_FROM
-        # The first of a row may change the width, so it cannot be scanned with the rest.
-        stages += [stage.copy(), stage.copy()] if deep else [stage.copy() for _ in range(count)]
-        repeats += [1, count - 1] if deep else [1] * count
+    for _, row in itertools.groupby(range(len(widths)), lambda i: (widths[i], rates[i], inits[i])):
+        first, *rest = row
+        # The first stage of all never joins a stack: it is where indirect feedback enters. Nor does one that changes
+        # the width, which a scan cannot.
+        alone = first == 0 or widths[first] != widths[first - 1]
+        scanned = rest if alone else [first, *rest]
+        lengths = [1] * alone + ([len(scanned)] if len(scanned) >= SCANNED_FROM else [1] * len(scanned))
+        stages += [
+            DenseStage(widths[first], function, use_bias, dropout=rates[first], **initialisers(*inits[first]))
+            for _ in lengths
+        ]
+        repeats += lengths
     readout = nn.Dense(outputs, use_bias, **initialisers(*inits[-1]))
-    return Network(Chain(stages, repeats, readout), input_shape)
+    return Network(Chain(tuple(stages), tuple(repeats), readout), tuple(input_shape))
 
 
 def _rate(option: str, got: float) -> float:

@@ -1,6 +1,5 @@
 """What the runs of a comparison are called: by their rule, and by what else their configs differ in."""
 
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,9 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """
     experiments = [run.choices.get("experiment") for run in runs]
     if all(experiments) and len(set(experiments)) == len(runs) > 1:
-        return [name[len(os.path.commonprefix(experiments)) :] or name for name in experiments]
+        words = [name.split("_") for name in experiments]
+        shared = sum(len(set(column)) == 1 for column in zip(*words, strict=False))
+        return ["_".join(name[shared:]) or "_".join(name) for name in words]
     described = [{group: run.choices[group] for group in GROUPS} | _flatten(run.config) for run in runs]
     rules = [run.choices["rule"] for run in runs]
     texts = []

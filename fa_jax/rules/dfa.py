@@ -37,6 +37,6 @@ def dfa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> R
 
     def crossing(params, feedback):
         paths = forward_paths(network, params)
-        return {} if paths is None else {name: (b, paths[name]) for name, b in feedback.items()}
+        return {} if paths is None else {name: (feedback[name], paths[name]) for name in network.hiddens}
 
     return Rule(init, updates, network.apply, crossing=crossing)

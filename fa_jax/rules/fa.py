@@ -32,6 +32,6 @@ def fa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> Ru
 
     def crossing(params, feedback):
         weights = network.weights(params)
-        return {name: (b, weights[name]) for name, b in feedback.items()}
+        return {name: (feedback[name], weights[name]) for name in list(network.kernels)[1:]}
 
     return Rule(init, updates, network.apply, crossing=crossing)

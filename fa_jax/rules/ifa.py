@@ -35,7 +35,8 @@ def ifa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> R
     """
     if not isinstance(network.module, Chain):
         raise BadOption(
-            f"rule=ifa needs an architecture that is a Chain of stages, such as mlp; got {type(network.module).__name__}"
+            "rule=ifa needs an architecture that is a Chain of stages, such as mlp; "
+            f"got {type(network.module).__name__}"
         )
     if len(network.kernels) != len(network.hiddens) + 1:
         raise BadOption(

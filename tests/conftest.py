@@ -1,0 +1,51 @@
+"""What all tests share: several host devices, float64 where asked for, and a config as the command line composes it."""
+
+import hydra
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fa_jax import catalogue
+from fa_jax.core import Batch
+
+jax.config.update("jax_num_cpu_devices", 4)
+
+
+@pytest.fixture
+def float64():
+    """Turns on double precision for one test."""
+    jax.config.update("jax_enable_x64", True)
+    yield
+    jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture
+def compose():
+    """Composes a config from overrides."""
+
+    def of(*overrides):
+        with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+            return hydra.compose("config", list(overrides))
+
+    return of
+
+
+def random_batch(inputs=(12,), outputs=4, size=7, seed=0, dtype=np.float32):
+    """A batch of noise with one-hot targets."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(size, *inputs)).astype(dtype)
+    y = np.eye(outputs, dtype=dtype)[random.integers(0, outputs, size)]
+    return Batch(jnp.asarray(x), jnp.asarray(y), jax.random.key(seed))
+
+
+def assert_trees_equal(a, b):
+    """The same trees, bit for bit."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def assert_trees_close(a, b, **tolerance):
+    """The same trees to a tolerance."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
