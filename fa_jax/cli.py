@@ -1,4 +1,4 @@
-"""The command line: `fa-jax [verb] [overrides]`. Hydra composes the config; a mistake costs one line and exit code 2."""
+"""The command line, `fa-jax [verb] [overrides]`. Hydra composes the config; a mistake costs one line."""
 
 import contextlib
 import errno
@@ -159,6 +159,12 @@ def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     parser = OverridesParser.create()
+    for word in overrides:
+        try:
+            parser.parse_override(word)
+        except HydraException as problem:
+            reason = _first_line(problem)
+            raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
     fixed = [o.input_line for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
     if not multirun and len(fixed) == len(overrides):
         settings = hydra.compose("config", fixed, return_hydra_config=True).hydra
@@ -232,11 +238,9 @@ def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _use_all_cores() -> None:
     """Makes each core a device of its own where there is no accelerator, so that they share the seeds."""
+    cores = os.process_cpu_count() if sys.version_info >= (3, 13) else len(os.sched_getaffinity(0))
     with contextlib.suppress(RuntimeError):  # raised where JAX runs already, as in a test
-        jax.config.update(
-            "jax_num_cpu_devices",
-            os.process_cpu_count() if sys.version_info >= (3, 13) else len(os.sched_getaffinity(0)),
-        )
+        jax.config.update("jax_num_cpu_devices", cores)
 
 
 def _interrupt(*_: object) -> None:

@@ -80,8 +80,8 @@ class Rule(NamedTuple):
     learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None
     """`(params, feedback, batch, updates) -> updates of the feedback`, or None: the feedback is fixed."""
     crossing: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
-    """`(params, feedback) -> {place: (backward weights, forward weights)}`, in the order of the forward pass, two arrays
-    of one shape, to measure alignment; None: the rule's signal crosses no weights."""
+    """`(params, feedback) -> {place: (backward weights, forward weights)}`, two arrays of one shape, in the order of
+    the forward pass, to measure alignment; None: the rule's signal crosses no weights."""
 
 
 class Split(NamedTuple):

@@ -1,5 +1,8 @@
 """What all tests share: several host devices, float64 where asked for, and a config as the command line composes it."""
 
+import sys
+
+import absl.logging
 import hydra
 import jax
 import jax.numpy as jnp
@@ -10,6 +13,10 @@ from fa_jax import catalogue
 from fa_jax.core import Batch
 
 jax.config.update("jax_num_cpu_devices", 4)
+
+# Absl, which Orbax logs through, keeps the stderr of its import, here one of pytest's, and closes it when logging is
+# configured anew.
+absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 
 @pytest.fixture

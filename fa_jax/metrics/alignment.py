@@ -24,8 +24,8 @@ def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, 
 
     The names end in the index of the layer, from 0 at the input:
     * `signal_angle_i`: of the learning signals that hidden layer i receives under the rule and under backprop, the
-      angle for each example, mean over those whose signals are not zero; `signal_norm_i` and `bp_signal_norm_i`: the norms of the whole
-      batch's signals times the batch size (those of a summed loss, so that they do not depend on the batch size).
+      angle for each example, mean over those whose signals are not zero; `signal_norm_i` and `bp_signal_norm_i`: the
+      norms of the whole batch's signals, times the batch size.
     * `update_angle_i`: of linear layer i's whole update, weights and biases, and backprop's; `update_norm_i` and
       `bp_update_norm_i`: their norms.
     * `weight_angle_i`: of the weights that the signal crosses on its way to hidden layer i and the forward weights

@@ -152,7 +152,7 @@ def test_every_rule_but_shallow_learns_the_hidden_layer(name):
         factory = hydra.utils.instantiate(OmegaConf.load(catalogue.CONF / "rule" / f"{one}.yaml"), _convert_="all")
         rule = factory(network, loss.value)
 
-        def run(key, rule=rule):
+        def run(key, x, y, rule=rule):
             params, feedback = rule.init(key)
 
             def step(params, i):
@@ -160,11 +160,10 @@ def test_every_rule_but_shallow_learns_the_hidden_layer(name):
                 updates = rule.updates(params, feedback, batch)
                 return optax.apply_updates(params, jax.tree.map(lambda u: -0.02 * u, updates)), None
 
-            x, y = jnp.asarray(data[0]), jnp.asarray(data[1])
-            params, _ = jax.lax.scan(step, params, jnp.arange(len(data[0])))
+            params, _ = jax.lax.scan(step, params, jnp.arange(len(x)))
             return jnp.mean(jnp.square(rule.predict(params, x) - y)) / jnp.mean(jnp.square(y))
 
-        data = (x, y)
-        scores[one] = np.asarray(jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 5)))
+        keys = jax.random.split(jax.random.key(0), 5)
+        scores[one] = np.asarray(jax.jit(jax.vmap(run, (0, None, None)))(keys, jnp.asarray(x), jnp.asarray(y)))
     assert np.all(scores["shallow"] > 0.1)
     assert np.all(scores[name] < 0.01 * scores["shallow"])

@@ -1,0 +1,262 @@
+"""Measures how fast fa_jax trains, starts and evaluates, and how fast PyTorch and BioTorch train the same network.
+
+    python experiments/speed/benchmark.py mnist|fig2d|start|overhead ... [--repeats 7] [--out measured.csv]
+    python experiments/speed/benchmark.py --table
+
+What is measured, and how it is kept fair, is in the README beside this file. Every section replaces its own rows in the
+CSV; its ratios and requirements come first.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from record import Row, read, record, table
+
+HERE = Path(__file__).parent
+CORES = sorted(os.sched_getaffinity(0))
+EPOCH = 60000 // 64
+"""Steps of an epoch of MNIST at batch 64."""
+FIG2D = ("shallow3", "bp3", "fa3", "bp4", "fa4")
+RULES = ("bp", "fa", "dfa")
+PEERS = {"bp": "PyTorch BP", "fa": "BioTorch FA", "dfa": "BioTorch DFA"}
+LONG_REPEATS = 3
+"""Most repeats of what takes a minute each."""
+
+
+class Contestant(NamedTuple):
+    """What a process is told to be, and how many steps it is told to train at once."""
+
+    spec: dict
+    steps: int
+    seeds: int = 1
+
+
+def race(contestants: Mapping[str, Contestant], repeats: int) -> dict[str, list[float]]:
+    """Returns the seed-steps/s of each contestant in every round.
+
+    All of them live at once, each in a process of its own, and train in turn: one trains while the others wait.
+    """
+    rates = {name: [] for name in contestants}
+    with contextlib.ExitStack() as stack:
+        workers = {name: stack.enter_context(_worker(one)) for name, one in contestants.items()}
+        for turn in range(1 + repeats):
+            for name, train in workers.items():
+                seconds = train(contestants[name].steps)
+                if turn:  # the first block warms up
+                    rates[name].append(contestants[name].steps * contestants[name].seeds / seconds)
+            print(f"round {turn} of {repeats}", file=sys.stderr)
+    return rates
+
+
+@contextlib.contextmanager
+def _worker(contestant: Contestant) -> Iterator[Callable[[int], float]]:
+    """A contestant in a process of its own, as a function `steps -> seconds`."""
+    # A passive thread that waits gives its core away at once instead of turning round and round on it.
+    passive = {} if contestant.spec.get("spin") else {"OMP_WAIT_POLICY": "PASSIVE"}
+    spec = {key: value for key, value in contestant.spec.items() if key != "spin"}
+    command = [sys.executable, str(HERE / "contestants.py"), json.dumps(spec)]
+    with tempfile.TemporaryFile("w+") as complaints:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints}
+        process = subprocess.Popen(command, **pipes, text=True, bufsize=1, env=_environment(**passive))
+
+        def train(steps: int) -> float:
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(f"{steps}\n")
+            answer = process.stdout.readline()
+            if not answer:
+                complaints.seek(0)
+                raise SystemExit(f"{spec} failed:\n{complaints.read()}")
+            return float(answer)
+
+        try:
+            train(0)  # returns once it is set up and compiled
+            yield train
+        finally:
+            process.kill()
+            process.wait()
+
+
+def _environment(**more: str) -> dict[str, str]:
+    """The environment without a compilation cache, which would make a start warm."""
+    return {**{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}, **more}
+
+
+def mnist(repeats: int) -> Iterator[Row]:
+    """784-1000-10 and 784-1000-1000-1000-10 on the shape of MNIST, batch 64, against PyTorch and BioTorch."""
+    yield from _mnist([1000], ("bp", "fa", "dfa"), [1, 4], {"fa": "<= 1.05", "dfa": "<= 1.05"}, repeats)
+    yield from _mnist([1000] * 3, ("bp",), [1], {"dfa": "<= 0.9"}, repeats)
+
+
+def _mnist(
+    hidden: list[int], peers: Sequence[str], counts: list[int], required: dict[str, str], repeats: int
+) -> Iterator[Row]:
+    contestants = {}
+    for seeds in counts:
+        for rule in RULES:
+            overrides = ["task=mnist", f"rule={rule}", f"architecture.hidden={hidden}", "architecture.activation=tanh"]
+            overrides += ["batch_size=64", "optimizer.learning_rate=0.1", f"seeds={seeds}"]
+            spec = {"loop": "FaJax", "overrides": overrides, "synthetic": {}}
+            contestants[f"fa_jax {rule.upper()}, {_count(seeds, 'seed')}"] = Contestant(spec, EPOCH // seeds, seeds)
+    for rule in peers:
+        for threads, spin in {(1, False), (len(CORES), False), (len(CORES), True)}:
+            waits = "spinning" if spin else "passive"
+            spec = {"loop": "Torch", "hidden": hidden, "rule": rule, "threads": threads, "spin": spin}
+            contestants[f"{PEERS[rule]}, {_count(threads, 'thread')}, {waits}"] = Contestant(spec, EPOCH)
+    contestants = dict(sorted(contestants.items()))
+    rates = race(contestants, repeats)
+    net = "784-" + "".join(f"{width}-" for width in hidden) + "10"
+
+    one = {rule: rates[f"fa_jax {rule.upper()}, 1 seed"] for rule in RULES}
+    best = {}
+    for rule in peers:
+        variants = [name for name in rates if name.startswith(PEERS[rule])]
+        best[rule] = max(variants, key=lambda name: statistics.median(rates[name]))
+    for rule, ours in one.items():
+        for peer in best.values():
+            yield Row(f"{net}: steps/s of fa_jax {rule.upper()} over {peer}", _ratios(ours, rates[peer]), "", ">= 2")
+    for rule in ("fa", "dfa"):
+        ratios = _ratios(one["bp"], one[rule])
+        yield Row(f"{net}: time of fa_jax {rule.upper()} over fa_jax BP", ratios, "", required.get(rule, ""))
+    for name, values in rates.items():
+        yield Row(f"{net}: {name}", values, "seed-steps/s")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number > 1)
+
+
+def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    """Ratios within each round, so that whatever slows the machine for a while slows both sides."""
+    return [a / b for a, b in zip(ours, theirs, strict=True)]
+
+
+def fig2d(repeats: int) -> Iterator[Row]:
+    """Fig 2d of Lillicrap et al. (2014): the whole of it, and the rate at batch 1 on one core and on all."""
+    experiments = ",".join(f"lillicrap2014_task3_{curve}" for curve in FIG2D)
+    whole = []
+    for _ in range(min(repeats, LONG_REPEATS)):
+        with tempfile.TemporaryDirectory() as folder:
+            began = time.perf_counter()
+            _fa_jax(folder, "--multirun", f"experiment={experiments}", f"hydra.sweep.dir={folder}/sweep")
+            whole.append(time.perf_counter() - began)
+    yield Row("the whole of Fig 2d, five curves x 20 seeds x 400 000 examples", whole, "s", "< 60")
+
+    contestants = {}
+    for curve in FIG2D:
+        for cores in {1, len(CORES)}:
+            overrides = [f"experiment=lillicrap2014_task3_{curve}", f"devices={cores}"]
+            spec = {"loop": "FaJax", "overrides": overrides, "cores": CORES[:cores]}
+            contestants[f"{curve}, {_count(cores, 'core')}"] = Contestant(spec, 50000 * cores, 20)
+    rates = race(dict(sorted(contestants.items())), repeats)
+    for name, values in rates.items():
+        required = ">= 1e6" if name.endswith(" 1 core") else ""
+        yield Row(f"batch 1, 20 seeds: {name}", values, "seed-steps/s", required)
+
+
+def start(repeats: int) -> Iterator[Row]:
+    """Seconds from starting the process to the record of the first training step, nothing compiled before."""
+    seconds = {"the default task": []}
+    words = {"the default task": ["evaluations=2000"]}
+    if "TFDS_DATA_DIR" in os.environ:
+        seconds["task=mnist"] = []
+        words["task=mnist"] = ["task=mnist", "architecture.hidden=[1000]", f"evaluations={10 * EPOCH}"]
+    for turn in range(1 + repeats):
+        for name, overrides in words.items():
+            one = _first_step(overrides)
+            if turn:  # the first start may have to decode the images, and reads everything off the disk
+                seconds[name].append(one)
+    for name, values in seconds.items():
+        yield Row(f"start to first training step, {name}", values, "s", "< 10")
+
+
+def _first_step(overrides: Sequence[str]) -> float:
+    """Starts `fa-jax` with an evaluation after every step, and stops it once the first one is recorded."""
+    with tempfile.TemporaryDirectory() as folder:
+        metrics = Path(folder, "run", "metrics.csv")
+        began = time.perf_counter()
+        with _starting(folder, *overrides, f"hydra.run.dir={folder}/run") as process:
+            while not _has_step(metrics, "1"):
+                if process.poll() is not None:
+                    raise SystemExit(f"fa-jax {' '.join(overrides)} ended before its first step")
+                time.sleep(0.01)
+            return time.perf_counter() - began
+
+
+def _has_step(metrics: Path, step: str) -> bool:
+    if not metrics.exists():
+        return False
+    rows = [line.split(",") for line in metrics.read_text().splitlines()]
+    return any(len(row) > 1 and row[1] == step for row in rows)
+
+
+def overhead(repeats: int) -> Iterator[Row]:
+    """The share of a run that goes into angles and evaluations."""
+    words = {"rule=fa": ["rule=fa"]}
+    if "TFDS_DATA_DIR" in os.environ:
+        words["rule=fa task=mnist epochs=1"] = ["rule=fa", "task=mnist", "epochs=1"]
+    shares = {name: [] for name in words}
+    for _ in range(repeats):
+        for name, overrides in words.items():
+            with tempfile.TemporaryDirectory() as folder:
+                _fa_jax(folder, *overrides, f"hydra.run.dir={folder}/run")
+                cost = json.loads(Path(folder, "run", "summary.json").read_text())["cost"]
+            evaluating = cost["evaluation_seconds"]
+            shares[name].append(100 * evaluating / (evaluating + cost["train_seconds"]))
+    for name, values in shares.items():
+        yield Row(f"angles and evaluations, fa-jax {name}", values, "% of training and evaluating", "< 10")
+
+
+@contextlib.contextmanager
+def _starting(folder: str, *words: str) -> Iterator[subprocess.Popen]:
+    """A running `fa-jax`, ended on the way out if it still runs."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fa_jax", *words], cwd=folder, stdout=subprocess.DEVNULL, env=_environment()
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _fa_jax(folder: str, *words: str) -> None:
+    with _starting(folder, *words) as process:
+        if process.wait():
+            raise SystemExit(f"fa-jax {' '.join(words)} ended with exit code {process.returncode}")
+
+
+SECTIONS = {"mnist": mnist, "fig2d": fig2d, "start": start, "overhead": overhead}
+
+
+def main() -> None:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"any of {', '.join(SECTIONS)}; none: all")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds; the median is taken over them")
+    parser.add_argument("--out", type=Path, default=HERE / "measured.csv", help="the CSV to write")
+    parser.add_argument("--table", action="store_true", help="print the CSV as Markdown, and measure nothing")
+    asked = parser.parse_args()
+    unknown = [section for section in asked.sections if section not in SECTIONS]
+    if unknown:
+        parser.error(f"a section must be one of {', '.join(SECTIONS)}; got {unknown[0]}")
+    if asked.repeats < 1:
+        parser.error(f"--repeats must be at least 1; got {asked.repeats}")
+    if not asked.table:
+        for section in asked.sections or SECTIONS:
+            record(section, list(SECTIONS[section](asked.repeats)), asked.out)
+    shown = [row for row in read(asked.out) if not asked.sections or row["section"] in asked.sections]
+    print(table(shown) or f"nothing is recorded in {asked.out}")
+
+
+if __name__ == "__main__":
+    main()

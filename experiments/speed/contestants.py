@@ -1,0 +1,192 @@
+"""The training loops that are compared, and the process in which each of them lives.
+
+    python contestants.py '{"loop": "FaJax", "overrides": ["rule=fa"]}'
+
+sets a loop up, trains one unrecorded block, and then trains a block for every line `STEPS` on its standard input,
+answering each with a line of seconds. Between two blocks it waits for its input and uses no processor.
+"""
+
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+SHAPE, CLASSES = (28, 28, 1), 10
+SIZES = {"train": 60000, "test": 10000}
+"""Examples of MNIST."""
+LEARNING_RATE = 0.1
+
+
+def mnist_like(split: str, examples: int) -> tuple[np.ndarray, np.ndarray]:
+    """Makes noisy images that can be told apart, in the form of MNIST; one label in ten is drawn at random.
+
+    Args:
+      split: `train` or `test`, with noise of their own.
+      examples: how many.
+
+    Returns:
+      Images, uint8 `[examples, 28, 28, 1]`, and classes, int32 `[examples]`.
+    """
+    templates = np.random.default_rng(0).integers(0, 128, (CLASSES, *SHAPE), np.uint8)
+    noise = np.random.default_rng(1 + sorted(SIZES).index(split))
+    classes = noise.integers(0, CLASSES, examples, np.int32)
+    images = templates[classes] + noise.integers(0, 128, (examples, *SHAPE), np.uint8)
+    # So the loss has a floor, and no arithmetic turns into that of vanishing numbers in a long measurement.
+    random = noise.random(examples) < 0.1
+    return images, np.where(random, noise.integers(0, CLASSES, examples, np.int32), classes)
+
+
+def mnist_like_task(train_examples: int = SIZES["train"], test_examples: int = SIZES["test"]):
+    """Returns the fa_jax `Task` of these images, in the place of `fa_jax.tasks.images.images`."""
+    from fa_jax.tasks.images import labelled
+
+    train, test = mnist_like("train", train_examples), mnist_like("test", test_examples)
+    return labelled(train, test, classes=CLASSES, top=255, preprocessing="unit", validation=0)
+
+
+class FaJax:
+    """A run of `fa-jax` without its evaluations and records: the same job, the same compiled program."""
+
+    def __init__(self, overrides: Sequence[str], synthetic: dict[str, int] | None = None):
+        """Builds the job that `fa-jax` would build.
+
+        Args:
+          overrides: words of the command line of `fa-jax`.
+          synthetic: arguments of `mnist_like_task`, which replaces the task; None: the task stays.
+        """
+        import hydra
+        import jax
+        import jax.numpy as jnp
+        from omegaconf import OmegaConf, open_dict
+
+        from fa_jax import catalogue
+        from fa_jax.build import build
+        from fa_jax.run import make_program_of
+        from fa_jax.training import Data
+
+        with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+            config = hydra.compose("config", list(overrides))
+        with open_dict(config):
+            config.pop("hydra", None)
+            if synthetic is not None:
+                config.task = {"_target_": "contestants.mnist_like_task", **synthetic}
+        self.job = build(OmegaConf.to_container(config, resolve=True))
+        self.program = make_program_of(self.job, list(self.job.devices))
+        self.data = Data(self.job.task.train, self.job.task.test, self.job.task.validation)
+        self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
+        self.states, self.fixed = jax.block_until_ready(self.program.start(self.seeds))
+        self.done = 0
+
+    def run(self, steps: int) -> None:
+        """Trains every seed for the next steps."""
+        import jax
+        import jax.numpy as jnp
+
+        first, last = jnp.int32(self.done), jnp.int32(self.done + steps)
+        advanced = self.program.advance(self.states, self.fixed, self.seeds, first, last, self.data)
+        self.states = jax.block_until_ready(advanced)
+        self.done += steps
+
+
+class Torch:
+    """Plain PyTorch, or a network that BioTorch converted, on the images of `mnist_like`."""
+
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        rule: str = "bp",
+        threads: int = 1,
+        batch_size: int = 64,
+        train_examples: int = SIZES["train"],
+    ):
+        """Makes the network and its data.
+
+        Args:
+          hidden: widths.
+          rule: `bp` for PyTorch alone, `fa` or `dfa` for BioTorch.
+          threads: that PyTorch may use.
+          batch_size, train_examples: how many.
+        """
+        import torch
+
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        self.rule, self.batch_size = rule, batch_size
+        self.inputs, self.targets = _tensors(train_examples)
+        self.net = _biotorch(_perceptron(hidden), rule) if rule != "bp" else _perceptron(hidden)
+        trained = [p for p in self.net.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.SGD(trained, LEARNING_RATE, fused=True)
+        self.batches = self._batches()
+
+    def run(self, steps: int) -> None:
+        """Trains for the next steps."""
+        from torch.nn.functional import cross_entropy
+
+        for _ in range(steps):
+            chosen = next(self.batches)
+            inputs, targets = self.inputs[chosen], self.targets[chosen]
+            self.optimizer.zero_grad(set_to_none=True)
+            # BioTorch finds the output error of DFA in the forward pass, so it has to be given the loss there.
+            more = {"targets": targets, "loss_function": cross_entropy} if self.rule == "dfa" else {}
+            cross_entropy(self.net(inputs, **more), targets).backward()
+            self.optimizer.step()
+
+    def _batches(self) -> Iterator:
+        """Yields the indices of one batch after the other, in a new order every epoch."""
+        import torch
+
+        while True:
+            batches = torch.randperm(len(self.inputs)).split(self.batch_size)
+            yield from (batch for batch in batches if len(batch) == self.batch_size)
+
+
+def _perceptron(hidden: Sequence[int]):
+    from torch import nn
+
+    widths = [int(np.prod(SHAPE)), *hidden]
+    layers = [layer for m, n in itertools.pairwise(widths) for layer in (nn.Linear(m, n), nn.Tanh())]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], CLASSES))
+
+
+def _biotorch(net, rule: str):
+    from biotorch.module.biomodule import BioModule
+
+    return BioModule(net, mode=rule, output_dim=CLASSES)
+
+
+def _tensors(examples: int):
+    """The images as floats in [0, 1], flattened; the conversion is done here, once, and not in every step."""
+    import torch
+
+    images, classes = mnist_like("train", examples)
+    flat = torch.from_numpy(images.reshape(examples, -1)).float() / 255
+    return flat, torch.from_numpy(classes.astype(np.int64))
+
+
+LOOPS = {"FaJax": FaJax, "Torch": Torch}
+
+
+def main(spec: dict) -> None:
+    """Serves one contestant; `spec` holds its class as `loop`, its `cores`, and its arguments."""
+    loop, cores = LOOPS[spec.pop("loop")], spec.pop("cores", None)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # so that whatever a library prints does not mix with the answers
+    if cores is not None:
+        os.sched_setaffinity(0, cores)
+    if loop is FaJax:
+        import jax
+
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # as `fa-jax` does
+    contestant = loop(**spec)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        contestant.run(int(line))
+        print(time.perf_counter() - began, file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

@@ -1,0 +1,92 @@
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SPEED = Path(__file__).parents[2] / "experiments" / "speed"
+FEW = {"train_examples": 64, "test_examples": 32}
+"""As many training examples as a batch holds, so that every batch is all of them."""
+
+
+@pytest.fixture
+def contestants(monkeypatch):
+    monkeypatch.syspath_prepend(str(SPEED))
+    import contestants
+
+    yield contestants
+    sys.modules.pop("contestants")
+
+
+@pytest.fixture
+def record(monkeypatch):
+    monkeypatch.syspath_prepend(str(SPEED))
+    import record
+
+    yield record
+    sys.modules.pop("record")
+
+
+def ours(contestants, rule, seeds=1):
+    overrides = ["task=mnist", f"rule={rule}", "architecture.hidden=[16]", "architecture.activation=tanh"]
+    overrides += ["batch_size=64", "optimizer.learning_rate=0.1", f"seeds={seeds}", "devices=1", "probe=0"]
+    return contestants.FaJax(overrides, FEW)
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "dfa"])
+def test_the_training_loss_falls_by_a_tenth_within_a_hundred_steps(contestants, rule):
+    contestant = ours(contestants, rule, seeds=2)
+    contestant.run(10)
+    first = np.asarray(contestant.states.tally["loss"]) / 10
+    contestant.run(90)
+    rest = np.asarray(contestant.states.tally["loss"]) / 90 - first / 9
+    assert np.all(contestant.states.tally["batches"] == 100)
+    assert np.all(rest < 0.9 * first)
+
+
+def test_the_images_have_the_form_of_mnist_and_differ_between_the_splits(contestants):
+    images, classes = contestants.mnist_like("train", 1000)
+    assert (images.shape, images.dtype, classes.dtype) == ((1000, 28, 28, 1), np.uint8, np.int32)
+    assert set(classes) == set(range(10))
+    assert not np.array_equal(images, contestants.mnist_like("test", 1000)[0])
+
+
+def test_pytorch_and_our_backprop_make_the_same_first_update(contestants):
+    torch = pytest.importorskip("torch")
+    mine, theirs = ours(contestants, "bp"), contestants.Torch([16], train_examples=64)
+    layers = [theirs.net[0], theirs.net[2]]
+
+    def weights():
+        params = mine.states.params
+        return [np.asarray(layer["kernel"])[0] for layer in (params["stages_0"]["linear"], params["readout"])]
+
+    with torch.no_grad():
+        for layer, kernel in zip(layers, weights(), strict=True):
+            layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
+            layer.bias.zero_()
+    before = weights()
+    mine.run(1)
+    theirs.run(1)
+    for layer, kernel, start in zip(layers, weights(), before, strict=True):
+        update = kernel - start
+        assert np.linalg.norm(update) > 1e-3
+        np.testing.assert_allclose(
+            layer.weight.detach().numpy().T - start, update, rtol=0, atol=1e-4 * np.abs(update).max()
+        )
+    biases = [mine.states.params["stages_0"]["linear"]["bias"], mine.states.params["readout"]["bias"]]
+    for layer, bias in zip(layers, biases, strict=True):
+        np.testing.assert_allclose(layer.bias.detach().numpy(), np.asarray(bias)[0], rtol=0, atol=1e-6)
+
+
+def test_a_requirement_is_met_by_the_median_and_not_by_the_best_round(record):
+    assert record.Row("ratio", [1.0, 1.9, 3.0], "", ">= 2").record()["met"] == "no"
+    assert record.Row("ratio", [1.0, 2.0, 3.0], "", ">= 2").record()["met"] == "yes"
+    assert record.Row("seconds", [61.0, 59.0, 58.0], "s", "< 60").record()["met"] == "yes"
+
+
+def test_a_section_measured_again_replaces_its_own_rows_only(record, tmp_path):
+    out = tmp_path / "measured.csv"
+    for section, value in (("start", 9.0), ("overhead", 5.0), ("start", 8.0)):
+        record.record(section, [record.Row("what", [value], "s")], out)
+    assert {row["section"]: row["median"] for row in record.read(out)} == {"start": "8", "overhead": "5"}
+    assert "| what | 8 s | 8 to 8 |" in record.table(record.read(out))

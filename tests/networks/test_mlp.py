@@ -1,0 +1,103 @@
+"""The multilayer perceptron has the layers, the initial values and the shape that its options say."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fa_jax.networks.mlp import mlp
+from fa_jax.options import BadOption
+from tests.rules.test_contract import MLP
+
+
+def build(**options):
+    return mlp((12,), 4, **{**MLP, "hidden": [9, 8], "dropout": 0.0, **options})
+
+
+def test_layers_come_in_the_order_of_the_forward_pass():
+    network = build(hidden=list(range(20, 8, -1)))
+    assert list(network.hiddens) == [f"stages_{i}/hidden" for i in range(12)]
+    assert [kernel.shape for kernel in network.kernels.values()] == [
+        (a, b) for a, b in zip([12, *range(20, 8, -1)], [*range(20, 8, -1), 4], strict=True)
+    ]
+
+
+def test_a_deep_stack_of_equal_layers_is_scanned_whole_but_for_the_first():
+    network = build(hidden=[240] * 100)
+    assert [(k.stack, k.shape) for k in network.kernels.values()] == [
+        ((), (12, 240)),
+        ((99,), (240, 240)),
+        ((), (240, 4)),
+    ]
+
+
+def test_a_scanned_stack_computes_what_its_layers_would_one_by_one():
+    network = build(hidden=[9] * 12)
+    params = network.init(jax.random.key(0))
+    x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
+    h = np.tanh(x @ params["stages_0"]["linear"]["kernel"] + params["stages_0"]["linear"]["bias"])
+    stack = params["stages_1"]["linear"]
+    for w, b in zip(stack["kernel"], stack["bias"], strict=True):
+        h = np.tanh(h @ w + b)
+    truth = h @ params["readout"]["kernel"] + params["readout"]["bias"]
+    np.testing.assert_allclose(network.apply(params, jnp.asarray(x)), truth, rtol=1e-5, atol=1e-6)
+
+
+def test_layers_of_a_stack_start_from_different_weights():
+    stack = build(hidden=[9] * 12).init(jax.random.key(0))["stages_1"]["linear"]["kernel"]
+    assert len(np.unique(np.asarray(stack), axis=0)) == len(stack)
+
+
+def test_weights_and_biases_start_as_the_options_say_layer_by_layer():
+    network = build(
+        hidden=[300, 200],
+        init=["normal", "uniform", "fan_uniform"],
+        init_scale=[0.2, 0.01, 1.0],
+        bias_init="uniform",
+        bias_scale=0.3,
+    )
+    params = network.init(jax.random.key(0))
+    first, second, readout = network.weights(params).values()
+    assert abs(np.std(first) - 0.2) < 0.01
+    assert 0.0099 < abs(np.asarray(second)).max() <= 0.01
+    assert 0.99 * 200**-0.5 < abs(np.asarray(readout)).max() <= 200**-0.5
+    assert 0.29 < abs(np.asarray(params["stages_0"]["linear"]["bias"])).max() <= 0.3
+
+
+def test_removed_connections_are_zero():
+    weights = build(hidden=[300, 200], kept=0.5).weights(build(hidden=[300, 200], kept=0.5).init(jax.random.key(0)))
+    assert abs(np.mean(np.asarray(weights["stages_1/linear"]) == 0) - 0.5) < 0.02
+
+
+def test_without_biases_there_are_none():
+    assert set(build(biases=False).init(jax.random.key(0))["readout"]) == {"kernel"}
+
+
+def test_dropout_drops_its_fraction_only_when_there_is_a_key():
+    network = build(hidden=[2000], activation="linear", dropout=0.3)
+    params = network.init(jax.random.key(0))
+    x = jnp.ones((4, 12))
+    _, quiet = network.forward(params, x)
+    _, noisy = network.forward(params, x, key=jax.random.key(1))
+    assert np.all(np.asarray(quiet["stages_0/hidden"]) != 0)
+    assert abs(np.mean(np.asarray(noisy["stages_0/hidden"]) == 0) - 0.3) < 0.03
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden": 20}, r"architecture.hidden must be a list of widths such as \[800,800\]; got 20"),
+        ({"hidden": []}, "architecture.hidden must be a list of widths"),
+        ({"hidden": [20, 0]}, "architecture.hidden must be an integer of at least 1; got 0"),
+        ({"hidden": [2.5]}, "architecture.hidden must be an integer of at least 1; got 2.5"),
+        ({"activation": "tan"}, "architecture.activation must be one of .* did you mean 'tanh'"),
+        ({"init": "norml"}, "architecture.init must be one of .* did you mean 'normal'"),
+        ({"dropout": 1.0}, "architecture.dropout must be at least 0 and below 1; got 1.0"),
+        ({"dropout": [0.1]}, "architecture.dropout must be one value or a list of 2"),
+        ({"biases": "yes"}, "architecture.biases must be true or false; got 'yes'"),
+        ({"kept": 0}, "architecture.kept must be a finite number above 0 and at most 1; got 0"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(BadOption, match=message):
+        build(**options)
