@@ -29,6 +29,8 @@ class State(NamedTuple):
     """The optimizer's."""
     learned: PyTree
     """(feedback, its optimizer's slots) where the rule learns its feedback, else ()."""
+    order: jax.Array
+    """The examples in the order of the epoch under way, `[examples]`; empty where they are not shuffled."""
     tally: dict[str, jax.Array]
     """Sums over the training batches since the last evaluation, each scored before its update."""
 
@@ -89,7 +91,8 @@ def make_program(
     def start(seed):
         params, feedback = rule.init(jax.random.key(seed))
         learned, fixed = ((feedback, feedback_optimizer.init(feedback)), ()) if learns else ((), feedback)
-        return State(params, optimizer.init(params), learned, _empty_tally(task)), fixed
+        order = jnp.arange(len(task.train.inputs) if training.shuffle else 0)
+        return State(params, optimizer.init(params), learned, order, _empty_tally(task)), fixed
 
     def step(state, fixed, batch):
         tally = _count(state.tally, rule.predict(state.params, batch.inputs), batch.targets, loss, task)
@@ -101,19 +104,30 @@ def make_program(
             changes, slots = feedback_optimizer.update(changes, slots, feedback)
             learned = optax.apply_updates(feedback, changes), slots
         updates, slots = optimizer.update(updates, state.slots, state.params)
-        return State(optax.apply_updates(state.params, updates), slots, learned, tally)
+        return State(optax.apply_updates(state.params, updates), slots, learned, state.order, tally)
 
     def advance(state, fixed, seed, first, last, data):
         key = jax.random.key(seed)
 
         def epoch(number, state):
-            fetch = _fetcher(data.train, task, training, jax.random.fold_in(stream(key, Stream.ORDER), number))
+            begin, end = jnp.maximum(first, number * per_epoch), jnp.minimum(last, (number + 1) * per_epoch)
+            if training.shuffle:
+                # Sorting takes longer than many a step, so it is done once an epoch and not at every evaluation.
+                state = state._replace(
+                    order=jax.lax.cond(
+                        begin == number * per_epoch,
+                        lambda: jax.random.permutation(
+                            jax.random.fold_in(stream(key, Stream.ORDER), number), len(task.train.inputs)
+                        ),
+                        lambda: state.order,
+                    )
+                )
+            fetch = _fetcher(data.train, task, training, state.order)
 
             def body(i, state):
                 inputs, targets = fetch(i - number * per_epoch)
                 return step(state, fixed, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
 
-            begin, end = jnp.maximum(first, number * per_epoch), jnp.minimum(last, (number + 1) * per_epoch)
             return jax.lax.fori_loop(begin, end, body, state)
 
         return jax.lax.fori_loop(first // per_epoch, -(-last // per_epoch), epoch, state)
@@ -148,17 +162,16 @@ def _over_seeds(function: Callable, mesh: jax.sharding.Mesh, arguments: str, don
     return jax.jit(sharded, donate_argnums=donate)
 
 
-def _fetcher(train: Split, task: Task, training: Training, key: jax.Array) -> Callable:
+def _fetcher(train: Split, task: Task, training: Training, order: jax.Array) -> Callable:
     """Returns `batch index in the epoch -> (inputs, targets)`."""
     size = training.batch_size
-    order = jax.random.permutation(key, len(train.inputs)) if training.shuffle else None
 
     def fetch(i):
-        if order is None:
-            rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), train)
-        else:
+        if training.shuffle:
             chosen = jax.lax.dynamic_slice_in_dim(order, i * size, size)
             rows = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), train)
+        else:
+            rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), train)
         return task.prepare(rows.inputs), task.encode(rows.targets)
 
     return fetch
