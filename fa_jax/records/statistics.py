@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 LOGARITHMIC = ("nse",)
 """Metrics that range over decades. Their figures show the geometric mean and an interval of its logarithm."""
@@ -33,8 +32,11 @@ def summarise(values: Sequence[float]) -> Summary:
     mean, median = float(kept.mean()), float(np.median(kept))
     if n == 1:
         return Summary(mean, math.nan, math.nan, math.nan, median, 1)
+    # Here and not above, since it takes a while and the start of a run does not need it.
+    from scipy.special import stdtrit
+
     sd = float(kept.std(ddof=1))
-    reach = float(stats.t.ppf(0.975, n - 1)) * sd / math.sqrt(n)
+    reach = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
     return Summary(mean, sd, mean - reach, mean + reach, median, n)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from fa_jax.losses import cross_entropy
 from fa_jax.metrics.alignment import alignment, angle
+from fa_jax.metrics.pseudobackprop import pseudobackprop
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
@@ -85,3 +86,16 @@ def test_a_silent_rule_has_no_angle_but_a_norm_of_zero():
     assert np.isnan(report["signal_angle_0"])
     assert report["signal_norm_0"] == 0
     assert report["bp_signal_norm_0"] > 0
+
+
+def test_the_pseudobackprop_angle_is_that_to_the_error_through_the_pseudoinverse():
+    network = mlp((12,), 4, hidden=[9], dropout=0.0, **MLP)
+    rule = fa(network, LOSS, **FEEDBACK)
+    params, feedback = rule.init(jax.random.key(0))
+    batch = random_batch()
+    got = pseudobackprop(rule, network, LOSS, params, feedback, batch)["pseudobackprop_angle"]
+    error = np.asarray(jax.grad(LOSS)(network.apply(params, batch.inputs), batch.targets))
+    ours = error @ np.asarray(feedback["readout"]).T
+    ideal = error @ np.linalg.pinv(np.asarray(params["readout"]["kernel"]))
+    cosines = (ours * ideal).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(ideal, axis=1)
+    np.testing.assert_allclose(got, np.degrees(np.arccos(cosines)).mean(), rtol=1e-4)

@@ -1,0 +1,208 @@
+"""Task 1, figs. 1d, 1e and 4: trains what is missing, draws the figures and checks rows 5 to 11 of the acceptance list.
+
+    python experiments/lillicrap2014/task1.py
+
+The published points are read from fig. 1d; figs. 1e and 4 could not be read, so nothing is drawn over their curves.
+The runs go to outputs/lillicrap2014.
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from common import HERE, NAMES, Check, at, conclude, published, sweep
+from matplotlib.figure import Figure
+
+from fa_jax.records.reader import Run
+from fa_jax.reports.figures import STYLE, save
+
+OUTPUTS = Path("outputs/lillicrap2014")
+WINDOW = 50
+"""Examples over which the NSE of the training stream is averaged, geometrically."""
+
+
+def main() -> None:
+    curves = {run.choices["rule"]: run for run in sweep(OUTPUTS / "task1", "experiment=lillicrap2014_task1")}
+    scales = {
+        run.config["architecture"]["init_scale"]: run
+        for run in sweep(OUTPUTS / "fig4", "experiment=lillicrap2014_fig4")
+    }
+    with mpl.rc_context(STYLE):
+        figure_1d(curves)
+        figure_1e(curves["fa"])
+        figure_4(scales)
+    conclude("task1", [*checks_1(curves), *checks_4(scales)], [*curves.values(), *scales.values()])
+
+
+def windows(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ends of the windows and the geometric mean of the training NSE in each, `[seeds, windows]`."""
+    examples, values = run.curves("train_nse")
+    size = round(WINDOW / (examples[2] - examples[1]))
+    logs = np.log(np.maximum(values[:, 1:], 1e-45))
+    means = np.stack([logs[:, i : i + size].mean(1) for i in range(0, logs.shape[1], size)], 1)
+    return examples[size::size], np.exp(means)
+
+
+def figure_1d(curves: dict[str, Run]) -> None:
+    figure = Figure(figsize=(5.2, 4), layout="constrained")
+    axes = figure.subplots()
+    points = published("fig1d")
+    for rule, (name, colour) in NAMES.items():
+        if rule not in curves:
+            continue
+        x, nse = windows(curves[rule])
+        axes.plot(x - WINDOW / 2, np.median(nse, 0), color=colour, label=f"{name}, n = {len(nse)}")
+        axes.fill_between(x - WINDOW / 2, *np.quantile(nse, [0.25, 0.75], axis=0), color=colour, alpha=0.2, linewidth=0)
+        axes.plot(points["examples"], points[rule], "o", markeredgecolor=colour, markerfacecolor="white", markersize=4)
+    axes.plot([], [], "o", markeredgecolor="black", markerfacecolor="white", markersize=4, label="published, fig. 1d")
+    axes.set_yscale("log")
+    axes.set_xlabel("training examples")
+    axes.set_ylabel("NSE of the training stream")
+    axes.legend(fontsize=7.5, loc="lower left")
+    axes.set_title("Task 1, linear 30-20-10. Line: median over seeds of windows of 50; band: quartiles", fontsize=7.5)
+    save(figure, HERE / "fig1d")
+
+
+def figure_1e(run: Run) -> None:
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    examples, angles = run.curves("signal_angle_0")
+    mean, sd = angles.mean(0), angles.std(0, ddof=1)
+    axes.plot(examples, mean, color=NAMES["fa"][1])
+    axes.fill_between(examples, mean - sd, mean + sd, color=NAMES["fa"][1], alpha=0.2, linewidth=0)
+    axes.axhline(90, color="#555555", linewidth=0.6)
+    axes.set(xlabel="training examples", ylabel="angle of FA's signal to BP's (degrees)", ylim=(0, 105))
+    axes.set_title(f"Task 1, n = {len(angles)}. Line: mean over seeds; band: one standard deviation", fontsize=7.5)
+    save(figure, HERE / "fig1e")
+
+
+def figure_4(scales: dict[float, Run]) -> None:
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    panels = figure.subplots(1, 3)
+    shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
+    for (scale, run), shade in zip(sorted(scales.items()), shades, strict=True):
+        for axes, metric in zip(panels, ("test_nse", "signal_angle_0", "pseudobackprop_angle"), strict=True):
+            examples, values = run.curves(metric)
+            middle = np.exp(np.log(values).mean(0)) if metric == "test_nse" else values.mean(0)
+            axes.plot(examples, middle, color=shade, label=f"{scale:g}", linewidth=1.1)
+    panels[0].set(yscale="log", ylabel="test NSE (geometric mean)")
+    panels[1].set(ylabel="angle of FA to BP (degrees)", ylim=(0, 95))
+    panels[2].set(ylabel="angle of FA to pseudobackprop (degrees)", ylim=(0, 95))
+    for axes in panels:
+        axes.set_xlabel("training examples")
+    panels[0].legend(title=f"initial weights U[-w, w], n = {len(values)}", fontsize=6.5, title_fontsize=6.5, ncols=2)
+    save(figure, HERE / "fig4")
+
+
+def checks_1(curves: dict[str, Run]) -> list[Check]:
+    nse = {}
+    for rule, run in curves.items():
+        ends, values = windows(run)
+        # Interpolated between the middles of the windows, in logarithms.
+        middles = ends - WINDOW / 2
+        nse[rule] = lambda n, m=middles, v=values: np.exp([np.interp(n, m, np.log(seed)) for seed in v])
+
+    def level(row, rule, name, targets):
+        return [
+            Check(
+                row,
+                f"{name} at {n}",
+                f"{target:g} within a factor {factor:g}",
+                f"{got:.2g}",
+                1 / factor <= got / target <= factor,
+            )
+            for n, target, factor in targets
+            for got in [float(np.median(nse[rule](n)))]
+        ]
+
+    fa, bp = nse["fa"], nse["bp"]
+    final = {rule: float(np.median(windows(curves[rule])[1][:, -1])) for rule in curves}
+    angles = curves["fa"].curves("signal_angle_0")
+    below = [angles[0][np.argmax(seed < 45)] for seed in angles[1]]
+    crossing = float(np.median(below))
+    shallow = np.mean([at(curves["shallow"], "test_nse", n).mean() for n in range(1500, 2001, 50)])
+    end = float(at(curves["shallow"], "test_nse", 1975).mean())
+    lead = int(np.sum(fa(200) < bp(200)))
+    seeds = len(fa(200))
+    return [
+        *level(
+            "5",
+            "fa",
+            "FA, eta 0.008, median NSE",
+            [(200, 2.4e-2, 2), (500, 1.8e-4, 2), (1000, 2.5e-7, 5), (1975, 9e-13, 30)],
+        ),
+        *level("6", "bp", "BP, eta 0.010, median NSE", [(200, 0.20, 1.5), (500, 3.4e-4, 3), (1000, 1.1e-8, 10)]),
+        Check("6", "BP, final median NSE", "below 1e-11", f"{final['bp']:.2g}", final["bp"] < 1e-11),
+        Check("7", "FA below BP at 200", "in every seed", f"in {lead} of {seeds}", lead == seeds),
+        Check(
+            "7",
+            "FA below BP at 500, medians",
+            "FA / BP < 1",
+            f"{np.median(fa(500)) / np.median(bp(500)):.2g}",
+            bool(np.median(fa(500)) < np.median(bp(500))),
+        ),
+        Check(
+            "7",
+            "both final medians",
+            "below 1e-9",
+            f"{final['fa']:.2g}, {final['bp']:.2g}",
+            max(final["fa"], final["bp"]) < 1e-9,
+        ),
+        Check(
+            "8",
+            "angle below 45 degrees for the first time, median example",
+            "30 to 70",
+            f"{crossing:.0f}",
+            30 <= crossing <= 70,
+        ),
+        *(
+            Check("8", f"angle at {n}, mean", f"{target} ± 5", f"{got:.1f}", abs(got - target) <= 5)
+            for n, target in ((100, 36), (1950, 23))
+            for got in [float(at(curves["fa"], "signal_angle_0", n).mean())]
+        ),
+        *level(
+            "9",
+            "node_perturbation",
+            "node perturbation, median NSE",
+            [(500, 0.27, 1.5), (1000, 5e-2, 2), (1975, 5e-3, 2)],
+        ),
+        Check(
+            "10",
+            "shallow, mean test NSE of the last 500 examples",
+            "at least 1/3",
+            f"{shallow:.3f}",
+            bool(shallow >= 1 / 3),
+        ),
+        Check("10", "shallow, mean test NSE at 1975", "0.39 ± 0.05", f"{end:.3f}", abs(end - 0.39) <= 0.05),
+    ]
+
+
+def checks_4(scales: dict[float, Run]) -> list[Check]:
+    run = scales[0.01]
+    bp, pseudo = (float(at(run, metric, 2000).mean()) for metric in ("signal_angle_0", "pseudobackprop_angle"))
+    examples, to_bp = run.curves("signal_angle_0")
+    _, to_pseudo = run.curves("pseudobackprop_angle")
+    crossing = float(examples[1:][np.argmax((to_pseudo.mean(0) < to_bp.mean(0))[1:])])
+    ends = [float(scales[scale].curves("pseudobackprop_angle")[1][:, -1].mean()) for scale in sorted(scales)]
+    return [
+        Check("11", "omega 0.01, FA to BP at 2000", "32 ± 5", f"{bp:.1f}", abs(bp - 32) <= 5),
+        Check("11", "omega 0.01, FA to pseudobackprop at 2000", "15 ± 5", f"{pseudo:.1f}", abs(pseudo - 15) <= 5),
+        Check(
+            "11",
+            "omega 0.01, the second angle gets the smaller one at",
+            "500 to 1000",
+            f"{crossing:.0f}",
+            500 <= crossing <= 1000,
+        ),
+        Check(
+            "11",
+            "final angle to pseudobackprop, omega 0.0001 / 0.1 / 0.25",
+            "grows",
+            " / ".join(f"{ends[i]:.0f}" for i in (0, 4, 8)),
+            ends[0] < ends[4] < ends[8],
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()
