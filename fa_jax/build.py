@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from typing import Any
+from typing import Any, cast
 
 import hydra.utils
 import jax
@@ -52,7 +52,7 @@ def build(config: dict[str, Any]) -> Job:
 
 @functools.lru_cache(maxsize=1)
 def _build(text: str) -> Job:
-    config = OmegaConf.to_container(OmegaConf.create(text))
+    config = _containers(text)
     groups = _groups(config)
     evaluations = integer("evaluations", config["evaluations"], least=1)
     spacing = choose("spacing", config["spacing"], SPACINGS)
@@ -92,7 +92,11 @@ def _build(text: str) -> Job:
 @functools.lru_cache(maxsize=2)
 def _make_task(text: str) -> Task:
     """Tasks are kept from one job of a sweep to the next, so that data is read once."""
-    return _make("task", OmegaConf.to_container(OmegaConf.create(text)))
+    return _make("task", _containers(text))
+
+
+def _containers(text: str) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
 
 
 def _make(option: str, config: dict[str, Any]) -> Any:

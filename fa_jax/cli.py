@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 import jax
@@ -134,7 +134,7 @@ def _record_failure(folder: Path, config: dict[str, Any], problem: Exception) ->
 
 
 def _plain(config: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(config, resolve=True)
+    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
 def _check(words: Sequence[str]) -> None:
@@ -165,7 +165,7 @@ def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
         except HydraException as problem:
             reason = _first_line(problem)
             raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
-    fixed = [o.input_line for o in parser.parse_overrides(overrides) if not o.is_sweep_override()]
+    fixed = [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
     if not multirun and len(fixed) == len(overrides):
         settings = hydra.compose("config", fixed, return_hydra_config=True).hydra
         if settings.mode != RunMode.MULTIRUN:
@@ -220,9 +220,9 @@ def _first_line(problem: Exception) -> str:
 
 def _no_such_option(name: str, words: Sequence[str]) -> str:
     groups = [word for word in words if word.partition("=")[0] in GROUPS and "," not in word]
-    there = list(GROUPS)
+    there: list[str] = list(GROUPS)
     with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        there += _names(OmegaConf.to_container(hydra.compose("config", groups)))
+        there += _names(_plain(hydra.compose("config", groups)))
     kin = [option for option in there if "." in name and option.startswith(name.rpartition(".")[0] + ".")]
     return f"{name} is no option here" + (nearest(name, there) or (f"; valid: {', '.join(kin)}" if kin else ""))
 

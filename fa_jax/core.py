@@ -276,7 +276,8 @@ class _Trace(NamedTuple):
 
 def pick(tree: PyTree, leaf: str) -> Named:
     """Returns the leaves of that name out of a Flax collection, under the names of their modules."""
-    return {"/".join(path[:-1]): value for path, value in traverse_util.flatten_dict(tree).items() if path[-1] == leaf}
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
+    return {"/".join(path[:-1]): value for path, value in flat.items() if path[-1] == leaf}
 
 
 def _nest(named: Named, leaf: str) -> PyTree:

@@ -70,8 +70,8 @@ def keep_removed() -> optax.GradientTransformation:
     def init(params):
         return jax.tree.map(lambda p: p != 0 if p.ndim > 1 else jnp.ones_like(p, bool), params)
 
-    def update(updates, there, params=None):
+    def update(updates, state, params=None):
         del params
-        return jax.tree.map(lambda u, kept: jnp.where(kept, u, 0), updates, there), there
+        return jax.tree.map(lambda u, kept: jnp.where(kept, u, 0), updates, state), state
 
     return optax.GradientTransformation(init, update)

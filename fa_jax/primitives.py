@@ -36,11 +36,15 @@ def transport(layer: nn.Module, params: Any, feedback: Any, x: jax.Array) -> jax
       arXiv 1411.0247, 2014: `W^T` replaced by `B`.
     """
     del feedback
+    return _apply(layer, params, x)
+
+
+def _apply(layer: nn.Module, params: Any, x: jax.Array) -> Any:
     return layer.apply({"params": params}, x)
 
 
 def _transport_forward(layer, params, feedback, x):
-    return layer.apply({"params": params}, x), (params, feedback, x)
+    return _apply(layer, params, x), (params, feedback, x)
 
 
 def _transport_backward(layer, residuals, cotangent):
@@ -48,8 +52,8 @@ def _transport_backward(layer, residuals, cotangent):
     if isinstance(layer, nn.Dense):
         to_params = _dense_gradient(params, x, cotangent)
     else:
-        (to_params,) = jax.vjp(lambda p: layer.apply({"params": p}, x), params)[1](cotangent)
-    (to_x,) = jax.vjp(lambda x: layer.apply({"params": {**params, **feedback}}, x), x)[1](cotangent)
+        (to_params,) = jax.vjp(lambda p: _apply(layer, p, x), params)[1](cotangent)
+    (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
     return to_params, jax.tree.map(jnp.zeros_like, feedback), to_x
 
 

@@ -98,7 +98,7 @@ def make_program(
         tally = _count(state.tally, rule.predict(state.params, batch.inputs), batch.targets, loss, task)
         updates = rule.updates(state.params, backward(state, fixed), batch)
         learned = state.learned
-        if learns:
+        if rule.learn is not None:
             feedback, slots = learned
             changes = rule.learn(state.params, feedback, batch, updates)
             changes, slots = feedback_optimizer.update(changes, slots, feedback)

@@ -62,19 +62,17 @@ def at(run: Run, metric: str, examples: float) -> np.ndarray:
 def conclude(name: str, checks: Sequence[Check], runs: Sequence[Run]) -> None:
     """Prints the checks, and writes them to `measured_<name>.csv` with the runs' time, hardware and versions."""
     environment = json.loads((runs[0].folder / "environment.json").read_text())
-    seconds = sum(
-        sum(run.summary["cost"][f"{part}_seconds"] for part in ("compile", "train", "evaluation")) for run in runs
-    )
+    parts = ("compile_seconds", "train_seconds", "evaluation_seconds")
+    seconds = sum(run.summary["cost"][part] for run in runs for part in parts)
     packages = environment["packages"]
     with (HERE / f"measured_{name}.csv").open("w", newline="") as file:
         file.write(
-            f"# {environment['time']}, {environment['processor']}, {environment['cores']} cores, jax {packages['jax']}, "
-            f"flax {packages['flax']}, commit {(environment['commit'] or 'unknown')[:8]}, {seconds:.0f} s in all\n"
+            f"# {environment['time']}, {environment['processor']}, {environment['cores']} cores, "
+            f"jax {packages['jax']}, flax {packages['flax']}, commit {(environment['commit'] or 'unknown')[:8]}, {seconds:.0f} s in all\n"
         )
         writer = csv.writer(file)
         writer.writerow(Check._fields)
         writer.writerows(checks)
     for check in checks:
-        print(
-            f"{'holds' if check.holds else 'FAILS'}  {check.row:>3}  {check.check}: {check.measured} (target {check.target})"
-        )
+        verdict = "holds" if check.holds else "FAILS"
+        print(f"{verdict}  {check.row:>3}  {check.check}: {check.measured} (target {check.target})")

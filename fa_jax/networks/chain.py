@@ -1,13 +1,14 @@
 """The two words that a network needs so that it can be taught directly or stage by stage: `Hidden` and `Chain`."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
 
 from fa_jax.primitives import teach
 
-SCANNED = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "preactivation": 0}
+SCANNED: Any = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "preactivation": 0}
 """The axis along which a scanned stack of layers keeps each of its Flax collections."""
 
 
@@ -25,8 +26,13 @@ class Hidden(nn.Module):
     def __call__(self, h: jax.Array) -> jax.Array:
         if self.has_variable("params", "nudge"):
             h = h + self.get_variable("params", "nudge")
-        self.sow("hidden", "h", h, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+        self.sow("hidden", "h", h, init_fn=lambda: None, reduce_fn=_latest)
         return teach(h, self.get_variable("signal", "h")) if self.has_variable("signal", "h") else h
+
+
+def _latest(old: Any, new: Any) -> Any:
+    del old
+    return new
 
 
 class DenseStage(nn.Module):
@@ -69,7 +75,7 @@ class Chain(nn.Module):
             if repeats == 1:
                 x = stage(x)
             else:
-                rngs = {"params": True, "dropout": True}
+                rngs: Any = {"params": True, "dropout": True}
                 stack = nn.scan(lambda s, h, _: (s(h), None), SCANNED, split_rngs=rngs, length=repeats)
                 x, _ = stack(stage, x, None)
         return self.readout(x)

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -46,7 +46,7 @@ def read_run(folder: Path) -> Run:
     Raises:
       FileNotFoundError: if there is none.
     """
-    config = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     summary = folder / "summary.json"
     return Run(
         folder,

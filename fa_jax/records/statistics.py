@@ -28,7 +28,7 @@ def summarise(values: Sequence[float]) -> Summary:
     kept = np.asarray([v for v in values if math.isfinite(v)], float)
     n = len(kept)
     if n == 0:
-        return Summary(*[math.nan] * 5, 0)
+        return Summary(math.nan, math.nan, math.nan, math.nan, math.nan, 0)
     mean, median = float(kept.mean()), float(np.median(kept))
     if n == 1:
         return Summary(mean, math.nan, math.nan, math.nan, median, 1)
@@ -43,7 +43,7 @@ def summarise(values: Sequence[float]) -> Summary:
 def summarise_logarithm(values: Sequence[float]) -> Summary:
     """Returns the `Summary` of the logarithms, taken back: a geometric mean, its interval, and a factor as `sd`."""
     summary = summarise([math.log(v) if v > 0 else math.nan for v in values])
-    return Summary(*(math.exp(v) for v in summary[:-1]), summary.n)
+    return Summary._make([*map(math.exp, summary[:-1]), summary.n])
 
 
 def is_logarithmic(metric: str) -> bool:

@@ -1,12 +1,14 @@
 """Figures of recorded runs: the mean over seeds with its 95 % interval, as PNG to look at and PDF to print."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
@@ -25,7 +27,7 @@ AXES = {
     "loss": "loss",
     "angle": "angle (degrees)",
 }
-STYLE = {
+STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
     "font.size": 9,
@@ -104,13 +106,12 @@ def comparison_figure(runs: Sequence[Run], path: Path) -> None:
     metric = main_metric(drawn[0])
     layers = sorted({name for run in drawn for name in run.metrics if name.startswith("signal_angle_")}, key=_layer)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9 if layers else 5, 3.7), layout="constrained")
+        figure = Figure(figsize=(9 if layers else 5, 3.7), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
         panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
         draw_curves(panels[0], drawn, metric)
         panels[0].legend(fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
-        figure.get_layout_engine().set(rect=(0, 0.05, 1, 0.95))
         explain_band(panels[0], metric)
         save(figure, path)
 
@@ -154,12 +155,3 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
 
 def _layer(name: str) -> int:
     return int(name.rpartition("_")[2])
-
-
-def published_points(
-    axes: Axes, points: Mapping[str, tuple[Sequence[float], Sequence[float]]], tints: Mapping[str, str]
-) -> None:
-    """Draws published values over the measured curves: open circles in the colour of their curve, by label."""
-    for name, (x, y) in points.items():
-        axes.plot(x, y, "o", markerfacecolor="white", markeredgecolor=tints[name], markersize=4, zorder=5)
-    axes.plot([], [], "o", markerfacecolor="white", markeredgecolor="black", markersize=4, label="published")

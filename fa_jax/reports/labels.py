@@ -15,7 +15,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
     Where every run is an experiment of its own, its name without what all begin with. Else the rule, then every option
     in which runs of one rule differ: options that each rule has values of its own for tell no more than the rule does.
     """
-    experiments = [run.choices.get("experiment") for run in runs]
+    experiments = [run.choices.get("experiment") or "" for run in runs]
     if all(experiments) and len(set(experiments)) == len(runs) > 1:
         words = [name.split("_") for name in experiments]
         shared = sum(len(set(column)) == 1 for column in zip(*words, strict=False))

@@ -25,7 +25,7 @@ def test_the_rule_of_the_example_is_added_by_its_two_files(tmp_path):
     (command,) = re.findall(r"`fa-jax (task=digits rule=manhattan [^`]*)`", README)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     words = [sys.executable, "-m", "fa_jax", *command.split(), "epochs=3", "seeds=2", "hydra.run.dir=run"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     summary = (tmp_path / "run" / "summary.json").read_text()
     error = float(re.search(r'"test_error": \{\s*"mean": ([\d.]+)', summary)[1])

@@ -1,0 +1,162 @@
+"""Task 2, figs. 2a, 2b and S1: trains what is missing, draws the figures, checks rows 17 to 20 of the acceptance list.
+
+    python experiments/lillicrap2014/task2.py                  20 epochs, 3 seeds
+    python experiments/lillicrap2014/task2.py --epochs 300     the paper's length
+
+MNIST has to be where `$TFDS_DATA_DIR` says. The runs go to outputs/lillicrap2014.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import orbax.checkpoint
+from common import HERE, NAMES, Check, at, conclude, published, sweep
+from matplotlib.figure import Figure
+
+from fa_jax.records.reader import Run
+from fa_jax.reports.figures import STYLE, save
+
+OUTPUTS = Path("outputs/lillicrap2014")
+CURVES = ("shallow", "bp", "fa", "fa_sparse")
+EXPERIMENTS = "experiment=" + ",".join(f"lillicrap2014_task2_{name}" for name in CURVES)
+PRINTED = {"bp": 2.4, "fa": 2.1, "fa_sparse": 2.4, "shallow": 7.2}
+"""Mean test error in % of 20 runs after about 300 epochs, as the paper prints it."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=20)
+    epochs = parser.parse_args().epochs
+    name = "task2" if epochs == 20 else f"task2_{epochs}epochs"
+    words = [] if epochs == 20 else [f"epochs={epochs}", "evaluations=100"]
+    runs = {
+        run.choices["experiment"].removeprefix("lillicrap2014_task2_"): run
+        for run in sweep(OUTPUTS / name, EXPERIMENTS, *words)
+    }
+    angles = {
+        run.config["architecture"]["init_scale"]: run
+        for run in sweep(
+            OUTPUTS / "task2_angle",
+            "experiment=lillicrap2014_task2_fa",
+            "architecture.init_scale=0.05,0.1",
+            "epochs=2.0833",  # 125 000 examples
+            "evaluations=10",
+        )
+    }
+    with mpl.rc_context(STYLE):
+        figure_2a(runs, HERE / name.replace("task2", "fig2a"))
+        if epochs == 20:
+            figure_2b({"fa": runs["fa"], "fa_sparse": runs["fa_sparse"]})
+            figure_s1(runs)
+    checks = [*(checks_early(runs, angles) if epochs == 20 else []), *(checks_late(runs) if epochs >= 300 else [])]
+    conclude(name, checks, [*runs.values(), *angles.values()])
+
+
+def figure_2a(runs: dict[str, Run], path: Path) -> None:
+    figure = Figure(figsize=(5.2, 4), layout="constrained")
+    axes = figure.subplots()
+    points = published("fig2a")
+    for name in CURVES:
+        label, colour = NAMES[name]
+        examples, error = runs[name].curves("test_error")
+        axes.plot(examples[1:], error.mean(0)[1:], color=colour, label=f"{label}, n = {len(error)}")
+        axes.fill_between(examples[1:], error.min(0)[1:], error.max(0)[1:], color=colour, alpha=0.2, linewidth=0)
+        if name in points:
+            there = points["examples"] <= examples[-1] * 1.05
+            x, y = points["examples"][there], points[name][there]
+            axes.plot(x, y, "o", markeredgecolor=colour, markerfacecolor="white", markersize=4)
+    axes.plot([], [], "o", markeredgecolor="black", markerfacecolor="white", markersize=4, label="published, fig. 2a")
+    axes.set(xlabel="training examples", ylabel="test error (%)", ylim=(0, 25))
+    axes.legend(fontsize=7.5)
+    axes.set_title(
+        "Task 2, MNIST 784-1000-10. Line: mean over seeds; band: from the lowest to the highest", fontsize=7.5
+    )
+    save(figure, path)
+
+
+def figure_2b(runs: dict[str, Run]) -> None:
+    figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+    axes = figure.subplots()
+    for name, run in runs.items():
+        label, colour = NAMES[name]
+        examples, angles = run.curves("signal_angle_0")
+        axes.plot(examples, angles.mean(0), color=colour, label=f"{label}, n = {len(angles)}")
+        axes.fill_between(examples, angles.min(0), angles.max(0), color=colour, alpha=0.2, linewidth=0)
+    axes.axhline(90, color="#555555", linewidth=0.6)
+    axes.set(xlabel="training examples", ylabel="angle of FA's signal to BP's (degrees)", ylim=(0, 100))
+    axes.legend(fontsize=7.5)
+    axes.set_title("Task 2. Line: mean over seeds; band: from the lowest to the highest", fontsize=7.5)
+    save(figure, HERE / "fig2b")
+
+
+def figure_s1(runs: dict[str, Run]) -> None:
+    """The weights into 100 hidden units of the first seed."""
+    chosen = ("bp", "fa", "fa_sparse")
+    figure = Figure(figsize=(9, 3.3), layout="constrained")
+    for axes, name in zip(figure.subplots(1, 3), chosen, strict=True):
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore((runs[name].folder / "checkpoint").absolute())["params"]
+        fields = np.asarray(params["stages_0"]["linear"]["kernel"])[0, :, :100].T.reshape(10, 10, 28, 28)
+        sheet = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        sheet = sheet.transpose(0, 2, 1, 3).reshape(300, 300)
+        limit = np.nanquantile(abs(sheet), 0.995)
+        image = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        axes.set_title(NAMES[name][0], fontsize=9)
+        axes.set_axis_off()
+        figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=6)
+    save(figure, HERE / "figS1")
+
+
+def level(row: str, name: str, run: Run, examples: int, target: str, low: float, high: float) -> Check:
+    got = float(at(run, "test_error", examples).mean())
+    return Check(row, f"{name}, test error after {examples} examples", target, f"{got:.2f} %", low <= got <= high)
+
+
+def checks_early(runs: dict[str, Run], angles: dict[float, Run]) -> list[Check]:
+    got = {scale: float(at(run, "signal_angle_0", 125000).mean()) for scale, run in angles.items()}
+    return [
+        level("17", "BP", runs["bp"], 125000, "paper 7.6 %; 6.5 to 10.5 %", 6.5, 10.5),
+        level("17", "FA", runs["fa"], 125000, "paper 8.8 %; 6.5 to 10.5 %", 6.5, 10.5),
+        *(
+            Check(
+                "18",
+                f"FA, angle after 125000 examples, omega {scale}",
+                f"{target} ± 8",
+                f"{got[scale]:.1f}",
+                abs(got[scale] - target) <= 8,
+            )
+            for scale, target in ((0.05, 29), (0.1, 45))
+        ),
+        level("19", "BP", runs["bp"], 1200000, "paper 4.2 ± 0.8 %", 3.4, 5.0),
+        level("19", "FA", runs["fa"], 1200000, "paper 4.3 ± 0.8 %", 3.5, 5.1),
+    ]
+
+
+def checks_late(runs: dict[str, Run]) -> list[Check]:
+    margins = {"bp": 0.4, "fa": 0.4, "fa_sparse": 0.4, "shallow": 0.7}
+    last = {name: float(run.curves("test_error")[1][:, -1].mean()) for name, run in runs.items()}
+    return [
+        *(
+            Check(
+                "20",
+                f"{NAMES[name][0]}, final test error",
+                f"paper {target} ± {margins[name]} %",
+                f"{last[name]:.2f} %",
+                abs(last[name] - target) <= margins[name],
+            )
+            for name, target in PRINTED.items()
+        ),
+        Check(
+            "20",
+            "FA and BP",
+            "at most 0.5 points apart",
+            f"{last['fa'] - last['bp']:+.2f}",
+            abs(last["fa"] - last["bp"]) <= 0.5,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()

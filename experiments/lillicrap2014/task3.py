@@ -1,0 +1,81 @@
+"""Task 3, fig. 2d: trains what is missing, draws the figure and checks rows 13 to 16 of the acceptance list.
+
+    python experiments/lillicrap2014/task3.py
+
+Five curves, 20 trials, 400 000 examples each. The runs go to outputs/lillicrap2014.
+"""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from common import HERE, NAMES, Check, at, conclude, published, sweep
+from matplotlib.figure import Figure
+from scipy import stats
+
+from fa_jax.records.reader import Run
+from fa_jax.reports.figures import STYLE, save
+
+OUTPUTS = Path("outputs/lillicrap2014")
+CURVES = ("shallow3", "bp3", "fa3", "bp4", "fa4")
+
+
+def main() -> None:
+    words = "experiment=" + ",".join(f"lillicrap2014_task3_{name}" for name in CURVES)
+    runs = {run.choices["experiment"].rpartition("_")[2]: run for run in sweep(OUTPUTS / "task3", words)}
+    with mpl.rc_context(STYLE):
+        figure_2d(runs)
+    conclude("task3", checks(runs), list(runs.values()))
+
+
+def figure_2d(runs: dict[str, Run]) -> None:
+    figure = Figure(figsize=(5.6, 4.2), layout="constrained")
+    axes = figure.subplots()
+    points = published("fig2d")
+    for name in CURVES:
+        label, colour = NAMES[name]
+        examples, nse = runs[name].curves("test_nse")
+        mean, reach = nse.mean(0), stats.t.ppf(0.975, len(nse) - 1) * stats.sem(nse, axis=0)
+        axes.plot(examples, mean, color=colour, label=f"{label}, n = {len(nse)}")
+        axes.fill_between(examples, mean - reach, mean + reach, color=colour, alpha=0.2, linewidth=0)
+        axes.plot(points["examples"], points[name], "o", markeredgecolor=colour, markerfacecolor="white", markersize=4)
+    axes.plot([], [], "o", markeredgecolor="black", markerfacecolor="white", markersize=4, label="published, fig. 2d")
+    axes.set(xscale="log", yscale="log", xlim=(1e3, 4.5e5), xlabel="training examples", ylabel="test NSE")
+    axes.legend(fontsize=7, loc="lower left")
+    axes.set_title("Task 3, nonlinear 30-20-10-10. Line: mean over trials; band: its 95 % interval", fontsize=7.5)
+    save(figure, HERE / "fig2d")
+
+
+def checks(runs: dict[str, Run]) -> list[Check]:
+    last = {name: run.curves("test_nse")[1][:, -1] for name, run in runs.items()}
+
+    def level(row, name, examples, target, factor):
+        # Between two evaluations, in logarithms of both.
+        x, values = runs[name].curves("test_nse")
+        got = float(np.exp(np.interp(np.log(examples), np.log(x[1:]), np.log(values.mean(0)[1:]))))
+        wanted = f"paper {target:.1e} within a factor {factor}"
+        return Check(row, f"{NAMES[name][0]} at {examples}", wanted, f"{got:.2e}", 1 / factor <= got / target <= factor)
+
+    def depth(row, deep, flat, most):
+        ratio = float(last[deep].mean() / last[flat].mean())
+        p = float(stats.ttest_rel(last[deep], last[flat]).pvalue)
+        target = f"ratio at most {most}, p < 0.01"
+        name = f"{NAMES[deep][0]} over {NAMES[flat][0]}, at 400000, paired t over seeds"
+        return Check(row, name, target, f"{ratio:.2f}, p = {p:.1e}", ratio <= most and p < 0.01)
+
+    shallow = float(at(runs["shallow3"], "test_nse", 400000).mean())
+    return [
+        level("13", "bp3", 10000, 4.6e-3, 1.5),
+        level("13", "bp3", 100000, 3.2e-3, 1.5),
+        Check("14", "shallow at 400000", "paper 0.13; 0.09 to 0.20", f"{shallow:.3f}", 0.09 <= shallow <= 0.20),
+        depth("15", "bp4", "bp3", 0.8),
+        depth("16", "fa4", "fa3", 1.0),
+        level("-", "bp3", 400000, 2.1e-3, 1.5),
+        level("-", "fa3", 400000, 2.0e-3, 1.5),
+        level("-", "bp4", 400000, 1.08e-3, 1.5),
+        level("-", "fa4", 400000, 8.8e-4, 1.5),
+    ]
+
+
+if __name__ == "__main__":
+    main()
