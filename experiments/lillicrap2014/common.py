@@ -66,10 +66,9 @@ def conclude(name: str, checks: Sequence[Check], runs: Sequence[Run]) -> None:
     seconds = sum(run.summary["cost"][part] for run in runs for part in parts)
     packages = environment["packages"]
     with (HERE / f"measured_{name}.csv").open("w", newline="") as file:
-        file.write(
-            f"# {environment['time']}, {environment['processor']}, {environment['cores']} cores, "
-            f"jax {packages['jax']}, flax {packages['flax']}, commit {(environment['commit'] or 'unknown')[:8]}, {seconds:.0f} s in all\n"
-        )
+        machine = f"{environment['processor']}, {environment['cores']} cores"
+        versions = f"jax {packages['jax']}, flax {packages['flax']}, commit {(environment['commit'] or 'unknown')[:8]}"
+        file.write(f"# {environment['time']}, {machine}, {versions}, {seconds:.0f} s in all\n")
         writer = csv.writer(file)
         writer.writerow(Check._fields)
         writer.writerows(checks)

@@ -78,7 +78,9 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
         points = [over(column) for column in values.T]
         lost = len(run.status["diverged_seeds"])
         label = f"{name}, n = {len(values)}" + (f", {lost} diverged" if lost else "")
-        axes.plot(examples, [p.mean for p in points], color=colour, label=label, linewidth=1.4)
+        # Dashed, since some are the same algorithm as one of the paper's and would hide it.
+        dashes = "--" if colour in OTHERS else "-"
+        axes.plot(examples, [p.mean for p in points], dashes, color=colour, label=label, linewidth=1.4)
         axes.fill_between(
             examples, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.2, linewidth=0
         )
