@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from typing import Any, cast
 
 import hydra.utils
@@ -35,6 +34,7 @@ class Job:
     evaluations: tuple[int, ...]
     """Steps after which the network is evaluated, from 0 to the last."""
     devices: tuple[jax.Device, ...]
+    """Those that may share a group of seeds."""
     checkpoint: bool
 
 
@@ -64,7 +64,7 @@ def _build(text: str) -> Job:
         probe=integer("probe", config["probe"], least=0),
         measures=tuple(_make("measures", measure) for measure in config["measures"]),
     )
-    devices = _devices(config["devices"], len(groups[0]))
+    devices = _devices(config["devices"])
 
     task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
     examples = len(task.train.inputs)
@@ -135,10 +135,8 @@ def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(chosen[i : i + at_once]) for i in range(0, len(chosen), at_once))
 
 
-def _devices(wanted: int | None, seeds: int) -> tuple[jax.Device, ...]:
-    """The fewest devices that are as fast as all: with 5 seeds on 4, 3 devices train 2 at most, as 4 would."""
+def _devices(wanted: int | None) -> tuple[jax.Device, ...]:
     there = jax.devices()
     if wanted is not None and integer("devices", wanted, least=1) > len(there):
         raise BadOption(f"devices must be at most the number of devices there are, {len(there)}; got {wanted}")
-    most = min(wanted or len(there), seeds)
-    return tuple(there[: math.ceil(seeds / math.ceil(seeds / most))])
+    return tuple(there[:wanted])

@@ -66,23 +66,21 @@ def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 
 def _train_group(job: Job, seeds: tuple[int, ...], writer: Writer, progress: Progress, cost: Cost) -> dict[str, Any]:
     """Trains a group of seeds at once; returns their params and feedback on the host."""
-    devices = list(job.devices)
-    # Every device gets as many seeds as the others: where they do not go round, the last is trained again and left out.
-    padded = jnp.asarray([*seeds, *[seeds[-1]] * (-len(seeds) % len(devices))], jnp.int32)
+    numbers = jnp.asarray(seeds, jnp.int32)
     data = Data(job.task.train, job.task.test, job.task.validation)
     began = time.perf_counter()
-    program = _compiled(make_program_of(job, devices), padded, data, cost)
-    states, fixed = program.start(padded)
+    program = _compiled(make_program_of(job, len(seeds)), numbers, data, cost)
+    states, fixed = program.start(numbers)
     jax.block_until_ready(states)
     cost.compiling += time.perf_counter() - began
 
     last = 0
     for step in job.evaluations:
         began = time.perf_counter()
-        states = jax.block_until_ready(program.advance(states, fixed, padded, jnp.int32(last), jnp.int32(step), data))
+        states = jax.block_until_ready(program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(step), data))
         trained = time.perf_counter()
-        measured, states = program.measure(states, fixed, padded, jnp.int32(step), data)
-        metrics = {name: np.asarray(values)[: len(seeds)] for name, values in measured.items()}
+        measured, states = program.measure(states, fixed, numbers, jnp.int32(step), data)
+        metrics = {name: np.asarray(values) for name, values in measured.items()}
         cost.training += trained - began
         cost.evaluating += time.perf_counter() - trained
         examples = step * job.training.batch_size
@@ -91,11 +89,17 @@ def _train_group(job: Job, seeds: tuple[int, ...], writer: Writer, progress: Pro
         last = step
     feedback = states.learned[0] if job.rule.learn else fixed
     final = {"params": states.params, "feedback": feedback}
-    return jax.tree.map(lambda a: np.asarray(a)[: len(seeds)], final)
+    return jax.tree.map(np.asarray, final)
 
 
-def make_program_of(job: Job, devices: list[jax.Device]) -> Program:
-    """Returns the program of a job on the given devices; learned feedback has the params' optimizer."""
+def make_program_of(job: Job, seeds: int) -> Program:
+    """Returns the program of a job for so many seeds; learned feedback has the params' optimizer.
+
+    It runs on the most devices that the seeds can be shared out to evenly. What is left of a CPU then is not idle:
+    large matrix products spread over its cores by themselves.
+    """
+    share = max(n for n in range(1, len(job.devices) + 1) if seeds % n == 0)
+    devices = list(job.devices[:share])
     return make_program(job.rule, job.network, job.loss, job.task, job.training, job.optimizer, job.optimizer, devices)
 
 

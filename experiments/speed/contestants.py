@@ -75,7 +75,7 @@ class FaJax:
             if synthetic is not None:
                 config.task = {"_target_": "contestants.mnist_like_task", **synthetic}
         self.job = build(OmegaConf.to_container(config, resolve=True))
-        self.program = make_program_of(self.job, list(self.job.devices))
+        self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.data = Data(self.job.task.train, self.job.task.test, self.job.task.validation)
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
         self.states, self.fixed = jax.block_until_ready(self.program.start(self.seeds))
