@@ -1,4 +1,7 @@
-"""What the three tasks share: training what is missing, reading it back, and setting down what was measured."""
+"""What the three tasks share: training what is missing, reading it back, and setting down what was measured.
+
+python experiments/lillicrap2014/common.py task1           prints the table of a task for the README
+"""
 
 import csv
 import json
@@ -75,3 +78,18 @@ def conclude(name: str, checks: Sequence[Check], runs: Sequence[Run]) -> None:
     for check in checks:
         verdict = "holds" if check.holds else "FAILS"
         print(f"{verdict}  {check.row:>3}  {check.check}: {check.measured} (target {check.target})")
+
+
+def markdown(name: str) -> str:
+    """Returns the checks of `measured_<name>.csv` as a Markdown table, under the line that says how they were made."""
+    first, *lines = (HERE / f"measured_{name}.csv").read_text().splitlines()
+    rows = [
+        "| " + " | ".join([*list(row.values())[:-1], "yes" if row["holds"] == "True" else "**no**"]) + " |"
+        for row in csv.DictReader(lines)
+    ]
+    head = "| row | check | target | measured | holds |\n| --- | --- | --- | --- | --- |"
+    return "\n".join([first.removeprefix("# "), "", head, *rows])
+
+
+if __name__ == "__main__":
+    print(markdown(sys.argv[1]))
