@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any, cast
 
 import hydra.utils
@@ -16,7 +17,11 @@ from fa_jax.core import Loss, Network, Rule, Task
 from fa_jax.options import BadOption, choose, integer, number, switch
 from fa_jax.training import Training
 
-SPACINGS = {"linear": np.linspace, "log": lambda first, last, n: np.geomspace(max(first, 1), last, n)}
+SPACINGS = {
+    "linear": lambda steps, n: np.linspace(steps / n, steps, n),
+    "log": lambda steps, n: np.geomspace(max(steps / 1000, 1), steps, n),
+}
+"""Where to evaluate: `(steps, evaluations) -> steps`, the last included; log over the last three decades."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +67,7 @@ def _build(text: str) -> Job:
         batch_size=batch_size,
         shuffle=switch("shuffle", config["shuffle"]),
         probe=integer("probe", config["probe"], least=0),
-        measures=tuple(_make("measures", measure) for measure in config["measures"]),
+        measures=tuple(_make("measures", measure) for measure in _list("measures", config["measures"])),
     )
     devices = _devices(config["devices"])
 
@@ -71,19 +76,20 @@ def _build(text: str) -> Job:
     if batch_size > examples:
         raise BadOption(f"batch_size must be at most the number of training examples, {examples}; got {batch_size}")
     loss = _make("loss", config["loss"])
-    network = _make("architecture", config["architecture"])(task.input_shape, task.outputs)
-    rule = _make("rule", config["rule"])(network, loss.value)
-    jax.eval_shape(rule.init, jax.random.key(0))
+    network = _call("architecture", _make("architecture", config["architecture"]), task.input_shape, task.outputs)
+    rule = _call("rule", _make("rule", config["rule"]), network, loss.value)
     steps = max(1, round(epochs * (examples // batch_size)))
+    if steps >= 2**31:
+        raise BadOption(f"epochs must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps")
     return Job(
         task,
         network,
         loss,
         rule,
-        optax.chain(_make("optimizer", config["optimizer"])(steps), *_pruning(config)),
+        _optimizer(config, rule, steps),
         training,
         groups,
-        (0, *np.unique(np.round(spacing(steps / evaluations, steps, evaluations)).astype(int).tolist())),
+        (0, *np.unique(np.round(spacing(steps, evaluations)).astype(int).tolist())),
         devices,
         switch("checkpoint", config["checkpoint"]),
     )
@@ -112,10 +118,36 @@ def _make(option: str, config: dict[str, Any]) -> Any:
         raise
 
 
-def _pruning(config: dict[str, Any]) -> list[optax.GradientTransformation]:
+def _call(option: str, factory: functools.partial, *arguments: Any) -> Any:
+    """Calls what a `_partial_` node made; an option that it does not know, or misses, becomes a `BadOption`."""
+    try:
+        inspect.signature(factory.func).bind(*arguments, **factory.keywords)
+    except TypeError as problem:
+        raise BadOption(f"{option}: {problem}") from None
+    return factory(*arguments)
+
+
+def _optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:
+    """The optimizer for a run of so many steps, tried on shapes, since Optax finds out late what is wrong with it."""
     kept = config["architecture"].get("kept", 1.0)
     fractions = kept if isinstance(kept, list) else [kept]
-    return [optimizers.keep_removed()] if any(fraction < 1 for fraction in fractions) else []
+    pruning = [optimizers.keep_removed()] if any(fraction < 1 for fraction in fractions) else []
+    params, _ = jax.eval_shape(rule.init, jax.random.key(0))
+    factory = _make("optimizer", config["optimizer"])
+    try:
+        optimizer = optax.chain(factory(steps), *pruning)
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
+    except BadOption:
+        raise
+    except (TypeError, ValueError, AttributeError) as problem:
+        raise BadOption(f"optimizer: {str(problem).strip().partition(chr(10))[0]}") from problem
+    return optimizer
+
+
+def _list(option: str, got: Any) -> list[Any]:
+    if not isinstance(got, list):
+        raise BadOption(f"{option} must be a list; got {got!r}")
+    return got
 
 
 def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 import hydra
 import jax
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
@@ -144,7 +145,7 @@ def _check(words: Sequence[str]) -> None:
     with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
         sweeping, jobs = _jobs(overrides, "--multirun" in flags or "-m" in flags)
         for job in jobs:
-            config = hydra.compose("config", job, return_hydra_config=True)
+            config = _compose(job)
             if not sweeping:
                 _check_folder("hydra.run.dir", Path(config.hydra.run.dir))
             else:
@@ -158,7 +159,7 @@ def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
     """Returns whether this is a sweep, and the overrides of each of its jobs."""
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
-    parser = OverridesParser.create()
+    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
     for word in overrides:
         try:
             parser.parse_override(word)
@@ -167,15 +168,22 @@ def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
             raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
     fixed = [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
     if not multirun and len(fixed) == len(overrides):
-        settings = hydra.compose("config", fixed, return_hydra_config=True).hydra
+        settings = _compose(fixed).hydra
         if settings.mode != RunMode.MULTIRUN:
             return False, [fixed]
     elif not multirun:
         return False, [overrides]
-    settings = hydra.compose("config", fixed, return_hydra_config=True).hydra
+    settings = _compose(fixed).hydra
     swept = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
     batches = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *overrides]), None)
     return True, [list(job) for batch in batches for job in batch]
+
+
+def _compose(overrides: list[str]) -> DictConfig:
+    try:
+        return hydra.compose("config", overrides, return_hydra_config=True)
+    except ValueError as problem:  # what Hydra says of rule=null, for one
+        raise BadOption(f"{' '.join(overrides)}: {_first_line(problem)}") from None
 
 
 def _check_folder(option: str, folder: Path, occupied: str = "status.json") -> None:

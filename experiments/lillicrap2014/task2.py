@@ -9,12 +9,14 @@ MNIST has to be where `$TFDS_DATA_DIR` says. The runs go to outputs/lillicrap201
 import argparse
 from pathlib import Path
 
+import jax
 import matplotlib as mpl
 import numpy as np
 import orbax.checkpoint
 from common import HERE, NAMES, Check, at, conclude, published, sweep
 from matplotlib.figure import Figure
 
+from fa_jax.build import build
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 
@@ -92,18 +94,21 @@ def figure_2b(runs: dict[str, Run]) -> None:
 
 
 def figure_s1(runs: dict[str, Run]) -> None:
-    """The weights into 100 hidden units of the first seed."""
+    """What the weights into 100 hidden units of the first seed have learnt: initial values are taken off."""
     chosen = ("bp", "fa", "fa_sparse")
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), chosen, strict=True):
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
             params = checkpointer.restore((runs[name].folder / "checkpoint").absolute())["params"]
-        fields = np.asarray(params["stages_0"]["linear"]["kernel"])[0, :, :100].T.reshape(10, 10, 28, 28)
+        config = {option: value for option, value in runs[name].config.items() if option != "choices"}
+        initial, _ = build(config).rule.init(jax.random.key(0))
+        end, start = (np.asarray(p["stages_0"]["linear"]["kernel"]) for p in (params, initial))
+        fields = (end[0] - start)[:, :100].T.reshape(10, 10, 28, 28)
         sheet = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)
         sheet = sheet.transpose(0, 2, 1, 3).reshape(300, 300)
         limit = np.nanquantile(abs(sheet), 0.995)
         image = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
-        axes.set_title(NAMES[name][0], fontsize=9)
+        axes.set_title(f"{NAMES[name][0]}, learnt part of the weights", fontsize=8)
         axes.set_axis_off()
         figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=6)
     save(figure, HERE / "figS1")

@@ -40,8 +40,8 @@ def figure_2d(runs: dict[str, Run]) -> None:
         axes.fill_between(examples, mean - reach, mean + reach, color=colour, alpha=0.2, linewidth=0)
         axes.plot(points["examples"], points[name], "o", markeredgecolor=colour, markerfacecolor="white", markersize=4)
     axes.plot([], [], "o", markeredgecolor="black", markerfacecolor="white", markersize=4, label="published, fig. 2d")
-    axes.set(xscale="log", yscale="log", xlim=(1e3, 4.5e5), xlabel="training examples", ylabel="test NSE")
-    axes.legend(fontsize=7, loc="lower left")
+    axes.set(xscale="log", yscale="log", xlim=(4e2, 4.5e5), xlabel="training examples", ylabel="test NSE")
+    axes.legend(fontsize=7)
     axes.set_title("Task 3, nonlinear 30-20-10-10. Line: mean over trials; band: its 95 % interval", fontsize=7.5)
     save(figure, HERE / "fig2d")
 
