@@ -89,7 +89,7 @@ def _build(text: str) -> Job:
         _optimizer(config, rule, steps),
         training,
         groups,
-        (0, *np.unique(np.round(spacing(steps, evaluations)).astype(int).tolist())),
+        tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
         devices,
         switch("checkpoint", config["checkpoint"]),
     )

@@ -22,12 +22,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from rich.console import Console
 
-from fa_jax import catalogue
+from fa_jax import __version__, catalogue
 from fa_jax.build import build
 from fa_jax.options import BadOption, choose, nearest
+from fa_jax.sweeps import compare
 
 GROUPS = ("task", "architecture", "rule", "loss", "optimizer")
-PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc", "--version")
+PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 """Flags with which Hydra shows something and trains nothing."""
 
 
@@ -39,6 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(word in ("-h", "--help") for word in words):
         words = ["help"]
+    if "--version" in words:
+        print(f"fa-jax {__version__}")
+        return 0
     try:
         if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
             return choose("the first word, unless it is an override such as seeds=20,", words[0], VERBS)(words[1:])
@@ -102,6 +106,10 @@ def _job(config: DictConfig) -> None:
         )
     try:
         summary = run(build(_plain(config)), plain, folder)
+    except KeyboardInterrupt:
+        if sweeping:
+            compare(Path(settings.sweep.dir))
+        raise
     except Exception as problem:
         if not sweeping:
             raise
@@ -246,7 +254,7 @@ def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def _use_all_cores() -> None:
     """Makes each core a device of its own where there is no accelerator, so that they share the seeds."""
-    cores = os.process_cpu_count() if sys.version_info >= (3, 13) else len(os.sched_getaffinity(0))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):  # raised where JAX runs already, as in a test
         jax.config.update("jax_num_cpu_devices", cores)
 

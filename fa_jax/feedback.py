@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from fa_jax.core import Kernel, Named, Network, PyTree
 from fa_jax.distributions import DISTRIBUTIONS, thin
-from fa_jax.options import BadOption, choose, number, per_layer
+from fa_jax.networks.chain import require_hidden
+from fa_jax.options import choose, number, per_layer
 
 COPY = "weights"
 """The distribution that is none: the feedback is the initial forward weights, times the scale."""
@@ -67,11 +68,7 @@ def direct_matrices(
     Raises:
       BadOption: if an option is none of these, or the network marks no hidden layer.
     """
-    if not network.hiddens:
-        raise BadOption(
-            f"rule: this one teaches hidden layers, and architecture {type(network.module).__name__} marks none; "
-            "put fa_jax.networks.chain.Hidden() where a hidden layer ends, or use rule=fa"
-        )
+    require_hidden(network)
     names = list(network.hiddens)[:layers]
     draws = per_layer(
         "rule.distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS)

@@ -50,25 +50,28 @@ def constant(learning_rate: float, steps: int) -> optax.Schedule:
 
 def cosine(learning_rate: float, steps: int, *, final: float, warmup: float) -> optax.Schedule:
     """A linear rise from 0 over the fraction `warmup` of the steps, then half a cosine down to `final` of the rate."""
-    rising = round(number("schedule.warmup", warmup, least=0, most=1) * steps)
-    end = learning_rate * number("schedule.final", final, least=0, most=1)
+    rising = round(number("optimizer.schedule.warmup", warmup, least=0, most=1) * steps)
+    end = learning_rate * number("optimizer.schedule.final", final, least=0, most=1)
     return optax.warmup_cosine_decay_schedule(0.0 if rising else learning_rate, learning_rate, rising, steps, end)
 
 
 def staircase(learning_rate: float, steps: int, *, drops: dict[float, float]) -> optax.Schedule:
     """The rate times a factor from each given fraction of the steps on; the factors multiply up."""
-    at = {round(number("schedule.drops", k, least=0, most=1) * steps): float(v) for k, v in drops.items()}
+    at = {round(number("optimizer.schedule.drops", k, least=0, most=1) * steps): float(v) for k, v in drops.items()}
     return optax.piecewise_constant_schedule(learning_rate, at)
 
 
 def keep_removed() -> optax.GradientTransformation:
     """Returns the transformation that keeps connections removed: weights that start at exactly 0 stay there.
 
-    Only arrays of two and more axes, kernels, count: a bias may start at 0.
+    Only kernels count, a bias may start at 0; and so may a kernel as a whole.
     """
 
     def init(params):
-        return jax.tree.map(lambda p: p != 0 if p.ndim > 1 else jnp.ones_like(p, bool), params)
+        def there(path, p):
+            return (p != 0) | ~jnp.any(p != 0) if path[-1].key == "kernel" else jnp.ones_like(p, bool)
+
+        return jax.tree_util.tree_map_with_path(there, params)
 
     def update(updates, state, params=None):
         del params

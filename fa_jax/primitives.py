@@ -49,12 +49,17 @@ def _transport_forward(layer, params, feedback, x):
 
 def _transport_backward(layer, residuals, cotangent):
     params, feedback, x = residuals
-    if isinstance(layer, nn.Dense):
+    if _is_plain_dense(layer):
         to_params = _dense_gradient(params, x, cotangent)
     else:
         (to_params,) = jax.vjp(lambda p: _apply(layer, p, x), params)[1](cotangent)
     (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
     return to_params, jax.tree.map(jnp.zeros_like, feedback), to_x
+
+
+def _is_plain_dense(layer: nn.Module) -> bool:
+    """Whether a layer is `nn.Dense` itself: what is derived from it may make other use of its params."""
+    return type(layer) is nn.Dense and layer.dot_general is None and layer.dot_general_cls is None
 
 
 def _dense_gradient(params, x, cotangent):
@@ -102,11 +107,12 @@ def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.modul
         return layer(*args, **kwargs)
     if module.has_variable("feedback", "kernel"):
         feedback = module.variables["feedback"]
-    elif isinstance(module, nn.Dense):
+    elif _is_plain_dense(module):
         feedback = {"kernel": module.variables["params"]["kernel"]}
     else:
         return layer(*args, **kwargs)
-    return transport(module.clone(parent=None, name=None), module.variables["params"], feedback, *args)
+    (x,) = (*args, *kwargs.values())
+    return transport(module.clone(parent=None, name=None), module.variables["params"], feedback, x)
 
 
 def is_linear_call(context: nn.module.InterceptorContext) -> bool:

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fa_jax.records.statistics import is_logarithmic
+from fa_jax.records.statistics import SMALLEST, is_logarithmic
 
 PLAIN_EVERY = 10.0
 """Seconds between two plain lines."""
@@ -23,6 +23,7 @@ class Progress:
         self._steps = steps
         self._console = Console()
         self._spoke = -PLAIN_EVERY
+        self._text = ""
         columns = (
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
@@ -39,14 +40,19 @@ class Progress:
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
 
-    def advance(self, seed_steps: int, examples: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Shows the state after so many more seed-steps."""
+    def advance(self, seed_steps: int, examples: int) -> None:
+        """Moves the bar by so many seed-steps."""
         self.done += seed_steps
-        text = f"{examples} examples  " + "  ".join(_stand(name, metrics[name]) for name in shown(metrics))
-        self._bar.update(self._task, completed=self.done, description=text)
+        self._bar.update(self._task, completed=self.done, description=f"{examples} examples  {self._text}")
+
+    def show(self, examples: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Shows the metrics of an evaluation."""
+        self._text = "  ".join(_stand(name, metrics[name]) for name in shown(metrics))
+        self._bar.update(self._task, description=f"{examples} examples  {self._text}")
         now = time.monotonic()
         if not self._console.is_terminal and (self.done >= self._steps or now - self._spoke >= PLAIN_EVERY):
-            self._console.print(f"{100 * self.done / self._steps:3.0f} %  {text}", highlight=False, soft_wrap=True)
+            line = f"{100 * self.done / self._steps:3.0f} %  {examples} examples  {self._text}"
+            self._console.print(line, highlight=False, soft_wrap=True)
             self._spoke = now
 
 
@@ -61,7 +67,7 @@ def _stand(name: str, values: np.ndarray) -> str:
     if not len(fine):
         return f"{name} diverged"
     if is_logarithmic(name):
-        middle = f"{np.exp(np.mean(np.log(np.maximum(fine, 1e-45)))):.3g} ({fine.min():.2g} to {fine.max():.2g})"
+        middle = f"{np.exp(np.mean(np.log(np.maximum(fine, SMALLEST)))):.3g} ({fine.min():.2g} to {fine.max():.2g})"
     else:
         middle = f"{fine.mean():.4g} ({fine.min():.4g} to {fine.max():.4g})"
     lost = len(values) - len(fine)

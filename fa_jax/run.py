@@ -15,6 +15,9 @@ from fa_jax.progress import Progress
 from fa_jax.records.writer import Writer
 from fa_jax.training import Data, Program, make_program
 
+SLICE = 0.5
+"""Seconds of training between two looks at the clock, at most twice as many."""
+
 
 @dataclasses.dataclass
 class Cost:
@@ -50,6 +53,10 @@ def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             finals = [_train_group(job, seeds, writer, progress, cost) for seeds in job.groups]
         if job.checkpoint:
             writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
+        summary = writer.summary(cost.report(steps))
+        every = len(writer.diverged) == len(summary["seeds"])
+        writer.status("diverged" if every else "finished", "every seed diverged" if every else None)
+        return summary
     except BaseException as problem:
         writer.summary(cost.report(progress.done))
         interrupted = isinstance(problem, KeyboardInterrupt | SystemExit)
@@ -58,10 +65,6 @@ def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise
     finally:
         writer.close()
-    summary = writer.summary(cost.report(steps))
-    every = len(writer.diverged) == len(summary["seeds"])
-    writer.status("diverged" if every else "finished", "every seed diverged" if every else None)
-    return summary
 
 
 def _train_group(job: Job, seeds: tuple[int, ...], writer: Writer, progress: Progress, cost: Cost) -> dict[str, Any]:
@@ -74,19 +77,25 @@ def _train_group(job: Job, seeds: tuple[int, ...], writer: Writer, progress: Pro
     jax.block_until_ready(states)
     cost.compiling += time.perf_counter() - began
 
-    last = 0
+    last, stride = 0, 64
     for step in job.evaluations:
+        while last < step:
+            # In slices that grow to about a second, so that the bar moves and an interrupt is heard.
+            began = time.perf_counter()
+            end = min(last + stride, step)
+            advanced = program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(end), data)
+            states = jax.block_until_ready(advanced)
+            taken = time.perf_counter() - began
+            cost.training += taken
+            progress.advance((end - last) * len(seeds), end * job.training.batch_size)
+            last, stride = end, stride * 2 if taken < SLICE and end - last == stride else stride
         began = time.perf_counter()
-        states = jax.block_until_ready(program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(step), data))
-        trained = time.perf_counter()
         measured, states = program.measure(states, fixed, numbers, jnp.int32(step), data)
         metrics = {name: np.asarray(values) for name, values in measured.items()}
-        cost.training += trained - began
-        cost.evaluating += time.perf_counter() - trained
+        cost.evaluating += time.perf_counter() - began
         examples = step * job.training.batch_size
         writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
-        progress.advance((step - last) * len(seeds), examples, metrics)
-        last = step
+        progress.show(examples, metrics)
     feedback = states.learned[0] if job.rule.learn else fixed
     final = {"params": states.params, "feedback": feedback}
     return jax.tree.map(np.asarray, final)

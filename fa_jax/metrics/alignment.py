@@ -15,8 +15,15 @@ def angle(a: jax.Array, b: jax.Array) -> jax.Array:
 
     The half-angle form keeps its precision near 0 and 180, where the arc cosine loses half the digits.
     """
-    a, b = a / jnp.linalg.norm(a.ravel()), b / jnp.linalg.norm(b.ravel())
-    return jnp.degrees(2 * jnp.arctan2(jnp.linalg.norm((a - b).ravel()), jnp.linalg.norm((a + b).ravel())))
+    a, b = a / norm(a), b / norm(b)
+    return jnp.degrees(2 * jnp.arctan2(norm(a - b), norm(a + b)))
+
+
+def norm(a: jax.Array) -> jax.Array:
+    """Returns the Euclidean norm of an array taken as a vector, also where the squares would under- or overflow."""
+    largest = jnp.max(jnp.abs(a))
+    scale = jnp.where(largest > 0, largest, 1)
+    return scale * jnp.linalg.norm((a / scale).ravel())
 
 
 def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, feedback: PyTree, batch: Batch):
@@ -53,12 +60,12 @@ def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, 
     ]
     for i, (ours, theirs) in enumerate(pairs):
         report[f"signal_angle_{i}"] = jnp.nanmean(jax.vmap(angle)(ours, theirs))
-        report[f"signal_norm_{i}"] = jnp.linalg.norm(ours.ravel()) * len(batch.inputs)
-        report[f"bp_signal_norm_{i}"] = jnp.linalg.norm(theirs.ravel()) * len(batch.inputs)
+        report[f"signal_norm_{i}"] = norm(ours) * len(batch.inputs)
+        report[f"bp_signal_norm_{i}"] = norm(theirs) * len(batch.inputs)
 
     for i, (ours, theirs) in enumerate(zip(_layers(network, by_rule), _layers(network, by_bp), strict=True)):
         report[f"update_angle_{i}"] = angle(ours, theirs)
-        report[f"update_norm_{i}"], report[f"bp_update_norm_{i}"] = jnp.linalg.norm(ours), jnp.linalg.norm(theirs)
+        report[f"update_norm_{i}"], report[f"bp_update_norm_{i}"] = norm(ours), norm(theirs)
 
     crossed = {} if rule.crossing is None else rule.crossing(params, feedback)
     stacks = {**{n: k.stack for n, k in network.kernels.items()}, **{n: h.stack for n, h in network.hiddens.items()}}
@@ -69,8 +76,8 @@ def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, 
     ]
     for i, (backward, forward) in enumerate(weights):
         report[f"weight_angle_{i}"] = angle(backward, forward)
-        report[f"weight_norm_{i}"] = jnp.linalg.norm(backward.ravel())
-        report[f"forward_norm_{i}"] = jnp.linalg.norm(forward.ravel())
+        report[f"weight_norm_{i}"] = norm(backward)
+        report[f"forward_norm_{i}"] = norm(forward)
     return report
 
 

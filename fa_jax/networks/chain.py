@@ -6,6 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from fa_jax.core import Network
+from fa_jax.options import BadOption
 from fa_jax.primitives import teach
 
 SCANNED: Any = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "preactivation": 0}
@@ -33,6 +35,19 @@ class Hidden(nn.Module):
 def _latest(old: Any, new: Any) -> Any:
     del old
     return new
+
+
+def require_hidden(network: Network) -> None:
+    """Refuses a network that a rule cannot teach.
+
+    Raises:
+      BadOption: if it marks no hidden layer.
+    """
+    if not network.hiddens:
+        raise BadOption(
+            f"rule: this one teaches hidden layers, and architecture {type(network.module).__name__} marks none; "
+            "put fa_jax.networks.chain.Hidden() where a hidden layer ends, or use rule=fa"
+        )
 
 
 class DenseStage(nn.Module):

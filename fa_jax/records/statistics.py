@@ -10,6 +10,10 @@ LOGARITHMIC = ("nse",)
 """Metrics that range over decades. Their figures show the geometric mean and an interval of its logarithm."""
 
 
+SMALLEST = 1e-45
+"""The smallest positive number of single precision."""
+
+
 class Summary(NamedTuple):
     """A metric over seeds; all NaN but n where there is none."""
 
@@ -42,8 +46,10 @@ def summarise(values: Sequence[float]) -> Summary:
 
 def summarise_logarithm(values: Sequence[float]) -> Summary:
     """Returns the `Summary` of the logarithms, taken back: a geometric mean, its interval, and a factor as `sd`."""
-    summary = summarise([math.log(v) if v > 0 else math.nan for v in values])
-    return Summary._make([*map(math.exp, summary[:-1]), summary.n])
+    # A single-precision zero counts as the smallest number there is, not as none.
+    summary = summarise([math.log(max(v, SMALLEST)) if math.isfinite(v) else math.nan for v in values])
+    with np.errstate(over="ignore"):
+        return Summary._make([*(float(np.exp(v)) for v in summary[:-1]), summary.n])
 
 
 def is_logarithmic(metric: str) -> bool:

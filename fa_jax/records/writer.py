@@ -24,6 +24,7 @@ import jax
 import numpy as np
 from omegaconf import OmegaConf
 
+from fa_jax.options import BadOption
 from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
 
 KEYS = ("seed", "step", "examples", "epoch")
@@ -34,15 +35,22 @@ class Writer:
     """The folder of a run in progress."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]):
-        """Makes the folder, and writes config, environment and status."""
+        """Makes the folder, and writes config, environment and status.
+
+        Raises:
+          BadOption: if the folder holds a run already.
+        """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._columns: list[str] | None = None
         self._last: dict[int, dict[str, float]] = {}
         self._diverged: set[int] = set()
+        try:
+            self._metrics = (folder / "metrics.csv").open("x", buffering=1)
+        except FileExistsError:
+            raise BadOption(f"hydra.run.dir={folder}: this folder already holds a run; choose another one") from None
         OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
         write_json(folder / "environment.json", environment())
-        self._metrics = (folder / "metrics.csv").open("w", buffering=1)
         self.status("running")
 
     def status(self, status: str, reason: str | None = None) -> None:

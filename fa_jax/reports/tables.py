@@ -98,7 +98,7 @@ def _mean_and_interval(name: str, numbers: dict[str, Any]) -> tuple[str, str]:
     """The mean and its interval as text; the geometric ones for a metric that ranges over decades."""
     chosen = numbers["geometric"] if is_logarithmic(name) else numbers
     low, high = chosen["low"], chosen["high"]
-    return _number(chosen["mean"]), "-" if low is None else f"{_number(low)} – {_number(high)}"
+    return _number(chosen["mean"]), "-" if low is None or math.isnan(low) else f"{_number(low)} – {_number(high)}"
 
 
 def _number(value: float | None) -> str:

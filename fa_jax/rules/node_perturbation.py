@@ -10,6 +10,7 @@ two references (Williams, 1992; Werfel, Xie, Seung, 2005): the equation is the s
 import jax
 
 from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
+from fa_jax.networks.chain import require_hidden
 from fa_jax.options import number
 
 
@@ -23,6 +24,7 @@ def node_perturbation(network: Network, loss: LossFunction, *, sigma: float) -> 
       loss: a mean over the batch.
       sigma: standard deviation of the perturbation, in units of the activations, above 0.
     """
+    require_hidden(network)
     sigma = number("rule.sigma", sigma, above=0)
     losses = jax.vmap(lambda logits, targets: loss(logits[None], targets[None]))
 

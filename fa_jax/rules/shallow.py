@@ -10,10 +10,16 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
+from fa_jax.networks.chain import require_hidden
 
 
 def shallow(network: Network, loss: LossFunction) -> Rule:
-    """Returns the `Rule` in which every hidden layer is taught a zero signal; its feedback is `()`."""
+    """Returns the `Rule` in which every hidden layer is taught a zero signal; its feedback is `()`.
+
+    Raises:
+      BadOption: if the network marks no hidden layer.
+    """
+    require_hidden(network)
 
     def updates(params, feedback, batch):
         del feedback

@@ -26,6 +26,7 @@ def linear(*, seed: int, train_examples: int, test_examples: int, teacher_scale:
         lambda x: x @ teacher,
         key,
         inputs=30,
+        input_scale=1.0,
         train_examples=train_examples,
         test_examples=test_examples,
         scale_to_unit=switch("task.scale_to_unit", scale_to_unit),

@@ -50,7 +50,7 @@ def nonlinear(
     biases = [draw_bias(k[1], (width,), 1, bias) for k, width in zip(keys, WIDTHS[1:], strict=True)]
 
     def teacher(x):
-        h = jnp.tanh(input_scale * x @ weights[0] + biases[0])
+        h = jnp.tanh(x @ weights[0] + biases[0])
         h = jnp.tanh(h @ weights[1] + biases[1])
         return h @ weights[2] + biases[2]
 
@@ -58,6 +58,7 @@ def nonlinear(
         teacher,
         key,
         inputs=WIDTHS[0],
+        input_scale=input_scale,
         train_examples=train_examples,
         test_examples=test_examples,
         scale_to_unit=switch("task.scale_to_unit", scale_to_unit),

@@ -15,6 +15,7 @@ def teacher_student(
     key: jax.Array,
     *,
     inputs: int,
+    input_scale: float,
     train_examples: int,
     test_examples: int,
     scale_to_unit: bool,
@@ -27,6 +28,7 @@ def teacher_student(
       teacher: `[n, inputs] -> [n, outputs]`.
       key: the task's; the examples come from its stream DATA.
       inputs: components of an input.
+      input_scale: their standard deviation.
       train_examples: length of the training sequence.
       test_examples: held-out examples.
       scale_to_unit: whether every input and every target component is mapped linearly to [-1, 1] by the smallest and
@@ -34,7 +36,7 @@ def teacher_student(
     """
     train_examples = integer("task.train_examples", train_examples, least=1)
     test_examples = integer("task.test_examples", test_examples, least=1)
-    x = jax.random.normal(stream(key, Stream.DATA), (train_examples + test_examples, inputs))
+    x = input_scale * jax.random.normal(stream(key, Stream.DATA), (train_examples + test_examples, inputs))
     y = teacher(x)
     if scale_to_unit:
         x, y = _to_unit(x), _to_unit(y)

@@ -220,7 +220,7 @@ MISTAKES = {
     "measures=5": "measures must be a list; got 5",
     "optimizer=momentum optimizer.scaling.decay=abc": "optimizer: ",
     "optimizer/schedule=cosine optimizer.schedule.warmup=1": "optimizer: ",
-    "optimizer/schedule=cosine optimizer.schedule.warmup=2": "schedule.warmup must be a finite number at least 0",
+    "optimizer/schedule=cosine optimizer.schedule.warmup=2": "optimizer.schedule.warmup must be a",
     "optimizer/schedule=staircase optimizer.schedule.drops=3": "optimizer: ",
     "epochs=1e9": "epochs must come to less than 2^31 steps",
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",
@@ -269,6 +269,38 @@ def test_a_disk_that_fills_up_on_the_way_costs_one_line_and_keeps_what_was_recor
     run = only_run(folder)
     assert run.status["status"] == "failed"
     assert len(run.curves("test_nse")[0]) == 2
+
+
+def test_a_run_shorter_than_its_evaluations_is_evaluated_once_at_each_step(folder):
+    assert main(["rule=bp", *SHORT, "task.train_examples=3", "evaluations=50"]) == 0
+    np.testing.assert_array_equal(only_run(folder).metrics["step"], [0, 0, 1, 1, 2, 2, 3, 3])
+
+
+def test_a_glob_sweeps_over_all_of_a_group(folder):
+    assert main(["--multirun", "rule=glob([bs]*)", *SHORT]) == 0
+    assert [run.choices["rule"] for run in find_runs(folder)] == ["bp", "shallow"]
+
+
+def test_an_interrupted_sweep_compares_what_is_finished(folder, monkeypatch):
+    from fa_jax import run as module
+
+    original = module._train_group
+    seen = []
+
+    def interrupted(*arguments):
+        seen.append(None)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    monkeypatch.setattr(module, "_train_group", interrupted)
+    assert main(["--multirun", "rule=shallow,bp,fa", *SHORT]) == 130
+    assert [row["status"] for row in rows_of(folder)] == ["finished", "interrupted"]
+
+
+def test_version_is_that_of_fa_jax(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("fa-jax ")
 
 
 def test_list_names_every_choice_with_a_line_from_its_yaml(capsys):

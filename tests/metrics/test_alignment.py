@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fa_jax.losses import cross_entropy
-from fa_jax.metrics.alignment import alignment, angle
+from fa_jax.metrics.alignment import alignment, angle, norm
 from fa_jax.metrics.pseudobackprop import pseudobackprop
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
@@ -28,6 +28,15 @@ def test_angles_are_signed_and_exact_even_where_the_cosine_is_flat(degrees):
 
 def test_the_angle_of_nothing_is_nan():
     assert np.isnan(angle(jnp.zeros(3), jnp.ones(3)))
+    assert np.isnan(angle(jnp.full(3, jnp.inf), jnp.ones(3)))
+
+
+@pytest.mark.parametrize("scale", [1e-38, 1e-25, 1e25, 1e37])
+def test_angles_and_norms_hold_where_squares_under_or_overflow(scale):
+    a = jnp.asarray([3.0, 4.0])
+    assert float(angle(scale * a, a)) < 1e-4
+    assert abs(float(angle(-scale * a, a)) - 180) < 1e-4
+    np.testing.assert_allclose(norm(scale * a), 5 * scale, rtol=1e-5)
 
 
 def measure(rule, network, seed=0):

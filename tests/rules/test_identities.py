@@ -1,5 +1,7 @@
 """What the rules have to do with each other, bit for bit where the mathematics says so."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,8 @@ from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.ifa import ifa
+from fa_jax.rules.node_perturbation import node_perturbation
+from fa_jax.rules.shallow import shallow
 from tests.conftest import assert_trees_equal, random_batch
 from tests.rules.test_contract import MLP
 
@@ -149,6 +153,48 @@ def test_dropout_is_the_same_in_the_pass_that_finds_the_error_and_the_one_that_t
 def test_a_rule_that_teaches_hidden_layers_refuses_a_network_that_marks_none():
     with pytest.raises(BadOption, match="marks none"):
         dfa(Network(Convolutional(), (8, 8, 1)), LOSS, **FEEDBACK)
+
+
+@pytest.mark.parametrize("factory", [shallow, functools.partial(node_perturbation, sigma=0.1)])
+def test_so_do_those_without_feedback(factory):
+    with pytest.raises(BadOption, match="marks none"):
+        factory(Network(Convolutional(), (8, 8, 1)), LOSS)
+
+
+def test_a_layer_derived_from_dense_keeps_its_own_gradient():
+    class Normalised(nn.Dense):
+        """Makes other use of its kernel than `nn.Dense`: divided by its norm."""
+
+        @nn.compact
+        def __call__(self, inputs):
+            kernel = self.param("kernel", nn.initializers.normal(), (inputs.shape[-1], self.features))
+            return inputs @ (kernel / jnp.linalg.norm(kernel))
+
+    class Wrapped(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(4)(Normalised(5)(inputs=x))
+
+    network = Network(Wrapped(), (12,))
+    params, batch = network.init(jax.random.key(0)), random_batch()
+    truth = jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets))(params)
+    ours = bp(network, LOSS).updates(params, (), batch)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(truth), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+
+
+def test_a_layer_may_be_called_by_keyword():
+    class Keyword(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(4)(inputs=nn.Dense(5)(inputs=x))
+
+    network = Network(Keyword(), (12,))
+    rule = fa(network, LOSS, distribution="weights", scale=1.0, kept=1.0)
+    params, feedback = rule.init(jax.random.key(0))
+    assert_trees_equal(
+        rule.updates(params, feedback, random_batch()), bp(network, LOSS).updates(params, (), random_batch())
+    )
 
 
 def test_ifa_refuses_a_network_that_is_no_chain():

@@ -175,6 +175,23 @@ def test_removed_connections_stay_removed():
         assert np.any(before != after)
 
 
+def test_what_was_not_removed_is_trained_also_in_a_scanned_stack():
+    network = network_of(hidden=[6] * 10, kept=0.5)
+    optimizer = optax.chain(optax.sgd(0.1), keep_removed())
+    _, start, _ = train([0], [0], network=network, rule=bp, options={})
+    _, end, _ = train([0], [40], network=network, rule=bp, options={}, optimizer=optimizer)
+    bias, moved = (s.params["stages_1"]["linear"]["bias"] for s in (start, end))
+    assert np.mean(bias != moved) > 0.5
+    kernel, moved = (s.params["stages_1"]["linear"]["kernel"] for s in (start, end))
+    assert np.mean(kernel != moved) > 0.3
+
+
+def test_a_kernel_that_starts_at_zero_as_a_whole_is_trained():
+    network = network_of(init_scale=[0.5, 0.0])
+    _, end, _ = train([0], [40], network=network, optimizer=optax.chain(optax.sgd(0.1), keep_removed()))
+    assert np.all(end.params["readout"]["kernel"] != 0)
+
+
 def test_a_program_of_many_evaluations_compiles_once(monkeypatch):
     traces = []
     original = LOSS.value
