@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import signal
 import subprocess
 import sys
@@ -19,8 +20,15 @@ SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "chec
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
+    """An empty folder to be in; what Hydra does to the root logger is undone at the end."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
     monkeypatch.chdir(tmp_path)
-    return tmp_path
+    yield tmp_path
+    for handler in [one for one in root.handlers if one not in handlers]:
+        handler.close()
+    root.setLevel(level)
+    root.handlers[:] = handlers
 
 
 def rows_of(folder):
@@ -277,8 +285,8 @@ def test_a_run_shorter_than_its_evaluations_is_evaluated_once_at_each_step(folde
 
 
 def test_a_glob_sweeps_over_all_of_a_group(folder):
-    assert main(["--multirun", "rule=glob([bs]*)", *SHORT]) == 0
-    assert [run.choices["rule"] for run in find_runs(folder)] == ["bp", "shallow"]
+    assert main(["--multirun", "rule=glob(b*)", *SHORT]) == 0
+    assert [run.choices["rule"] for run in find_runs(folder)] == ["bp"]
 
 
 def test_an_interrupted_sweep_compares_what_is_finished(folder, monkeypatch):
