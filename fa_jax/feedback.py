@@ -25,8 +25,8 @@ def backward_kernels(network: Network, *, distribution: str, scale, kept) -> Cal
       network: the one to be trained.
       distribution: a name in `DISTRIBUTIONS`, or `weights`: a copy of the initial forward weights; or one a layer.
         The fan is what sums into one component of the signal below: the layer's outputs, times the window's size.
-      scale: the distribution's, above 0; or one a layer.
-      kept: the fraction of the entries kept, the others being zero; or one a layer.
+      scale: the distribution's, above 0; or one a layer, a scanned stack counting as one.
+      kept: the fraction of the entries kept, the others being zero; or one a layer, likewise.
 
     Raises:
       BadOption: if an option is none of these.
