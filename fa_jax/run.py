@@ -1,6 +1,7 @@
 """One run: all seeds of a job trained to the end, recorded and shown while they go."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy as np
 from fa_jax.build import Job
 from fa_jax.progress import Progress
 from fa_jax.records.writer import Writer
-from fa_jax.training import Data, Program, make_program
+from fa_jax.training import Program, make_program
 
 SLICE = 0.5
 """Seconds of training between two looks at the clock, at most twice as many."""
@@ -50,7 +51,8 @@ def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     steps = job.evaluations[-1] * sum(map(len, job.groups))
     try:
         with Progress(steps) as progress:
-            finals = [_train_group(job, seeds, writer, progress, cost) for seeds in job.groups]
+            compiled = functools.cache(lambda size: _compiled(job, size, cost))
+            finals = [_train_group(job, seeds, compiled(len(seeds)), writer, progress, cost) for seeds in job.groups]
         if job.checkpoint:
             writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
         summary = writer.summary(cost.report(steps))
@@ -67,16 +69,13 @@ def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         writer.close()
 
 
-def _train_group(job: Job, seeds: tuple[int, ...], writer: Writer, progress: Progress, cost: Cost) -> dict[str, Any]:
+def _train_group(
+    job: Job, seeds: tuple[int, ...], program: Program, writer: Writer, progress: Progress, cost: Cost
+) -> dict[str, Any]:
     """Trains a group of seeds at once; returns their params and feedback on the host."""
     numbers = jnp.asarray(seeds, jnp.int32)
-    data = Data(job.task.train, job.task.test, job.task.validation)
-    began = time.perf_counter()
-    program = _compiled(make_program_of(job, len(seeds)), numbers, data, cost)
+    data = program.data
     states, fixed = program.start(numbers)
-    jax.block_until_ready(states)
-    cost.compiling += time.perf_counter() - began
-
     last, stride = 0, 64
     for step in job.evaluations:
         while last < step:
@@ -112,15 +111,18 @@ def make_program_of(job: Job, seeds: int) -> Program:
     return make_program(job.rule, job.network, job.loss, job.task, job.training, job.optimizer, job.optimizer, devices)
 
 
-def _compiled(program: Program, seeds: jax.Array, data: Data, cost: Cost) -> Program:
-    """Compiles all three functions before the first step, so that its time is known apart."""
-    start = program.start.lower(seeds).compile()
-    states, fixed = jax.eval_shape(program.start, seeds)
-    number = jax.ShapeDtypeStruct((), jnp.int32)
-    advance = program.advance.lower(states, fixed, seeds, number, number, data).compile()
-    measure = program.measure.lower(states, fixed, seeds, number, data).compile()
+def _compiled(job: Job, seeds: int, cost: Cost) -> Program:
+    """Compiles all three functions for so many seeds before the first step, so that its time is known apart."""
+    began = time.perf_counter()
+    program = make_program_of(job, seeds)
+    numbers, number = jax.ShapeDtypeStruct((seeds,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+    states, fixed = jax.eval_shape(program.start, numbers)
+    start = program.start.lower(numbers).compile()
+    advance = program.advance.lower(states, fixed, numbers, number, number, program.data).compile()
+    measure = program.measure.lower(states, fixed, numbers, number, program.data).compile()
+    cost.compiling += time.perf_counter() - began
     memory = advance.memory_analysis()
     if memory is not None:
         needs = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         cost.memory = max(cost.memory, needs - memory.alias_size_in_bytes)
-    return Program(start, advance, measure)
+    return Program(program.data, start, advance, measure)

@@ -20,6 +20,12 @@ from fa_jax.metrics.alignment import alignment
 CHUNK = 1000
 """Examples that an evaluation sends through the network at once."""
 
+CACHED = 2**21
+"""Bytes of one seed's params up to which a CPU trains the seeds of a device together.
+
+Larger ones would push each other out of its caches at every step, and go faster one after the other.
+"""
+
 
 class State(NamedTuple):
     """One seed's, carried from step to step."""
@@ -45,6 +51,9 @@ class Data(NamedTuple):
 
 class Program(NamedTuple):
     """The compiled functions of a run; states, fixed feedback and metrics have the seeds in front."""
+
+    data: Data
+    """The task's, a copy on each device: without it, every call of `advance` would send the data anew."""
 
     start: Callable[[jax.Array], tuple[State, PyTree]]
     """Seeds `[n]`, int32 -> (states, fixed feedback)."""
@@ -146,19 +155,46 @@ def make_program(
         return metrics, state._replace(tally=_empty_tally(task))
 
     mesh = jax.make_mesh((len(devices),), ("seeds",), (jax.sharding.AxisType.Auto,), devices=devices)
+    params, _ = jax.eval_shape(rule.init, jax.random.key(0))
+    cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= CACHED
+    over = functools.partial(_over_seeds, mesh=mesh, together=cached or devices[0].platform != "cpu")
     return Program(
-        start=_over_seeds(start, mesh, "s"),
-        advance=_over_seeds(advance, mesh, "sss---", donate=(0,)),
-        measure=_over_seeds(measure, mesh, "sss--", donate=(0,)),
+        data=jax.device_put(
+            Data(task.train, task.test, task.validation), jax.sharding.NamedSharding(mesh, PartitionSpec())
+        ),
+        start=over(start, arguments="s"),
+        advance=over(advance, arguments="sss---", donate=(0,)),
+        measure=over(measure, arguments="sss--", donate=(0,)),
     )
 
 
-def _over_seeds(function: Callable, mesh: jax.sharding.Mesh, arguments: str, donate: tuple[int, ...] = ()) -> Callable:
-    """Compiles a function of one seed for many: an argument marked `s` has the seeds in front, `-` is shared."""
+def _over_seeds(
+    function: Callable, mesh: jax.sharding.Mesh, together: bool, arguments: str, donate: tuple[int, ...] = ()
+) -> Callable:
+    """Compiles a function of one seed for many: an argument marked `s` has the seeds in front, `-` is shared.
+
+    The seeds of a device advance `together` (vmapped), or else one after the other.
+    """
+
+    def in_turn(*values):
+        own = tuple(value for value, mark in zip(values, arguments, strict=True) if mark == "s")
+
+        def one(own):
+            of_this_seed = iter(own)
+            pairs = zip(values, arguments, strict=True)
+            return function(*(next(of_this_seed) if mark == "s" else value for value, mark in pairs))
+
+        return jax.lax.map(one, own)
+
     vmapped = jax.vmap(function, in_axes=tuple(0 if mark == "s" else None for mark in arguments))
     specs = tuple(PartitionSpec("seeds") if mark == "s" else PartitionSpec() for mark in arguments)
-    # Seeds never talk to each other, so the check that replicated results agree (check_vma) has nothing to find.
-    sharded = jax.shard_map(vmapped, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("seeds"), check_vma=False)
+    sharded = jax.shard_map(
+        vmapped if together else in_turn,
+        mesh=mesh,
+        in_specs=specs,
+        out_specs=PartitionSpec("seeds"),
+        check_vma=False,  # seeds never talk to each other: the check that replicated results agree has nothing to find
+    )
     return jax.jit(sharded, donate_argnums=donate)
 
 

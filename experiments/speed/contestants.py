@@ -66,7 +66,6 @@ class FaJax:
         from fa_jax import catalogue
         from fa_jax.build import build
         from fa_jax.run import make_program_of
-        from fa_jax.training import Data
 
         with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
             config = hydra.compose("config", list(overrides))
@@ -76,7 +75,6 @@ class FaJax:
                 config.task = {"_target_": "contestants.mnist_like_task", **synthetic}
         self.job = build(OmegaConf.to_container(config, resolve=True))
         self.program = make_program_of(self.job, len(self.job.groups[0]))
-        self.data = Data(self.job.task.train, self.job.task.test, self.job.task.validation)
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
         self.states, self.fixed = jax.block_until_ready(self.program.start(self.seeds))
         self.done = 0
@@ -87,7 +85,7 @@ class FaJax:
         import jax.numpy as jnp
 
         first, last = jnp.int32(self.done), jnp.int32(self.done + steps)
-        advanced = self.program.advance(self.states, self.fixed, self.seeds, first, last, self.data)
+        advanced = self.program.advance(self.states, self.fixed, self.seeds, first, last, self.program.data)
         self.states = jax.block_until_ready(advanced)
         self.done += steps
 

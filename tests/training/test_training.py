@@ -13,7 +13,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import keep_removed
 from fa_jax.rules.bp import bp
 from fa_jax.rules.fa import fa
-from fa_jax.training import Data, Training, make_program
+from fa_jax.training import Training, make_program
 from tests.rules.test_contract import MLP
 
 LOSS = squared_error(output="linear", derivative="exact")
@@ -49,7 +49,7 @@ def train(seeds, steps, *, rule=fa, options=FEEDBACK, devices=1, optimizer=None,
     optimizer = optimizer or optax.sgd(0.1)
     training = Training(batch_size=6, shuffle=shuffle, probe=probe, measures=())
     program = make_program(rule, network, LOSS, task, training, optimizer, optimizer, jax.devices()[:devices])
-    data, seeds = Data(task.train, task.test, task.validation), jnp.asarray(seeds, jnp.int32)
+    data, seeds = program.data, jnp.asarray(seeds, jnp.int32)
     states, fixed = program.start(seeds)
     rows, last = [], 0
     for step in steps:
@@ -93,8 +93,10 @@ def test_where_the_evaluations_lie_does_not_change_the_training():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("cached", [0, 2**21], ids=["in turn", "together"])
 @pytest.mark.parametrize("devices", [2, 4])
-def test_a_seed_has_the_same_curve_alone_among_others_and_on_several_devices(devices):
+def test_a_seed_has_the_same_curve_alone_among_others_and_on_several_devices(devices, cached, monkeypatch):
+    monkeypatch.setattr("fa_jax.training.CACHED", cached)
     steps = [0, 7, 20]
     alone, _, _ = train([7], steps)
     among, _, _ = train([4, 5, 6, 7], steps)
@@ -206,7 +208,7 @@ def test_a_program_of_many_evaluations_compiles_once(monkeypatch):
     program = make_program(
         rule, network, Loss(counted, LOSS.outputs), task, training, optax.sgd(0.1), optax.sgd(0.1), jax.devices()[:1]
     )
-    data, seeds = Data(task.train, task.test, None), jnp.asarray([0], jnp.int32)
+    data, seeds = program.data, jnp.asarray([0], jnp.int32)
     states, fixed = program.start(seeds)
     states = program.advance(states, fixed, seeds, 0, 1, data)
     first = len(traces)
