@@ -76,6 +76,9 @@ def _build(text: str) -> Job:
     if batch_size > examples:
         raise BadOption(f"batch_size must be at most the number of training examples, {examples}; got {batch_size}")
     loss = _make("loss", config["loss"])
+    if loss.probabilities and not _are_probabilities(task):
+        name = config["loss"]["_target_"].rpartition(".")[2]
+        raise BadOption(f"loss={name} needs targets from 0 to 1, which this task's are not; use loss=squared_error")
     network = _call("architecture", _make("architecture", config["architecture"]), task.input_shape, task.outputs)
     rule = _call("rule", _make("rule", config["rule"]), network, loss.value)
     steps = max(1, round(epochs * (examples // batch_size)))
@@ -93,6 +96,11 @@ def _build(text: str) -> Job:
         devices,
         switch("checkpoint", config["checkpoint"]),
     )
+
+
+def _are_probabilities(task: Task) -> bool:
+    targets = task.encode(task.train.targets[:1000])
+    return bool((targets.min() >= 0) & (targets.max() <= 1))
 
 
 @functools.lru_cache(maxsize=2)

@@ -37,6 +37,8 @@ class Loss(NamedTuple):
     value: LossFunction
     outputs: Callable[[jax.Array], jax.Array]
     """Logits -> outputs, `[batch, outputs]` both: the identity, logistic units or softmax."""
+    probabilities: bool = False
+    """Whether the targets have to be probabilities, from 0 to 1."""
 
 
 class Stream(enum.IntEnum):

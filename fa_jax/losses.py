@@ -34,13 +34,17 @@ def squared_error(*, output: str, derivative: str) -> Loss:
 def binary_cross_entropy() -> Loss:
     """Returns `-sum_k y*_k log y_k + (1 - y*_k) log(1 - y_k)` of logistic outputs, in nats, mean over the batch."""
     return Loss(
-        lambda z, targets: jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(z, targets), -1)), jax.nn.sigmoid
+        lambda z, targets: jnp.mean(jnp.sum(optax.sigmoid_binary_cross_entropy(z, targets), -1)),
+        jax.nn.sigmoid,
+        probabilities=True,
     )
 
 
 def cross_entropy() -> Loss:
     """Returns `-sum_k y*_k log y_k` of softmax outputs, in nats, mean over the batch."""
-    return Loss(lambda z, targets: jnp.mean(optax.softmax_cross_entropy(z, targets)), jax.nn.softmax)
+    return Loss(
+        lambda z, targets: jnp.mean(optax.softmax_cross_entropy(z, targets)), jax.nn.softmax, probabilities=True
+    )
 
 
 def _straight_through(activate):

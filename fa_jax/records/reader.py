@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from omegaconf import OmegaConf
 
+from fa_jax.records.statistics import has_diverged
+
 
 class Run(NamedTuple):
     """A run as it lies on disk."""
@@ -26,18 +28,27 @@ class Run(NamedTuple):
         """Config group -> the option chosen, such as `rule` -> `fa`."""
         return self.config["choices"]
 
+    @property
+    def diverged(self) -> list[int]:
+        """Seeds that diverged, by `has_diverged`."""
+        return [seed for seed, rows in self._rows().items() if has_diverged(self.metrics["test_loss"][rows].tolist())]
+
     def curves(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `[evaluations]` and the metric `[seeds, evaluations]` of the seeds that did not diverge.
 
-        Seeds that were interrupted at different points are cut to the shortest.
+        Where a run ended before all groups of seeds had come as far, these are the seeds that came furthest.
         """
-        seeds = [s for s in np.unique(self.metrics["seed"]) if s not in set(self.status["diverged_seeds"])]
-        of_seed = [self.metrics["seed"] == s for s in seeds]
-        length = min((int(rows.sum()) for rows in of_seed), default=0)
-        if not length:
+        diverged = self.diverged
+        rows = [r for seed, r in self._rows().items() if seed not in diverged]
+        furthest = [r for r in rows if len(r) == max(map(len, rows))]
+        if not furthest:
             return np.zeros(0), np.zeros((0, 0))
-        values = np.stack([self.metrics[metric][rows][:length] for rows in of_seed])
-        return self.metrics["examples"][of_seed[0]][:length], values
+        return self.metrics["examples"][furthest[0]], np.stack([self.metrics[metric][r] for r in furthest])
+
+    def _rows(self) -> dict[int, np.ndarray]:
+        """The numbers of the rows of each seed."""
+        seeds = self.metrics.get("seed", np.zeros(0))
+        return {int(seed): np.flatnonzero(seeds == seed) for seed in np.unique(seeds)}
 
 
 def read_run(folder: Path) -> Run:

@@ -10,8 +10,16 @@ LOGARITHMIC = ("nse",)
 """Metrics that range over decades. Their figures show the geometric mean and an interval of its logarithm."""
 
 
+RISE = 1000.0
+"""How many times its loss before training a seed's loss may reach before it counts as diverged."""
+
 SMALLEST = 1e-45
 """The smallest positive number of single precision."""
+
+
+def has_diverged(losses: Sequence[float]) -> bool:
+    """Whether a seed diverged, by its test loss at each evaluation: one not finite, or `RISE` times the first."""
+    return any(not math.isfinite(loss) or loss > RISE * losses[0] > 0 for loss in losses)
 
 
 class Summary(NamedTuple):

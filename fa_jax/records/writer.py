@@ -25,7 +25,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fa_jax.options import BadOption
-from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
+from fa_jax.records.statistics import has_diverged, is_logarithmic, summarise, summarise_logarithm
 
 KEYS = ("seed", "step", "examples", "epoch")
 PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
@@ -43,8 +43,8 @@ class Writer:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._columns: list[str] | None = None
-        self._last: dict[int, dict[str, float]] = {}
-        self._diverged: set[int] = set()
+        self._last: dict[int, tuple[int, dict[str, float]]] = {}
+        self._losses: dict[int, list[float]] = {}
         try:
             self._metrics = (folder / "metrics.csv").open("x", buffering=1)
         except FileExistsError:
@@ -55,10 +55,8 @@ class Writer:
 
     def status(self, status: str, reason: str | None = None) -> None:
         """Sets the status, with a one-line reason where something went wrong."""
-        diverged = sorted(self._diverged)
         write_json(
-            self.folder / "status.json",
-            {"status": status, "reason": reason, "time": _now(), "pid": os.getpid(), "diverged_seeds": diverged},
+            self.folder / "status.json", {"status": status, "reason": reason, "time": _now(), "pid": os.getpid()}
         )
 
     def evaluation(
@@ -71,11 +69,8 @@ class Writer:
         rows = []
         for i, seed in enumerate(seeds):
             values = {name: float(metrics[name][i]) for name in self._columns}
-            if not all(
-                math.isfinite(v) for name, v in values.items() if name.endswith("_loss") and (step or "test" in name)
-            ):
-                self._diverged.add(seed)
-            self._last[seed] = values
+            self._losses.setdefault(seed, []).append(values["test_loss"])
+            self._last[seed] = step, values
             rows.append(
                 ",".join([str(seed), str(step), str(examples), f"{epoch:g}", *(f"{v:.9g}" for v in values.values())])
             )
@@ -83,12 +78,18 @@ class Writer:
 
     @property
     def diverged(self) -> list[int]:
-        """Seeds whose loss was not finite at some evaluation."""
-        return sorted(self._diverged)
+        """Seeds that diverged, by `has_diverged`."""
+        return sorted(seed for seed, losses in self._losses.items() if has_diverged(losses))
 
     def summary(self, cost: Mapping[str, float]) -> dict[str, Any]:
-        """Writes and returns the summary of each seed's last evaluation; diverged seeds count, but not in the means."""
-        healthy = [values for seed, values in self._last.items() if seed not in self._diverged]
+        """Writes and returns the summary of the last evaluation; diverged seeds are named, but not in the means.
+
+        Where a run ends before all groups of seeds have come as far, it is over those that came furthest.
+        """
+        last = max((step for step, _ in self._last.values()), default=0)
+        there = {seed: values for seed, (step, values) in self._last.items() if step == last}
+        diverged = [seed for seed in self.diverged if seed in there]
+        healthy = [values for seed, values in there.items() if seed not in diverged]
         final = {}
         for name in self._columns or []:
             values = [one[name] for one in healthy]
@@ -96,8 +97,9 @@ class Writer:
             if is_logarithmic(name):
                 final[name]["geometric"] = summarise_logarithm(values)._asdict()
         summary = {
-            "seeds": list(self._last),
-            "diverged_seeds": self.diverged,
+            "seeds": list(there),
+            "diverged_seeds": diverged,
+            "step": last,
             "interval": "95 %, Student's t over seeds; geometric: of the logarithm",
             "final": final,
             "cost": dict(cost),
@@ -154,15 +156,21 @@ def _now() -> str:
 
 def _commit() -> str | None:
     """The commit of the checkout that the code runs from, with a + if it was changed since; None outside one."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=10)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=10
+    checkout = Path(__file__).parents[2]
+
+    def git(*words):
+        done = subprocess.run(
+            ["git", "-C", str(checkout), *words], capture_output=True, text=True, check=True, timeout=10
         )
+        return done.stdout.strip()
+
+    try:
+        # An installed package may lie in the .venv of somebody else's repository.
+        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
+            return None
+        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
     except (OSError, subprocess.SubprocessError):
         return None
-    return head.stdout.strip() + ("+" if changes.stdout.strip() else "")
 
 
 def _processor() -> str:

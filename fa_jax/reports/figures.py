@@ -18,8 +18,8 @@ PAPER = {"bp": "black", "fa": "#00A651", "shallow": "#9A9A9A", "node_perturbatio
 """The colours of Lillicrap et al., 2014."""
 PAPER_SECOND = {"bp": "magenta", "fa": "blue"}
 """Theirs for the network with one layer more, here for a rule's second run in a figure."""
-OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2", "#F0E442", "#009E73")
-"""Okabe and Ito's palette, which the colour-blind can tell apart."""
+OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
+"""Okabe and Ito's palette, which the colour-blind can tell apart, without its green, which the paper's is close to."""
 
 AXES = {
     "nse": "NSE",
@@ -76,7 +76,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
             axes.plot([], [], color=colour, label=f"{name} (all diverged)")
             continue
         points = [over(column) for column in values.T]
-        lost = len(run.status["diverged_seeds"])
+        lost = len(run.diverged)
         label = f"{name}, n = {len(values)}" + (f", {lost} diverged" if lost else "")
         # Dashed, since some are the same algorithm as one of the paper's and would hide it.
         dashes = "--" if colour in OTHERS else "-"

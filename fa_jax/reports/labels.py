@@ -6,14 +6,15 @@ from typing import Any
 from fa_jax.records.reader import Run
 
 NAMES = {"bp": "BP", "fa": "FA", "dfa": "DFA", "ifa": "IFA", "node_perturbation": "node perturbation"}
-GROUPS = ("task", "architecture", "loss", "optimizer")
+GROUPS = ("architecture", "loss", "optimizer")
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
     """Returns a label for each run.
 
-    Where every run is an experiment of its own, its name without what all begin with. Else the rule, then every option
-    in which runs of one rule differ: options that each rule has values of its own for tell no more than the rule does.
+    Where every run is an experiment of its own, its name without what all begin with. Else the rule, the task where
+    there are several, then every option in which runs of one rule on one task differ: options that each rule or task
+    has values of its own for tell no more than its name does.
     """
     experiments = [run.choices.get("experiment") or "" for run in runs]
     if all(experiments) and len(set(experiments)) == len(runs) > 1:
@@ -21,15 +22,16 @@ def labels(runs: Sequence[Run]) -> list[str]:
         shared = sum(len(set(column)) == 1 for column in zip(*words, strict=False))
         return ["_".join(name[shared:]) or "_".join(name) for name in words]
     described = [{group: run.choices[group] for group in GROUPS} | _flatten(run.config) for run in runs]
-    rules = [run.choices["rule"] for run in runs]
+    rules, tasks = ([run.choices[group] for run in runs] for group in ("rule", "task"))
     texts = []
-    for rule, options in zip(rules, described, strict=True):
-        kin = [other for name, other in zip(rules, described, strict=True) if name == rule]
+    for rule, task, options in zip(rules, tasks, described, strict=True):
+        kin = [other for *names, other in zip(rules, tasks, described, strict=True) if names == [rule, task]]
         differing = [key for key in options if any(other.get(key) != options[key] for other in kin)]
         groups = [key for key in differing if key in GROUPS]
         # Where a whole group was exchanged, its name says more than the values that came with it.
         single = [key for key in differing if key.partition(".")[0] not in groups]
-        parts = [options[key] for key in groups]
+        parts = [task] if len(set(tasks)) > 1 else []
+        parts += [options[key] for key in groups]
         parts += [f"{key.rpartition('.')[2]}={options[key]}".replace(" ", "") for key in single]
         texts.append(" ".join([NAMES.get(rule, rule), *parts]))
     return texts

@@ -30,31 +30,36 @@ def run_table(summary: dict[str, Any]) -> Table:
 
 def comparison_table(runs: Sequence[Run]) -> Table:
     """Returns the table at the end of a sweep: a row a run, with the metric it is judged by and its cost."""
-    metric = next((main_metric(run) for run in runs if run.metrics), "test metric")
+    metrics = list(dict.fromkeys(main_metric(run) for run in runs if run.metrics))
+    several = len(metrics) > 1
     table = Table(box=SIMPLE_HEAD, caption_justify="left")
     table.add_column("run", overflow="fold")
-    for heading in (metric, "95 % interval", "n", "angle", "steps/s"):
+    if several:
+        table.add_column("metric")
+    for heading in ("mean" if several else "".join(metrics), "95 % interval", "n", "angle", "steps/s"):
         table.add_column(heading, justify="right")
-    troubled = any(run.status["status"] != "finished" or run.status["diverged_seeds"] for run in runs)
+    troubled = any(run.status["status"] != "finished" or run.diverged for run in runs)
     if troubled:
         table.add_column("status")
     for run, label in zip(runs, labels(runs), strict=True):
         final = (run.summary or {}).get("final", {})
+        metric = main_metric(run)
         numbers = final.get(metric, {"n": 0})
         angle = final.get("signal_angle_0", {}).get("mean")
         speed = (run.summary or {}).get("cost", {}).get("seed_steps_per_second")
-        lost = len(run.status["diverged_seeds"])
+        lost = len(run.diverged)
         table.add_row(
             label,
+            *([metric if run.metrics else "-"] if several else []),
             *(_mean_and_interval(metric, numbers) if numbers["n"] else ("-", "-")),
             str(numbers["n"]),
             "-" if angle is None else f"{angle:.0f}°",
             "-" if not speed else f"{speed:,.0f}",
             *([run.status["status"] + (f", {lost} seeds diverged" if lost else "")] if troubled else []),
         )
-    mean = "geometric mean" if is_logarithmic(metric) else "mean"
+    means = ", ".join(f"{m}: {'geometric mean' if is_logarithmic(m) else 'mean'}" for m in metrics)
     table.caption = (
-        f"{metric}: {mean} over n seeds at the last evaluation, interval by Student's t; diverged seeds left out\n"
+        f"{means} over n seeds at the last evaluation, interval by Student's t; diverged seeds left out\n"
         "angle: of the first hidden layer's signal to BP's; steps/s: summed over seeds"
     )
     return table
@@ -65,7 +70,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
     rows = []
     for run, label in zip(runs, labels(runs), strict=True):
         row = {"run": label, "folder": run.folder.name, **run.choices, "status": run.status["status"]}
-        row |= {"reason": run.status["reason"] or "", "diverged": len(run.status["diverged_seeds"])}
+        row |= {"reason": run.status["reason"] or "", "diverged": len(run.diverged)}
         if run.summary:
             for name, numbers in run.summary["final"].items():
                 row |= {f"{name}_{part}": value for part, value in numbers.items() if part != "geometric"}

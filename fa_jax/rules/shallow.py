@@ -16,6 +16,8 @@ from fa_jax.networks.chain import require_hidden
 def shallow(network: Network, loss: LossFunction) -> Rule:
     """Returns the `Rule` in which every hidden layer is taught a zero signal; its feedback is `()`.
 
+    The hidden layers stay as they are under an optimizer that leaves them so: one with weight decay does not.
+
     Raises:
       BadOption: if the network marks no hidden layer.
     """

@@ -126,7 +126,7 @@ def test_diverged_seeds_are_counted_and_not_averaged(folder, capsys):
     assert main(["rule=bp", *SHORT, "task.train_examples=400", "optimizer.learning_rate=10"]) == 0
     run = only_run(folder)
     assert run.status["status"] == "diverged"
-    assert run.status["diverged_seeds"] == [0, 1]
+    assert run.diverged == [0, 1]
     assert run.summary["final"]["test_nse"]["n"] == 0
     assert "2 of them diverged and left out" in capsys.readouterr().out.replace("\n", " ")
 
@@ -188,6 +188,7 @@ def test_a_folder_that_holds_a_run_is_not_written_over(folder, capsys):
 
 
 MISTAKES = {
+    "loss=cross_entropy": "loss=cross_entropy needs targets from 0 to 1",
     "rule=dfaa": "rule must be one of bp, dfa, fa, ifa, node_perturbation, shallow; got 'dfaa'; did you mean 'dfa'?",
     "task=mnits": "did you mean 'mnist'?",
     "architecture=mpl": "architecture must be one of mlp; got 'mpl'; did you mean 'mlp'?",

@@ -58,8 +58,24 @@ def test_a_seed_that_diverged_once_is_named_and_left_out_of_the_means(writer):
     assert summary["final"]["test_loss"]["n"] == 1
     writer.status("finished")
     run = read_run(writer.folder)
-    assert run.status["diverged_seeds"] == [3]
+    assert run.diverged == [3]
     assert run.curves("test_loss")[1].shape == (1, 2)
+
+
+def test_a_loss_a_thousand_times_the_first_is_a_divergence_and_one_that_rises_is_none(writer):
+    rows(writer, 0, [1.0, 2.0])
+    rows(writer, 5, [1001.0, 1999.0])
+    assert writer.diverged == [3]
+    assert read_run(writer.folder).diverged == [3]
+
+
+def test_groups_of_seeds_that_came_less_far_are_not_in_the_summary_nor_in_the_curves(writer):
+    for step in (0, 5):
+        writer.evaluation([3], step, 10 * step, step / 5, {"test_loss": np.ones(1)})
+    writer.evaluation([4], 0, 0, 0.0, {"test_loss": np.full(1, 9.0)})
+    summary = writer.summary({})
+    assert (summary["seeds"], summary["step"], summary["final"]["test_loss"]["mean"]) == ([3], 5, 1.0)
+    assert read_run(writer.folder).curves("test_loss")[1].shape == (1, 2)
 
 
 def test_the_training_loss_that_does_not_exist_before_the_first_step_is_no_divergence(writer):

@@ -1,0 +1,101 @@
+"""Labels, colours, tables and figures of runs as they come off the disk."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from fa_jax.records.reader import find_runs
+from fa_jax.records.writer import Writer
+from fa_jax.reports.figures import OTHERS, colours, comparison_figure, main_metric
+from fa_jax.reports.labels import labels
+from fa_jax.reports.tables import comparison_table, write_comparison
+
+CHOICES = {"task": "mnist", "architecture": "mlp", "loss": "cross_entropy", "optimizer": "sgd", "experiment": None}
+COST = dict.fromkeys(("compile_seconds", "train_seconds", "evaluation_seconds", "memory_bytes"), 1.0)
+
+
+@pytest.fixture
+def record(tmp_path):
+    """Records a run of two seeds and returns all recorded so far."""
+
+    def one(rule, metric="error", values=(4.0, 2.0), status="finished", choices=None, options=None):
+        config = {"choices": {"rule": rule, **CHOICES, **(choices or {})}, "spacing": "linear", **(options or {})}
+        writer = Writer(tmp_path / f"{len(find_runs(tmp_path))}_{rule}", config)
+        for step, factor in ((0, 10.0), (5, 1.0)):
+            metrics = {"test_loss": np.ones(2), f"test_{metric}": factor * np.asarray(values)}
+            metrics |= {"signal_angle_0": np.full(2, 30.0), "signal_norm_0": np.ones(2)}
+            writer.evaluation([0, 1], step, 10 * step, step / 5, metrics)
+        writer.summary({**COST, "seed_steps_per_second": 1234.0})
+        writer.status(status, "it broke" if status == "failed" else None)
+        writer.close()
+        return find_runs(tmp_path)
+
+    return one
+
+
+def printed(table):
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(table)
+    return console.export_text()
+
+
+def test_a_run_is_called_by_its_rule_and_by_what_only_it_has(record):
+    record("fa", options={"optimizer": {"learning_rate": 0.1}, "rule": {"scale": 1.0}})
+    record("fa", options={"optimizer": {"learning_rate": 0.2}, "rule": {"scale": 1.0}})
+    runs = record("bp", options={"optimizer": {"learning_rate": 0.3}})
+    assert labels(runs) == ["FA learning_rate=0.1", "FA learning_rate=0.2", "BP"]
+
+
+def test_a_task_brings_its_own_options_and_its_name_is_enough(record):
+    record("fa", options={"batch_size": 64}, choices={"task": "mnist"})
+    runs = record("fa", options={"batch_size": 1}, choices={"task": "linear", "loss": "squared_error"})
+    assert labels(runs) == ["FA mnist", "FA linear"]
+
+
+def test_experiments_are_called_by_what_they_do_not_share(record):
+    record("fa", choices={"experiment": "lillicrap2014_task2_fa"})
+    runs = record("bp", choices={"experiment": "lillicrap2014_task2_bp"})
+    assert labels(runs) == ["fa", "bp"]
+
+
+def test_colours_are_the_paper_s_and_no_two_runs_share_one(record):
+    for rule in ("bp", "fa", "dfa", "ifa", "fa", "dfa"):
+        runs = record(rule)
+    chosen = colours(runs)
+    assert chosen[:2] == ["black", "#00A651"]
+    assert chosen[4] == "blue"
+    assert {chosen[i] for i in (2, 3, 5)} <= set(OTHERS)
+    assert len(set(chosen)) == len(chosen)
+
+
+def test_the_comparison_says_what_each_run_is_judged_by(record):
+    record("fa", metric="nse", values=(0.1, 0.001), choices={"task": "linear"})
+    runs = record("fa")
+    assert [main_metric(run) for run in runs] == ["test_nse", "test_error"]
+    text = printed(comparison_table(runs))
+    assert "test_nse: geometric mean, test_error: mean" in text
+    assert "0.01" in text
+    assert "3 " in text
+
+
+def test_failed_and_unfinished_runs_have_their_row_and_their_reason(record, tmp_path):
+    record("fa")
+    runs = record("bp", status="failed")
+    assert "failed" in printed(comparison_table(runs))
+    write_comparison(runs, tmp_path / "all.csv")
+    with (tmp_path / "all.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["finished", "failed"]
+    assert rows[1]["reason"] == "it broke"
+    assert float(rows[0]["test_error_mean"]) == 3
+    assert int(rows[0]["test_error_n"]) == 2
+
+
+def test_the_figure_is_drawn_for_print_and_screen(record, tmp_path):
+    record("fa")
+    comparison_figure(record("bp"), tmp_path / "figure")
+    assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")

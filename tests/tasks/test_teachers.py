@@ -1,0 +1,98 @@
+"""The teacher-student tasks give what the papers describe, and one metric of it, written out in numpy."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fa_jax.core import Stream, stream
+from fa_jax.options import BadOption
+from fa_jax.tasks.linear import linear
+from fa_jax.tasks.nonlinear import nonlinear
+
+LINEAR = {"seed": 3, "train_examples": 4000, "test_examples": 50, "teacher_scale": 2.0, "scale_to_unit": False}
+NONLINEAR = {
+    "seed": 3,
+    "train_examples": 300,
+    "test_examples": 50,
+    "teacher_scales": [0.1, 0.3, 0.5],
+    "teacher_bias": 0.3,
+    "teacher_bias_distribution": "constant",
+    "input_scale": 0.5,
+    "scale_to_unit": False,
+}
+
+
+def test_the_linear_targets_are_a_uniform_matrix_times_white_inputs():
+    task = linear(**LINEAR)
+    x, y = np.asarray(task.train.inputs), np.asarray(task.train.targets)
+    teacher = np.linalg.lstsq(x, y)[0]
+    np.testing.assert_allclose(x @ teacher, y, atol=1e-4)
+    assert teacher.shape == (30, 10)
+    assert 1.8 < np.abs(teacher).max() <= 2.0
+    np.testing.assert_allclose(teacher.std(), 2 / np.sqrt(3), rtol=0.1)
+    np.testing.assert_allclose(np.cov(x.T), np.eye(30), atol=0.12)  # 5 standard errors of a variance
+
+
+def test_the_teacher_is_the_same_whatever_the_number_of_examples():
+    few, many = linear(**LINEAR), linear(**{**LINEAR, "train_examples": 5000})
+    solve = [np.linalg.lstsq(np.asarray(t.train.inputs), np.asarray(t.train.targets))[0] for t in (few, many)]
+    np.testing.assert_allclose(*solve, atol=1e-4)
+    other = linear(**{**LINEAR, "seed": 4})
+    assert np.abs(np.asarray(other.train.inputs) - np.asarray(few.train.inputs)).max() > 1
+
+
+def test_train_and_test_examples_are_different_ones():
+    task = linear(**LINEAR)
+    assert not (np.asarray(task.test.inputs)[:, None, 0] == np.asarray(task.train.inputs)[None, :, 0]).any()
+
+
+def test_the_nonlinear_targets_are_those_of_the_30_20_10_10_network():
+    task = nonlinear(**NONLINEAR)
+    keys = jax.random.split(stream(jax.random.key(3), Stream.TEACHER), (3, 2))
+    h = np.asarray(task.train.inputs, np.float64)
+    np.testing.assert_allclose(h.std(), 0.5, rtol=0.03)
+    for i, (scale, shape) in enumerate(zip([0.1, 0.3, 0.5], [(30, 20), (20, 10), (10, 10)], strict=True)):
+        weights = np.asarray(jax.random.uniform(keys[i][0], shape, minval=-scale, maxval=scale), np.float64)
+        a = h @ weights + 0.3
+        h = np.tanh(a) if i < 2 else a
+    np.testing.assert_allclose(task.train.targets, h, atol=1e-5)
+
+
+def test_scaling_maps_the_smallest_and_largest_number_of_both_splits_to_one():
+    task = linear(**{**LINEAR, "scale_to_unit": True})
+    for field in ("inputs", "targets"):
+        both = np.concatenate([np.asarray(getattr(split, field)) for split in (task.train, task.test)])
+        np.testing.assert_allclose([both.min(), both.max()], [-1, 1], rtol=1e-6)
+
+
+def test_the_nse_is_one_for_the_zero_output_and_its_running_mean_is_geometric():
+    task = linear(**LINEAR)
+    targets = task.train.targets
+    np.testing.assert_allclose(task.metrics["nse"](jnp.zeros_like(targets), targets), 1, rtol=1e-6)
+    running = task.running["nse"]
+    outputs = [0.9 * targets[:1], 0.5 * targets[1:2]]
+    seen = [running.of(y, targets[i : i + 1]) for i, y in enumerate(outputs)]
+    power = np.mean(np.square(targets))
+    shares = [0.01 * np.mean(np.square(targets[0])) / power, 0.25 * np.mean(np.square(targets[1])) / power]
+    np.testing.assert_allclose(running.finish(sum(seen) / 2), np.sqrt(np.prod(shares)), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "option", "value"),
+    [
+        (linear, "train_examples", 0),
+        (linear, "seed", -1),
+        (linear, "teacher_scale", 0.0),
+        (nonlinear, "teacher_scales", [0.1, 0.2]),
+        (nonlinear, "teacher_bias_distribution", "normal"),
+        (nonlinear, "input_scale", float("nan")),
+    ],
+)
+def test_bad_options_are_named(make, option, value):
+    good = LINEAR if make is linear else NONLINEAR
+    assert option in inspect.signature(make).parameters
+    with pytest.raises(BadOption, match=f"task.{option}"):
+        make(**{**good, option: value})
