@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from fa_jax import optimizers
-from fa_jax.core import Loss, Network, Rule, Task
+from fa_jax.core import Loss, Network, PyTree, Rule, Task
 from fa_jax.options import BadOption, choose, integer, number, switch
 from fa_jax.training import Training
 
@@ -33,6 +33,7 @@ class Job:
     loss: Loss
     rule: Rule
     optimizer: optax.GradientTransformation
+    feedback_optimizer: optax.GradientTransformation
     training: Training
     groups: tuple[tuple[int, ...], ...]
     """The seeds, in groups that are trained at once."""
@@ -90,6 +91,7 @@ def _build(text: str) -> Job:
         loss,
         rule,
         _optimizer(config, rule, steps),
+        _feedback_optimizer(config, rule, steps),
         training,
         groups,
         tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
@@ -136,19 +138,36 @@ def _call(option: str, factory: functools.partial, *arguments: Any) -> Any:
 
 
 def _optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:
-    """The optimizer for a run of so many steps, tried on shapes, since Optax finds out late what is wrong with it."""
+    """The optimizer of the params, which keeps removed connections removed."""
     kept = config["architecture"].get("kept", 1.0)
     fractions = kept if isinstance(kept, list) else [kept]
     pruning = [optimizers.keep_removed()] if any(fraction < 1 for fraction in fractions) else []
     params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    factory = _make("optimizer", config["optimizer"])
+    return _tried("optimizer", config["optimizer"], params, steps, *pruning)
+
+
+def _feedback_optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:
+    """The optimizer of learned feedback: its own, or else that of the params."""
+    option = "optimizer" if config["feedback_optimizer"] is None else "feedback_optimizer"
+    if rule.learn is None:
+        if option == "feedback_optimizer":
+            raise BadOption("feedback_optimizer must be null, since this rule's feedback does not learn")
+        return optax.identity()
+    _, feedback = jax.eval_shape(rule.init, jax.random.key(0))
+    return _tried(option, config[option], feedback, steps)
+
+
+def _tried(
+    option: str, config: dict[str, Any], shapes: PyTree, steps: int, *further: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """An optimizer for a run of so many steps, tried on shapes, since Optax finds out late what is wrong with it."""
     try:
-        optimizer = optax.chain(factory(steps), *pruning)
-        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), params)
-    except BadOption:
-        raise
+        optimizer = optax.chain(_make(option, config)(steps), *further)
+        jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
+    except BadOption as problem:
+        raise BadOption(str(problem).replace("optimizer.", f"{option}.", 1)) from None
     except (TypeError, ValueError, AttributeError) as problem:
-        raise BadOption(f"optimizer: {str(problem).strip().partition(chr(10))[0]}") from problem
+        raise BadOption(f"{option}: {str(problem).strip().partition(chr(10))[0]}") from problem
     return optimizer
 
 

@@ -206,6 +206,34 @@ class Network:
             logits, state = self.module.apply({"params": params, **collections}, inputs, rngs=rngs, mutable=["hidden"])
         return logits, pick(state.get("hidden", {}), "h")
 
+    def note_linear(
+        self,
+        params: PyTree,
+        inputs: jax.Array,
+        note: Callable[[nn.Module, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+        rngs: Mapping[str, jax.Array],
+    ) -> Named:
+        """Returns what `note` makes of each linear layer, named like `kernels`, as the network runs.
+
+        Args:
+          params, inputs: as for `apply`.
+          note: `(layer, x, y) -> (y, noted)`, given a bound layer with what goes in and out; the network goes on with
+            the y it returns.
+          rngs: the keys of Flax's streams; without one named `dropout` there is none.
+        """
+
+        def intercept(layer, args, kwargs, context):
+            if not is_linear_call(context) or "/".join(context.module.path) not in self.kernels:
+                return layer(*args, **kwargs)
+            (x,) = (*args, *kwargs.values())
+            y, noted = note(context.module, x, layer(*args, **kwargs))
+            context.module.sow("noted", "it", noted, init_fn=lambda: None, reduce_fn=lambda _, new: new)
+            return y
+
+        with nn.intercept_methods(intercept):
+            _, state = self.module.apply({"params": params}, inputs, rngs=dict(rngs), mutable=["noted"])
+        return pick(state["noted"], "it")
+
     def weights(self, params: PyTree) -> Named:
         """Returns the kernels out of a tree like the params."""
         chosen = pick(params, "kernel")

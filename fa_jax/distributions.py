@@ -40,6 +40,12 @@ def constant(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> 
     return jnp.full(shape, scale, jnp.float32)
 
 
+def standard_deviation(distribution: str, fan: int, scale: float) -> float:
+    """Returns that of a distribution in `DISTRIBUTIONS`."""
+    of_uniform = 3**-0.5 if distribution.endswith("uniform") else 1.0
+    return scale * of_uniform * (fan**-0.5 if distribution.startswith("fan_") else 1.0)
+
+
 DISTRIBUTIONS = {"uniform": uniform, "normal": normal, "fan_uniform": fan_uniform, "fan_normal": fan_normal}
 
 

@@ -9,13 +9,21 @@ import jax.numpy as jnp
 from fa_jax.core import Kernel, Named, Network, PyTree
 from fa_jax.distributions import DISTRIBUTIONS, thin
 from fa_jax.networks.chain import require_hidden
-from fa_jax.options import choose, number, per_layer
+from fa_jax.options import BadOption, choose, integer, number, per_layer, switch
 
 COPY = "weights"
 """The distribution that is none: the feedback is the initial forward weights, times the scale."""
 
 
-def backward_kernels(network: Network, *, distribution: str, scale, kept) -> Callable[[jax.Array, PyTree], Named]:
+def backward_kernels(
+    network: Network,
+    *,
+    distribution: str,
+    scale,
+    kept,
+    rank: int | None = None,
+    fan: Callable[[Kernel], int] | None = None,
+) -> Callable[[jax.Array, PyTree], Named]:
     """Returns `(key, params) -> feedback` for a rule whose signal crosses layer after layer.
 
     One kernel of the forward kernel's shape, `[*stack, ..., in, out]`, for each linear layer but the first, below which
@@ -23,18 +31,25 @@ def backward_kernels(network: Network, *, distribution: str, scale, kept) -> Cal
 
     Args:
       network: the one to be trained.
-      distribution: a name in `DISTRIBUTIONS`, or `weights`: a copy of the initial forward weights; or one a layer.
-        The fan is what sums into one component of the signal below: the layer's outputs, times the window's size.
+      distribution: a name in `DISTRIBUTIONS`, or `weights`: a copy of the initial forward weights; or one a
+        layer.
       scale: the distribution's, above 0; or one a layer, a scanned stack counting as one.
       kept: the fraction of the entries kept, the others being zero; or one a layer, likewise.
+      rank: of each kernel as a matrix of its outputs by all else; None: whatever is drawn.
+      fan: of a kernel; None: what sums into one component of the signal below, the layer's outputs times the size of
+        the window.
 
     Raises:
-      BadOption: if an option is none of these.
+      BadOption: if an option is none of these, or the rank is above what a kernel can have.
     """
     names = list(network.kernels)[1:]
     choices = {**DISTRIBUTIONS, COPY: None}
     draws = per_layer("rule.distribution", distribution, len(names), lambda option, got: choose(option, got, choices))
     scales, fractions = _checked(scale, kept, len(names))
+    matrices = [(math.prod(network.kernels[name].shape[:-1]), network.kernels[name].shape[-1]) for name in names]
+    _check_rank(rank, dict(zip(names, matrices, strict=True)))
+    if rank is not None and None in draws:
+        raise BadOption("rule.rank needs feedback that is drawn; with rule.distribution=weights it must be null")
 
     def draw(key, params):
         weights = network.weights(params)
@@ -42,9 +57,19 @@ def backward_kernels(network: Network, *, distribution: str, scale, kept) -> Cal
         for i, (name, distribute) in enumerate(zip(names, draws, strict=True)):
             value, thinning = jax.random.split(jax.random.fold_in(key, i))
             stack, shape = network.kernels[name]
-            fan = _backward_fan(network.kernels[name])
             like = weights[name]
-            full = scales[i] * like if distribute is None else distribute(value, (*stack, *shape), fan, scales[i])
+            if distribute is None:
+                full = scales[i] * like
+            else:
+                full = _matrix(
+                    value,
+                    (*stack, *matrices[i]),
+                    (fan or backward_fan)(network.kernels[name]),
+                    distribute,
+                    scales[i],
+                    rank,
+                )
+            full = full.reshape((*stack, *shape))
             feedback[name] = thin(thinning, full, fractions[i]).astype(like.dtype)
         return feedback
 
@@ -52,7 +77,14 @@ def backward_kernels(network: Network, *, distribution: str, scale, kept) -> Cal
 
 
 def direct_matrices(
-    network: Network, *, distribution: str, scale, kept, layers: int | None = None
+    network: Network,
+    *,
+    distribution: str,
+    scale,
+    kept,
+    rank: int | None = None,
+    shared: bool = False,
+    layers: int | None = None,
 ) -> Callable[[jax.Array], Named]:
     """Returns `key -> feedback` for a rule that sends the output error straight to the hidden layers.
 
@@ -63,10 +95,14 @@ def direct_matrices(
       distribution: a name in `DISTRIBUTIONS`; or one a layer. The fan is the number of outputs.
       scale: the distribution's, above 0; or one a layer.
       kept: the fraction of the entries kept, the others being zero; or one a layer.
+      rank: of each array as a matrix of the outputs by all else; None: whatever is drawn.
+      shared: whether all layers see the first units of one matrix, as wide as the widest layer (Launay, Poli,
+        Krzakala, arXiv 1906.04554, 2019); they may still differ in scale and in what is kept.
       layers: how many hidden layers, from the input, get one; None: all.
 
     Raises:
-      BadOption: if an option is none of these, or the network marks no hidden layer.
+      BadOption: if an option is none of these, the network marks no hidden layer, or the rank is above what an array
+        can have.
     """
     require_hidden(network)
     names = list(network.hiddens)[:layers]
@@ -74,18 +110,44 @@ def direct_matrices(
         "rule.distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS)
     )
     scales, fractions = _checked(scale, kept, len(names))
+    shared = switch("rule.shared", shared)
+    outputs = network.outputs
+    sizes = {name: math.prod(network.hiddens[name].shape) for name in names}
+    _check_rank(rank, {name: (size, outputs) for name, size in sizes.items()})
 
     def draw(key):
         feedback = {}
         for i, (name, distribute) in enumerate(zip(names, draws, strict=True)):
-            value, thinning = jax.random.split(jax.random.fold_in(key, i))
+            value, thinning = jax.random.split(jax.random.fold_in(key, 0 if shared else i))
             stack, shape = network.hiddens[name]
             # Drawn transposed, so that with one hidden layer the draw is that of `backward_kernels`.
-            full = distribute(value, (*stack, *shape, network.outputs), network.outputs, scales[i])
-            feedback[name] = jnp.moveaxis(thin(thinning, full, fractions[i]), -1, len(stack))
+            drawn = (max(sizes.values()), outputs) if shared else (*stack, sizes[name], outputs)
+            full = thin(thinning, _matrix(value, drawn, outputs, distribute, scales[i], rank), fractions[i])
+            if shared:
+                full = jnp.broadcast_to(full[: sizes[name]], (*stack, sizes[name], outputs))
+            feedback[name] = jnp.moveaxis(full.reshape(*stack, *shape, outputs), -1, len(stack))
         return feedback
 
     return draw
+
+
+def _matrix(key, shape, fan, distribute, scale, rank) -> jax.Array:
+    """Draws matrices `[*stack, rows, columns]`: of entries by themselves, or of a rank with the same variance."""
+    if rank is None:
+        return distribute(key, shape, fan, scale)
+    left, right = jax.random.split(key)
+    *stack, rows, columns = shape
+    mixing = jax.random.normal(right, (*stack, rank, columns)) * rank**-0.5
+    return distribute(left, (*stack, rows, rank), fan, scale) @ mixing
+
+
+def _check_rank(rank: int | None, matrices: dict[str, tuple[int, int]]) -> None:
+    if rank is None:
+        return
+    integer("rule.rank", rank, least=1)
+    name, most = min(((name, min(shape)) for name, shape in matrices.items()), key=lambda pair: pair[1])
+    if rank > most:
+        raise BadOption(f"rule.rank must be at most {most}, the most that the feedback of {name} can have; got {rank}")
 
 
 def project(error: jax.Array, matrix: jax.Array) -> jax.Array:
@@ -141,5 +203,11 @@ def _checked(scale, kept, layers: int) -> tuple[list[float], list[float]]:
     return scales, per_layer("rule.kept", kept, layers, lambda option, got: number(option, got, above=0, most=1))
 
 
-def _backward_fan(kernel: Kernel) -> int:
+def backward_fan(kernel: Kernel) -> int:
+    """How many numbers sum into one component of the signal below a linear layer."""
     return math.prod(kernel.shape) // kernel.shape[-2]
+
+
+def forward_fan(kernel: Kernel) -> int:
+    """How many numbers one output of a linear layer sums over."""
+    return math.prod(kernel.shape[:-1])

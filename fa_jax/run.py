@@ -101,14 +101,15 @@ def _train_group(
 
 
 def make_program_of(job: Job, seeds: int) -> Program:
-    """Returns the program of a job for so many seeds; learned feedback has the params' optimizer.
+    """Returns the program of a job for so many seeds.
 
     It runs on the most devices that the seeds can be shared out to evenly. What is left of a CPU then is not idle:
     large matrix products spread over its cores by themselves.
     """
     share = max(n for n in range(1, len(job.devices) + 1) if seeds % n == 0)
     devices = list(job.devices[:share])
-    return make_program(job.rule, job.network, job.loss, job.task, job.training, job.optimizer, job.optimizer, devices)
+    optimizers = job.optimizer, job.feedback_optimizer
+    return make_program(job.rule, job.network, job.loss, job.task, job.training, *optimizers, devices)
 
 
 def _compiled(job: Job, seeds: int, cost: Cost) -> Program:

@@ -10,7 +10,7 @@ from fa_jax.core import Network
 from fa_jax.options import BadOption
 from fa_jax.primitives import teach
 
-SCANNED: Any = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "preactivation": 0}
+SCANNED: Any = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "noted": 0}
 """The axis along which a scanned stack of layers keeps each of its Flax collections."""
 
 
@@ -90,7 +90,7 @@ class Chain(nn.Module):
             if repeats == 1:
                 x = stage(x)
             else:
-                rngs: Any = {"params": True, "dropout": True}
+                rngs: Any = {"params": True, "dropout": True, "mirror": True}
                 stack = nn.scan(lambda s, h, _: (s(h), None), SCANNED, split_rngs=rngs, length=repeats)
                 x, _ = stack(stage, x, None)
         return self.readout(x)

@@ -5,7 +5,12 @@ from typing import Any
 
 from fa_jax.records.reader import Run
 
-NAMES = {"bp": "BP", "fa": "FA", "dfa": "DFA", "ifa": "IFA", "node_perturbation": "node perturbation"}
+NAMES = {
+    **{name: name.upper() for name in ("bp", "fa", "dfa", "ifa", "drtp")},
+    **{"sdfa": "sDFA", "usf": "uSF", "frsf": "frSF", "brsf": "brSF"},
+    **{"kolen_pollack": "Kolen-Pollack", "direct_kolen_pollack": "direct Kolen-Pollack"},
+    **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
+}
 GROUPS = ("architecture", "loss", "optimizer")
 
 

@@ -10,7 +10,7 @@ from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
 from fa_jax.feedback import backward_kernels
 
 
-def fa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> Rule:
+def fa(network: Network, loss: LossFunction, **feedback) -> Rule:
     """Returns the `Rule` of feedback alignment.
 
     Its feedback holds a kernel `[*stack, ..., in, out]` by the name of each linear layer but the first. Convolutions
@@ -19,9 +19,9 @@ def fa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> Ru
     Args:
       network: any network.
       loss: a mean over the batch.
-      distribution, scale, kept: of the feedback weights, as in `fa_jax.feedback.backward_kernels`.
+      **feedback: how it is drawn, as in `fa_jax.feedback.backward_kernels`.
     """
-    draw = backward_kernels(network, distribution=distribution, scale=scale, kept=kept)
+    draw = backward_kernels(network, **feedback)
 
     def init(key):
         params = network.init(stream(key, Stream.INIT))

@@ -9,18 +9,16 @@ Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks",
 one hidden layer it is direct feedback alignment.
 """
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, Named, Network, PyTree, Rule, Stream, gradient, pick, stream
+from fa_jax.core import Batch, LossFunction, Named, Network, PyTree, Rule, Stream, gradient, stream
 from fa_jax.feedback import direct_matrices, forward_paths, project_all
 from fa_jax.networks.chain import Chain
 from fa_jax.options import BadOption
-from fa_jax.primitives import is_linear_call
 
 
-def ifa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> Rule:
+def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
     """Returns the `Rule` of indirect feedback alignment.
 
     Its feedback holds one array `[outputs, *shape]`, by the name of the first hidden layer.
@@ -28,7 +26,7 @@ def ifa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> R
     Args:
       network: a `Chain` whose stages each have one linear layer, and keep its output's shape.
       loss: a mean over the batch.
-      distribution, scale, kept: of the feedback weights, as in `fa_jax.feedback.direct_matrices`.
+      **feedback: how it is drawn, as in `fa_jax.feedback.direct_matrices`, but for `shared`.
 
     Raises:
       BadOption: if the network is no such chain.
@@ -43,7 +41,7 @@ def ifa(network: Network, loss: LossFunction, *, distribution, scale, kept) -> R
             "rule=ifa needs one linear layer in every stage of the architecture and one as its readout; "
             f"got {len(network.kernels)} linear layers for {len(network.hiddens)} stages"
         )
-    draw = direct_matrices(network, distribution=distribution, scale=scale, kept=kept, layers=1)
+    draw = direct_matrices(network, layers=1, shared=False, **feedback)
     first = next(iter(network.hiddens))
 
     def init(key):
@@ -70,19 +68,12 @@ def _carried_up(network: Network, params: PyTree, batch: Batch, entering: jax.Ar
     names = list(network.kernels)[:-1]
 
     def preactivations(shift):
-        def intercept(layer, args, kwargs, context):
-            name = "/".join(context.module.path)
-            if not is_linear_call(context) or name not in names:
-                return layer(*args, **kwargs)
-            a = layer(*args, **kwargs) + (shift if name == names[0] else 0)
-            context.module.sow("preactivation", "a", a, init_fn=lambda: None, reduce_fn=lambda _, new: new)
-            return a
+        def note(layer, x, y):
+            del x
+            a = y + shift if "/".join(layer.path) == names[0] else y
+            return a, a
 
-        with nn.intercept_methods(intercept):
-            variables, rngs = {"params": params}, {"dropout": batch.key}
-            _, state = network.module.apply(variables, batch.inputs, rngs=rngs, mutable=["preactivation"])
-        return state["preactivation"]
+        return network.note_linear(params, batch.inputs, note, {"dropout": batch.key})
 
     _, changes = jax.jvp(preactivations, (jnp.zeros_like(entering),), (entering,))
-    changes = pick(changes, "a")
     return {hidden: changes[name] for hidden, name in zip(network.hiddens, names, strict=True)}

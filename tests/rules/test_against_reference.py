@@ -3,16 +3,25 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
+from fa_jax.feedback import backward_kernels, forward_fan
 from fa_jax.losses import binary_cross_entropy, cross_entropy, squared_error
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
+from fa_jax.rules.brsf import brsf
 from fa_jax.rules.dfa import dfa
+from fa_jax.rules.direct_kolen_pollack import direct_kolen_pollack
+from fa_jax.rules.drtp import drtp
 from fa_jax.rules.fa import fa
+from fa_jax.rules.frsf import frsf
 from fa_jax.rules.ifa import ifa
+from fa_jax.rules.kolen_pollack import kolen_pollack
 from fa_jax.rules.node_perturbation import node_perturbation
+from fa_jax.rules.sdfa import sdfa
 from fa_jax.rules.shallow import shallow
+from fa_jax.rules.usf import usf
 from tests.conftest import random_batch
 from tests.rules import reference
 
@@ -127,6 +136,99 @@ def test_ifa_sends_the_error_up_from_the_first_layer(case):
         reference.deltas_indirect(matrix, layers(network, params), pre, error, activation),
         inputs,
     )
+
+
+def test_sdfa_sends_the_signs_of_the_error(case):
+    network, params, batch, pre, inputs, error, activation = case
+    rule = sdfa(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    deltas = reference.deltas_direct(
+        unstacked(network.hiddens, feedback), pre, np.sign(error) / len(batch.inputs), activation
+    )
+    check(network, rule.updates(params, feedback, batch), [*deltas[:-1], error], inputs)
+
+
+def test_drtp_sends_minus_the_target(case):
+    network, params, batch, pre, inputs, error, activation = case
+    rule = drtp(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    target = np.asarray(batch.targets) / len(batch.inputs)
+    deltas = reference.deltas_direct(unstacked(network.hiddens, feedback), pre, -target, activation)
+    check(network, rule.updates(params, feedback, batch), [*deltas[:-1], error], inputs)
+
+
+def test_usf_crosses_the_signs_times_the_initial_standard_deviation(case):
+    network, params, batch, pre, inputs, error, activation = case
+    got = usf(network, LOSS, distribution="fan_uniform", scale=0.7).updates(params, (), batch)
+    backward = [0.7 / np.sqrt(3 * len(w)) * np.sign(w).T for w in layers(network, params)[1:]]
+    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+
+
+def test_frsf_crosses_the_signs_times_fixed_magnitudes(case):
+    network, params, batch, pre, inputs, error, activation = case
+    rule = frsf(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    weights, sizes = layers(network, params)[1:], unstacked(network.kernels, feedback)
+    assert all((size >= 0).all() for size in sizes)
+    backward = [(size * np.sign(w)).T for size, w in zip(sizes, weights, strict=True)]
+    got = rule.updates(params, feedback, batch)
+    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+
+
+def test_brsf_crosses_the_signs_times_magnitudes_of_the_batch_s_own_key(case):
+    network, params, batch, pre, inputs, error, activation = case
+    drawn = backward_kernels(network, fan=forward_fan, **FEEDBACK)(batch.key, params)
+    backward = [
+        (np.abs(m) * np.sign(w)).T
+        for m, w in zip(unstacked(network.kernels, drawn), layers(network, params)[1:], strict=True)
+    ]
+    got = brsf(network, LOSS, **FEEDBACK).updates(params, (), batch)
+    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+
+
+def test_direct_kolen_pollack_s_feedback_learns_like_a_readout_from_each_layer(case):
+    network, params, batch, pre, inputs, error, activation = case
+    rule = direct_kolen_pollack(network, LOSS, zero=True, **FEEDBACK)
+    _, feedback = rule.init(jax.random.key(2))
+    assert not any(np.any(b) for b in feedback.values())
+    drawn = double(dfa(network, LOSS, **FEEDBACK).init(jax.random.key(2))[1])
+    got = rule.updates(params, drawn, batch)
+    check(network, got, reference.deltas_direct(unstacked(network.hiddens, drawn), pre, error, activation), inputs)
+    learned = unstacked(network.hiddens, rule.learn(params, drawn, batch, got))
+    for ours, h in zip(learned, inputs[1:], strict=True):
+        np.testing.assert_allclose(ours, error.T @ h, rtol=1e-10, atol=1e-12)
+
+
+def test_kolen_pollack_s_feedback_takes_the_steps_of_the_weights_it_stands_for(case):
+    network, params, batch, pre, inputs, error, activation = case
+    rule = kolen_pollack(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    got = rule.updates(params, feedback, batch)
+    backward = [b.T for b in unstacked(network.kernels, feedback)]
+    deltas = reference.deltas_backward(backward, pre, error, activation)
+    check(network, got, deltas, inputs)
+    steps, _ = reference.updates(deltas, inputs)
+    learned = unstacked(network.kernels, rule.learn(params, feedback, batch, got))
+    for ours, truth in zip(learned, steps[1:], strict=True):
+        np.testing.assert_allclose(ours, truth, rtol=1e-10, atol=1e-12)
+
+
+def test_the_gap_of_kolen_pollack_shrinks_by_the_decay_and_by_nothing_else():
+    network = network_of([9, 8], "tanh", True)
+    rule = kolen_pollack(network, LOSS, **FEEDBACK)
+    params, feedback = double(rule.init(jax.random.key(2)))
+    gap = {name: b - network.weights(params)[name] for name, b in feedback.items()}
+    optimizer = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1))
+    slots, their_slots = optimizer.init(params), optimizer.init(feedback)
+    for i in range(20):
+        batch = random_batch(seed=i, dtype=np.float64)
+        updates = rule.updates(params, feedback, batch)
+        changes, their_slots = optimizer.update(rule.learn(params, feedback, batch, updates), their_slots, feedback)
+        updates, slots = optimizer.update(updates, slots, params)
+        params, feedback = optax.apply_updates(params, updates), optax.apply_updates(feedback, changes)
+    for name, before in gap.items():
+        after = feedback[name] - network.weights(params)[name]
+        np.testing.assert_allclose(after, (1 - 0.1 * 0.3) ** 20 * before, rtol=1e-10, atol=1e-14)
 
 
 def test_shallow_learning_teaches_the_readout_alone(case):

@@ -59,6 +59,32 @@ def test_direct_feedback_has_a_matrix_for_each_hidden_layer():
     }
 
 
+@pytest.mark.parametrize("distribution", ["uniform", "normal"])
+def test_feedback_of_a_rank_has_it_and_the_variance_of_full_rank(distribution):
+    full = np.asarray(draw(distribution=distribution)["stages_1/linear"])
+    low = np.asarray(draw(distribution=distribution, rank=5)["stages_1/linear"])
+    assert np.linalg.matrix_rank(low) == 5
+    np.testing.assert_allclose(low.std(), full.std(), rtol=0.15)
+    matrices = direct_matrices(network_of(), distribution=distribution, scale=0.5, kept=1.0, rank=3)
+    assert {np.linalg.matrix_rank(b) for b in matrices(jax.random.key(0)).values()} == {3}
+
+
+def test_shared_feedback_is_one_matrix_of_which_each_layer_takes_its_width():
+    network = network_of((300, 200, 300))
+    feedback = direct_matrices(network, distribution="normal", scale=[1.0, 2.0, 1.0], kept=1.0, shared=True)
+    wide, narrow, again = feedback(jax.random.key(0)).values()
+    np.testing.assert_array_equal(wide, again)
+    np.testing.assert_allclose(narrow, 2 * wide[:, :200], rtol=1e-6)
+
+
+def test_a_scanned_stack_shares_too():
+    network = network_of([8] * 12)
+    feedback = direct_matrices(network, distribution="normal", scale=1.0, kept=1.0, shared=True)(jax.random.key(0))
+    first, stack = feedback.values()
+    assert stack.shape == (11, 10, 8)
+    np.testing.assert_array_equal(stack, np.broadcast_to(first, stack.shape))
+
+
 def test_forward_paths_multiply_up_to_the_jacobian_of_the_linear_network():
     network = mlp((50,), 10, hidden=[7] * 12, dropout=0.0, **{**MLP, "activation": "linear"})
     params = network.init(jax.random.key(0))
@@ -78,6 +104,9 @@ def test_forward_paths_multiply_up_to_the_jacobian_of_the_linear_network():
         ({"scale": float("nan")}, "rule.scale must be a finite number above 0; got nan"),
         ({"scale": 0}, "rule.scale must be a finite number above 0; got 0"),
         ({"scale": [1.0, 2.0, 3.0]}, r"rule.scale must be one value or a list of 2, one a layer; got 3"),
+        ({"rank": 11}, "rule.rank must be at most 10, the most that the feedback of readout can have; got 11"),
+        ({"rank": 0}, "rule.rank must be an integer of at least 1; got 0"),
+        ({"rank": 2, "distribution": "weights"}, "rule.rank needs feedback that is drawn"),
         ({"kept": 1.5}, "rule.kept must be a finite number above 0 and at most 1; got 1.5"),
     ],
 )
