@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
-from fa_jax.primitives import cross_feedback, is_linear_call
+from fa_jax.primitives import cross_feedback, fans, is_linear_call
 
 PyTree = Any
 Named = dict[str, jax.Array]
@@ -147,10 +147,14 @@ class Activation(NamedTuple):
 
 
 class Kernel(NamedTuple):
-    """The shape of one linear layer's kernel, `[*stack, *shape]`."""
+    """The shape of one linear layer's kernel, `[*stack, *shape]`, and its fans."""
 
     stack: tuple[int, ...]
     shape: tuple[int, ...]
+    forward_fan: int
+    """How many numbers one output of the layer sums over."""
+    backward_fan: int
+    """How many sum into one component of the signal below: the layer's outputs, times the size of the window."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,7 +288,9 @@ class Network:
             name = "/".join(context.module.path)
             if is_linear_call(context) and name in whole:
                 shape = context.module.variables["params"]["kernel"].shape
-                kernels[name] = Kernel(whole[name][: len(whole[name]) - len(shape)], shape)
+                kernels[name] = Kernel(
+                    whole[name][: len(whole[name]) - len(shape)], shape, *fans(context.module, shape)
+                )
             return layer(*args, **kwargs)
 
         def run(params, inputs):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Kernel, Named, Network, PyTree
+from fa_jax.core import Named, Network, PyTree
 from fa_jax.distributions import DISTRIBUTIONS, thin
 from fa_jax.networks.chain import require_hidden
 from fa_jax.options import BadOption, choose, integer, number, per_layer, switch
@@ -22,7 +22,7 @@ def backward_kernels(
     scale,
     kept,
     rank: int | None = None,
-    fan: Callable[[Kernel], int] | None = None,
+    fan: str = "backward_fan",
 ) -> Callable[[jax.Array, PyTree], Named]:
     """Returns `(key, params) -> feedback` for a rule whose signal crosses layer after layer.
 
@@ -36,8 +36,7 @@ def backward_kernels(
       scale: the distribution's, above 0; or one a layer, a scanned stack counting as one.
       kept: the fraction of the entries kept, the others being zero; or one a layer, likewise.
       rank: of each kernel as a matrix of its outputs by all else; None: whatever is drawn.
-      fan: of a kernel; None: what sums into one component of the signal below, the layer's outputs times the size of
-        the window.
+      fan: which of a `Kernel`'s fans the distribution goes by.
 
     Raises:
       BadOption: if an option is none of these, or the rank is above what a kernel can have.
@@ -56,7 +55,7 @@ def backward_kernels(
         feedback = {}
         for i, (name, distribute) in enumerate(zip(names, draws, strict=True)):
             value, thinning = jax.random.split(jax.random.fold_in(key, i))
-            stack, shape = network.kernels[name]
+            stack, shape, *_ = network.kernels[name]
             like = weights[name]
             if distribute is None:
                 full = scales[i] * like
@@ -64,7 +63,7 @@ def backward_kernels(
                 full = _matrix(
                     value,
                     (*stack, *matrices[i]),
-                    (fan or backward_fan)(network.kernels[name]),
+                    getattr(network.kernels[name], fan),
                     distribute,
                     scales[i],
                     rank,
@@ -201,13 +200,3 @@ def forward_paths(network: Network, params: PyTree) -> Named | None:
 def _checked(scale, kept, layers: int) -> tuple[list[float], list[float]]:
     scales = per_layer("rule.scale", scale, layers, lambda option, got: number(option, got, above=0))
     return scales, per_layer("rule.kept", kept, layers, lambda option, got: number(option, got, above=0, most=1))
-
-
-def backward_fan(kernel: Kernel) -> int:
-    """How many numbers sum into one component of the signal below a linear layer."""
-    return math.prod(kernel.shape) // kernel.shape[-2]
-
-
-def forward_fan(kernel: Kernel) -> int:
-    """How many numbers one output of a linear layer sums over."""
-    return math.prod(kernel.shape[:-1])

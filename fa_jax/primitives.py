@@ -5,6 +5,7 @@
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -113,6 +114,14 @@ def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.modul
         return layer(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
     return transport(module.clone(parent=None, name=None), module.variables["params"], feedback, x)
+
+
+def fans(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the forward and the backward fan of a linear layer whose kernel has this shape."""
+    if isinstance(layer, nn.ConvLocal):  # [*places, window times channels in, channels out]: places do not add up
+        window = math.prod([layer.kernel_size] if isinstance(layer.kernel_size, int) else layer.kernel_size)
+        return shape[-2], window * shape[-1]
+    return math.prod(shape[:-1]), math.prod(shape) // shape[-2]
 
 
 def is_linear_call(context: nn.module.InterceptorContext) -> bool:

@@ -59,16 +59,36 @@ class DenseStage(nn.Module):
     kernel_init: Callable
     bias_init: Callable
     dropout: float
+    input_dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = x.reshape(x.shape[0], -1)
+        x = nn.Dropout(self.input_dropout, deterministic=not self.has_rng("dropout"))(x)
         linear = nn.Dense(
             self.features, self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, name="linear"
         )
         h = self.activation(linear(x))
         h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
         return Hidden(name="hidden")(h)
+
+
+class Readout(nn.Module):
+    """A linear readout of images: of all their components, or of each channel's average."""
+
+    outputs: int
+    use_bias: bool
+    average: bool
+    kernel_init: Callable
+    bias_init: Callable
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = x.mean(tuple(range(1, x.ndim - 1))) if self.average else x.reshape(len(x), -1)
+        linear = nn.Dense(
+            self.outputs, self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, name="linear"
+        )
+        return linear(x)
 
 
 class Chain(nn.Module):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.core import LossFunction, Network, Rule
-from fa_jax.feedback import backward_kernels, forward_fan
+from fa_jax.feedback import backward_kernels
 from fa_jax.rules.usf import sign_symmetric
 
 
@@ -21,7 +21,7 @@ def brsf(network: Network, loss: LossFunction, **magnitudes) -> Rule:
       loss: a mean over the batch.
       **magnitudes: how M is drawn, as in `fa_jax.rules.frsf.frsf`.
     """
-    draw = backward_kernels(network, fan=forward_fan, **magnitudes)
+    draw = backward_kernels(network, fan="forward_fan", **magnitudes)
 
     def sizes(params, feedback, batch):
         del feedback

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.core import LossFunction, Network, Rule
-from fa_jax.feedback import backward_kernels, forward_fan
+from fa_jax.feedback import backward_kernels
 from fa_jax.rules.usf import crossed_signs, sign_symmetric
 
 
@@ -24,7 +24,7 @@ def frsf(network: Network, loss: LossFunction, **magnitudes) -> Rule:
       **magnitudes: how M is drawn, as in `fa_jax.feedback.backward_kernels`, but that the fan is that of the forward
         weights: with their distribution and scale, the magnitudes are those of the forward weights at the start.
     """
-    draw = backward_kernels(network, fan=forward_fan, **magnitudes)
+    draw = backward_kernels(network, fan="forward_fan", **magnitudes)
 
     def sizes(key, params):
         return jax.tree.map(jnp.abs, draw(key, params))

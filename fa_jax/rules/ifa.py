@@ -24,7 +24,8 @@ def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
     Its feedback holds one array `[outputs, *shape]`, by the name of the first hidden layer.
 
     Args:
-      network: a `Chain` whose stages each have one linear layer, and keep its output's shape.
+      network: a `Chain` of stages of one dense layer each, of which those between first and readout do not start at
+        zero.
       loss: a mean over the batch.
       **feedback: how it is drawn, as in `fa_jax.feedback.direct_matrices`, but for `shared`.
 
@@ -36,10 +37,18 @@ def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
             "rule=ifa needs an architecture that is a Chain of stages, such as mlp; "
             f"got {type(network.module).__name__}"
         )
-    if len(network.kernels) != len(network.hiddens) + 1:
+    kernels = list(network.kernels.values())
+    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hiddens.values()]:
         raise BadOption(
-            "rule=ifa needs one linear layer in every stage of the architecture and one as its readout; "
-            f"got {len(network.kernels)} linear layers for {len(network.hiddens)} stages"
+            "rule=ifa needs stages of one dense layer each, such as those of architecture=mlp: its signal has a definition "
+            f"for no others; got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
+        )
+    weights = network.weights(network.init(jax.random.key(0)))
+    still = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]
+    if still:
+        raise BadOption(
+            f"rule=ifa cannot learn where {still[0]} starts at zero: its signal travels up through these weights, so "
+            "none arrives and they stay as they are; choose architecture.init_scale above 0"
         )
     draw = direct_matrices(network, layers=1, shared=False, **feedback)
     first = next(iter(network.hiddens))

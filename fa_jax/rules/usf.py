@@ -13,7 +13,6 @@ import jax.numpy as jnp
 
 from fa_jax.core import Batch, LossFunction, Network, PyTree, Rule, Stream, gradient, stream
 from fa_jax.distributions import DISTRIBUTIONS, standard_deviation
-from fa_jax.feedback import forward_fan
 from fa_jax.options import choose, number, per_layer
 
 
@@ -31,7 +30,7 @@ def usf(network: Network, loss: LossFunction, *, distribution: str, scale) -> Ru
     chosen = per_layer("rule.distribution", distribution, len(names), _known)
     scales = per_layer("rule.scale", scale, len(names), lambda option, got: number(option, got, above=0))
     size = {
-        name: standard_deviation(one, forward_fan(network.kernels[name]), s)
+        name: standard_deviation(one, network.kernels[name].forward_fan, s)
         for name, one, s in zip(names, chosen, scales, strict=True)
     }
     rule = sign_symmetric(network, loss, lambda key, params: (), lambda params, feedback, batch: size)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from fa_jax.core import Stream, Task, stream
 from fa_jax.distributions import uniform
-from fa_jax.networks.mlp import BIAS_DISTRIBUTIONS
+from fa_jax.networks.layers import BIAS_DISTRIBUTIONS
 from fa_jax.options import choose, integer, number, per_layer, switch
 from fa_jax.tasks.regression import teacher_student
 

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from fa_jax.feedback import backward_kernels, forward_fan
+from fa_jax.feedback import backward_kernels
 from fa_jax.losses import binary_cross_entropy, cross_entropy, squared_error
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
@@ -177,7 +177,7 @@ def test_frsf_crosses_the_signs_times_fixed_magnitudes(case):
 
 def test_brsf_crosses_the_signs_times_magnitudes_of_the_batch_s_own_key(case):
     network, params, batch, pre, inputs, error, activation = case
-    drawn = backward_kernels(network, fan=forward_fan, **FEEDBACK)(batch.key, params)
+    drawn = backward_kernels(network, fan="forward_fan", **FEEDBACK)(batch.key, params)
     backward = [
         (np.abs(m) * np.sign(w)).T
         for m, w in zip(unstacked(network.kernels, drawn), layers(network, params)[1:], strict=True)

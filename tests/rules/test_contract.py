@@ -14,6 +14,7 @@ from fa_jax import catalogue
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.networks.mlp import mlp
+from fa_jax.options import BadOption
 from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
 
 RULES = sorted(catalogue.options("rule"))
@@ -63,6 +64,37 @@ def test_updates_have_the_tree_and_the_shapes_of_the_params_and_are_finite(name)
         assert u.shape == p.shape
         assert u.dtype == p.dtype
         assert np.all(np.isfinite(u))
+
+
+@functools.cache
+def network_of(architecture):
+    with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+        config = hydra.compose("config", ["task=digits", f"architecture={architecture}"])
+    return hydra.utils.instantiate(config.architecture, _convert_="all")((8, 8, 1), 10)
+
+
+@pytest.mark.parametrize("architecture", sorted(catalogue.options("architecture")))
+def test_every_rule_runs_on_every_architecture_or_says_why_not(name, architecture):
+    network = network_of(architecture)
+    if name == "ifa" and architecture != "mlp":
+        with pytest.raises(BadOption, match="rule=ifa needs stages of one dense layer each"):
+            factory_of(name)(network, cross_entropy().value)
+        return
+    rule = factory_of(name)(network, cross_entropy().value)
+
+    def step(key, inputs, targets):
+        params, feedback = rule.init(key)
+        batch = Batch(inputs, targets, key)
+        updates = rule.updates(params, feedback, batch)
+        learned = rule.learn(params, feedback, batch, updates) if rule.learn else feedback
+        return params, updates, feedback, learned, rule.predict(params, inputs)
+
+    # On shapes alone: what the updates are worth is held by the references.
+    shapes = jax.ShapeDtypeStruct((3, 8, 8, 1), jnp.float32), jax.ShapeDtypeStruct((3, 10), jnp.float32)
+    params, updates, feedback, learned, logits = jax.eval_shape(step, jax.random.key(0), *shapes)
+    assert updates == params
+    assert learned == feedback
+    assert logits.shape == (3, 10)
 
 
 def test_compiled_updates_are_the_uncompiled_ones(name):

@@ -1,0 +1,196 @@
+"""Convolutional and locally connected networks, from a short string: stages of convolution and pooling, then dense."""
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+
+from fa_jax.core import Network
+from fa_jax.networks.chain import Chain, DenseStage, Hidden, Readout
+from fa_jax.networks.layers import ACTIVATIONS, NORMS, drop_rate, initials
+from fa_jax.options import BadOption, choose, integer, per_layer, switch
+
+POOLS = {"max": nn.max_pool, "average": nn.avg_pool}
+PLACES = ("after_pooling", "before_pooling")
+CONVOLUTION = re.compile(r"conv(?P<channels>\d+)x(?P<window>\d+)(?P<valid>v?)(s(?P<stride>\d+))?(p(?P<pool>\d+))?")
+DENSE = re.compile(r"\d+")
+GRAMMAR = "a layer is conv<channels>x<window>, with v for no padding, s<stride> and p<pooling window>, or a dense width"
+
+
+class Convolution(NamedTuple):
+    """One convolutional layer of a topology."""
+
+    channels: int
+    window: int
+    padding: str
+    stride: int
+    pool: int
+    """The pooling's window; 1: none."""
+
+
+class ConvolutionStage(nn.Module):
+    """One convolutional hidden layer: convolution, normalisation, activation function, dropout, pooling, `Hidden`."""
+
+    shape: Convolution
+    shared: bool
+    activation: Callable[[jax.Array], jax.Array]
+    norm: Callable[[], nn.Module] | None
+    pooling: Callable
+    pool_stride: int
+    hidden_before_pooling: bool
+    dropout: float
+    input_dropout: float
+    initial: dict[str, Any]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        def drop(rate):
+            return nn.Dropout(rate, deterministic=not self.has_rng("dropout"))
+
+        kind = nn.Conv if self.shared else nn.ConvLocal
+        window, stride = (self.shape.window,) * 2, (self.shape.stride,) * 2
+        linear = kind(self.shape.channels, window, stride, self.shape.padding, name="linear", **self.initial)
+        x = linear(drop(self.input_dropout)(x))
+        if self.norm is not None:
+            x = self.norm()(x)
+        h = drop(self.dropout)(self.activation(x))
+        if self.hidden_before_pooling:
+            h = Hidden(name="hidden")(h)
+        if self.shape.pool > 1:
+            h = self.pooling(h, (self.shape.pool,) * 2, (self.pool_stride,) * 2)
+        return h if self.hidden_before_pooling else Hidden(name="hidden")(h)
+
+
+def cnn(
+    input_shape: tuple[int, ...],
+    outputs: int,
+    *,
+    topology: str,
+    shared_weights: bool,
+    activation: str,
+    biases: bool,
+    norm: str,
+    pooling: str,
+    pool_stride: int,
+    hidden: str,
+    dropout,
+    input_dropout: float,
+    **initial,
+) -> Network:
+    """Returns a `Network` whose module is a `Chain` of convolutional and dense stages.
+
+    Args:
+      input_shape: of one image, `(height, width, channels)`.
+      outputs: the number of outputs.
+      topology: hidden layers from the input on, joined by `-`: `conv96x5p3` is 96 channels of 5x5 windows, padded to
+        the size of the input, pooled over 3x3; `conv16x5v` is not padded, `conv64x3s2` has stride 2; `2048` is dense.
+      shared_weights: whether a convolution has the same weights everywhere; else every place has its own, and dropout
+        and pooling are as they are (Bartunov et al., arXiv 1807.04587, 2018: locally connected).
+      activation: a name in `ACTIVATIONS`.
+      biases: whether units have one.
+      norm: a name in `NORMS`, between the convolution and the activation function; dense stages have none.
+      pooling: `max` or `average`.
+      pool_stride: of the pooling, whose windows stay inside the image.
+      hidden: where a hidden layer ends, `after_pooling` (as in the code of Nøkland, 2016) or `before_pooling` (as in
+        that of Frenkel et al., 2021).
+      dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one a hidden layer.
+      input_dropout: the probability that an input is.
+      **initial: how weights and biases start, as in `fa_jax.networks.layers.initials`.
+
+    Raises:
+      BadOption: if an option is none of these, the topology cannot be read, or the image gets too small for it.
+    """
+    layers = parse(topology)
+    if len(input_shape) != 3:
+        raise BadOption(f"architecture: a convolution needs images; this task has inputs of shape {tuple(input_shape)}")
+    pool_stride = integer("architecture.pool_stride", pool_stride, least=1)
+    _check_sizes(topology, layers, input_shape, pool_stride)
+    function = choose("architecture.activation", activation, ACTIVATIONS)
+    chosen_norm = choose("architecture.norm", norm, NORMS)
+    pool = choose("architecture.pooling", pooling, POOLS)
+    place = choose("architecture.hidden", hidden, dict.fromkeys(PLACES, hidden))
+    rates = per_layer("architecture.dropout", dropout, len(layers), drop_rate)
+    input_rate = drop_rate("architecture.input_dropout", input_dropout)
+    use_bias = switch("architecture.biases", biases)
+    shared = switch("architecture.shared_weights", shared_weights)
+    inits = initials(len(layers) + 1, **initial)
+
+    stages: list[nn.Module] = []
+    for i, (layer, rate, init) in enumerate(zip(layers, rates, inits, strict=False)):
+        before = input_rate if i == 0 else 0.0
+        if isinstance(layer, int):
+            stages.append(DenseStage(layer, function, use_bias, dropout=rate, input_dropout=before, **init.keywords()))
+        else:
+            stages.append(
+                ConvolutionStage(
+                    layer,
+                    shared,
+                    function,
+                    chosen_norm,
+                    pool,
+                    pool_stride,
+                    place == "before_pooling",
+                    rate,
+                    before,
+                    {"use_bias": use_bias, **init.keywords(local=not shared)},
+                )
+            )
+    readout = Readout(outputs, use_bias, False, **inits[-1].keywords())
+    return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))
+
+
+def parse(topology: str) -> list[Convolution | int]:
+    """Returns the hidden layers of a topology: convolutions, then the widths of dense layers.
+
+    Raises:
+      BadOption: if it cannot be read; the message points at the character.
+    """
+    layers: list[Convolution | int] = []
+    at = 0
+    for token in str(topology).split("-"):
+        convolution = CONVOLUTION.match(token)
+        dense = DENSE.match(token)
+        found = convolution or dense
+        end = found.end() if found else 0
+        if found is None or end < len(token):
+            raise BadOption(
+                f"architecture.topology={topology} cannot be read at character {at + end + 1}, "
+                f"{token[end:] or 'the end'!r}: {GRAMMAR}"
+            )
+        sizes = [int(n) for n in re.findall(r"\d+", token)]
+        if 0 in sizes:
+            raise BadOption(f"architecture.topology={topology}: {token} at character {at + 1} has a size of 0")
+        if convolution is None:
+            layers.append(sizes[0])
+        elif layers and isinstance(layers[-1], int):
+            raise BadOption(
+                f"architecture.topology={topology}: {token} at character {at + 1} is a convolution after a dense layer"
+            )
+        else:
+            groups = convolution.groupdict()
+            padding = "VALID" if groups["valid"] else "SAME"
+            sizes = [int(groups[name] or 1) for name in ("channels", "window", "stride", "pool")]
+            layers.append(Convolution(sizes[0], sizes[1], padding, sizes[2], sizes[3]))
+        at += len(token) + 1
+    return layers
+
+
+def _check_sizes(topology: str, layers: list[Convolution | int], input_shape: tuple[int, ...], pool_stride: int):
+    """Refuses an image that gets too small on its way."""
+    sizes = list(input_shape[:2])
+    for number, layer in enumerate(layers):
+        if isinstance(layer, int):
+            continue
+        for what, window in (("window", layer.window if layer.padding == "VALID" else 1), ("pooling", layer.pool)):
+            if min(sizes) < window:
+                raise BadOption(
+                    f"architecture.topology={topology}: the image is {sizes[0]}x{sizes[1]} at layer {number}, "
+                    f"too small for its {what} of {window}x{window}"
+                )
+            if what == "window":
+                less = window - 1
+                sizes = [-(-(size - less) // layer.stride) for size in sizes]
+            elif window > 1:
+                sizes = [(size - window) // pool_stride + 1 for size in sizes]

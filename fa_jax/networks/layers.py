@@ -1,0 +1,84 @@
+"""What architectures have in common: initial values, activation functions, normalisation."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fa_jax.distributions import DISTRIBUTIONS, Distribution, constant, thin, uniform
+from fa_jax.options import BadOption, choose, number, per_layer
+
+ACTIVATIONS = {
+    "linear": lambda a: a,
+    "tanh": jnp.tanh,
+    "logistic": jax.nn.sigmoid,
+    "relu": jax.nn.relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "gelu": jax.nn.gelu,
+    "silu": jax.nn.silu,
+}
+BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
+NORMS: dict[str, Callable[[], nn.Module] | None] = {
+    "none": None,
+    "layer": nn.LayerNorm,
+    "group": lambda: nn.GroupNorm(num_groups=None, group_size=8),
+}
+"""Normalisations of an activation: over all its units, or over groups of eight channels."""
+
+
+class Initial(NamedTuple):
+    """How one layer starts."""
+
+    kernel: Distribution
+    scale: float
+    kept: float
+    bias: Distribution
+    bias_scale: float
+
+    def keywords(self, local: bool = False) -> dict[str, Any]:
+        """Returns the `kernel_init` and `bias_init` of a Flax layer; of `nn.ConvLocal` if it is a local one."""
+
+        def kernel_init(key, shape, dtype=jnp.float32):
+            value, thinning = jax.random.split(key)
+            drawn = self.kernel(value, shape, shape[-2] if local else math.prod(shape[:-1]), self.scale)
+            return thin(thinning, drawn, self.kept).astype(dtype)
+
+        def bias_init(key, shape, dtype=jnp.float32):
+            return self.bias(key, shape, 1, self.bias_scale).astype(dtype)
+
+        return {"kernel_init": kernel_init, "bias_init": bias_init}
+
+
+def initials(layers: int, *, init: str, init_scale, kept, bias_init: str, bias_scale) -> list[Initial]:
+    """Returns how each of the linear layers starts, the readout included.
+
+    Args:
+      layers: how many there are.
+      init: a name in `DISTRIBUTIONS`; this and the four below may be a list of one value a layer.
+      init_scale: the distribution's, at least 0.
+      kept: the fraction of the forward weights kept, above 0; the others are zero (and stay so: see `training`).
+      bias_init: `constant` or `uniform`.
+      bias_scale: the constant, or the bound of the uniform distribution.
+
+    Raises:
+      BadOption: if an option is none of these.
+    """
+    columns = (
+        per_layer("architecture.init", init, layers, lambda o, got: choose(o, got, DISTRIBUTIONS)),
+        per_layer("architecture.init_scale", init_scale, layers, lambda o, got: number(o, got, least=0)),
+        per_layer("architecture.kept", kept, layers, lambda o, got: number(o, got, above=0, most=1)),
+        per_layer("architecture.bias_init", bias_init, layers, lambda o, got: choose(o, got, BIAS_DISTRIBUTIONS)),
+        per_layer("architecture.bias_scale", bias_scale, layers, number),
+    )
+    return [Initial(*values) for values in zip(*columns, strict=True)]
+
+
+def drop_rate(option: str, got: float) -> float:
+    """Returns a probability in [0, 1)."""
+    rate = number(option, got, least=0)
+    if rate >= 1:
+        raise BadOption(f"{option} must be at least 0 and below 1; got {got!r}")
+    return rate
