@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import inspect
+import re
 from typing import Any, cast
 
 import hydra.utils
@@ -132,9 +133,13 @@ def _call(option: str, factory: functools.partial, *arguments: Any) -> Any:
     """Calls what a `_partial_` node made; an option that it does not know, or misses, becomes a `BadOption`."""
     try:
         inspect.signature(factory.func).bind(*arguments, **factory.keywords)
+        return factory(*arguments)
     except TypeError as problem:
-        raise BadOption(f"{option}: {problem}") from None
-    return factory(*arguments)
+        # Some hand their options on, and it is the function below them that does not know one, or misses it.
+        found = re.search(r"(got an unexpected keyword argument|missing .*required).*", str(problem))
+        if found is None:
+            raise
+        raise BadOption(f"{option}: {found[0]}") from None
 
 
 def _optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:

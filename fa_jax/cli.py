@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -235,12 +236,20 @@ def _first_line(problem: Exception) -> str:
 
 
 def _no_such_option(name: str, words: Sequence[str]) -> str:
-    groups = [word for word in words if word.partition("=")[0] in GROUPS and "," not in word]
-    there: list[str] = list(GROUPS)
+    """Says that a name is no option, with which choices of its group, and what it may have been meant for."""
+    groups = [word.partition("=") for word in words if word.partition("=")[0] in GROUPS]
+    where, there = "here", list(GROUPS)
     with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        there += _names(_plain(hydra.compose("config", groups)))
+        for chosen in itertools.product(*(values.split(",") for _, _, values in groups)):
+            choices = {group: value for (group, _, _), value in zip(groups, chosen, strict=True)}
+            names = list(_names(_plain(hydra.compose("config", [f"{g}={v}" for g, v in choices.items()]))))
+            if name not in names:
+                own = name.partition(".")[0]
+                where, there = f"with {own}={choices[own]}" if own in choices else "here", [*GROUPS, *names]
+                break
     kin = [option for option in there if "." in name and option.startswith(name.rpartition(".")[0] + ".")]
-    return f"{name} is no option here" + (nearest(name, there) or (f"; valid: {', '.join(kin)}" if kin else ""))
+    meant = nearest(name, kin) or nearest(name, there) or (f"; valid: {', '.join(kin)}" if kin else "")
+    return f"{name} is no option {where}{meant}"
 
 
 def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:

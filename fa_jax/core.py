@@ -76,7 +76,9 @@ class Rule(NamedTuple):
     """`(key) -> (params, feedback)`, drawn from the streams INIT and FEEDBACK of a seed's key. All rules on a network
     start a seed from the same params."""
     updates: Callable[[PyTree, PyTree, Batch], PyTree]
-    """`(params, feedback, batch) -> updates`: a gradient, or what the rule takes for one."""
+    """`(params, feedback, batch) -> updates`: a gradient, or what the rule takes for one. Params may have nudges in
+    them (`Network.nudge`), whose updates are the rule's learning signals: what a rule does to a gradient of weights
+    after it has been found, it must not do to theirs."""
     predict: Callable[[PyTree, jax.Array], jax.Array]
     """`(params, inputs) -> logits [batch, outputs]`, without dropout or noise."""
     learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None

@@ -45,8 +45,8 @@ class Progress:
         self.done += seed_steps
         self._bar.update(self._task, completed=self.done, description=f"{examples} examples  {self._text}")
 
-    def show(self, examples: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Shows the metrics of an evaluation."""
+    def show(self, examples: int, metrics: Mapping[str, np.ndarray]) -> str:
+        """Shows the metrics of an evaluation, and returns what it says of them."""
         self._text = "  ".join(_stand(name, metrics[name]) for name in shown(metrics))
         self._bar.update(self._task, description=f"{examples} examples  {self._text}")
         now = time.monotonic()
@@ -54,6 +54,7 @@ class Progress:
             line = f"{100 * self.done / self._steps:3.0f} %  {examples} examples  {self._text}"
             self._console.print(line, highlight=False, soft_wrap=True)
             self._spoke = now
+        return f"{examples} examples  {self._text}"
 
 
 def shown(metrics: Mapping[str, object]) -> list[str]:
@@ -67,8 +68,10 @@ def _stand(name: str, values: np.ndarray) -> str:
     if not len(fine):
         return f"{name} diverged"
     if is_logarithmic(name):
-        middle = f"{np.exp(np.mean(np.log(np.maximum(fine, SMALLEST)))):.3g} ({fine.min():.2g} to {fine.max():.2g})"
+        middle = (
+            f"{np.exp(np.mean(np.log(np.maximum(fine, SMALLEST)))):.3g} (all from {fine.min():.2g} to {fine.max():.2g})"
+        )
     else:
-        middle = f"{fine.mean():.4g} ({fine.min():.4g} to {fine.max():.4g})"
+        middle = f"{fine.mean():.4g} (all from {fine.min():.4g} to {fine.max():.4g})"
     lost = len(values) - len(fine)
     return f"{name} {middle}, n = {len(fine)}" + (f", {lost} diverged" if lost else "")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from fa_jax.build import Job
 from fa_jax.progress import Progress
 from fa_jax.records.writer import Writer
 from fa_jax.training import Program, make_program
+
+log = logging.getLogger(__name__)
 
 SLICE = 0.5
 """Seconds of training between two looks at the clock, at most twice as many."""
@@ -94,7 +97,7 @@ def _train_group(
         cost.evaluating += time.perf_counter() - began
         examples = step * job.training.batch_size
         writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
-        progress.show(examples, metrics)
+        log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
     feedback = states.learned[0] if job.rule.learn else fixed
     final = {"params": states.params, "feedback": feedback}
     return jax.tree.map(np.asarray, final)
@@ -122,6 +125,7 @@ def _compiled(job: Job, seeds: int, cost: Cost) -> Program:
     advance = program.advance.lower(states, fixed, numbers, number, number, program.data).compile()
     measure = program.measure.lower(states, fixed, numbers, number, program.data).compile()
     cost.compiling += time.perf_counter() - began
+    log.info("compiled for %d seeds at a time on %d devices", seeds, len(job.devices))
     memory = advance.memory_analysis()
     if memory is not None:
         needs = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

@@ -24,8 +24,8 @@ def test_plain_lines_say_how_far_it_is_and_the_spread_over_seeds(monkeypatch):
         bar.show(6400, {"test_error": np.array([2.0, np.nan]), "test_loss": np.ones(2)})
 
     lines = spoken(monkeypatch, False, act).splitlines()
-    assert lines[0] == "  0 %  0 examples  test_error 91 (90 to 92), n = 2"
-    assert lines[1] == "100 %  6400 examples  test_error 2 (2 to 2), n = 1, 1 diverged"
+    assert lines[0] == "  0 %  0 examples  test_error 91 (all from 90 to 92), n = 2"
+    assert lines[1] == "100 %  6400 examples  test_error 2 (all from 2 to 2), n = 1, 1 diverged"
 
 
 def test_evaluations_in_quick_succession_are_not_all_printed(monkeypatch):
@@ -41,7 +41,7 @@ def test_a_terminal_gets_a_bar(monkeypatch):
 
     text = spoken(monkeypatch, True, act)
     assert "50 %" in text
-    assert "test_nse 0.1 (0.01 to 1)" in text
+    assert "test_nse 0.1 (all from 0.01 to 1)" in text
 
 
 def test_the_loss_is_shown_only_where_there_is_nothing_else():

@@ -10,7 +10,7 @@ LOGARITHMIC = ("nse",)
 """Metrics that range over decades. Their figures show the geometric mean and an interval of its logarithm."""
 
 
-RISE = 1000.0
+RISE = 100.0
 """How many times its loss before training a seed's loss may reach before it counts as diverged."""
 
 SMALLEST = 1e-45

@@ -68,6 +68,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     """
     logarithmic = is_logarithmic(metric)
     over = summarise_logarithm if logarithmic else summarise
+    later: list[float] = []
     for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
         if metric not in run.metrics:
             continue
@@ -76,6 +77,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
             axes.plot([], [], color=colour, label=f"{name} (all diverged)")
             continue
         points = [over(column) for column in values.T]
+        later += [p.mean for p in points[len(points) // 10 + 1 :] if p.n]
         lost = len(run.diverged)
         label = f"{name}, n = {len(values)}" + (f", {lost} diverged" if lost else "")
         # Dashed, since some are the same algorithm as one of the paper's and would hide it.
@@ -86,6 +88,10 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
         )
     if logarithmic:
         axes.set_yscale("log")
+    elif later:
+        # What the networks come to, not where they start; an interval of few seeds may reach beyond what there is.
+        most = 100.0 if metric.endswith("_error") else np.inf
+        axes.set_ylim(0 if min(later) >= 0 else None, min(most, 1.25 * max(later)) if max(later) > 0 else None)
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
@@ -108,10 +114,10 @@ def comparison_figure(runs: Sequence[Run], path: Path) -> None:
     metric = main_metric(drawn[0])
     layers = sorted({name for run in drawn for name in run.metrics if name.startswith("signal_angle_")}, key=_layer)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9 if layers else 5, 3.7), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
+        figure = Figure(figsize=(9 if layers else 5, 4.2), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
         panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
         draw_curves(panels[0], drawn, metric)
-        panels[0].legend(fontsize=6.5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
         explain_band(panels[0], metric)
@@ -128,8 +134,7 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
     """Angles of the learning signals, a line style a hidden layer; at most the first three and the last."""
     chosen = list(layers) if len(layers) <= 4 else [*layers[:3], layers[-1]]
     styles = dict(zip(chosen, ("-", "--", ":", "-."), strict=False))
-    named = labels(runs)
-    for run, name, colour in zip(runs, named, colours(runs), strict=True):
+    for run, colour in zip(runs, colours(runs), strict=True):
         if run.choices["rule"] == "bp":
             continue
         for layer, line in styles.items():
@@ -139,8 +144,7 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
             points = [summarise(column) for column in values.T]
             if all(p.n == 0 for p in points):
                 continue
-            text = name if len(chosen) == 1 else f"{name}, hidden layer {_layer(layer)}"
-            axes.plot(examples, [p.mean for p in points], line, color=colour, label=text, linewidth=1.4)
+            axes.plot(examples, [p.mean for p in points], line, color=colour, linewidth=1.4)
             axes.fill_between(
                 examples, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.15, linewidth=0
             )
@@ -151,8 +155,10 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
     axes.set_ylabel("angle of the learning signal to BP's (degrees)")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize=7)
+    if len(chosen) > 1:
+        for layer, line in styles.items():
+            axes.plot([], [], line, color="#555555", label=f"hidden layer {_layer(layer)}")
+        axes.legend(fontsize=6.5, loc="upper right")
 
 
 def _layer(name: str) -> int:

@@ -26,7 +26,7 @@ def labels(runs: Sequence[Run]) -> list[str]:
         words = [name.split("_") for name in experiments]
         shared = sum(len(set(column)) == 1 for column in zip(*words, strict=False))
         return ["_".join(name[shared:]) or "_".join(name) for name in words]
-    described = [{group: run.choices[group] for group in GROUPS} | _flatten(run.config) for run in runs]
+    described = [{group: run.choices[group] for group in GROUPS} | flatten(run.config) for run in runs]
     rules, tasks = ([run.choices[group] for run in runs] for group in ("rule", "task"))
     texts = []
     for rule, task, options in zip(rules, tasks, described, strict=True):
@@ -42,14 +42,14 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return texts
 
 
-def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Options by dotted name, without what says nothing about the training."""
     flat = {}
     for key, value in config.items():
         if prefix == "" and key in ("choices", "devices", "checkpoint", "seeds_per_batch"):
             continue
         if isinstance(value, dict):
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = str(value)
     return flat

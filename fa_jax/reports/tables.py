@@ -12,7 +12,7 @@ from rich.table import Table
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import is_logarithmic
 from fa_jax.reports.figures import main_metric
-from fa_jax.reports.labels import labels
+from fa_jax.reports.labels import flatten, labels
 
 
 def run_table(summary: dict[str, Any]) -> Table:
@@ -25,6 +25,8 @@ def run_table(summary: dict[str, Any]) -> Table:
         if name.startswith(("test_", "validation_", "train_", "signal_angle", "weight_angle")) and numbers["n"]:
             label = f"{name} (geometric)" if is_logarithmic(name) else name
             table.add_row(label, *_mean_and_interval(name, numbers), _number(numbers["median"]), str(numbers["n"]))
+    if not table.rows:
+        table.add_row("every seed diverged", "-", "-", "-", "0")
     return table
 
 
@@ -66,9 +68,13 @@ def comparison_table(runs: Sequence[Run]) -> Table:
 
 
 def write_comparison(runs: Sequence[Run], path: Path) -> None:
-    """Writes a CSV with a row a run: its choices, its status, and mean, interval, median and n of every metric."""
+    """Writes a CSV with a row a run: its choices, its status, each metric over seeds, the options that differ."""
     rows = []
-    for run, label in zip(runs, labels(runs), strict=True):
+    flat = [flatten(run.config) for run in runs]
+    differing = [
+        key for key in dict.fromkeys(k for options in flat for k in options) if len({o.get(key) for o in flat}) > 1
+    ]
+    for run, label, options in zip(runs, labels(runs), flat, strict=True):
         row = {"run": label, "folder": run.folder.name, **run.choices, "status": run.status["status"]}
         row |= {"reason": run.status["reason"] or "", "diverged": len(run.diverged)}
         if run.summary:
@@ -76,7 +82,7 @@ def write_comparison(runs: Sequence[Run], path: Path) -> None:
                 row |= {f"{name}_{part}": value for part, value in numbers.items() if part != "geometric"}
                 row |= {f"{name}_geometric_{part}": v for part, v in numbers.get("geometric", {}).items()}
             row |= run.summary["cost"]
-        rows.append(row)
+        rows.append({**row, **{f"config.{key}": options.get(key) for key in differing}})
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)

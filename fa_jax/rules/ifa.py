@@ -40,8 +40,8 @@ def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
     kernels = list(network.kernels.values())
     if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hiddens.values()]:
         raise BadOption(
-            "rule=ifa needs stages of one dense layer each, such as those of architecture=mlp: its signal has a definition "
-            f"for no others; got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
+            "rule=ifa needs stages of one dense layer each, such as those of architecture=mlp: it is defined for no "
+            f"others; got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
         )
     weights = network.weights(network.init(jax.random.key(0)))
     still = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]

@@ -18,11 +18,11 @@ README = (ROOT / "README.md").read_text()
 def test_the_rule_of_the_example_is_added_by_its_two_files(tmp_path):
     shutil.copytree(ROOT / "fa_jax", tmp_path / "fa_jax", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    files = re.findall(r"`((?:fa_jax|conf)/rule[s]?/manhattan\.\w+)`:\n\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert [name for name, _ in files] == ["fa_jax/rules/manhattan.py", "conf/rule/manhattan.yaml"]
+    files = re.findall(r"`((?:fa_jax|conf)/rule[s]?/partial\.\w+)`:\n\n```\w+\n(.*?)```", README, re.DOTALL)
+    assert [name for name, _ in files] == ["fa_jax/rules/partial.py", "conf/rule/partial.yaml"]
     for name, text in files:
         (tmp_path / name).write_text(text)
-    (command,) = re.findall(r"`fa-jax (task=digits rule=manhattan [^`]*)`", README)
+    (command,) = re.findall(r"`fa-jax (task=digits rule=partial [^`]*)`", README)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     words = [sys.executable, "-m", "fa_jax", *command.split(), "epochs=3", "seeds=2", "hydra.run.dir=run"]
     done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
