@@ -37,16 +37,18 @@ def main() -> None:
         run.choices["experiment"].removeprefix("lillicrap2014_task2_"): run
         for run in sweep(OUTPUTS / name, EXPERIMENTS, *words)
     }
-    angles = {
-        run.config["architecture"]["init_scale"]: run
-        for run in sweep(
-            OUTPUTS / "task2_angle",
-            "experiment=lillicrap2014_task2_fa",
-            "architecture.init_scale=0.05,0.1",
-            "epochs=2.0833",  # 125 000 examples
-            "evaluations=10",
-        )
-    }
+    angles = {}
+    if epochs == 20:
+        angles = {
+            run.config["architecture"]["init_scale"]: run
+            for run in sweep(
+                OUTPUTS / "task2_angle",
+                "experiment=lillicrap2014_task2_fa",
+                "architecture.init_scale=0.05,0.1",
+                "epochs=2.0833",  # 125 000 examples
+                "evaluations=10",
+            )
+        }
     with mpl.rc_context(STYLE):
         figure_2a(runs, HERE / name.replace("task2", "fig2a"))
         if epochs == 20:

@@ -1,0 +1,142 @@
+"""The rows of table 1 (MNIST) of Nøkland, NeurIPS 2016, by the recipe of the author's code.
+
+    python experiments/nokland2016/rows.py                          the short runs: 10 epochs, 2 seeds
+    python experiments/nokland2016/rows.py 2x800 --epochs 300 --seeds 3
+    python experiments/nokland2016/rows.py --collect                only writes down what has been trained
+
+MNIST has to be where `$TFDS_DATA_DIR` says. Each row and rule is one run in outputs/nokland2016/<epochs>epochs; what is
+there already is not trained again. `measured_<epochs>epochs.csv` beside this file is written at the end.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fa_jax.records.reader import Run, read_run
+
+HERE = Path(__file__).parent
+OUTPUTS = Path("outputs/nokland2016")
+INPUTS = 784
+
+
+class Row(NamedTuple):
+    """A network, and the rules it is trained by."""
+
+    hidden: tuple[int, ...]
+    rules: tuple[str, ...]
+    further: tuple[str, ...] = ()
+
+
+ROWS = {
+    "2x800": Row((800, 800), ("bp", "fa", "dfa", "ifa", "drtp", "sdfa")),
+    "1x800": Row((800,), ("bp", "dfa")),
+    "7x240": Row((240,) * 7, ("bp", "fa", "dfa")),
+    "2x800 relu": Row((800, 800), ("bp", "dfa"), ("architecture.activation=relu",)),
+    "2x800 logistic": Row((800, 800), ("bp", "dfa"), ("architecture.activation=logistic",)),
+    "2x800 dropout": Row((800, 800), ("dfa",), ("architecture.dropout=0.5", "architecture.input_dropout=0.1")),
+    "3x800": Row((800,) * 3, ("bp", "fa", "dfa")),
+    "100x240": Row((240,) * 100, ("bp", "fa", "dfa")),
+}
+SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
+ZERO = ("dfa", "drtp", "sdfa")
+"""Rules whose tanh and logistic networks start at zero in the author's code; FA's do but for the first layer."""
+
+
+def overrides(name: str, rule: str) -> list[str]:
+    """Returns what the recipe says of a row and a rule, as words for the command line."""
+    row = ROWS[name]
+    fans = (INPUTS, *row.hidden)
+    relu = any("relu" in word for word in row.further)
+    starts = [0.0 if not relu and (rule in ZERO or (rule == "fa" and layer)) else 1.0 for layer in range(len(fans))]
+    biases = [start * fan**-0.5 for start, fan in zip(starts, fans, strict=True)]
+    words = [f"rule={rule}", f"architecture.hidden={list(row.hidden)}", f"architecture.init_scale={starts}"]
+    words += ["architecture.bias_init=uniform", f"architecture.bias_scale={biases}"]
+    if rule != "bp":
+        # Into a hidden layer of n units from U(-1/sqrt(n), 1/sqrt(n)), whatever it comes from.
+        scales = [n**-0.5 for n in (row.hidden[:1] if rule == "ifa" else row.hidden)]
+        words += ["rule.distribution=uniform", f"rule.scale={scales if len(set(scales)) > 1 else scales[0]}"]
+    words.insert(0, "experiment=nokland2016_mnist")
+    return [word.replace(" ", "") for word in (*words, *row.further)]
+
+
+def train(name: str, rule: str, epochs: int, seeds: int) -> None:
+    """Trains a row by a rule unless it has been."""
+    folder = place(name, rule, epochs)
+    if folder.exists():
+        return
+    words = [*overrides(name, rule), f"epochs={epochs}", f"evaluations={epochs}", f"seeds={seeds}"]
+    print(" ".join(["fa-jax", *words]))
+    subprocess.run([sys.executable, "-m", "fa_jax", *words, f"hydra.run.dir={folder}"], check=True)
+
+
+def place(name: str, rule: str, epochs: int) -> Path:
+    """The folder of a run."""
+    return OUTPUTS / f"{epochs}epochs" / f"{name.replace(' ', '_')}_{rule}"
+
+
+def measured(name: str, rule: str, run: Run) -> dict[str, object]:
+    """What a run came to: test errors in % after some epochs, the training error, the cosines to BP's signals."""
+    examples, error = run.curves("test_error")
+    _, train_error = run.curves("train_error")
+    epochs = np.round(run.metrics["epoch"][: len(examples)]).astype(int)
+    row: dict[str, object] = {"row": name, "rule": rule, "seeds": len(error)}
+    for epoch in (1, 2, 3, 5, 10, 20, 50, 100, int(epochs[-1])):
+        if epoch <= epochs[-1]:
+            at = int(np.argmin(np.abs(epochs - epoch)))
+            row[f"test error, epoch {epoch}"] = f"{error[:, at].mean():.2f}"
+            row[f"sd, epoch {epoch}"] = f"{error[:, at].std(ddof=1):.2f}" if len(error) > 1 else ""
+    row["train error, last epoch"] = f"{train_error[:, -1].mean():.3f}"
+    layers = sorted((m for m in run.metrics if m.startswith("signal_angle_")), key=lambda m: int(m.rpartition("_")[2]))
+    cosines = [np.cos(np.radians(run.curves(m)[1][:, -1])).mean() for m in layers]
+    row["signal cosine by hidden layer, last epoch"] = " ".join(f"{c:.2f}" for c in cosines)
+    row["seconds"] = round(sum(run.summary["cost"][f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+    return row
+
+
+def collect(epochs: int) -> None:
+    """Writes down every run of so many epochs that has finished."""
+    runs = {}
+    for name, row in ROWS.items():
+        for rule in row.rules:
+            folder = place(name, rule, epochs)
+            if folder.exists() and (run := read_run(folder)).status["status"] in ("finished", "diverged"):
+                runs[name, rule] = run
+    if not runs:
+        return
+    rows = [measured(name, rule, run) for (name, rule), run in runs.items()]
+    environment = json.loads((next(iter(runs.values())).folder / "environment.json").read_text())
+    packages = environment["packages"]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with (HERE / f"measured_{epochs}epochs.csv").open("w", newline="") as file:
+        machine = f"{environment['processor']}, {environment['cores']} cores"
+        versions = f"jax {packages['jax']}, commit {(environment['commit'] or 'unknown')[:8]}"
+        file.write(f"# {environment['time']}, {machine}, {versions}\n")
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(row)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", default=SHORT, help=f"of {', '.join(ROWS)}; default: the short ones")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--collect", action="store_true")
+    chosen = parser.parse_args()
+    if not chosen.collect:
+        for name in chosen.rows:
+            for rule in ROWS[name].rules:
+                train(name, rule, chosen.epochs, chosen.seeds)
+    collect(chosen.epochs)
+
+
+if __name__ == "__main__":
+    main()
