@@ -52,48 +52,51 @@ def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, 
     by_bp = gradient(network, loss, nudged, batch)
     report = {}
 
-    signals, bp_signals = network.nudges(by_rule), network.nudges(by_bp)
-    pairs = [
-        pair
-        for name, h in network.hiddens.items()
-        for pair in zip(_unstacked(signals[name], h.stack), _unstacked(bp_signals[name], h.stack), strict=True)
-    ]
-    for i, (ours, theirs) in enumerate(pairs):
-        report[f"signal_angle_{i}"] = jnp.nanmean(jax.vmap(angle)(ours, theirs))
-        report[f"signal_norm_{i}"] = norm(ours) * len(batch.inputs)
-        report[f"bp_signal_norm_{i}"] = norm(theirs) * len(batch.inputs)
+    def of_signals(ours, theirs):
+        return jnp.nanmean(jax.vmap(angle)(ours, theirs)), norm(ours) * len(ours), norm(theirs) * len(theirs)
 
-    for i, (ours, theirs) in enumerate(zip(_layers(network, by_rule), _layers(network, by_bp), strict=True)):
-        report[f"update_angle_{i}"] = angle(ours, theirs)
-        report[f"update_norm_{i}"], report[f"bp_update_norm_{i}"] = norm(ours), norm(theirs)
+    def of_weights(ours, theirs):
+        return angle(ours, theirs), norm(ours), norm(theirs)
+
+    def write(names, of, pairs):
+        """`pairs` of (ours, theirs, stack), in the order of the forward pass."""
+        values = [layer for ours, theirs, stack in pairs for layer in _each_layer(of, stack, ours, theirs)]
+        for i, of_layer in enumerate(values):
+            report.update({f"{name}_{i}": value for name, value in zip(names, of_layer, strict=True)})
+
+    signals, bp_signals = network.nudges(by_rule), network.nudges(by_bp)
+    pairs = [(signals[name], bp_signals[name], h.stack) for name, h in network.hiddens.items()]
+    write(("signal_angle", "signal_norm", "bp_signal_norm"), of_signals, pairs)
+
+    ours, theirs = _layers(network, by_rule), _layers(network, by_bp)
+    pairs = [(ours[name], theirs[name], kernel.stack) for name, kernel in network.kernels.items()]
+    write(("update_angle", "update_norm", "bp_update_norm"), of_weights, pairs)
 
     crossed = {} if rule.crossing is None else rule.crossing(params, feedback)
     stacks = {**{n: k.stack for n, k in network.kernels.items()}, **{n: h.stack for n, h in network.hiddens.items()}}
-    weights = [
-        pair
-        for name, (backward, forward) in crossed.items()
-        for pair in zip(_unstacked(backward, stacks[name]), _unstacked(forward, stacks[name]), strict=True)
-    ]
-    for i, (backward, forward) in enumerate(weights):
-        report[f"weight_angle_{i}"] = angle(backward, forward)
-        report[f"weight_norm_{i}"] = norm(backward)
-        report[f"forward_norm_{i}"] = norm(forward)
+    pairs = [(backward, forward, stacks[name]) for name, (backward, forward) in crossed.items()]
+    write(("weight_angle", "weight_norm", "forward_norm"), of_weights, pairs)
     return report
 
 
-def _unstacked(array: jax.Array, stack: tuple[int, ...]) -> list[jax.Array]:
-    """The layers of a scanned stack, or the array itself where there is none."""
-    return list(array.reshape(-1, *array.shape[len(stack) :])) if stack else [array]
+def _each_layer(of, stack: tuple[int, ...], *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
+    """What `of` returns for each layer of a scanned stack, or for the one layer where there is none.
+
+    Vmapped, since a hundred layers compared one by one take longer to compile than the training.
+    """
+    if not stack:
+        return [of(*arrays)]
+    results = jax.vmap(of)(*(a.reshape(-1, *a.shape[len(stack) :]) for a in arrays))
+    return list(zip(*map(list, results), strict=True))
 
 
-def _layers(network: Network, updates: PyTree) -> list[jax.Array]:
-    """The update of each linear layer as one vector, weights first."""
+def _layers(network: Network, updates: PyTree) -> dict[str, jax.Array]:
+    """The update of each linear layer as one vector, weights first; `[*stack, length]`."""
     flat = {"/".join(map(str, path)): leaf for path, leaf in _flatten(updates)}
-    layers = []
+    layers = {}
     for name, kernel in network.kernels.items():
         leaves = [flat[key] for key in (f"{name}/kernel", f"{name}/bias") if key in flat]
-        depth = max(1, len(_unstacked(leaves[0], kernel.stack)))
-        layers += list(jnp.concatenate([leaf.reshape(depth, -1) for leaf in leaves], 1))
+        layers[name] = jnp.concatenate([leaf.reshape(*kernel.stack, -1) for leaf in leaves], -1)
     return layers
 
 
