@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from fa_jax import optimizers
 from fa_jax.core import Loss, Network, PyTree, Rule, Task
 from fa_jax.options import BadOption, choose, integer, number, switch
+from fa_jax.perturbations import augmentation
 from fa_jax.training import Training
 
 SPACINGS = {
@@ -69,11 +70,16 @@ def _build(text: str) -> Job:
         batch_size=batch_size,
         shuffle=switch("shuffle", config["shuffle"]),
         probe=integer("probe", config["probe"], least=0),
+        adversarial=number("adversarial", config["adversarial"], least=0),
         measures=tuple(_make("measures", measure) for measure in _list("measures", config["measures"])),
     )
     devices = _devices(config["devices"])
 
     task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
+    change = config["augmentation"]
+    if change["shift"] or change["flip"]:
+        augment = augmentation(task.input_shape, shift=change["shift"], flip=change["flip"])
+        training = training._replace(augment=augment)
     examples = len(task.train.inputs)
     if batch_size > examples:
         raise BadOption(f"batch_size must be at most the number of training examples, {examples}; got {batch_size}")

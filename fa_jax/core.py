@@ -51,6 +51,7 @@ class Stream(enum.IntEnum):
     FEEDBACK = 4
     NOISE = 5
     PROBE = 6
+    AUGMENTATION = 7
 
 
 def stream(key: jax.Array, which: Stream) -> jax.Array:

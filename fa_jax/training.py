@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec
 
 from fa_jax.core import Batch, Loss, Network, PyTree, Rule, Split, Stream, Task, stream
 from fa_jax.metrics.alignment import alignment
+from fa_jax.perturbations import attack
 
 CHUNK = 1000
 """Examples that an evaluation sends through the network at once."""
@@ -72,7 +73,11 @@ class Training(NamedTuple):
     the batch size does not divide their number are left out of that epoch."""
     probe: int
     """Test examples on which alignment is measured; 0: it is not."""
-    measures: tuple[Callable, ...]
+    adversarial: float = 0.0
+    """How far each input is moved against the network before a step, see `perturbations.attack`."""
+    augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    """`(key, inputs) -> inputs` before a step, see `perturbations.augmentation`; None: as they are."""
+    measures: tuple[Callable, ...] = ()
     """Further `(rule, network, loss, params, feedback, batch) -> {name: scalar}` on the probe."""
 
 
@@ -104,6 +109,8 @@ def make_program(
         return State(params, optimizer.init(params), learned, order, _empty_tally(task)), fixed
 
     def step(state, fixed, batch):
+        if training.adversarial:
+            batch = attack(network, loss.value, state.params, batch, training.adversarial)
         tally = _count(state.tally, rule.predict(state.params, batch.inputs), batch.targets, loss, task)
         updates = rule.updates(state.params, backward(state, fixed), batch)
         learned = state.learned
@@ -135,6 +142,8 @@ def make_program(
 
             def body(i, state):
                 inputs, targets = fetch(i - number * per_epoch)
+                if training.augment is not None:
+                    inputs = training.augment(jax.random.fold_in(stream(key, Stream.AUGMENTATION), i), inputs)
                 return step(state, fixed, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
 
             return jax.lax.fori_loop(begin, end, body, state)

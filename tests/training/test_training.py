@@ -42,12 +42,14 @@ def network_of(**options):
     return mlp((12,), 4, **{**MLP, "hidden": [9], "dropout": 0.0, **options})
 
 
-def train(seeds, steps, *, rule=fa, options=FEEDBACK, devices=1, optimizer=None, shuffle=True, network=None, probe=8):
+def train(
+    seeds, steps, *, rule=fa, options=FEEDBACK, devices=1, optimizer=None, shuffle=True, network=None, probe=8, **more
+):
     """Returns the metrics at each of the steps, `[seeds]` each, and the last states and feedback."""
     task, network = task_of(), network or network_of()
     rule = rule(network, LOSS.value, **options)
     optimizer = optimizer or optax.sgd(0.1)
-    training = Training(batch_size=6, shuffle=shuffle, probe=probe, measures=())
+    training = Training(batch_size=6, shuffle=shuffle, probe=probe, **more)
     program = make_program(rule, network, LOSS, task, training, optimizer, optimizer, jax.devices()[:devices])
     data, seeds = program.data, jnp.asarray(seeds, jnp.int32)
     states, fixed = program.start(seeds)

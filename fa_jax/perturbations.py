@@ -1,0 +1,56 @@
+"""What may be done to training examples inside the compiled step: random shifts and flips, adversarial noise."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from fa_jax.core import Batch, LossFunction, Network, PyTree
+from fa_jax.options import BadOption, integer, switch
+
+
+def augmentation(shape: tuple[int, ...], *, shift: int, flip: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    """Returns `(key, images) -> images`, `[batch, height, width, channels]`, each image changed by itself.
+
+    Args:
+      shape: of one image.
+      shift: pixels by which an image is moved at most, up or down and left or right; what comes in is zero.
+      flip: whether left and right are exchanged in half of the images.
+
+    Raises:
+      BadOption: if an option is out of range, or the inputs are no images.
+    """
+    shift, flip = integer("augmentation.shift", shift, least=0), switch("augmentation.flip", flip)
+    if (shift or flip) and len(shape) != 3:
+        raise BadOption(f"augmentation needs images; this task has inputs of shape {tuple(shape)}")
+    if shift and shift >= min(shape[:2]):
+        raise BadOption(f"augmentation.shift must be below the image's {shape[0]}x{shape[1]} pixels; got {shift}")
+
+    def move(key, image):
+        start = jax.random.randint(key, (2,), 0, 2 * shift + 1)
+        padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
+        return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
+
+    def augment(key, images):
+        moving, flipping = jax.random.split(key)
+        if shift:
+            images = jax.vmap(move)(jax.random.split(moving, len(images)), images)
+        if flip:
+            chosen = jax.random.bernoulli(flipping, shape=(len(images), 1, 1, 1))
+            images = jnp.where(chosen, images[:, :, ::-1], images)
+        return images
+
+    return augment
+
+
+def attack(network: Network, loss: LossFunction, params: PyTree, batch: Batch, epsilon: float) -> Batch:
+    """Returns the batch with every input moved by `epsilon` in the direction that raises its loss, unclipped.
+
+    The fast gradient sign method of Goodfellow, Shlens, Szegedy, arXiv 1412.6572, 2014, section 4. The gradient is the
+    true one, whatever the rule: training on such examples is not free of weight transport.
+    """
+
+    def of(inputs):
+        return loss(network.apply(params, inputs, key=batch.key), batch.targets)
+
+    return batch._replace(inputs=batch.inputs + epsilon * jnp.sign(jax.grad(of)(batch.inputs)))
