@@ -93,7 +93,7 @@ def _train_group(
             last, stride = end, stride * 2 if taken < SLICE and end - last == stride else stride
         began = time.perf_counter()
         measured, states = program.measure(states, fixed, numbers, jnp.int32(step), data)
-        metrics = {name: np.asarray(values) for name, values in measured.items()}
+        metrics = jax.device_get(measured)
         cost.evaluating += time.perf_counter() - began
         examples = step * job.training.batch_size
         writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
