@@ -44,6 +44,9 @@ class Job:
     devices: tuple[jax.Device, ...]
     """Those that may share a group of seeds."""
     checkpoint: bool
+    """Whether params and feedback are kept at the end."""
+    checkpoint_every: float | None
+    """Seconds between checkpoints to resume from; None: none are made."""
 
 
 def build(config: dict[str, Any]) -> Job:
@@ -73,7 +76,7 @@ def _build(text: str) -> Job:
         adversarial=number("adversarial", config["adversarial"], least=0),
         measures=tuple(_make("measures", measure) for measure in _list("measures", config["measures"])),
     )
-    devices = _devices(config["devices"])
+    devices, every = _devices(config["devices"]), config["checkpoint_every"]
 
     task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
     change = config["augmentation"]
@@ -104,6 +107,7 @@ def _build(text: str) -> Job:
         tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
         devices,
         switch("checkpoint", config["checkpoint"]),
+        None if every is None else number("checkpoint_every", every, least=0),
     )
 
 

@@ -20,6 +20,8 @@ fa-jax compares learning rules that do without backpropagation.
 usage
   fa-jax [train] [overrides]               train one run
   fa-jax [train] --multirun [overrides]    train every combination of the values given with commas
+  fa-jax resume=outputs/...                  go on with a run that was cut off
+  fa-jax resume=auto [overrides]             go on with the run of these overrides, if one was cut off; else begin it
   fa-jax list [groups]                       what there is to choose from
   fa-jax --cfg job [overrides]               print the config and train nothing
 

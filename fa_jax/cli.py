@@ -57,7 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(words: Sequence[str]) -> int:
-    """Trains what the overrides ask for: one run, or a sweep."""
+    """Trains what the overrides ask for: one run, or a sweep; or goes on with a run, with `resume=`."""
+    if any(word.partition("=")[0] == "resume" for word in words):
+        return _resume(words)
     _use_all_cores()
     with _one_line_errors(words):
         if not any(word.partition("=")[0] in PASSED_ON for word in words):
@@ -72,6 +74,40 @@ def train(words: Sequence[str]) -> int:
             return int(stop.code or 0)
         finally:
             sys.argv = command
+    return 0
+
+
+def _resume(words: Sequence[str]) -> int:
+    """Goes on with the run in a folder, or with the one that the same words began."""
+    from fa_jax.resume import resume, unfinished
+
+    own = dict(word.split("=", 1) for word in words if word.startswith(("resume=", "force=")))
+    others = [word for word in words if not word.startswith(("resume=", "force="))]
+    if own.get("force", "true") != "true":
+        raise BadOption(f"force must be true, or left out; got {own['force']!r}")
+    _use_all_cores()
+    if own["resume"] != "auto":
+        if others:
+            raise BadOption(f"resume={own['resume']} takes all its options from that run; got also {' '.join(others)}")
+        folder = Path(own["resume"])
+    else:
+        if "--multirun" in others or "-m" in others:
+            raise BadOption("resume=auto goes on with one run; got also --multirun")
+        with _one_line_errors(others):
+            with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+                config = _compose(others)
+            choices = {group: config.hydra.runtime.choices[group] for group in (*GROUPS, "experiment")}
+            outputs = Path(config.hydra.run.dir).parents[2]
+            with open_dict(config):
+                del config["hydra"]
+        cut_off = unfinished({"choices": choices, **_plain(config)}, outputs)
+        if cut_off is None:
+            return train(others)
+        folder = cut_off.folder
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console()
+    console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
+    _report(folder, resume(folder, force="force" in own), console)
     return 0
 
 

@@ -17,9 +17,9 @@ PLAIN_EVERY = 10.0
 class Progress:
     """A context in which a run shows how many seed-steps it has made and how its test metrics stand over seeds."""
 
-    def __init__(self, steps: int):
-        """Takes the number of seed-steps to make."""
-        self.done = 0
+    def __init__(self, steps: int, done: int = 0):
+        """Takes the number of seed-steps to make, and how many of them a continued run has made before."""
+        self.done = done
         self._steps = steps
         self._console = Console()
         self._spoke = -PLAIN_EVERY

@@ -13,7 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fa_jax.build import Job
+from fa_jax.core import PyTree
 from fa_jax.progress import Progress
+from fa_jax.records.checkpoints import Checkpoint, Checkpoints
 from fa_jax.records.writer import Writer
 from fa_jax.training import Program, make_program
 
@@ -30,7 +32,7 @@ class Cost:
     compiling: float = 0.0
     training: float = 0.0
     evaluating: float = 0.0
-    memory: int = 0
+    memory: float = 0
     """Bytes that the training program needs at once, by its own account: arguments, results and temporaries."""
 
     def report(self, seed_steps: int) -> dict[str, float]:
@@ -44,23 +46,40 @@ class Cost:
         }
 
 
-def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def run(job: Job, config: Mapping[str, Any], folder: Path, *, resume: bool = False) -> dict[str, Any]:
     """Trains a job, records it in `folder`, and returns its summary.
 
     Whatever stops it, an interrupt or an error, is set down in `status.json` before it goes on its way.
+
+    Args:
+      job: what is trained.
+      config: the config it was built from, with `choices`.
+      folder: where it is recorded.
+      resume: whether to go on with the run that the folder holds, from its last checkpoints; the end is bit for bit
+        that of a run never cut off.
     """
-    writer = Writer(folder, config)
-    cost = Cost()
+    checkpoints = Checkpoints(folder)
+    found = checkpoints.found() if resume else []
+    reached = {seed: one.step for one, seeds in zip(found, job.groups, strict=False) for seed in seeds}
+    writer = Writer(folder, config, reached=reached if resume else None)
+    cost = Cost(**found[-1].cost) if found else Cost()
     steps = job.evaluations[-1] * sum(map(len, job.groups))
+    finished = False
     try:
-        with Progress(steps) as progress:
+        with Progress(steps, done=sum(reached.values())) as progress:
             compiled = functools.cache(lambda size: _compiled(job, size, cost))
-            finals = [_train_group(job, seeds, compiled(len(seeds)), writer, progress, cost) for seeds in job.groups]
+            finals = []
+            for group, seeds in enumerate(job.groups):
+                start = found[group] if group < len(found) else None
+                keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost)
+                finals.append(_train_group(job, seeds, compiled(len(seeds)), start, keeper, progress))
+        checkpoints.wait()
         if job.checkpoint:
             writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
         summary = writer.summary(cost.report(steps))
         every = len(writer.diverged) == len(summary["seeds"])
         writer.status("diverged" if every else "finished", "every seed diverged" if every else None)
+        finished = True
         return summary
     except BaseException as problem:
         writer.summary(cost.report(progress.done))
@@ -70,37 +89,67 @@ def run(job: Job, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         raise
     finally:
         writer.close()
+        checkpoints.close(delete=finished)
+
+
+class _Keeper:
+    """Saves checkpoints of one group of seeds as often as was asked for."""
+
+    def __init__(self, checkpoints: Checkpoints, group: int, every: float | None, writer: Writer, cost: Cost):
+        self.checkpoints, self.group, self.every, self.writer, self.cost = checkpoints, group, every, writer, cost
+        self._saved = time.monotonic()
+
+    def may_save(self, step: int, tree: PyTree) -> None:
+        """Saves if the time has come."""
+        if self.every is not None and time.monotonic() - self._saved >= self.every:
+            self.save(step, tree)
+
+    def save(self, step: int, tree: PyTree) -> None:
+        """Saves; the rows of the evaluations before are on the disk first."""
+        self.writer.flush()
+        self.checkpoints.save(self.group, step, tree, dataclasses.asdict(self.cost))
+        self._saved = time.monotonic()
 
 
 def _train_group(
-    job: Job, seeds: tuple[int, ...], program: Program, writer: Writer, progress: Progress, cost: Cost
+    job: Job, seeds: tuple[int, ...], program: Program, start: Checkpoint | None, keeper: _Keeper, progress: Progress
 ) -> dict[str, Any]:
-    """Trains a group of seeds at once; returns their params and feedback on the host."""
-    numbers = jnp.asarray(seeds, jnp.int32)
-    data = program.data
+    """Trains a group of seeds at once, from a checkpoint if there is one; returns params and feedback on the host."""
+    numbers, cost = jnp.asarray(seeds, jnp.int32), keeper.cost
     states, fixed = program.start(numbers)
     last, stride = 0, 64
+    if start is not None:
+        states, fixed = jax.device_put(
+            keeper.checkpoints.load(start, (states, fixed)), jax.tree.map(lambda a: a.sharding, (states, fixed))
+        )
+        last = start.step
     for step in job.evaluations:
+        if start is not None and step <= start.step:
+            continue
         while last < step:
             # In slices that grow to about a second, so that the bar moves and an interrupt is heard.
             began = time.perf_counter()
             end = min(last + stride, step)
-            advanced = program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(end), data)
+            advanced = program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(end), program.data)
             states = jax.block_until_ready(advanced)
             taken = time.perf_counter() - began
             cost.training += taken
             progress.advance((end - last) * len(seeds), end * job.training.batch_size)
             last, stride = end, stride * 2 if taken < SLICE and end - last == stride else stride
+            if last < step:
+                keeper.may_save(last, (states, fixed))
         began = time.perf_counter()
-        measured, states = program.measure(states, fixed, numbers, jnp.int32(step), data)
+        measured, states = program.measure(states, fixed, numbers, jnp.int32(step), program.data)
         metrics = jax.device_get(measured)
         cost.evaluating += time.perf_counter() - began
         examples = step * job.training.batch_size
-        writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
+        keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
         log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
+        keeper.may_save(step, (states, fixed))
+    if len(job.groups) > 1 and keeper.every is not None and (start is None or start.step < last):
+        keeper.save(last, (states, fixed))
     feedback = states.learned[0] if job.rule.learn else fixed
-    final = {"params": states.params, "feedback": feedback}
-    return jax.tree.map(np.asarray, final)
+    return jax.tree.map(np.asarray, {"params": states.params, "feedback": feedback})
 
 
 def make_program_of(job: Job, seeds: int) -> Program:

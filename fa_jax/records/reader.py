@@ -20,6 +20,7 @@ class Run(NamedTuple):
     status: dict[str, Any]
     summary: dict[str, Any] | None
     """None where the run did not come to its end."""
+    environment: dict[str, Any]
     metrics: dict[str, np.ndarray]
     """Column -> one number a row, in the order of the rows; empty before the first evaluation."""
 
@@ -64,6 +65,7 @@ def read_run(folder: Path) -> Run:
         config,
         json.loads((folder / "status.json").read_text()),
         json.loads(summary.read_text()) if summary.exists() else None,
+        json.loads((folder / "environment.json").read_text()),
         _read_metrics(folder / "metrics.csv"),
     )
 

@@ -34,17 +34,26 @@ PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hyd
 class Writer:
     """The folder of a run in progress."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]):
+    def __init__(self, folder: Path, config: Mapping[str, Any], *, reached: Mapping[int, int] | None = None):
         """Makes the folder, and writes config, environment and status.
 
+        Args:
+          folder: where to.
+          config: the resolved config, with `choices`.
+          reached: given where a run in this folder is continued: seed -> the step from which on it is trained again.
+            Its later rows are taken away, and those of seeds that are not named.
+
         Raises:
-          BadOption: if the folder holds a run already.
+          BadOption: if a new run's folder holds one already.
         """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._columns: list[str] | None = None
         self._last: dict[int, tuple[int, dict[str, float]]] = {}
         self._losses: dict[int, list[float]] = {}
+        if reached is not None:
+            self._continue(reached)
+            return
         try:
             self._metrics = (folder / "metrics.csv").open("x", buffering=1)
         except FileExistsError:
@@ -52,6 +61,37 @@ class Writer:
         OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
         write_json(folder / "environment.json", environment())
         self.status("running")
+
+    def _continue(self, reached: Mapping[int, int]) -> None:
+        """Takes up a run where its checkpoints stand."""
+        path = self.folder / "metrics.csv"
+        # A kill may have left half a last line.
+        header, *lines = (path.read_text() if path.exists() else "").rpartition("\n")[0].split("\n")
+        kept = [line for line in lines if int(line.split(",")[1]) <= reached.get(int(line.split(",")[0]), -1)]
+        if kept:
+            self._columns = header.split(",")[len(KEYS) :]
+        for line in kept:
+            seed, step, _, _, *numbers = line.split(",")
+            # Nine digits tell single-precision numbers apart.
+            values = dict(zip(self._columns or [], (float(np.float32(n)) for n in numbers), strict=True))
+            self._note(int(seed), int(step), values)
+        beside = path.with_suffix(".tmp")
+        beside.write_text("".join(f"{line}\n" for line in ([header, *kept] if kept else [])))
+        beside.replace(path)
+        self._metrics = path.open("a", buffering=1)
+        before = json.loads((self.folder / "environment.json").read_text())
+        again = [*before.pop("continued", []), environment()]
+        write_json(self.folder / "environment.json", {**before, "continued": again})
+        self.status("running")
+
+    def _note(self, seed: int, step: int, values: dict[str, float]) -> None:
+        self._losses.setdefault(seed, []).append(values["test_loss"])
+        self._last[seed] = step, values
+
+    def flush(self) -> None:
+        """Makes sure that the rows so far are on the disk."""
+        self._metrics.flush()
+        os.fsync(self._metrics.fileno())
 
     def status(self, status: str, reason: str | None = None) -> None:
         """Sets the status, with a one-line reason where something went wrong."""
@@ -69,8 +109,7 @@ class Writer:
         rows = []
         for i, seed in enumerate(seeds):
             values = {name: float(metrics[name][i]) for name in self._columns}
-            self._losses.setdefault(seed, []).append(values["test_loss"])
-            self._last[seed] = step, values
+            self._note(seed, step, values)
             rows.append(
                 ",".join([str(seed), str(step), str(examples), f"{epoch:g}", *(f"{v:.9g}" for v in values.values())])
             )
@@ -131,7 +170,7 @@ def environment() -> dict[str, Any]:
     return {
         "time": _now(),
         "command": sys.argv,
-        "commit": _commit(),
+        "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
@@ -154,7 +193,7 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """The commit of the checkout that the code runs from, with a + if it was changed since; None outside one."""
     checkout = Path(__file__).parents[2]
 

@@ -46,7 +46,7 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Options by dotted name, without what says nothing about the training."""
     flat = {}
     for key, value in config.items():
-        if prefix == "" and key in ("choices", "devices", "checkpoint", "seeds_per_batch"):
+        if prefix == "" and key in ("choices", "devices", "checkpoint", "checkpoint_every", "seeds_per_batch"):
             continue
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")
