@@ -1,0 +1,105 @@
+"""Every rule on every architecture that it has a definition for: one table, with intervals and what each rule costs.
+
+    python experiments/rules_by_architectures/compare.py digits
+    python experiments/rules_by_architectures/compare.py mnist --epochs 5 --architectures mlp
+
+Each rule has the learning rate, of those tried on a validation split, with the lowest validation error: the same few
+trials for every rule. The runs go to outputs/rules_by_architectures; what is there is not trained again.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from fa_jax import catalogue
+from fa_jax.records.reader import Run, read_run
+
+HERE = Path(__file__).parent
+OUTPUTS = Path("outputs/rules_by_architectures")
+RATES = {"digits": (0.03, 0.1, 0.3, 1.0), "mnist": (0.03, 0.1, 0.3, 1.0)}
+HELD_OUT = {"digits": 200, "mnist": 10000}
+EXCLUDED = {"resnet20", "resnet56", "vgg"}
+"""Too slow for a machine without an accelerator; named on the command line they are trained too."""
+
+
+def train(folder: Path, *words: str) -> Run | None:
+    """Returns the run in a folder, trained first where it is not there; None where the rule is not defined for it."""
+    if not (folder / "status.json").exists():
+        print(" ".join(["fa-jax", *words]), flush=True)
+        done = subprocess.run([sys.executable, "-m", "fa_jax", *words, f"hydra.run.dir={folder}"], check=False)
+        if done.returncode == 2:
+            return None
+        done.check_returncode()
+    return read_run(folder)
+
+
+def validation_error(run: Run) -> float:
+    """The mean validation error at the end; infinite where a seed diverged."""
+    return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
+
+
+def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, object] | None:
+    """Returns a row of the table: the rate found, the test error at that rate, and the cost."""
+    words = [f"task={task}", f"architecture={architecture}", f"rule={rule}", "optimizer=sgd"]
+    words += [] if epochs is None else [f"epochs={epochs}"]
+    place = OUTPUTS / task / architecture / rule
+    trials = {}
+    for rate in RATES[task]:
+        own = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
+        run = train(place / f"rate_{rate}", *own, "checkpoint=false", "evaluations=1")
+        if run is None:
+            return None
+        trials[rate] = validation_error(run)
+    best = min(trials, key=trials.__getitem__)
+    run = train(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
+    assert run is not None
+    error, cost = run.summary["final"]["test_error"], run.summary["cost"]
+    angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
+    return {
+        "task": task,
+        "architecture": architecture,
+        "rule": rule,
+        "learning rate": best,
+        "at the edge of the grid": best in (RATES[task][0], RATES[task][-1]),
+        "test error": f"{error['mean']:.2f}",
+        "low": f"{error['low']:.2f}",
+        "high": f"{error['high']:.2f}",
+        "n": error["n"],
+        "angle of the first layer": "" if angle is None else f"{angle:.0f}",
+        "seed-steps/s": f"{cost['seed_steps_per_second']:.0f}",
+        "compile seconds": f"{cost['compile_seconds']:.1f}",
+        "MB": f"{cost['memory_bytes'] / 1e6:.1f}",
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=sorted(RATES))
+    parser.add_argument("--architectures", nargs="*")
+    parser.add_argument("--rules", nargs="*", default=sorted(catalogue.options("rule")))
+    parser.add_argument("--epochs", type=float)
+    parser.add_argument("--seeds", type=int, default=5)
+    chosen = parser.parse_args()
+    architectures = chosen.architectures or sorted(set(catalogue.options("architecture")) - EXCLUDED)
+    rows = []
+    for architecture in architectures:
+        for rule in chosen.rules:
+            row = compare(chosen.task, architecture, rule, chosen.epochs, chosen.seeds)
+            rows += [] if row is None else [row]
+    environment = read_run(next((OUTPUTS / chosen.task).rglob("final"))).environment
+    with (HERE / f"measured_{chosen.task}.csv").open("w", newline="") as file:
+        machine = f"{environment['processor']}, {environment['cores']} cores"
+        versions = f"jax {environment['packages']['jax']}, commit {(environment['commit'] or 'unknown')[:8]}"
+        file.write(f"# {environment['time']}, {machine}, {versions}, {json.dumps(sys.argv[1:])}\n")
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
