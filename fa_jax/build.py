@@ -80,9 +80,9 @@ def _build(text: str) -> Job:
 
     task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
     change = config["augmentation"]
-    if change["shift"] or change["flip"]:
-        augment = augmentation(task.input_shape, shift=change["shift"], flip=change["flip"])
-        training = training._replace(augment=augment)
+    if not isinstance(change, dict) or set(change) != {"shift", "flip"}:
+        raise BadOption(f"augmentation must have shift and flip, as in augmentation.shift=2; got {change!r}")
+    training = training._replace(augment=augmentation(task.input_shape, **change))
     examples = len(task.train.inputs)
     if batch_size > examples:
         raise BadOption(f"batch_size must be at most the number of training examples, {examples}; got {batch_size}")

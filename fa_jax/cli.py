@@ -97,7 +97,10 @@ def _resume(words: Sequence[str]) -> int:
             with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
                 config = _compose(others)
             choices = {group: config.hydra.runtime.choices[group] for group in (*GROUPS, "experiment")}
-            outputs = Path(config.hydra.run.dir).parents[2]
+            if config.hydra.mode == RunMode.MULTIRUN:
+                raise BadOption("resume=auto goes on with one run; these overrides are a sweep")
+            placed = any(word.startswith("hydra.run.dir=") for word in others)
+            outputs = Path(config.hydra.run.dir if placed else "outputs")
             with open_dict(config):
                 del config["hydra"]
         cut_off = unfinished({"choices": choices, **_plain(config)}, outputs)
@@ -107,7 +110,8 @@ def _resume(words: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
-    _report(folder, resume(folder, force="force" in own), console)
+    with _one_line_errors(others):
+        _report(folder, resume(folder, force="force" in own), console)
     return 0
 
 

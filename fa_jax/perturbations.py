@@ -9,8 +9,12 @@ from fa_jax.core import Batch, LossFunction, Network, PyTree
 from fa_jax.options import BadOption, integer, switch
 
 
-def augmentation(shape: tuple[int, ...], *, shift: int, flip: bool) -> Callable[[jax.Array, jax.Array], jax.Array]:
+def augmentation(
+    shape: tuple[int, ...], *, shift: int, flip: bool
+) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Returns `(key, images) -> images`, `[batch, height, width, channels]`, each image changed by itself.
+
+    None if neither is asked for.
 
     Args:
       shape: of one image.
@@ -21,7 +25,9 @@ def augmentation(shape: tuple[int, ...], *, shift: int, flip: bool) -> Callable[
       BadOption: if an option is out of range, or the inputs are no images.
     """
     shift, flip = integer("augmentation.shift", shift, least=0), switch("augmentation.flip", flip)
-    if (shift or flip) and len(shape) != 3:
+    if not (shift or flip):
+        return None
+    if len(shape) != 3:
         raise BadOption(f"augmentation needs images; this task has inputs of shape {tuple(shape)}")
     if shift and shift >= min(shape[:2]):
         raise BadOption(f"augmentation.shift must be below the image's {shape[0]}x{shape[1]} pixels; got {shift}")

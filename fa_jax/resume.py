@@ -6,14 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import hydra.utils
+
 from fa_jax.build import build
 from fa_jax.options import BadOption
 from fa_jax.records.reader import Run, find_runs, read_run
-from fa_jax.records.writer import commit
+from fa_jax.records.writer import environment
 from fa_jax.run import run
 
-TRUSTED = ("fa_jax.", "optax.")
-"""Where the functions live that a recorded config may call."""
+TRUSTED = ("fa_jax", "optax")
+"""Packages whose own functions a recorded config may call."""
 CUT_OFF = ("running", "interrupted", "failed")
 """The statuses of a run that did not come to its end."""
 
@@ -36,15 +38,15 @@ def resume(folder: Path, *, force: bool) -> dict[str, Any]:
         raise BadOption(f"{option}: this run has {there.status['status']}; there is nothing left to do")
     if there.status["status"] == "running" and _is_alive(there.status["pid"]):
         raise BadOption(f"{option}: this run is still going on, in process {there.status['pid']}")
-    began = there.environment["commit"]
-    if not force and began != commit():
+    changes = [] if force else list(_changes(there.environment, environment()))
+    if changes:
         raise BadOption(
-            f"{option}: the code was {began or 'no commit'} when it began and is {commit() or 'no commit'} now, so its "
-            "end might not be its own; force=true goes on all the same"
+            f"{option}: since it began, {', '.join(changes)}, so its end might not be its own; "
+            "force=true goes on all the same"
         )
-    stranger = next((t for t in _targets(there.config) if not t.startswith(TRUSTED)), None)
+    stranger = next((target for target in _targets(there.config) if not _is_trusted(target)), None)
     if stranger is not None:
-        raise BadOption(f"{option}: its config.yaml calls {stranger}, which is not of {' or '.join(TRUSTED)}*")
+        raise BadOption(f"{option}: its config.yaml calls {stranger}, which is not of {' or '.join(TRUSTED)}")
     config = {key: value for key, value in there.config.items() if key != "choices"}
     handler = logging.FileHandler(folder / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -62,6 +64,24 @@ def unfinished(config: Mapping[str, Any], below: Path) -> Run | None:
     """Returns the newest run below a folder that has this config, `choices` included, and did not come to its end."""
     runs = [run for run in find_runs(below) if run.config == config and run.status["status"] in CUT_OFF]
     return max(runs, key=lambda run: run.status["time"], default=None)
+
+
+def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """What numbers depend on and is not as it was, in words."""
+    if before["commit"] != now["commit"]:
+        yield f"the code went from {before['commit'] or 'no commit'} to {now['commit'] or 'no commit'}"
+    for package in before["packages"].keys() | now["packages"].keys():
+        was, here = before["packages"].get(package), now["packages"].get(package)
+        if was != here:
+            yield f"{package} went from {was} to {here}"
+
+
+def _is_trusted(target: Any) -> bool:
+    """Whether a target is a function that a trusted package defines, not merely one that it imports."""
+    try:
+        return hydra.utils.get_object(target).__module__.partition(".")[0] in TRUSTED
+    except Exception:  # whatever a name that leads nowhere raises
+        return False
 
 
 def _targets(config: Any) -> Iterator[str]:

@@ -59,7 +59,9 @@ def run(job: Job, config: Mapping[str, Any], folder: Path, *, resume: bool = Fal
         that of a run never cut off.
     """
     checkpoints = Checkpoints(folder)
-    found = checkpoints.found() if resume else []
+    found = checkpoints.found(job.evaluations[-1]) if resume else []
+    if resume and not found:
+        log.warning("no checkpoint: the run begins again")
     reached = {seed: one.step for one, seeds in zip(found, job.groups, strict=False) for seed in seeds}
     writer = Writer(folder, config, reached=reached if resume else None)
     cost = Cost(**found[-1].cost) if found else Cost()
@@ -98,6 +100,8 @@ class _Keeper:
     def __init__(self, checkpoints: Checkpoints, group: int, every: float | None, writer: Writer, cost: Cost):
         self.checkpoints, self.group, self.every, self.writer, self.cost = checkpoints, group, every, writer, cost
         self._saved = time.monotonic()
+        self.step = -1
+        """Of the last checkpoint."""
 
     def may_save(self, step: int, tree: PyTree) -> None:
         """Saves if the time has come."""
@@ -108,7 +112,7 @@ class _Keeper:
         """Saves; the rows of the evaluations before are on the disk first."""
         self.writer.flush()
         self.checkpoints.save(self.group, step, tree, dataclasses.asdict(self.cost))
-        self._saved = time.monotonic()
+        self._saved, self.step = time.monotonic(), step
 
 
 def _train_group(
@@ -146,7 +150,7 @@ def _train_group(
         keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
         log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
         keeper.may_save(step, (states, fixed))
-    if len(job.groups) > 1 and keeper.every is not None and (start is None or start.step < last):
+    if len(job.groups) > 1 and keeper.every is not None and last not in (keeper.step, start and start.step):
         keeper.save(last, (states, fixed))
     feedback = states.learned[0] if job.rule.learn else fixed
     return jax.tree.map(np.asarray, {"params": states.params, "feedback": feedback})
@@ -174,7 +178,7 @@ def _compiled(job: Job, seeds: int, cost: Cost) -> Program:
     advance = program.advance.lower(states, fixed, numbers, number, number, program.data).compile()
     measure = program.measure.lower(states, fixed, numbers, number, program.data).compile()
     cost.compiling += time.perf_counter() - began
-    log.info("compiled for %d seeds at a time on %d devices", seeds, len(job.devices))
+    log.info("compiled for %d seeds at a time", seeds)
     memory = advance.memory_analysis()
     if memory is not None:
         needs = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes

@@ -66,13 +66,15 @@ def overrides(name: str, rule: str) -> list[str]:
 
 
 def train(name: str, rule: str, epochs: int, seeds: int) -> None:
-    """Trains a row by a rule unless it has been."""
+    """Trains a row by a rule to its end, unless it has been."""
     folder = place(name, rule, epochs)
-    if folder.exists():
+    there = (folder / "status.json").exists()
+    if there and read_run(folder).status["status"] in ("finished", "diverged"):
         return
-    words = [*overrides(name, rule), f"epochs={epochs}", f"evaluations={epochs}", f"seeds={seeds}"]
+    words = [f"resume={folder}"] if there else [*overrides(name, rule), f"epochs={epochs}", f"evaluations={epochs}"]
+    words += [] if there else [f"seeds={seeds}", f"hydra.run.dir={folder}"]
     print(" ".join(["fa-jax", *words]))
-    subprocess.run([sys.executable, "-m", "fa_jax", *words, f"hydra.run.dir={folder}"], check=True)
+    subprocess.run([sys.executable, "-m", "fa_jax", *words], check=True)
 
 
 def place(name: str, rule: str, epochs: int) -> Path:

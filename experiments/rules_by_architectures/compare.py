@@ -25,15 +25,19 @@ EXCLUDED = {"resnet20", "resnet56", "vgg"}
 """Too slow for a machine without an accelerator; named on the command line they are trained too."""
 
 
-def train(folder: Path, *words: str) -> Run | None:
-    """Returns the run in a folder, trained first where it is not there; None where the rule is not defined for it."""
-    if not (folder / "status.json").exists():
+def train(folder: Path, *words: str) -> Run:
+    """Returns the run in a folder, trained to its end first where it has not been."""
+    there = (folder / "status.json").exists()
+    if not there or read_run(folder).status["status"] not in ("finished", "diverged"):
+        words = (f"resume={folder}",) if there else (*words, f"hydra.run.dir={folder}")
         print(" ".join(["fa-jax", *words]), flush=True)
-        done = subprocess.run([sys.executable, "-m", "fa_jax", *words, f"hydra.run.dir={folder}"], check=False)
-        if done.returncode == 2:
-            return None
-        done.check_returncode()
+        subprocess.run([sys.executable, "-m", "fa_jax", *words], check=True)
     return read_run(folder)
+
+
+def is_defined(architecture: str, rule: str) -> bool:
+    """Whether a rule has a definition for an architecture."""
+    return rule != "ifa" or architecture == "mlp"
 
 
 def validation_error(run: Run) -> float:
@@ -41,7 +45,7 @@ def validation_error(run: Run) -> float:
     return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
 
 
-def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, object] | None:
+def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, object]:
     """Returns a row of the table: the rate found, the test error at that rate, and the cost."""
     words = [f"task={task}", f"architecture={architecture}", f"rule={rule}", "optimizer=sgd"]
     words += [] if epochs is None else [f"epochs={epochs}"]
@@ -49,13 +53,9 @@ def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds
     trials = {}
     for rate in RATES[task]:
         own = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
-        run = train(place / f"rate_{rate}", *own, "checkpoint=false", "evaluations=1")
-        if run is None:
-            return None
-        trials[rate] = validation_error(run)
+        trials[rate] = validation_error(train(place / f"rate_{rate}", *own, "checkpoint=false", "evaluations=1"))
     best = min(trials, key=trials.__getitem__)
     run = train(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
-    assert run is not None
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
     return {
@@ -87,8 +87,8 @@ def main() -> None:
     rows = []
     for architecture in architectures:
         for rule in chosen.rules:
-            row = compare(chosen.task, architecture, rule, chosen.epochs, chosen.seeds)
-            rows += [] if row is None else [row]
+            if is_defined(architecture, rule):
+                rows.append(compare(chosen.task, architecture, rule, chosen.epochs, chosen.seeds))
     environment = read_run(next((OUTPUTS / chosen.task).rglob("final"))).environment
     with (HERE / f"measured_{chosen.task}.csv").open("w", newline="") as file:
         machine = f"{environment['processor']}, {environment['cores']} cores"

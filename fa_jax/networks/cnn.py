@@ -9,7 +9,7 @@ import jax
 
 from fa_jax.core import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, Readout
-from fa_jax.networks.layers import ACTIVATIONS, NORMS, drop_rate, initials
+from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials
 from fa_jax.options import BadOption, choose, integer, per_layer, switch
 
 POOLS = {"max": nn.max_pool, "average": nn.avg_pool}
@@ -74,7 +74,7 @@ def cnn(
     norm: str,
     pooling: str,
     pool_stride: int,
-    hidden: str,
+    hidden_ends: str,
     dropout,
     input_dropout: float,
     **initial,
@@ -93,8 +93,8 @@ def cnn(
       norm: a name in `NORMS`, between the convolution and the activation function; dense stages have none.
       pooling: `max` or `average`.
       pool_stride: of the pooling, whose windows stay inside the image.
-      hidden: where a hidden layer ends, `after_pooling` (as in the code of Nøkland, 2016) or `before_pooling` (as in
-        that of Frenkel et al., 2021).
+      hidden_ends: where a hidden layer ends and is taught, `after_pooling` (as in the code of Nøkland, 2016) or
+        `before_pooling` (as in that of Frenkel et al., 2021).
       dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one a hidden layer.
       input_dropout: the probability that an input is.
       **initial: how weights and biases start, as in `fa_jax.networks.layers.initials`.
@@ -109,8 +109,11 @@ def cnn(
     _check_sizes(topology, layers, input_shape, pool_stride)
     function = choose("architecture.activation", activation, ACTIVATIONS)
     chosen_norm = choose("architecture.norm", norm, NORMS)
+    for layer in layers:
+        if not isinstance(layer, int):
+            check_groups(norm, layer.channels, f"in architecture.topology={topology}")
     pool = choose("architecture.pooling", pooling, POOLS)
-    place = choose("architecture.hidden", hidden, dict.fromkeys(PLACES, hidden))
+    place = choose("architecture.hidden_ends", hidden_ends, {place: place for place in PLACES})
     rates = per_layer("architecture.dropout", dropout, len(layers), drop_rate)
     input_rate = drop_rate("architecture.input_dropout", input_dropout)
     use_bias = switch("architecture.biases", biases)

@@ -21,12 +21,23 @@ ACTIVATIONS = {
     "silu": jax.nn.silu,
 }
 BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
+GROUP = 8
 NORMS: dict[str, Callable[[], nn.Module] | None] = {
     "none": None,
     "layer": nn.LayerNorm,
-    "group": lambda: nn.GroupNorm(num_groups=None, group_size=8),
+    "group": lambda: nn.GroupNorm(num_groups=None, group_size=GROUP),
 }
-"""Normalisations of an activation: over all its units, or over groups of eight channels."""
+"""Normalisations: over the channels of each place of an image, or over groups of eight channels at all places."""
+
+
+def check_groups(norm: str, channels: int, where: str) -> None:
+    """Refuses groups of eight channels where they do not come out even.
+
+    Raises:
+      BadOption: the message says `where`.
+    """
+    if norm == "group" and channels % GROUP:
+        raise BadOption(f"architecture.norm=group needs channels in groups of {GROUP}; got {channels} {where}")
 
 
 class Initial(NamedTuple):
@@ -59,7 +70,8 @@ def initials(layers: int, *, init: str, init_scale, kept, bias_init: str, bias_s
       layers: how many there are.
       init: a name in `DISTRIBUTIONS`; this and the four below may be a list of one value a layer.
       init_scale: the distribution's, at least 0.
-      kept: the fraction of the forward weights kept, above 0; the others are zero (and stay so: see `training`).
+      kept: the fraction of the forward weights kept, above 0; the others are zero, and stay so
+        (`optimizers.keep_removed`).
       bias_init: `constant` or `uniform`.
       bias_scale: the constant, or the bound of the uniform distribution.
 

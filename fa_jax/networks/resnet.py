@@ -8,7 +8,7 @@ import jax
 
 from fa_jax.core import Network
 from fa_jax.networks.chain import Chain, Hidden, Readout
-from fa_jax.networks.layers import ACTIVATIONS, NORMS, initials
+from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, initials
 from fa_jax.options import BadOption, choose, integer, switch
 
 LAYERS_OUTSIDE_BLOCKS = 2
@@ -93,8 +93,7 @@ def resnet(
     width = integer("architecture.width", width, least=1)
     function = choose("architecture.activation", activation, ACTIVATIONS)
     chosen_norm = choose("architecture.norm", norm, NORMS)
-    if norm == "group" and width % 8:
-        raise BadOption(f"architecture.width must be a multiple of 8 for architecture.norm=group; got {width}")
+    check_groups(norm, width, f"from architecture.width={width}")
     (start,) = initials(1, **initial)
     of_layer = {"use_bias": switch("architecture.biases", biases), **start.keywords()}
 

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from fa_jax.core import PyTree
+from fa_jax.options import BadOption
 from fa_jax.records.writer import write_json
 
 log = logging.getLogger(__name__)
@@ -89,8 +90,14 @@ class Checkpoints:
         if delete:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def found(self) -> list[Checkpoint]:
-        """Returns the newest whole checkpoint of each group of seeds, in their order; warns of damaged ones."""
+    def found(self, last: int) -> list[Checkpoint]:
+        """Returns what a run can be continued from: a checkpoint of each group of seeds up to the one under way.
+
+        These are the newest whole ones; of damaged ones it is warned, and what cannot be used is deleted.
+
+        Args:
+          last: the step at which a group is complete. A group is used only if all before it are.
+        """
         newest: dict[int, Checkpoint] = {}
         for listing in sorted(self._folder.glob("*_*.json")):
             group, step = map(int, listing.stem.split("_"))
@@ -103,21 +110,34 @@ class Checkpoints:
                 newest[group] = Checkpoint(listing.with_suffix(""), group, step, content["cost"])
             else:
                 log.warning("%s is damaged; the checkpoint before it is used", listing.with_suffix(""))
-        return [newest[group] for group in sorted(newest)]
+        used = []
+        while len(used) in newest and (not used or used[-1].step == last):
+            used.append(newest[len(used)])
+        # Otherwise they would count among the newest when the run goes on.
+        for path in self._folder.glob("*_*"):
+            group, step = map(int, path.stem.split(".")[0].split("_"))
+            if group >= len(used) or step > used[group].step:
+                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+        return used
 
     def load(self, checkpoint: Checkpoint, like: PyTree) -> PyTree:
-        """Returns the arrays of a checkpoint in a tree with the shapes of `like`."""
+        """Returns the arrays of a checkpoint in a tree with the shapes of `like`.
+
+        Raises:
+          BadOption: if they are not of these shapes.
+        """
         import orbax.checkpoint
 
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
             arrays = checkpointer.restore(checkpoint.path)
         leaves, structure = jax.tree.flatten(like)
-        return structure.unflatten(
-            [
-                np.asarray(arrays[str(i)]) if leaf.size else np.zeros(leaf.shape, leaf.dtype)
-                for i, leaf in enumerate(leaves)
-            ]
-        )
+        found = [
+            np.asarray(arrays.pop(str(i), np.nan)) if leaf.size else np.zeros(leaf.shape, leaf.dtype)
+            for i, leaf in enumerate(leaves)
+        ]
+        if arrays or any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(found, leaves, strict=True)):
+            raise BadOption(f"resume: {checkpoint.path} holds other arrays than the code has now; begin the run anew")
+        return structure.unflatten(found)
 
     def _list(self, path: Path, cost: dict[str, float]) -> None:
         """Lists what belongs to a checkpoint as soon as Orbax has moved it to its place, which it does at the end."""

@@ -9,6 +9,7 @@ checkpoint/        params and feedback, by Orbax
 """
 
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import math
@@ -151,7 +152,8 @@ class Writer:
         import orbax.checkpoint  # a second's import, at the end of a run
 
         with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-            checkpointer.save((self.folder / "checkpoint").absolute(), tree)
+            # It may be there already, where a run was killed just before its end.
+            checkpointer.save((self.folder / "checkpoint").absolute(), tree, force=True)
 
     def close(self) -> None:
         """Closes the file of metrics."""
@@ -194,7 +196,7 @@ def _now() -> str:
 
 
 def commit() -> str | None:
-    """The commit of the checkout that the code runs from, with a + if it was changed since; None outside one."""
+    """The commit of the checkout that the code runs from, with a digest of changes since; None outside one."""
     checkout = Path(__file__).parents[2]
 
     def git(*words):
@@ -207,7 +209,8 @@ def commit() -> str | None:
         # An installed package may lie in the .venv of somebody else's repository.
         if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
             return None
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain") else "")
+        changes = git("status", "--porcelain") and git("diff", "HEAD")
+        return git("rev-parse", "HEAD") + (f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
     except (OSError, subprocess.SubprocessError):
         return None
 

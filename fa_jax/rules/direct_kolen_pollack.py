@@ -3,7 +3,8 @@
     d_i = (B_i e) * f'(a_i),               dB_i = e h_i^T
 
 Every `B_i` follows the gradient of a readout from hidden layer i. For the last hidden layer that is Kolen-Pollack
-itself. The feedback starts at zero, and has an optimizer of its own with weight decay.
+itself. The feedback starts at zero unless told otherwise, and is trained like the params unless it is given an
+optimizer of its own.
 
 Webster, Choi, Ahn, "Learning the Connections in Direct Feedback Alignment", ICLR 2021 submission. The signs and shapes
 are those of its public code; the paper was not read.
@@ -23,7 +24,7 @@ def direct_kolen_pollack(network: Network, loss: LossFunction, *, zero: bool, **
     Args:
       network, loss: as for `dfa`.
       zero: whether the feedback starts at zero, and not as it is drawn.
-      **feedback: as for `dfa`.
+      **feedback: as for `dfa`; it says how the feedback starts where `zero` is off, and nothing of what becomes of it.
     """
     rule = dfa(network, loss, **feedback)
     zero = switch("rule.zero", zero)

@@ -17,8 +17,9 @@ from fa_jax.rules.fa import fa
 def kolen_pollack(network: Network, loss: LossFunction, **feedback) -> Rule:
     """Returns the `Rule` of Kolen and Pollack; arguments and feedback as for `fa`.
 
-    Exact for optimizers whose step depends on one param alone: not where updates are clipped by their global norm,
-    since the first layer has no feedback.
+    The options say how the feedback starts; weights left out of it, or a rank, do not last. The gap shrinks exactly for
+    optimizers whose step depends on one param alone: not where updates are clipped by their global norm, since the
+    first layer has no feedback, nor where forward connections were removed, since the backward ones were not.
     """
 
     def learn(params, feedback, batch, updates):

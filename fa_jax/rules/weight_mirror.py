@@ -24,6 +24,9 @@ NOISE = "mirror"
 def weight_mirror(network: Network, loss: LossFunction, **feedback) -> Rule:
     """Returns the `Rule` of weight mirrors; arguments and feedback as for `fa`.
 
+    The options say how the feedback starts; weights left out of it, or a rank, do not last. Layers under an `nn.scan`
+    of your own need it to split the stream `mirror` and to stack the collection `noted`, as `Chain` does.
+
     The updates of the feedback are minus the estimate of the forward weights, for an optimizer with weight decay.
     """
 

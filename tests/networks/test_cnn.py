@@ -44,6 +44,7 @@ def test_a_topology_is_read_layer_by_layer():
         ("conv8x3--10", "cannot be read at character 9, 'the end'"),
         ("", "cannot be read at character 1, 'the end'"),
         ("conv8x3p2-10-conv8x3", "conv8x3 at character 14 is a convolution after a dense layer"),
+        ("conv8x3-conv12x3", "architecture.norm=group needs channels in groups of 8; got 12"),
         ("conv0x3", "conv0x3 at character 1 has a size of 0"),
         ("conv8x3p3-conv8x5v", "the image is 3x3 at layer 1, too small for its window of 5x5"),
         ("conv8x3p2-conv8x3p2-conv8x3p2-conv8x3p2", "the image is 1x1 at layer 3, too small for its pooling of 2x2"),
@@ -51,7 +52,7 @@ def test_a_topology_is_read_layer_by_layer():
 )
 def test_a_topology_that_cannot_be_is_refused_where_it_goes_wrong(topology, message):
     with pytest.raises(BadOption, match=r"architecture\.topology") as caught:
-        build(topology=topology)
+        build(topology=topology, norm="group")
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 

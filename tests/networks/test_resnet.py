@@ -39,7 +39,10 @@ def test_nothing_leaks_past_a_taught_layer():
     [
         ({"depth": 21}, "architecture.depth must be 6 n \\+ 2, such as 20 or 56; got 21"),
         ({"depth": 2}, "architecture.depth must be an integer of at least 8"),
-        ({"norm": "group", "width": 12}, "architecture.width must be a multiple of 8"),
+        (
+            {"norm": "group", "width": 12},
+            "architecture.norm=group needs channels in groups of 8; got 12 from architecture.width=12",
+        ),
         ({"norm": "batch"}, "architecture.norm must be one of none, layer, group"),
     ],
 )

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.options import BadOption
 from fa_jax.records.checkpoints import Checkpoints
 
 
@@ -25,7 +26,7 @@ def folder(tmp_path):
 
 
 def test_the_newest_of_each_group_comes_back(folder):
-    first, second = Checkpoints(folder).found()
+    first, second = Checkpoints(folder).found(30)
     assert (first.group, first.step, first.cost) == (0, 30, {"training": 3.0})
     assert (second.group, second.step) == (1, 10)
     back = Checkpoints(folder).load(first, tree(0))
@@ -57,7 +58,9 @@ def test_one_that_is_damaged_is_passed_over_with_a_warning(folder, harm, caplog)
         newest.with_suffix(".json").write_text(json.dumps({"digests": {}})[:-3])
     else:
         newest.with_suffix(".json").unlink()  # cut off while it was written
-    assert [one.step for one in Checkpoints(folder).found()] == [20, 10]
+    assert [one.step for one in Checkpoints(folder).found(30)] == [20]  # group 0 is not complete, so 1 begins again
+    assert not newest.exists()
+    assert not list((folder / "resume").glob("000001*"))
     assert ("is damaged" in caplog.text) == (harm != "half")
 
 
@@ -67,9 +70,24 @@ def test_where_none_can_be_written_the_run_goes_on(tmp_path, caplog):
     checkpoints.save(0, 10, tree(1), {})
     checkpoints.close(delete=False)
     assert "no checkpoint was written" in caplog.text
-    assert checkpoints.found() == []
+    assert checkpoints.found(30) == []
 
 
 def test_a_finished_run_keeps_none(folder):
     Checkpoints(folder).close(delete=True)
     assert not (folder / "resume").exists()
+
+
+def test_no_group_is_continued_from_another_one(folder):
+    for listing in (folder / "resume").glob("000000_*.json"):
+        listing.unlink()
+    assert Checkpoints(folder).found(30) == []
+    assert not list((folder / "resume").iterdir())
+
+
+def test_arrays_of_other_shapes_are_refused(folder):
+    checkpoints = Checkpoints(folder)
+    (first, _) = checkpoints.found(30)
+    for other in ({**tree(0), "a": jnp.zeros((3, 2))}, {"a": tree(0)["a"]}, {**tree(0), "c": jnp.zeros(2)}):
+        with pytest.raises(BadOption, match="holds other arrays than the code has now"):
+            checkpoints.load(first, other)

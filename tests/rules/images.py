@@ -13,14 +13,14 @@ def padded(x, window, padding):
     return np.pad(x, ((0, 0), (before, after), (before, after), (0, 0)))
 
 
-def windows(x, kernel, padding, stride=1):
+def windows(x, kernel, padding):
     """Yields, for each place in the window, its number and the slice of the padded image that it sees."""
     size = kernel.shape[0]
     p = padded(x, size, padding)
     reach = p.shape[1] - size + 1
     for i in range(size):
         for j in range(size):
-            yield i, j, p[:, i : i + reach : stride, j : j + reach : stride]
+            yield i, j, p[:, i : i + reach, j : j + reach]
 
 
 def convolve(x, kernel, bias, padding):

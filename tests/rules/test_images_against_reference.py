@@ -29,7 +29,7 @@ CNN = {
     "norm": "none",
     "pooling": "max",
     "pool_stride": 2,
-    "hidden": "after_pooling",
+    "hidden_ends": "after_pooling",
     "dropout": 0.0,
     "input_dropout": 0.0,
     **INITIAL,
@@ -128,7 +128,7 @@ def test_direct_signals_reach_the_places_of_the_maxima_alone(case, factory):
 
 
 def test_a_hidden_layer_may_end_before_the_pooling():
-    network = cnn((8, 8, 2), 4, **{**CNN, "hidden": "before_pooling"})
+    network = cnn((8, 8, 2), 4, **{**CNN, "hidden_ends": "before_pooling"})
     params = double(network.init(jax.random.key(1)))
     batch = random_batch((8, 8, 2), dtype=np.float64)
     truth = ByHand(params, batch)
