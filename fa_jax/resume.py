@@ -52,11 +52,13 @@ def resume(folder: Path, *, force: bool) -> dict[str, Any]:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("fa_jax")
     logger.addHandler(handler)
+    level = logger.level
     logger.setLevel(logging.INFO)
     try:
         return run(build(config), there.config, folder, resume=True)
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
         handler.close()
 
 

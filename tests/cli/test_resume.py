@@ -47,7 +47,14 @@ def same(one, other):
 
 @pytest.mark.parametrize(
     ("name", "cut"),
-    [*((name, 4) for name in RUNS), ("learned feedback in groups", 8), ("learned feedback in groups", 6)],
+    [
+        ("dropout", 4),
+        ("learned feedback in groups", 8),
+        pytest.param("feedback with an optimizer of its own", 4, marks=pytest.mark.slow),
+        pytest.param("convolutions", 4, marks=pytest.mark.slow),
+        pytest.param("learned feedback in groups", 4, marks=pytest.mark.slow),
+        pytest.param("learned feedback in groups", 6, marks=pytest.mark.slow),
+    ],
 )
 def test_the_end_is_that_of_a_run_never_cut_off(folder, monkeypatch, name, cut):  # noqa: F811
     words = RUNS[name]

@@ -73,7 +73,8 @@ def network_of(architecture):
     return hydra.utils.instantiate(config.architecture, _convert_="all")((8, 8, 1), 10)
 
 
-@pytest.mark.parametrize("architecture", sorted(catalogue.options("architecture")))
+# ResNet-56 is ResNet-20 with more of the same blocks.
+@pytest.mark.parametrize("architecture", sorted(set(catalogue.options("architecture")) - {"resnet56"}))
 def test_every_rule_runs_on_every_architecture_or_says_why_not(name, architecture):
     network = network_of(architecture)
     if name == "ifa" and architecture != "mlp":
