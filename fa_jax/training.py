@@ -22,7 +22,7 @@ CHUNK = 1000
 """Examples that an evaluation sends through the network at once."""
 
 CACHED = 2**21
-"""Bytes of one seed's params up to which a CPU trains the seeds of a device together.
+"""Bytes of one seed's params up to which a CPU trains the seeds of a device together, if all layers are dense.
 
 Larger ones would push each other out of its caches at every step, and go faster one after the other.
 """
@@ -166,7 +166,9 @@ def make_program(
     mesh = jax.make_mesh((len(devices),), ("seeds",), (jax.sharding.AxisType.Auto,), devices=devices)
     params, _ = jax.eval_shape(rule.init, jax.random.key(0))
     cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= CACHED
-    over = functools.partial(_over_seeds, mesh=mesh, together=cached or devices[0].platform != "cpu")
+    # Vmapped over their weights, convolutions become grouped ones, which a CPU is slow at.
+    dense = all(len(kernel.shape) == 2 for kernel in network.kernels.values())
+    over = functools.partial(_over_seeds, mesh=mesh, together=(cached and dense) or devices[0].platform != "cpu")
     return Program(
         data=jax.device_put(
             Data(task.train, task.test, task.validation), jax.sharding.NamedSharding(mesh, PartitionSpec())
