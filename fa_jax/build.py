@@ -14,7 +14,8 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from fa_jax import optimizers
-from fa_jax.core import Loss, Network, PyTree, Rule, Task
+from fa_jax.core import Loss, PyTree, Rule, Task
+from fa_jax.network import Network
 from fa_jax.options import BadOption, choose, integer, number, switch
 from fa_jax.perturbations import augmentation
 from fa_jax.training import Training

@@ -1,34 +1,29 @@
 """The command line, `fa-jax [verb] [overrides]`. Hydra composes the config; a mistake costs one line."""
 
 import contextlib
-import errno
-import itertools
 import os
-import re
-import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 import jax
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig, open_dict
 from rich.console import Console
 
 from fa_jax import __version__, catalogue
 from fa_jax.build import build
-from fa_jax.options import BadOption, choose, nearest
+from fa_jax.mistakes import GROUPS, check_folder, first_line, one_line_errors, plain
+from fa_jax.options import BadOption, choose
 from fa_jax.sweeps import compare
 
-GROUPS = ("task", "architecture", "rule", "loss", "optimizer")
 PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 """Flags with which Hydra shows something and trains nothing."""
 
@@ -61,7 +56,7 @@ def train(words: Sequence[str]) -> int:
     if any(word.partition("=")[0] == "resume" for word in words):
         return _resume(words)
     _use_all_cores()
-    with _one_line_errors(words):
+    with one_line_errors(words):
         if not any(word.partition("=")[0] in PASSED_ON for word in words):
             _check(words)
         signal.signal(signal.SIGTERM, _interrupt)
@@ -93,7 +88,7 @@ def _resume(words: Sequence[str]) -> int:
     else:
         if "--multirun" in others or "-m" in others:
             raise BadOption("resume=auto goes on with one run; got also --multirun")
-        with _one_line_errors(others):
+        with one_line_errors(others):
             with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
                 config = _compose(others)
             choices = {group: config.hydra.runtime.choices[group] for group in (*GROUPS, "experiment")}
@@ -103,14 +98,14 @@ def _resume(words: Sequence[str]) -> int:
             outputs = Path(config.hydra.run.dir if placed else "outputs")
             with open_dict(config):
                 del config["hydra"]
-        cut_off = unfinished({"choices": choices, **_plain(config)}, outputs)
+        cut_off = unfinished({"choices": choices, **plain(config)}, outputs)
         if cut_off is None:
             return train(others)
         folder = cut_off.folder
     signal.signal(signal.SIGTERM, _interrupt)
     console = Console()
     console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
-    with _one_line_errors(others):
+    with one_line_errors(others):
         _report(folder, resume(folder, force="force" in own), console)
     return 0
 
@@ -139,14 +134,14 @@ def _job(config: DictConfig) -> None:
     folder = Path(os.path.relpath(settings.runtime.output_dir))
     console = Console()
     choices = {group: settings.runtime.choices[group] for group in (*GROUPS, "experiment")}
-    plain = {"choices": choices, **_plain(config)}
+    recorded = {"choices": choices, **plain(config)}
     sweeping = settings.mode == RunMode.MULTIRUN
     if sweeping:
         console.print(
             f"[bold]{folder.name}[/bold] {' '.join(settings.overrides.task)}", highlight=False, soft_wrap=True
         )
     try:
-        summary = run(build(_plain(config)), plain, folder)
+        summary = run(build(plain(config)), recorded, folder)
     except KeyboardInterrupt:
         if sweeping:
             compare(Path(settings.sweep.dir))
@@ -154,7 +149,7 @@ def _job(config: DictConfig) -> None:
     except Exception as problem:
         if not sweeping:
             raise
-        _record_failure(folder, plain, problem)
+        _record_failure(folder, recorded, problem)
         return
     if not sweeping:
         _report(folder, summary, console)
@@ -183,10 +178,6 @@ def _record_failure(folder: Path, config: dict[str, Any], problem: Exception) ->
         writer.close()
 
 
-def _plain(config: DictConfig) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-
-
 def _check(words: Sequence[str]) -> None:
     """Composes and builds every run that the words ask for, before Hydra makes a folder for any of them."""
     flags = [word for word in words if word.startswith("-")]
@@ -196,12 +187,12 @@ def _check(words: Sequence[str]) -> None:
         for job in jobs:
             config = _compose(job)
             if not sweeping:
-                _check_folder("hydra.run.dir", Path(config.hydra.run.dir))
+                check_folder("hydra.run.dir", Path(config.hydra.run.dir))
             else:
-                _check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir), occupied="multirun.yaml")
+                check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir), occupied="multirun.yaml")
             with open_dict(config):
                 del config["hydra"]
-            build(_plain(config))
+            build(plain(config))
 
 
 def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
@@ -213,7 +204,7 @@ def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
         try:
             parser.parse_override(word)
         except HydraException as problem:
-            reason = _first_line(problem)
+            reason = first_line(problem)
             raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
     fixed = [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
     if not multirun and len(fixed) == len(overrides):
@@ -232,73 +223,7 @@ def _compose(overrides: list[str]) -> DictConfig:
     try:
         return hydra.compose("config", overrides, return_hydra_config=True)
     except ValueError as problem:  # what Hydra says of rule=null, for one
-        raise BadOption(f"{' '.join(overrides)}: {_first_line(problem)}") from None
-
-
-def _check_folder(option: str, folder: Path, occupied: str = "status.json") -> None:
-    """Refuses a folder that cannot be written to, or that holds another run."""
-    if (folder / occupied).exists():
-        raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise BadOption(f"{option}={folder}: {there} is a file; choose a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BadOption(f"{option}={folder}: {there} cannot be written to; choose another folder")
-    if shutil.disk_usage(there).free < 2**20:
-        raise BadOption(f"{option}={folder}: less than 1 MiB is free on the disk of {there}; choose another folder")
-
-
-@contextlib.contextmanager
-def _one_line_errors(words: Sequence[str]) -> Iterator[None]:
-    """Turns Hydra's errors, and those of the disk, into `BadOption`s."""
-    try:
-        yield
-    except MissingConfigException as problem:
-        group, _, option = (problem.missing_cfg_file or "").rpartition("/")
-        options = problem.options or []
-        if not options:
-            raise BadOption(_first_line(problem)) from None
-        valid = ", ".join(options)
-        raise BadOption(f"{group} must be one of {valid}; got {option!r}{nearest(option, options)}") from None
-    except (HydraException, OmegaConfBaseException) as problem:
-        key = re.search(r"Could not override '([^']+)'", str(problem))
-        if isinstance(problem, ConfigCompositionException) and key:
-            raise BadOption(_no_such_option(key[1].partition("@")[0], words)) from None
-        raise BadOption(_first_line(problem)) from None
-    except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT):
-            raise
-        raise BadOption(f"hydra.run.dir: cannot write {problem.filename or 'the run'}: {problem.strerror}") from problem
-
-
-def _first_line(problem: Exception) -> str:
-    return re.sub(r"\s+", " ", str(problem).partition("\nSee https")[0]).strip()
-
-
-def _no_such_option(name: str, words: Sequence[str]) -> str:
-    """Says that a name is no option, with which choices of its group, and what it may have been meant for."""
-    groups = [word.partition("=") for word in words if word.partition("=")[0] in GROUPS]
-    where, there = "here", list(GROUPS)
-    with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        for chosen in itertools.product(*(values.split(",") for _, _, values in groups)):
-            choices = {group: value for (group, _, _), value in zip(groups, chosen, strict=True)}
-            names = list(_names(_plain(hydra.compose("config", [f"{g}={v}" for g, v in choices.items()]))))
-            if name not in names:
-                own = name.partition(".")[0]
-                where, there = f"with {own}={choices[own]}" if own in choices else "here", [*GROUPS, *names]
-                break
-    kin = [option for option in there if "." in name and option.startswith(name.rpartition(".")[0] + ".")]
-    meant = nearest(name, kin) or nearest(name, there) or (f"; valid: {', '.join(kin)}" if kin else "")
-    return f"{name} is no option {where}{meant}"
-
-
-def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names of the values in a config."""
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _names(value, f"{prefix}{key}.")
-        elif key not in ("_target_", "_partial_"):
-            yield prefix + key
+        raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None
 
 
 def _use_all_cores() -> None:

@@ -6,8 +6,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Named, Network, PyTree
+from fa_jax.core import Named, PyTree
 from fa_jax.distributions import DISTRIBUTIONS, thin
+from fa_jax.network import Network
 from fa_jax.networks.chain import require_hidden
 from fa_jax.options import BadOption, choose, integer, number, per_layer, switch
 

@@ -5,7 +5,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, Network, PyTree
+from fa_jax.core import Batch, LossFunction, PyTree
+from fa_jax.network import Network
 from fa_jax.options import BadOption, integer, switch
 
 

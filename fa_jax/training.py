@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
-from fa_jax.core import Batch, Loss, Network, PyTree, Rule, Split, Stream, Task, stream
+from fa_jax.core import Batch, Loss, PyTree, Rule, Split, Stream, Task, stream
 from fa_jax.metrics.alignment import alignment
+from fa_jax.network import Network
 from fa_jax.perturbations import attack
 
 CHUNK = 1000

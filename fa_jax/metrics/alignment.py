@@ -7,7 +7,8 @@ fold every angle to at most 90 degrees, while they describe angles that start ne
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, Network, PyTree, Rule, gradient
+from fa_jax.core import Batch, LossFunction, PyTree, Rule
+from fa_jax.network import Network, gradient
 
 
 def angle(a: jax.Array, b: jax.Array) -> jax.Array:

@@ -10,8 +10,9 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, Network, PyTree, Rule
+from fa_jax.core import Batch, LossFunction, PyTree, Rule
 from fa_jax.metrics.alignment import angle
+from fa_jax.network import Network
 
 
 def pseudobackprop(

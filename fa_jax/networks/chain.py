@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.core import Network
+from fa_jax.network import Network
 from fa_jax.options import BadOption
 from fa_jax.primitives import teach
 

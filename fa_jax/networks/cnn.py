@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from fa_jax.core import Network
+from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials
 from fa_jax.options import BadOption, choose, integer, per_layer, switch

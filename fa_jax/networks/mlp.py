@@ -4,7 +4,7 @@ import itertools
 
 import flax.linen as nn
 
-from fa_jax.core import Network
+from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage
 from fa_jax.networks.layers import ACTIVATIONS, drop_rate, initials
 from fa_jax.options import BadOption, choose, integer, per_layer, switch

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.core import Network
+from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, Hidden, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, initials
 from fa_jax.options import BadOption, choose, integer, switch

@@ -5,7 +5,8 @@
 Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 323, 1986.
 """
 
-from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
+from fa_jax.core import LossFunction, Rule, Stream, stream
+from fa_jax.network import Network, gradient
 
 
 def bp(network: Network, loss: LossFunction) -> Rule:

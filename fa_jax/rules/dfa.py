@@ -11,8 +11,9 @@ from collections.abc import Callable
 
 import jax
 
-from fa_jax.core import Batch, LossFunction, Network, PyTree, Rule, Stream, gradient, stream
+from fa_jax.core import Batch, LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.feedback import direct_matrices, forward_paths, project_all
+from fa_jax.network import Network, gradient
 
 
 def dfa(network: Network, loss: LossFunction, **feedback) -> Rule:

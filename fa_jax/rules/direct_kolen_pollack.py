@@ -13,7 +13,8 @@ are those of its public code; the paper was not read.
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Network, Rule
+from fa_jax.core import LossFunction, Rule
+from fa_jax.network import Network
 from fa_jax.options import switch
 from fa_jax.rules.dfa import dfa
 

@@ -11,7 +11,8 @@ output gradients that are means over the batch; here it carries the `1/batch` of
 code has `+B_i y*`, the same rule for a B drawn symmetrically around 0; the sign here is that of the error.
 """
 
-from fa_jax.core import LossFunction, Network, Rule
+from fa_jax.core import LossFunction, Rule
+from fa_jax.network import Network
 from fa_jax.rules.dfa import direct
 
 

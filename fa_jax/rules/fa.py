@@ -6,8 +6,9 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 1411.0247, 2014. It works on any network of stock Flax layers, which need not know of it.
 """
 
-from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
+from fa_jax.core import LossFunction, Rule, Stream, stream
 from fa_jax.feedback import backward_kernels
+from fa_jax.network import Network, gradient
 
 
 def fa(network: Network, loss: LossFunction, **feedback) -> Rule:

@@ -10,7 +10,8 @@ Kolen, Pollack, "Backpropagation without weight transport", ICNN 1994; in this f
 Lillicrap, Tweed, "Deep Learning without Weight Transport", NeurIPS 2019 (arXiv 1904.05391), eqs. 16 and 17.
 """
 
-from fa_jax.core import LossFunction, Network, Rule
+from fa_jax.core import LossFunction, Rule
+from fa_jax.network import Network
 from fa_jax.rules.fa import fa
 
 

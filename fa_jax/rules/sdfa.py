@@ -9,7 +9,8 @@ output gradients that are means over the batch; here it carries the `1/batch` of
 
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Network, Rule
+from fa_jax.core import LossFunction, Rule
+from fa_jax.network import Network
 from fa_jax.rules.dfa import direct, output_error
 
 

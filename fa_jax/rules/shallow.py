@@ -9,7 +9,8 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Network, Rule, Stream, gradient, stream
+from fa_jax.core import LossFunction, Rule, Stream, stream
+from fa_jax.network import Network, gradient
 from fa_jax.networks.chain import require_hidden
 
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, Network, PyTree, Rule, Stream, gradient, stream
+from fa_jax.core import Batch, LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.distributions import DISTRIBUTIONS, standard_deviation
+from fa_jax.network import Network, gradient
 from fa_jax.options import choose, number, per_layer
 
 

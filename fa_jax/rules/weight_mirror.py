@@ -15,7 +15,8 @@ examples as the batch has.
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Network, Rule
+from fa_jax.core import LossFunction, Rule
+from fa_jax.network import Network
 from fa_jax.rules.fa import fa
 
 NOISE = "mirror"

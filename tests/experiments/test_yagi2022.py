@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from fa_jax import catalogue
 from fa_jax.build import build
-from fa_jax.core import Batch, pick
+from fa_jax.core import Batch
 from fa_jax.losses import squared_error
+from fa_jax.network import pick
 from fa_jax.tasks.nonlinear import nonlinear
 
 NAMES = [name for name in catalogue.options("experiment") if name.startswith("yagi2022_")]

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from fa_jax.core import gradient
 from fa_jax.losses import cross_entropy
+from fa_jax.network import gradient
 from fa_jax.networks.resnet import resnet
 from fa_jax.options import BadOption
 from fa_jax.rules.shallow import shallow

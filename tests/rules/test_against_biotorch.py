@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fa_jax.core import gradient
 from fa_jax.losses import cross_entropy
+from fa_jax.network import gradient
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.dfa import dfa

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fa_jax.core import Network, gradient
 from fa_jax.losses import cross_entropy
+from fa_jax.network import Network, gradient
 from fa_jax.networks.chain import Hidden
 from fa_jax.networks.mlp import mlp
 from fa_jax.options import BadOption

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fa_jax.core import Network
 from fa_jax.losses import cross_entropy
+from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.weight_mirror import weight_mirror
 from tests.conftest import random_batch
