@@ -1,5 +1,6 @@
 """What all tests share: several host devices, float64 where asked for, and a config as the command line composes it."""
 
+import os
 import sys
 
 import absl.logging
@@ -13,6 +14,10 @@ from fa_jax import catalogue
 from fa_jax.core import Batch
 
 jax.config.update("jax_num_cpu_devices", 4)
+
+# Nearly all the time of a test goes into compilation, half of it into optimizing code that runs for milliseconds.
+# `XLA_FLAGS= pytest` tests the optimized code that users run.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 # Absl, which Orbax logs through, keeps the stderr of its import, here one of pytest's, and closes it when logging is
 # configured anew.
