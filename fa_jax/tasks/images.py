@@ -60,13 +60,19 @@ def labelled(train: Labelled, test: Labelled, *, classes: int, top: int, preproc
       validation: how many of the last training examples are held out.
 
     Raises:
-      BadOption: if an option is out of range.
+      BadOption: if an option is out of range, or there are too few examples for `zca`.
     """
     check(preprocessing, validation)
     available = len(train[0])
     kept = available - validation
     if kept < 2:
         raise BadOption(f"task.validation must leave at least 2 of {available} training examples; got {validation}")
+    numbers = train[0][0].size
+    if preprocessing == "zca" and kept <= numbers:
+        raise BadOption(
+            f"task.preprocessing=zca needs more training examples than the {numbers} numbers of an image, since it "
+            f"blows up the directions in which they do not vary; got {kept}"
+        )
     scaling = PREPROCESSINGS[preprocessing](train[0][:kept], top)
 
     def split(examples: Labelled) -> Split:

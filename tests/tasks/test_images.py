@@ -95,6 +95,11 @@ def test_the_first_examples_are_used_when_fewer_are_asked_for(raw):
             {"preprocessing": "zac"},
             "task.preprocessing must be one of unit, symmetric, standardised, zca; got 'zac'; did you mean 'zca'?",
         ),
+        (
+            {"preprocessing": "zca"},
+            "task.preprocessing=zca needs more training examples than the 784 numbers of an image, since it blows up "
+            "the directions in which they do not vary; got 160",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(options, line):
@@ -135,7 +140,7 @@ def test_the_error_counts_the_wrong_ones_in_percent(where):
 
 @pytest.mark.parametrize("preprocessing", PREPROCESSINGS)
 def test_prepared_inputs_are_float32_of_the_input_shape_also_under_jit(preprocessing):
-    task = mnist(preprocessing=preprocessing)
+    task = plain(random_images(100), random_images(20, seed=1), preprocessing)
     batch = task.test.inputs[:7]
     for prepare in (task.prepare, jax.jit(task.prepare)):
         assert prepare(batch).dtype == jnp.float32
