@@ -13,6 +13,9 @@ from flax import traverse_util
 from fa_jax.core import Batch, LossFunction, Named, PyTree
 from fa_jax.primitives import cross_feedback, fans, is_linear_call
 
+STATISTICS = "batch_stats"
+"""Flax's collection of the running statistics that norms keep."""
+
 
 class Activation(NamedTuple):
     """The shape of one hidden layer's activation, `[*stack, batch, *shape]`.
@@ -48,8 +51,13 @@ class Network:
     input_shape: tuple[int, ...]
 
     def init(self, key: jax.Array) -> PyTree:
-        """Draws the params; leaves are float32."""
-        return self.module.init(key, jnp.zeros((1, *self.input_shape)))["params"]
+        """Draws the params; leaves are float32.
+
+        Running statistics, which a norm keeps in Flax's collection `batch_stats`, are among them, beside the norm's
+        own params: no update of a rule moves them (theirs are zero), `follow` does.
+        """
+        variables = self.module.init(key, jnp.zeros((1, *self.input_shape)))
+        return _merge(variables["params"], variables.get(STATISTICS, {}))
 
     def apply(
         self,
@@ -68,7 +76,8 @@ class Network:
           signals: what each hidden layer is taught in place of its gradient, named like `hiddens`; None: its gradient.
           feedback: what the backward pass crosses in place of a layer's own kernel, named like `kernels`, not
             necessarily all of them; None: their own.
-          key: draws the dropout; None: no dropout.
+          key: draws the dropout, and has norms take the statistics of the batch; None: no dropout, and the running
+            statistics.
         """
         return self.forward(params, inputs, signals=signals, feedback=feedback, key=key)[0]
 
@@ -84,9 +93,27 @@ class Network:
         """Returns the logits, and the activations of the hidden layers; arguments as for `apply`."""
         collections = {"signal": _nest(signals or {}, "h"), "feedback": _nest(feedback or {}, "kernel")}
         rngs = {} if key is None else {"dropout": key}
+        variables = {**self._collections(params), **collections}
         with nn.intercept_methods(cross_feedback):
-            logits, state = self.module.apply({"params": params, **collections}, inputs, rngs=rngs, mutable=["hidden"])
+            logits, state = self.module.apply(variables, inputs, rngs=rngs, mutable=["hidden", STATISTICS])
         return logits, pick(state.get("hidden", {}), "h")
+
+    def follow(self, params: PyTree, batch: Batch) -> PyTree:
+        """Returns the params with running statistics that have taken in a batch; all else is as it was."""
+        if not self.statistics:
+            return params
+        rngs = {"dropout": batch.key}
+        with nn.intercept_methods(cross_feedback):  # the same pass as a rule's own, which XLA then makes only once
+            _, state = self.module.apply(self._collections(params), batch.inputs, rngs=rngs, mutable=[STATISTICS])
+        return _merge(params, state[STATISTICS])
+
+    def _collections(self, params: PyTree) -> dict[str, PyTree]:
+        """Params as the collections that Flax keeps them in."""
+        flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+        parts = {"params": {}, STATISTICS: {}}
+        for path, leaf in flat.items():
+            parts[STATISTICS if path in self.statistics else "params"][path] = leaf
+        return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}
 
     def note_linear(
         self,
@@ -113,7 +140,7 @@ class Network:
             return y
 
         with nn.intercept_methods(intercept):
-            _, state = self.module.apply({"params": params}, inputs, rngs=dict(rngs), mutable=["noted"])
+            _, state = self.module.apply(self._collections(params), inputs, rngs=dict(rngs), mutable=["noted"])
         return pick(state["noted"], "it")
 
     def weights(self, params: PyTree) -> Named:
@@ -134,6 +161,12 @@ class Network:
         """Returns the entries of the nudges out of a tree like `nudge` makes."""
         chosen = pick(updates, "nudge")
         return {name: chosen[name] for name in self.hiddens}
+
+    @functools.cached_property
+    def statistics(self) -> frozenset[tuple[str, ...]]:
+        """The places of the running statistics in the params."""
+        shapes = jax.eval_shape(self.module.init, jax.random.key(0), jnp.zeros((1, *self.input_shape)))
+        return frozenset(traverse_util.flatten_dict(shapes.get(STATISTICS, {})))
 
     @functools.cached_property
     def hiddens(self) -> dict[str, Activation]:
@@ -206,6 +239,11 @@ def pick(tree: PyTree, leaf: str) -> Named:
     """Returns the leaves of that name out of a Flax collection, under the names of their modules."""
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
     return {"/".join(path[:-1]): value for path, value in flat.items() if path[-1] == leaf}
+
+
+def _merge(tree: PyTree, other: PyTree) -> PyTree:
+    """The leaves of both trees; where both have one, the second's."""
+    return traverse_util.unflatten_dict({**traverse_util.flatten_dict(tree), **traverse_util.flatten_dict(other)})
 
 
 def _nest(named: Named, leaf: str) -> PyTree:

@@ -24,7 +24,7 @@ def descend(
       learning_rate: at its highest, above 0.
       schedule: `(learning_rate, steps) -> schedule`.
       weight_decay: times each param, added to its update before the scaling, so it is multiplied by the learning rate.
-        Biases decay as well.
+        Biases decay as well; the running statistics of a norm do not.
       clip: the global norm above which updates are scaled down to it; None: never.
     """
     rate = number("optimizer.learning_rate", learning_rate, above=0)
@@ -34,12 +34,17 @@ def descend(
     def for_steps(steps):
         return optax.chain(
             clipping,
-            optax.add_decayed_weights(decay) if decay else optax.identity(),
+            optax.add_decayed_weights(decay, _learned) if decay else optax.identity(),
             scaling,
             optax.scale_by_learning_rate(schedule(rate, steps)),
         )
 
     return for_steps
+
+
+def _learned(params):
+    """Marks what rules update, which the running statistics among the params are not."""
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("mean", "var"), params)
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:

@@ -104,7 +104,7 @@ def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.modul
     """
     module = context.module
     # A layer without a path stands alone: it is the one inside `transport`, met again.
-    if not is_linear_call(context) or not module.path or module.is_initializing():
+    if not is_linear_call(context) or not module.path:
         return layer(*args, **kwargs)
     if module.has_variable("feedback", "kernel"):
         feedback = module.variables["feedback"]
@@ -125,5 +125,6 @@ def fans(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def is_linear_call(context: nn.module.InterceptorContext) -> bool:
-    """Whether an intercepted call is a stock linear layer's `__call__`."""
-    return context.method_name == "__call__" and isinstance(context.module, LINEAR)
+    """Whether an intercepted call is a stock linear layer's `__call__`, with params that are there already."""
+    module = context.module
+    return context.method_name == "__call__" and isinstance(module, LINEAR) and not module.is_initializing()

@@ -121,7 +121,8 @@ def make_program(
             changes, slots = feedback_optimizer.update(changes, slots, feedback)
             learned = optax.apply_updates(feedback, changes), slots
         updates, slots = optimizer.update(updates, state.slots, state.params)
-        return State(optax.apply_updates(state.params, updates), slots, learned, state.order, tally)
+        params = optax.apply_updates(network.follow(state.params, batch), updates)
+        return State(params, slots, learned, state.order, tally)
 
     def advance(state, fixed, seed, first, last, data):
         key = jax.random.key(seed)

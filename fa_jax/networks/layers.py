@@ -22,12 +22,31 @@ ACTIVATIONS = {
 }
 BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
 GROUP = 8
+MOMENTUM = 0.9
+"""How much of its running statistics a batch norm keeps at each batch, as PyTorch's does by default."""
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation: by the batch's own statistics in training, else by their running averages.
+
+    Whether it is training shows as it does to dropout, in the presence of the random stream `dropout`.
+
+    Ioffe, Szegedy, "Batch Normalization", ICML 2015 (arXiv 1502.03167), algorithms 1 and 2.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return nn.BatchNorm(use_running_average=not self.has_rng("dropout"), momentum=MOMENTUM, name="norm")(x)
+
+
 NORMS: dict[str, Callable[[], nn.Module] | None] = {
     "none": None,
     "layer": nn.LayerNorm,
     "group": lambda: nn.GroupNorm(num_groups=None, group_size=GROUP),
+    "batch": BatchNorm,
 }
-"""Normalisations: over the channels of each place of an image, or over groups of eight channels at all places."""
+"""Normalisations: over the channels of each place of an image, over groups of eight channels at all places, or of each
+channel over the batch and all places."""
 
 
 def check_groups(norm: str, channels: int, where: str) -> None:

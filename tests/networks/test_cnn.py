@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fa_jax.losses import cross_entropy
+from fa_jax.network import pick
 from fa_jax.networks.cnn import Convolution, cnn, parse
 from fa_jax.options import BadOption
 from fa_jax.rules.bp import bp
@@ -114,7 +115,47 @@ def test_pooling_norms_and_dropout_are_where_they_belong():
         assert 0.4 < np.mean(np.asarray(h) == 0) < 0.6
 
 
-def test_a_norm_s_own_params_learn():
-    network = build(topology="conv8x3", norm="group")
+@pytest.mark.parametrize("norm", ["group", "batch"])
+def test_a_norm_s_own_params_learn(norm):
+    network = build(topology="conv8x3", norm=norm)
     updates = bp(network, cross_entropy().value).updates(network.init(jax.random.key(0)), (), random_batch((8, 8, 2)))
-    assert np.abs(updates["stages_0"]["GroupNorm_0"]["scale"]).max() > 0
+    (scale,) = pick(updates, "scale").values()
+    assert np.abs(scale).max() > 0
+
+
+def test_batch_norm_whitens_a_batch_in_training_and_by_running_statistics_in_evaluation():
+    network = build(topology="conv8x3", norm="batch", activation="linear")
+    params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 2))
+    plain = build(topology="conv8x3", activation="linear")
+    _, before = plain.forward(
+        {"stages_0": {"linear": params["stages_0"]["linear"]}, "readout": params["readout"]}, batch.inputs
+    )
+    a = np.asarray(before["stages_0/hidden"], np.float64)
+    mean, var = a.mean((0, 1, 2)), a.var((0, 1, 2))
+    _, trained = network.forward(params, batch.inputs, key=batch.key)
+    np.testing.assert_allclose(trained["stages_0/hidden"], (a - mean) / np.sqrt(var + 1e-5), rtol=1e-3, atol=1e-4)
+
+    followed = network.follow(network.follow(params, batch), batch)
+    running_mean, running_var = 0.19 * mean, 0.81 + 0.19 * var
+    np.testing.assert_allclose(*pick(followed, "mean").values(), running_mean, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(*pick(followed, "var").values(), running_var, rtol=1e-4)
+    _, evaluated = network.forward(followed, batch.inputs)
+    expected = (a - running_mean) / np.sqrt(running_var + 1e-5)
+    np.testing.assert_allclose(evaluated["stages_0/hidden"], expected, rtol=1e-3, atol=1e-4)
+
+
+def test_following_a_batch_moves_running_statistics_and_nothing_else():
+    network = build(topology="conv8x3", norm="batch")
+    params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 2))
+    followed = network.follow(params, batch)
+    moved = jax.tree_util.tree_map_with_path(lambda path, a, b: (path[-1].key, bool(np.any(a != b))), params, followed)
+    assert dict(jax.tree.leaves(moved, is_leaf=lambda x: isinstance(x, tuple))) == {
+        "kernel": False,
+        "bias": False,
+        "scale": False,
+        "mean": True,
+        "var": True,
+    }
+    without = build(topology="conv8x3", norm="group")
+    params = without.init(jax.random.key(0))
+    assert without.follow(params, batch) is params

@@ -67,9 +67,9 @@ def test_updates_have_the_tree_and_the_shapes_of_the_params_and_are_finite(name)
 
 
 @functools.cache
-def network_of(architecture):
+def network_of(architecture, *words):
     with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        config = hydra.compose("config", ["task=digits", f"architecture={architecture}"])
+        config = hydra.compose("config", ["task=digits", f"architecture={architecture}", *words])
     return hydra.utils.instantiate(config.architecture, _convert_="all")((8, 8, 1), 10)
 
 
@@ -96,6 +96,19 @@ def test_every_rule_runs_on_every_architecture_or_says_why_not(name, architectur
     assert updates == params
     assert learned == feedback
     assert logits.shape == (3, 10)
+
+
+def test_no_rule_moves_the_running_statistics_of_a_norm(name):
+    if name == "ifa":
+        pytest.skip("it has no definition for convolutions")
+    topology = "architecture.topology=conv8x3-6"
+    network = network_of("cnn", topology, "architecture.norm=batch")
+    rule = factory_of(name)(network, cross_entropy().value)
+    params, feedback = rule.init(jax.random.key(0))
+    updates = rule.updates(params, feedback, random_batch((8, 8, 1), 10))
+    assert network.statistics
+    for path in network.statistics:
+        assert not np.any(functools.reduce(lambda tree, key: tree[key], path, updates))
 
 
 def test_compiled_updates_are_the_uncompiled_ones(name):
