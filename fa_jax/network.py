@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -114,6 +115,15 @@ class Network:
         for path, leaf in flat.items():
             parts[STATISTICS if path in self.statistics else "params"][path] = leaf
         return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}
+
+    def call(self, method: str, params: PyTree, *arguments: jax.Array, key: jax.Array | None = None) -> Any:
+        """Returns what another method of the module makes of arguments; `params` and `key` as for `apply`."""
+        rngs = {} if key is None else {"dropout": key}
+        with nn.intercept_methods(cross_feedback):
+            returned, _ = self.module.apply(
+                self._collections(params), *arguments, rngs=rngs, mutable=[STATISTICS], method=method
+            )
+        return returned
 
     def note_linear(
         self,
@@ -233,6 +243,12 @@ def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch,
         return loss(network.apply(params, batch.inputs, key=batch.key, **backward), batch.targets)
 
     return jax.grad(of)(params)
+
+
+def count(network: Network, params: PyTree) -> int:
+    """Returns how many numbers the params hold, running statistics aside; shapes will do."""
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+    return sum(math.prod(leaf.shape) for path, leaf in flat.items() if path not in network.statistics)
 
 
 def pick(tree: PyTree, leaf: str) -> Named:

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fa_jax.core import PyTree
 from fa_jax.options import number
 
 
@@ -42,9 +43,26 @@ def descend(
     return for_steps
 
 
+def at_rates(
+    optimizer: optax.GradientTransformation, rates: Callable[[PyTree], PyTree], params: PyTree
+) -> optax.GradientTransformation:
+    """Returns an optimizer whose steps are multiplied by a rate of their own for each param.
+
+    Params of one rate share an optimizer, which sees no others: a global norm is theirs alone.
+
+    Args:
+      optimizer: what makes the steps.
+      rates: `(params) -> tree of floats`.
+      params: as they will be, or their shapes.
+    """
+    different = set(jax.tree.leaves(rates(params)))
+    return optax.partition({rate: optax.chain(optimizer, optax.scale(rate)) for rate in different}, rates)
+
+
 def _learned(params):
     """Marks what rules update, which the running statistics among the params are not."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key not in ("mean", "var"), params)
+    statistics = (["mean"], ["var"])
+    return jax.tree_util.tree_map_with_path(lambda path, _: [e.key for e in path[-1:]] not in statistics, params)
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:

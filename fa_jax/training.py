@@ -163,6 +163,8 @@ def make_program(
             batch = Batch(task.prepare(probe.inputs), task.encode(probe.targets), key)
             for of in (alignment, *training.measures):
                 metrics |= of(rule, network, loss.value, state.params, backward(state, fixed), batch)
+            if rule.report is not None:
+                metrics |= rule.report(state.params, backward(state, fixed), batch)
         return metrics, state._replace(tally=_empty_tally(task))
 
     mesh = jax.make_mesh((len(devices),), ("seeds",), (jax.sharding.AxisType.Auto,), devices=devices)

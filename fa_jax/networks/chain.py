@@ -51,7 +51,7 @@ def require_hidden(network: Network) -> None:
 
 
 class DenseStage(nn.Module):
-    """One hidden layer: a dense layer on the flattened input, an activation function, dropout, `Hidden`."""
+    """One hidden layer: a dense layer on the flattened input, an activation function, dropout, and `Hidden`."""
 
     features: int
     activation: Callable[[jax.Array], jax.Array]
@@ -60,6 +60,7 @@ class DenseStage(nn.Module):
     bias_init: Callable
     dropout: float
     input_dropout: float = 0.0
+    hidden: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -70,7 +71,18 @@ class DenseStage(nn.Module):
         )
         h = self.activation(linear(x))
         h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
-        return Hidden(name="hidden")(h)
+        return Hidden(name="hidden")(h) if self.hidden else h
+
+
+class JoinedStage(nn.Module):
+    """Several layers as one stage, the last of which has the `Hidden`: rules teach them as one."""
+
+    layers: Sequence[nn.Module]
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for layer in self.layers:
+            x = layer(x)
+        return x
 
 
 class Readout(nn.Module):

@@ -1,14 +1,14 @@
 """Convolutional and locally connected networks, from a short string: stages of convolution and pooling, then dense."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, DenseStage, Hidden, Readout
+from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials
 from fa_jax.options import BadOption, choose, integer, per_layer, switch
 
@@ -16,7 +16,10 @@ POOLS = {"max": nn.max_pool, "average": nn.avg_pool}
 PLACES = ("after_pooling", "before_pooling")
 CONVOLUTION = re.compile(r"conv(?P<channels>\d+)x(?P<window>\d+)(?P<valid>v?)(s(?P<stride>\d+))?(p(?P<pool>\d+))?")
 DENSE = re.compile(r"\d+")
-GRAMMAR = "a layer is conv<channels>x<window>, with v for no padding, s<stride> and p<pooling window>, or a dense width"
+GRAMMAR = (
+    "a layer is conv<channels>x<window>, with v for no padding, s<stride> and p<pooling window>, or a dense width; "
+    "- ends a stage, + does not"
+)
 
 
 class Convolution(NamedTuple):
@@ -31,7 +34,7 @@ class Convolution(NamedTuple):
 
 
 class ConvolutionStage(nn.Module):
-    """One convolutional hidden layer: convolution, normalisation, activation function, dropout, pooling, `Hidden`."""
+    """One convolutional layer: convolution, normalisation, activation function, dropout, pooling, and `Hidden`."""
 
     shape: Convolution
     shared: bool
@@ -39,7 +42,8 @@ class ConvolutionStage(nn.Module):
     norm: Callable[[], nn.Module] | None
     pooling: Callable
     pool_stride: int
-    hidden_before_pooling: bool
+    hidden_ends: str | None
+    """One of `PLACES`; None: not here."""
     dropout: float
     input_dropout: float
     initial: dict[str, Any]
@@ -56,11 +60,11 @@ class ConvolutionStage(nn.Module):
         if self.norm is not None:
             x = self.norm()(x)
         h = drop(self.dropout)(self.activation(x))
-        if self.hidden_before_pooling:
+        if self.hidden_ends == "before_pooling":
             h = Hidden(name="hidden")(h)
         if self.shape.pool > 1:
             h = self.pooling(h, (self.shape.pool,) * 2, (self.pool_stride,) * 2)
-        return h if self.hidden_before_pooling else Hidden(name="hidden")(h)
+        return Hidden(name="hidden")(h) if self.hidden_ends == "after_pooling" else h
 
 
 def cnn(
@@ -86,6 +90,7 @@ def cnn(
       outputs: the number of outputs.
       topology: hidden layers from the input on, joined by `-`: `conv96x5p3` is 96 channels of 5x5 windows, padded to
         the size of the input, pooled over 3x3; `conv16x5v` is not padded, `conv64x3s2` has stride 2; `2048` is dense.
+        Layers joined by `+` are one stage, which a rule teaches as a whole.
       shared_weights: whether a convolution has the same weights everywhere; else every place has its own, and dropout
         and pooling are as they are (Bartunov et al., arXiv 1807.04587, 2018: locally connected).
       activation: a name in `ACTIVATIONS`.
@@ -102,7 +107,8 @@ def cnn(
     Raises:
       BadOption: if an option is none of these, the topology cannot be read, or the image gets too small for it.
     """
-    layers = parse(topology)
+    joined = parse(topology)
+    layers = [layer for stage in joined for layer in stage]
     if len(input_shape) != 3:
         raise BadOption(f"architecture: a convolution needs images; this task has inputs of shape {tuple(input_shape)}")
     pool_stride = integer("architecture.pool_stride", pool_stride, least=1)
@@ -120,64 +126,82 @@ def cnn(
     shared = switch("architecture.shared_weights", shared_weights)
     inits = initials(len(layers) + 1, **initial)
 
-    stages: list[nn.Module] = []
-    for i, (layer, rate, init) in enumerate(zip(layers, rates, inits, strict=False)):
-        before = input_rate if i == 0 else 0.0
-        if isinstance(layer, int):
-            stages.append(DenseStage(layer, function, use_bias, dropout=rate, input_dropout=before, **init.keywords()))
-        else:
-            stages.append(
-                ConvolutionStage(
+    def modules() -> Iterator[nn.Module]:
+        ends = [end for stage in joined for end in [False] * (len(stage) - 1) + [True]]
+        for i, (layer, end) in enumerate(zip(layers, ends, strict=True)):
+            before, init = input_rate if i == 0 else 0.0, inits[i]
+            if isinstance(layer, int):
+                yield DenseStage(
+                    layer,
+                    function,
+                    use_bias,
+                    dropout=rates[i],
+                    input_dropout=before,
+                    hidden=end,
+                    **init.keywords(),
+                )
+            else:
+                yield ConvolutionStage(
                     layer,
                     shared,
                     function,
                     chosen_norm,
                     pool,
                     pool_stride,
-                    place == "before_pooling",
-                    rate,
+                    place if end else None,
+                    rates[i],
                     before,
                     {"use_bias": use_bias, **init.keywords(local=not shared)},
                 )
-            )
+
+    each = modules()
+    stages = [next(each) if len(stage) == 1 else JoinedStage([next(each) for _ in stage]) for stage in joined]
     readout = Readout(outputs, use_bias, False, **inits[-1].keywords())
     return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))
 
 
-def parse(topology: str) -> list[Convolution | int]:
-    """Returns the hidden layers of a topology: convolutions, then the widths of dense layers.
+def parse(topology: str) -> list[list[Convolution | int]]:
+    """Returns the stages of a topology, each a list of layers: convolutions, then the widths of dense layers.
 
     Raises:
       BadOption: if it cannot be read; the message points at the character.
     """
-    layers: list[Convolution | int] = []
-    at = 0
-    for token in str(topology).split("-"):
-        convolution = CONVOLUTION.match(token)
-        dense = DENSE.match(token)
-        found = convolution or dense
-        end = found.end() if found else 0
-        if found is None or end < len(token):
-            raise BadOption(
-                f"architecture.topology={topology} cannot be read at character {at + end + 1}, "
-                f"{token[end:] or 'the end'!r}: {GRAMMAR}"
-            )
-        sizes = [int(n) for n in re.findall(r"\d+", token)]
-        if 0 in sizes:
-            raise BadOption(f"architecture.topology={topology}: {token} at character {at + 1} has a size of 0")
-        if convolution is None:
-            layers.append(sizes[0])
-        elif layers and isinstance(layers[-1], int):
-            raise BadOption(
-                f"architecture.topology={topology}: {token} at character {at + 1} is a convolution after a dense layer"
-            )
+    stages: list[list[Convolution | int]] = [[]]
+    at, dense = 0, False
+    for token in re.split(r"([-+])", str(topology)):
+        if token in ("-", "+"):
+            if token == "-":
+                stages.append([])
         else:
-            groups = convolution.groupdict()
-            padding = "VALID" if groups["valid"] else "SAME"
-            sizes = [int(groups[name] or 1) for name in ("channels", "window", "stride", "pool")]
-            layers.append(Convolution(sizes[0], sizes[1], padding, sizes[2], sizes[3]))
-        at += len(token) + 1
-    return layers
+            layer = _layer(topology, token, at)
+            if dense and not isinstance(layer, int):
+                raise BadOption(
+                    f"architecture.topology={topology}: {token} at character {at + 1} is a convolution after a dense "
+                    "layer"
+                )
+            dense = isinstance(layer, int)
+            stages[-1].append(layer)
+        at += len(token)
+    return stages
+
+
+def _layer(topology: str, token: str, at: int) -> Convolution | int:
+    """One layer of a topology, which begins `at` characters into it."""
+    convolution = CONVOLUTION.match(token)
+    found = convolution or DENSE.match(token)
+    end = found.end() if found else 0
+    if found is None or end < len(token):
+        raise BadOption(
+            f"architecture.topology={topology} cannot be read at character {at + end + 1}, "
+            f"{token[end:] or 'the end'!r}: {GRAMMAR}"
+        )
+    if 0 in [int(n) for n in re.findall(r"\d+", token)]:
+        raise BadOption(f"architecture.topology={topology}: {token} at character {at + 1} has a size of 0")
+    if convolution is None:
+        return int(token)
+    groups = convolution.groupdict()
+    sizes = [int(groups[name] or 1) for name in ("channels", "window", "stride", "pool")]
+    return Convolution(sizes[0], sizes[1], "VALID" if groups["valid"] else "SAME", sizes[2], sizes[3])
 
 
 def _check_sizes(topology: str, layers: list[Convolution | int], input_shape: tuple[int, ...], pool_stride: int):

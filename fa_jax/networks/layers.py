@@ -17,6 +17,7 @@ ACTIVATIONS = {
     "logistic": jax.nn.sigmoid,
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
+    "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
     "silu": jax.nn.silu,
 }

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, Hidden, Readout
+from fa_jax.networks.chain import Chain, Hidden, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, initials
 from fa_jax.options import BadOption, choose, integer, switch
 
@@ -30,7 +30,7 @@ class Stem(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around which the input is added to their output; `Hidden` stands on the stream after the sum.
+    """Two convolutions around which the input is added to their output; a `Hidden` stands on the stream after the sum.
 
     Were it before the sum, backprop would leak past the taught layers through the shortcuts.
     """
@@ -41,6 +41,8 @@ class ResidualBlock(nn.Module):
     norm: Callable[[], nn.Module] | None
     initial: tuple[dict[str, Any], ...]
     """Of the two convolutions and of the shortcut, which is a 1x1 convolution where the shape changes."""
+    normed_shortcut: bool
+    hidden: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -52,8 +54,10 @@ class ResidualBlock(nn.Module):
         h = self.activation(normalised(nn.Conv(self.features, (3, 3), strides, name="first", **first)(x)))
         h = normalised(nn.Conv(self.features, (3, 3), name="second", **second)(h))
         if h.shape != x.shape:
-            x = normalised(nn.Conv(self.features, (1, 1), strides, name="shortcut", **shortcut)(x))
-        return Hidden(name="hidden")(self.activation(h + x))
+            x = nn.Conv(self.features, (1, 1), strides, name="shortcut", **shortcut)(x)
+            x = normalised(x) if self.normed_shortcut else x
+        h = self.activation(h + x)
+        return Hidden(name="hidden")(h) if self.hidden else h
 
 
 def resnet(
@@ -65,12 +69,14 @@ def resnet(
     activation: str,
     biases: bool,
     norm: str,
+    normed_shortcuts: bool,
+    stage: str,
     **initial,
 ) -> Network:
     """Returns a `Network` after He, Zhang, Ren, Sun, arXiv 1512.03385, 2015, section 4.2 (ResNet-20, -56, ...).
 
-    It differs from theirs in the normalisation, which needs no running statistics, and in the shortcuts between groups,
-    which are 1x1 convolutions.
+    It differs from theirs in the shortcuts between groups, which are 1x1 convolutions, and in the normalisation of the
+    YAMLs, which needs no running statistics.
 
     Args:
       input_shape: of one image, `(height, width, channels)`.
@@ -80,6 +86,8 @@ def resnet(
       activation: a name in `ACTIVATIONS`.
       biases: whether units have one.
       norm: a name in `NORMS`.
+      normed_shortcuts: whether it is done to the 1x1 convolutions as well.
+      stage: what a rule teaches as one, a `block` or a `group` of blocks.
       **initial: how weights and biases start, one value each, as in `fa_jax.networks.layers.initials`.
 
     Raises:
@@ -97,11 +105,17 @@ def resnet(
     (start,) = initials(1, **initial)
     of_layer = {"use_bias": switch("architecture.biases", biases), **start.keywords()}
 
+    shortcuts = switch("architecture.normed_shortcuts", normed_shortcuts)
+    by_block = choose("architecture.stage", stage, {"block": True, "group": False})
+
+    def block(group, number):
+        stride, hidden = 2 if group and not number else 1, by_block or number == blocks - 1
+        features = width * 2**group
+        return ResidualBlock(features, stride, function, chosen_norm, (of_layer,) * 3, shortcuts, hidden)
+
     stages: list[nn.Module] = [Stem(width, function, chosen_norm, of_layer)]
-    stages += [
-        ResidualBlock(width * 2**group, 2 if group and not block else 1, function, chosen_norm, (of_layer,) * 3)
-        for group in range(GROUPS)
-        for block in range(blocks)
-    ]
+    for group in range(GROUPS):
+        members = [block(group, number) for number in range(blocks)]
+        stages += members if by_block else [JoinedStage(members)]
     readout = Readout(outputs, average=True, **of_layer)
     return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))

@@ -28,13 +28,22 @@ def test_the_paper_s_network_has_its_maps_and_its_ten_million_params():
 
 
 def test_a_topology_is_read_layer_by_layer():
-    assert parse("conv96x5p3-conv16x7vs2-conv8x1s2p4-300-20") == [
-        Convolution(96, 5, "SAME", 1, 3),
-        Convolution(16, 7, "VALID", 2, 1),
-        Convolution(8, 1, "SAME", 2, 4),
-        300,
-        20,
+    assert parse("conv96x5p3-conv16x7vs2+conv8x1s2p4-300+20") == [
+        [Convolution(96, 5, "SAME", 1, 3)],
+        [Convolution(16, 7, "VALID", 2, 1), Convolution(8, 1, "SAME", 2, 4)],
+        [300, 20],
     ]
+
+
+def test_joined_layers_are_one_stage_and_compute_the_same():
+    apart, joined = build(topology="conv8x3-conv6x3p2-50-20"), build(topology="conv8x3+conv6x3p2-50+20")
+    params, x = apart.init(jax.random.key(0)), random_batch((8, 8, 2)).inputs
+    merged = {f"stages_{i}": {f"layers_{j}": params[f"stages_{2 * i + j}"] for j in (0, 1)} for i in (0, 1)} | {
+        "readout": params["readout"]
+    }
+    np.testing.assert_allclose(joined.apply(merged, x), apart.apply(params, x), rtol=1e-6)
+    assert [h.shape for h in apart.hiddens.values()] == [(8, 8, 8), (4, 4, 6), (50,), (20,)]
+    assert [h.shape for h in joined.hiddens.values()] == [(4, 4, 6), (20,)]
 
 
 @pytest.mark.parametrize(

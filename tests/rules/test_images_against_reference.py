@@ -140,7 +140,16 @@ def test_a_hidden_layer_may_end_before_the_pooling():
     truth.check(rule.updates(params, feedback, batch), [s0 * slope(truth.h0), *rest])
 
 
-RESIDUAL = {"depth": 8, "width": 2, "activation": "tanh", "biases": False, "norm": "none", **INITIAL}
+RESIDUAL = {
+    "depth": 8,
+    "width": 2,
+    "activation": "tanh",
+    "biases": False,
+    "norm": "none",
+    "normed_shortcuts": True,
+    "stage": "block",
+    **INITIAL,
+}
 
 
 def strided(x):
