@@ -93,12 +93,14 @@ def _build(text: str) -> Job:
         raise BadOption(f"loss={name} needs targets from 0 to 1, which this task's are not; use loss=squared_error")
     network = _call("architecture", _make("architecture", config["architecture"]), task.input_shape, task.outputs)
     rule = _call("rule", _make("rule", config["rule"]), network, loss.value)
+    if rule.needs_classes and not _are_one_hot(task):
+        raise BadOption("rule: this one needs a task with classes, such as task=digits; this task's targets are none")
     steps = max(1, round(epochs * (examples // batch_size)))
     if steps >= 2**31:
         raise BadOption(f"epochs must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps")
     return Job(
         task,
-        network,
+        rule.network or network,
         loss,
         rule,
         _optimizer(config, rule, steps),
@@ -115,6 +117,11 @@ def _build(text: str) -> Job:
 def _are_probabilities(task: Task) -> bool:
     targets = task.encode(task.train.targets[:1000])
     return bool((targets.min() >= 0) & (targets.max() <= 1))
+
+
+def _are_one_hot(task: Task) -> bool:
+    targets = task.encode(task.train.targets[:1000])
+    return bool(((targets == 0) | (targets == 1)).all() & (targets.sum(-1) == 1).all())
 
 
 @functools.lru_cache(maxsize=2)
@@ -159,7 +166,7 @@ def _optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.Gradient
     fractions = kept if isinstance(kept, list) else [kept]
     pruning = [optimizers.keep_removed()] if any(fraction < 1 for fraction in fractions) else []
     params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    return _tried("optimizer", config["optimizer"], params, steps, *pruning)
+    return _tried("optimizer", config["optimizer"], params, steps, *pruning, rates=rule.rates)
 
 
 def _feedback_optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:
@@ -174,11 +181,12 @@ def _feedback_optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax
 
 
 def _tried(
-    option: str, config: dict[str, Any], shapes: PyTree, steps: int, *further: optax.GradientTransformation
+    option: str, config: dict[str, Any], shapes: PyTree, steps: int, *further: optax.GradientTransformation, rates=None
 ) -> optax.GradientTransformation:
     """An optimizer for a run of so many steps, tried on shapes, since Optax finds out late what is wrong with it."""
     try:
-        optimizer = optax.chain(_make(option, config)(steps), *further)
+        own = _make(option, config)(steps)
+        optimizer = optax.chain(own if rates is None else optimizers.at_rates(own, rates, shapes), *further)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
     except BadOption as problem:
         raise BadOption(str(problem).replace("optimizer.", f"{option}.", 1)) from None

@@ -64,7 +64,7 @@ class Batch(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A learning rule: four pure functions, of which the last two may be missing."""
+    """A learning rule: three pure functions, and what else there is to it."""
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
     """`(key) -> (params, feedback)`, drawn from the streams INIT and FEEDBACK of a seed's key. All rules on a network
@@ -80,6 +80,15 @@ class Rule(NamedTuple):
     crossing: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
     """`(params, feedback) -> {place: (backward weights, forward weights)}`, two arrays of one shape, in the order of
     the forward pass, to measure alignment; None: the rule's signal crosses no weights."""
+    report: Callable[[PyTree, PyTree, Batch], Mapping[str, jax.Array]] | None = None
+    """`(params, feedback, batch) -> {name: scalar}`: what else is worth recording of the rule on a probe batch."""
+    rates: Callable[[PyTree], PyTree] | None = None
+    """`(params) -> tree of floats`: by what each param's learning rate is multiplied; None: by 1."""
+    network: Any = None
+    """The `fa_jax.network.Network` that predicts, its params among the rule's, where it is not the one that the rule
+    was made for."""
+    needs_classes: bool = False
+    """Whether targets have to be one-hot classes, for they are more to the rule than what the loss compares with."""
 
 
 class Split(NamedTuple):
