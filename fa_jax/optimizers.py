@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fa_jax.core import PyTree
-from fa_jax.options import number
+from fa_jax.options import BadOption, number
 
 
 def descend(
@@ -78,9 +78,23 @@ def cosine(learning_rate: float, steps: int, *, final: float, warmup: float) -> 
     return optax.warmup_cosine_decay_schedule(0.0 if rising else learning_rate, learning_rate, rising, steps, end)
 
 
-def staircase(learning_rate: float, steps: int, *, drops: dict[float, float]) -> optax.Schedule:
-    """The rate times a factor from each given fraction of the steps on; the factors multiply up."""
-    at = {round(number("optimizer.schedule.drops", k, least=0, most=1) * steps): float(v) for k, v in drops.items()}
+def staircase(learning_rate: float, steps: int, *, drops: list[tuple[float, float]]) -> optax.Schedule:
+    """The rate times a factor from each given fraction of the steps on; the factors multiply up.
+
+    Args:
+      learning_rate: at the start.
+      steps: of the whole run.
+      drops: pairs (fraction of the steps, factor).
+
+    Raises:
+      BadOption: if it is no list of such pairs, or a fraction is not from 0 to 1.
+    """
+    if not isinstance(drops, list) or not all(isinstance(drop, list | tuple) and len(drop) == 2 for drop in drops):
+        raise BadOption(f"optimizer.schedule.drops must be pairs such as [[0.5,0.1],[0.75,0.1]]; got {drops!r}")
+    at: dict[int, float] = {}
+    for fraction, factor in drops:
+        step = round(number("optimizer.schedule.drops", fraction, least=0, most=1) * steps)
+        at[step] = at.get(step, 1.0) * number("optimizer.schedule.drops", factor, least=0)
     return optax.piecewise_constant_schedule(learning_rate, at)
 
 

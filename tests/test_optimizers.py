@@ -62,7 +62,7 @@ def test_schedules_begin_and_end_where_they_say():
     warmed = cosine(0.3, 100, final=0.1, warmup=0.2)
     np.testing.assert_allclose([warmed(0), warmed(10), warmed(20), warmed(100)], [0, 0.15, 0.3, 0.03], atol=1e-7)
     np.testing.assert_allclose(cosine(0.3, 100, final=0.0, warmup=0.0)(50), 0.15, rtol=1e-6)
-    stairs = staircase(0.3, 100, drops={0.5: 0.1, 0.75: 0.5})
+    stairs = staircase(0.3, 100, drops=[[0.5, 0.1], [0.75, 0.5]])
     np.testing.assert_allclose([stairs(49), stairs(51), stairs(99)], [0.3, 0.03, 0.015], rtol=1e-6)
 
 

@@ -10,15 +10,13 @@ there already is not trained again. `measured_<epochs>epochs.csv` beside this fi
 
 import argparse
 import csv
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fa_jax.records.reader import Run, read_run
+from fa_jax.records.trained import is_trained, provenance, trained
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")
@@ -67,14 +65,8 @@ def overrides(name: str, rule: str) -> list[str]:
 
 def train(name: str, rule: str, epochs: int, seeds: int) -> None:
     """Trains a row by a rule to its end, unless it has been."""
-    folder = place(name, rule, epochs)
-    there = (folder / "status.json").exists()
-    if there and read_run(folder).status["status"] in ("finished", "diverged"):
-        return
-    words = [f"resume={folder}"] if there else [*overrides(name, rule), f"epochs={epochs}", f"evaluations={epochs}"]
-    words += [] if there else [f"seeds={seeds}", f"hydra.run.dir={folder}"]
-    print(" ".join(["fa-jax", *words]))
-    subprocess.run([sys.executable, "-m", "fa_jax", *words], check=True)
+    length = f"epochs={epochs}", f"evaluations={epochs}", f"seeds={seeds}"
+    trained(place(name, rule, epochs), *overrides(name, rule), *length)
 
 
 def place(name: str, rule: str, epochs: int) -> Path:
@@ -107,18 +99,14 @@ def collect(epochs: int) -> None:
     for name, row in ROWS.items():
         for rule in row.rules:
             folder = place(name, rule, epochs)
-            if folder.exists() and (run := read_run(folder)).status["status"] in ("finished", "diverged"):
-                runs[name, rule] = run
+            if is_trained(folder):
+                runs[name, rule] = read_run(folder)
     if not runs:
         return
     rows = [measured(name, rule, run) for (name, rule), run in runs.items()]
-    environment = json.loads((next(iter(runs.values())).folder / "environment.json").read_text())
-    packages = environment["packages"]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     with (HERE / f"measured_{epochs}epochs.csv").open("w", newline="") as file:
-        machine = f"{environment['processor']}, {environment['cores']} cores"
-        versions = f"jax {packages['jax']}, commit {(environment['commit'] or 'unknown')[:8]}"
-        file.write(f"# {environment['time']}, {machine}, {versions}\n")
+        file.write(f"# {provenance(next(iter(runs.values())))}\n")
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

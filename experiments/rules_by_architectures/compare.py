@@ -10,12 +10,12 @@ trials for every rule. The runs go to outputs/rules_by_architectures; what is th
 import argparse
 import csv
 import json
-import subprocess
 import sys
 from pathlib import Path
 
 from fa_jax import catalogue
 from fa_jax.records.reader import Run, read_run
+from fa_jax.records.trained import provenance, trained
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures")
@@ -23,16 +23,6 @@ RATES = {"digits": (0.03, 0.1, 0.3, 1.0), "mnist": (0.03, 0.1, 0.3, 1.0)}
 HELD_OUT = {"digits": 200, "mnist": 10000}
 EXCLUDED = {"resnet20", "resnet56", "vgg"}
 """Too slow for a machine without an accelerator; named on the command line they are trained too."""
-
-
-def train(folder: Path, *words: str) -> Run:
-    """Returns the run in a folder, trained to its end first where it has not been."""
-    there = (folder / "status.json").exists()
-    if not there or read_run(folder).status["status"] not in ("finished", "diverged"):
-        words = (f"resume={folder}",) if there else (*words, f"hydra.run.dir={folder}")
-        print(" ".join(["fa-jax", *words]), flush=True)
-        subprocess.run([sys.executable, "-m", "fa_jax", *words], check=True)
-    return read_run(folder)
 
 
 def is_defined(architecture: str, rule: str) -> bool:
@@ -53,9 +43,9 @@ def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds
     trials = {}
     for rate in RATES[task]:
         own = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
-        trials[rate] = validation_error(train(place / f"rate_{rate}", *own, "checkpoint=false", "evaluations=1"))
+        trials[rate] = validation_error(trained(place / f"rate_{rate}", *own, "checkpoint=false", "evaluations=1"))
     best = min(trials, key=trials.__getitem__)
-    run = train(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
+    run = trained(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
     return {
@@ -89,11 +79,9 @@ def main() -> None:
         for rule in chosen.rules:
             if is_defined(architecture, rule):
                 rows.append(compare(chosen.task, architecture, rule, chosen.epochs, chosen.seeds))
-    environment = read_run(next((OUTPUTS / chosen.task).rglob("final"))).environment
     with (HERE / f"measured_{chosen.task}.csv").open("w", newline="") as file:
-        machine = f"{environment['processor']}, {environment['cores']} cores"
-        versions = f"jax {environment['packages']['jax']}, commit {(environment['commit'] or 'unknown')[:8]}"
-        file.write(f"# {environment['time']}, {machine}, {versions}, {json.dumps(sys.argv[1:])}\n")
+        last = read_run(next((OUTPUTS / chosen.task).rglob("final")))
+        file.write(f"# {provenance(last)}, {json.dumps(sys.argv[1:])}\n")
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)

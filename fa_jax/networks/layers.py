@@ -108,6 +108,11 @@ def initials(layers: int, *, init: str, init_scale, kept, bias_init: str, bias_s
     return [Initial(*values) for values in zip(*columns, strict=True)]
 
 
+def activation_function(option: str, got: str) -> Callable[[jax.Array], jax.Array]:
+    """Returns the activation function of that name."""
+    return choose(option, got, ACTIVATIONS)
+
+
 def drop_rate(option: str, got: float) -> float:
     """Returns a probability in [0, 1)."""
     rate = number(option, got, least=0)

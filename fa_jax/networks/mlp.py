@@ -6,8 +6,8 @@ import flax.linen as nn
 
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage
-from fa_jax.networks.layers import ACTIVATIONS, drop_rate, initials
-from fa_jax.options import BadOption, choose, integer, per_layer, switch
+from fa_jax.networks.layers import activation_function, drop_rate, initials
+from fa_jax.options import BadOption, integer, per_layer, switch
 
 SCANNED_FROM = 8
 """Equal layers in a row are scanned from this many on; fewer run faster side by side and compile as fast."""
@@ -18,7 +18,7 @@ def mlp(
     outputs: int,
     *,
     hidden: list[int],
-    activation: str,
+    activation,
     biases: bool,
     dropout,
     input_dropout: float = 0.0,
@@ -30,7 +30,7 @@ def mlp(
       input_shape: of one example.
       outputs: the number of outputs.
       hidden: widths from the input on, each at least 1.
-      activation: a name in `ACTIVATIONS`.
+      activation: a name in `ACTIVATIONS`, or a list of one a hidden layer.
       biases: whether units have one.
       dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one a hidden layer.
       input_dropout: the probability that an input is.
@@ -42,14 +42,14 @@ def mlp(
     if not isinstance(hidden, list | tuple) or not hidden:
         raise BadOption(f"architecture.hidden must be a list of widths such as [800,800]; got {hidden!r}")
     widths = [integer("architecture.hidden", width, least=1) for width in hidden]
-    function = choose("architecture.activation", activation, ACTIVATIONS)
+    functions = per_layer("architecture.activation", activation, len(widths), activation_function)
     rates = per_layer("architecture.dropout", dropout, len(widths), drop_rate)
     input_rate = drop_rate("architecture.input_dropout", input_dropout)
     use_bias = switch("architecture.biases", biases)
     inits = initials(len(widths) + 1, **initial)
 
     stages, repeats = [], []
-    for _, row in itertools.groupby(range(len(widths)), lambda i: (widths[i], rates[i], inits[i])):
+    for _, row in itertools.groupby(range(len(widths)), lambda i: (widths[i], functions[i], rates[i], inits[i])):
         first, *rest = row
         # The first stage of all never joins a stack: it is where indirect feedback enters. Nor does one that changes
         # the width, which a scan cannot.
@@ -59,7 +59,7 @@ def mlp(
         stages += [
             DenseStage(
                 widths[first],
-                function,
+                functions[first],
                 use_bias,
                 dropout=rates[first],
                 input_dropout=input_rate if first == 0 and i == 0 else 0.0,

@@ -36,6 +36,12 @@ def symmetric(images: np.ndarray, top: int) -> Scaling:
     return Scaling(_as_they_are, lambda stored: stored.astype(jnp.float32) * (2 / top) - 1)
 
 
+def centred(images: np.ndarray, top: int) -> Scaling:
+    """Scales the pixels to [0, 1] and takes the mean of the training images from each place and channel."""
+    mean = np.float32(images.mean(0, dtype=np.float64))
+    return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - mean) / top)
+
+
 def standardised(images: np.ndarray, top: int) -> Scaling:
     """Gives every channel zero mean and unit standard deviation over all training images and places.
 
@@ -68,7 +74,13 @@ def zca(images: np.ndarray, top: int) -> Scaling:
     return Scaling(store, lambda stored: stored)
 
 
-PREPROCESSINGS = {"unit": unit, "symmetric": symmetric, "standardised": standardised, "zca": zca}
+PREPROCESSINGS = {
+    "unit": unit,
+    "symmetric": symmetric,
+    "centred": centred,
+    "standardised": standardised,
+    "zca": zca,
+}
 
 
 def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -232,7 +232,7 @@ MISTAKES = {
     "optimizer=momentum optimizer.scaling.decay=abc": "optimizer: ",
     "optimizer/schedule=cosine optimizer.schedule.warmup=1": "optimizer: ",
     "optimizer/schedule=cosine optimizer.schedule.warmup=2": "optimizer.schedule.warmup must be a",
-    "optimizer/schedule=staircase optimizer.schedule.drops=3": "optimizer: ",
+    "optimizer/schedule=staircase optimizer.schedule.drops=3": "optimizer.schedule.drops must be pairs such as ",
     "epochs=1e9": "epochs must come to less than 2^31 steps",
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",
     "seeds=[]": "seeds must be a number of seeds or a list of different ones",

@@ -52,7 +52,10 @@ def test_validation_digits_are_the_last_of_the_training_ones():
     [
         ({"validation": 1437}, "task.validation must leave at least 2 of 1438 training examples; got 1437"),
         ({"validation": True}, "task.validation must be an integer of at least 0; got True"),
-        ({"preprocessing": None}, "task.preprocessing must be one of unit, symmetric, standardised, zca; got None"),
+        (
+            {"preprocessing": None},
+            "task.preprocessing must be one of unit, symmetric, centred, standardised, zca; got None",
+        ),
     ],
 )
 def test_a_wrong_option_is_one_line(options, line):

@@ -93,7 +93,8 @@ def test_the_first_examples_are_used_when_fewer_are_asked_for(raw):
         ({"test_examples": "all"}, "task.test_examples must be an integer of at least 1; got 'all'"),
         (
             {"preprocessing": "zac"},
-            "task.preprocessing must be one of unit, symmetric, standardised, zca; got 'zac'; did you mean 'zca'?",
+            "task.preprocessing must be one of unit, symmetric, centred, standardised, zca; got 'zac'; did you mean "
+            "'zca'?",
         ),
         (
             {"preprocessing": "zca"},
@@ -149,7 +150,7 @@ def test_prepared_inputs_are_float32_of_the_input_shape_also_under_jit(preproces
     np.testing.assert_allclose(jax.jit(task.prepare)(batch), task.prepare(batch), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("preprocessing", ["unit", "symmetric", "standardised"])
+@pytest.mark.parametrize("preprocessing", ["unit", "symmetric", "centred", "standardised"])
 def test_images_stay_uint8_on_the_device(preprocessing):
     assert mnist(preprocessing=preprocessing).train.inputs.dtype == jnp.uint8
 
@@ -204,6 +205,13 @@ def test_whitening_is_the_formula_in_plain_numpy():
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-14)
 
 
+def test_centred_images_have_no_mean_at_any_place():
+    train, test = random_images(300), random_images(50, seed=1)
+    task = plain(train, test, "centred")
+    mean = train[0].mean(0, dtype=np.float64)
+    np.testing.assert_allclose(task.prepare(task.test.inputs), (test[0] - mean) / 255, atol=1e-6)
+
+
 def test_pixels_that_never_change_whiten_to_0():
     train, test = random_images(100), random_images(100, seed=1)
     train[0][:, 0, 0, 0] = test[0][:, 0, 0, 0] = 9
@@ -221,7 +229,7 @@ def test_stored_zca_images_are_the_float64_ones_rounded():
     np.testing.assert_allclose(task.test.inputs, expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("preprocessing", ["standardised", "zca"])
+@pytest.mark.parametrize("preprocessing", ["centred", "standardised", "zca"])
 def test_statistics_come_from_the_training_examples_alone(preprocessing):
     pixels, classes = random_images(300)
     held_out = pixels.copy()

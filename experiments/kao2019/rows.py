@@ -1,0 +1,136 @@
+"""Associated learning and backprop on MNIST, side by side: depth and sigmoid units, class separation, learning curves.
+
+    python experiments/kao2019/rows.py                        all rows but the long ones
+    python experiments/kao2019/rows.py depth separation       these
+    python experiments/kao2019/rows.py exact_200 --seeds 3    the authors' own length, for an accelerator
+    python experiments/kao2019/rows.py --collect              only writes down what has been trained
+
+MNIST has to be where `$TFDS_DATA_DIR` says. Each row is some runs in outputs/kao2019/<row>; what is there already is
+not trained again. `measured.csv` beside this file is written at the end.
+"""
+
+import argparse
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from fa_jax.records.reader import Run, read_run
+from fa_jax.records.trained import is_trained, provenance, trained
+
+HERE = Path(__file__).parent
+OUTPUTS = Path("outputs/kao2019")
+MNIST = "experiment=kao2019_mnist"
+DROPPING = ("optimizer/schedule=staircase", "optimizer.schedule.drops=[[0.4,0.1],[0.6,0.1],[0.8,0.1],[0.9,0.5]]")
+CNN = "conv32x3+conv32x3-conv32x3+conv32x3s2-conv64x3+conv64x3-conv64x3+conv64x3s2"
+EXACT = ("batch_size=32", "shuffle=false", "optimizer.learning_rate=0.0001")
+"""As in the authors' code: small batches in the same order every epoch, at a tenth of the rate."""
+
+
+def associated(width: int, stages: int, activation: str = "elu") -> list[str]:
+    """Associated learning with bridges of one hidden layer, five times as wide as the codes."""
+    return [f"architecture.hidden={[width] * stages}", f"architecture.activation={activation}", f"rule.width={width}"]
+
+
+def effective(width: int, stages: int, inside: str, elsewhere: str) -> list[str]:
+    """Backprop on a network shaped like the one that associated learning predicts with, with linear logits."""
+    hidden = [width] * stages + [5 * width, width] + [width] * (stages - 1)
+    activations = [inside] * stages + [elsewhere] * (stages + 1)
+    return ["rule=bp", f"architecture.hidden={hidden}", f"architecture.activation={activations}"]
+
+
+def runs(row: str) -> Iterator[tuple[str, list[str], int]]:
+    """The runs of a row: (name, words for the command line, seeds)."""
+    if row == "depth":
+        for stages in (2, 4, 8):
+            yield f"{stages}_al_elu", [*associated(128, stages)], 2
+            yield f"{stages}_al_sigmoid", [*associated(128, stages, "logistic")], 2
+            yield f"{stages}_bp_relu", [*effective(128, stages, "relu", "relu")], 2
+            yield f"{stages}_bp_elu_then_sigmoid", [*effective(128, stages, "elu", "logistic")], 2
+            yield f"{stages}_bp_sigmoid", [*effective(128, stages, "logistic", "logistic")], 2
+    elif row == "separation":
+        yield "al", [*associated(256, 2)], 2
+        yield "bp", [*effective(256, 2, "relu", "relu")], 2
+    elif row == "schedule":
+        words = [*DROPPING, "epochs=20", "evaluations=20"]
+        yield "al", [*words, *associated(256, 2)], 4
+        yield "bp", [*words, *effective(256, 2, "relu", "relu")], 4
+    elif row == "exact":
+        yield "al", [*associated(1024, 2), *EXACT, "epochs=4", "evaluations=4"], 1
+    elif row == "cnn":
+        words = [
+            "architecture=cnn",
+            "~architecture.hidden",
+            f"architecture.topology={CNN}",
+            "architecture.activation=elu",
+            "rule.width=256",
+        ]
+        yield "al", [*words, *EXACT, "epochs=1", "evaluations=10", "probe=100"], 1
+    else:
+        words = [*EXACT, *DROPPING, "epochs=200", "evaluations=100", "probe=500"]
+        yield "al", [*words, *associated(1024, 2)], 1
+        yield "bp", [*words, *effective(1024, 2, "relu", "relu")], 1
+
+
+ROWS = ("depth", "separation", "schedule", "exact", "cnn")
+LONG = ("exact_200",)
+
+
+def measured(row: str, name: str, run: Run) -> dict[str, object]:
+    """What a run came to: accuracies after epochs in %, seeds' mean and deviation; separation by hidden layer."""
+    _, error = run.curves("test_error")
+    epochs = run.metrics["epoch"][: error.shape[1]]
+    found: dict[str, object] = {"row": row, "run": name, "seeds": len(error), "diverged": len(run.diverged)}
+    for epoch in (1, 2, 4, 5, 20, 200):
+        at = np.flatnonzero(np.isclose(epochs, epoch, atol=0.01))
+        if len(at):
+            accuracy = 100 - error[:, at[0]]
+            found[f"accuracy, epoch {epoch}"] = f"{accuracy.mean():.2f}"
+            found[f"sd, epoch {epoch}"] = f"{accuracy.std(ddof=1):.2f}" if len(error) > 1 else ""
+    for prefix, what in (("separation", "separation by layer"), ("bp_signal_norm", "norms of the true gradients")):
+        layers = sorted((m for m in run.metrics if m.startswith(f"{prefix}_")), key=lambda m: int(m.rpartition("_")[2]))
+        at = -1 if prefix == "separation" else 0
+        found[what] = " ".join(f"{run.curves(m)[1][:, at].mean():.3g}" for m in layers)
+    found["seconds"] = round(sum(run.summary["cost"][f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+    return found
+
+
+def collect() -> None:
+    """Writes down every run that has finished."""
+    found = [
+        (row, name, read_run(OUTPUTS / row / name))
+        for row in (*ROWS, *LONG)
+        for name, _, _ in runs(row)
+        if is_trained(OUTPUTS / row / name)
+    ]
+    if not found:
+        return
+    rows = [measured(*one) for one in found]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with (HERE / "measured.csv").open("w", newline="") as file:
+        file.write(f"# {provenance(found[0][2])}\n")
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(row)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", default=ROWS, help=f"of {', '.join((*ROWS, *LONG))}")
+    parser.add_argument("--seeds", type=int, help="default: as many as each row says")
+    parser.add_argument("--collect", action="store_true")
+    chosen = parser.parse_args()
+    for row in [] if chosen.collect else chosen.rows:
+        if row not in (*ROWS, *LONG):
+            parser.error(f"rows are {', '.join((*ROWS, *LONG))}; got {row}")
+        for name, words, seeds in runs(row):
+            spaceless = [word.replace(" ", "") for word in words]
+            trained(OUTPUTS / row / name, MNIST, *spaceless, f"seeds={chosen.seeds or seeds}")
+            collect()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""How far apart the classes are in each hidden layer: the ratio of distances between classes and within them."""
+
+import jax
+import jax.numpy as jnp
+
+from fa_jax.core import Batch, LossFunction, PyTree, Rule
+from fa_jax.network import Network
+
+
+def separation(
+    rule: Rule, network: Network, loss: LossFunction, params: PyTree, feedback: PyTree, batch: Batch
+) -> dict[str, jax.Array]:
+    """Returns `separation_i`, the `ratio` of hidden layer i, from 0 at the input.
+
+    Args:
+      rule, network, loss: the rule under test, and what it was made of.
+      params, feedback: one seed's.
+      batch: the probe, with one-hot targets.
+    """
+    del rule, loss, feedback
+    _, hiddens = network.forward(params, batch.inputs)
+    layers = []
+    for name, h in network.hiddens.items():
+        layers += [*hiddens[name].reshape(-1, *hiddens[name].shape[1:])] if h.stack else [hiddens[name]]
+    return {f"separation_{i}": ratio(layer, batch.targets) for i, layer in enumerate(layers)}
+
+
+def ratio(points: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the mean distance between points of different classes over that between two points of the same class.
+
+    Euclidean distances over all pairs of two points. Kao, Chen (arXiv 1906.05560) report such an inter- to intra-class
+    ratio and cite Michael, Lin, IEEE Transactions on Systems, Man, and Cybernetics 3(2), 1973; their formula could not
+    be read, so this definition is ours.
+
+    Args:
+      points: `[n, ...]`.
+      targets: `[n, classes]`, one-hot.
+    """
+    flat = points.reshape(len(points), -1)
+    flat = flat - flat.mean(0)  # distances do not change, and their rounding errors shrink
+    squares = jnp.sum(jnp.square(flat), -1)
+    distances = jnp.sqrt(jnp.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0))
+    same = targets @ targets.T
+    pairs = 1 - jnp.eye(len(flat))
+
+    def mean(chosen):
+        return jnp.sum(chosen * distances) / jnp.sum(chosen)
+
+    return mean(pairs * (1 - same)) / mean(pairs * same)
+
+
+def centroid_ratio(points: jax.Array, targets: jax.Array) -> jax.Array:
+    """Returns the mean distance between class means over the mean distance of a point from the mean of its class.
+
+    Arguments as for `ratio`; every class has a point.
+    """
+    flat = points.reshape(len(points), -1)
+    means = targets.T @ flat / targets.sum(0)[:, None]
+    classes = len(means)
+    between = jnp.linalg.norm(means[:, None] - means, axis=-1).sum() / (classes * (classes - 1))
+    return between / jnp.linalg.norm(flat - targets @ means, axis=-1).mean()
