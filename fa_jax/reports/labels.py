@@ -10,6 +10,7 @@ NAMES = {
     **{"sdfa": "sDFA", "usf": "uSF", "frsf": "frSF", "brsf": "brSF"},
     **{"kolen_pollack": "Kolen-Pollack", "direct_kolen_pollack": "direct Kolen-Pollack"},
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
+    **{"associated_learning": "associated learning", "forward_forward": "forward-forward"},
 }
 GROUPS = ("architecture", "loss", "optimizer")
 

@@ -1,0 +1,124 @@
+"""Hidden layers of recorded runs, looked at: t-SNE maps, nearest neighbours, class separation.
+
+    python experiments/representations/draw.py outputs/mnist/dfa/<time> outputs/mnist/bp/<time> --to figure
+
+writes `figure.png` and `figure.pdf`, a row per run and a map per layer, the input first, of its first seed; and
+`figure.csv` with, by layer and over seeds, the accuracy of the 5 nearest neighbours and the separation of the classes.
+Neighbours are found among 10 000 training examples, for 2 000 test examples, in the layer itself and not in its map.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from sklearn.manifold import TSNE
+from sklearn.neighbors import KNeighborsClassifier
+
+from fa_jax.build import Job, build
+from fa_jax.core import Split
+from fa_jax.metrics.separation import centroid_ratio, ratio
+from fa_jax.records.reader import read_run
+from fa_jax.records.trained import provenance
+from fa_jax.reports.labels import labels
+
+NEIGHBOURS = 5
+REFERENCES = 10_000
+POINTS = 2_000
+
+
+class Examples(NamedTuple):
+    """Some examples, as each layer of a network has them."""
+
+    layers: list[np.ndarray]
+    """The input and the hidden layers, `[n, size]` each."""
+    targets: np.ndarray
+    """`[n, classes]`, one-hot."""
+
+
+def seen(job: Job, params, split: Split, most: int) -> Examples:
+    """Returns the first examples of a split as a network has them."""
+    inputs, targets = (job.task.prepare(split.inputs[:most]), job.task.encode(split.targets[:most]))
+    _, hiddens = jax.jit(job.network.forward)(params, inputs)
+    layers = [np.asarray(inputs)]
+    for name, h in job.network.hiddens.items():
+        layers += [*np.asarray(hiddens[name])] if h.stack else [np.asarray(hiddens[name])]
+    return Examples([layer.reshape(len(layer), -1) for layer in layers], np.asarray(targets))
+
+
+def measure(job: Job, params) -> tuple[list[dict[str, float]], Examples]:
+    """Returns what is measured of each layer of one seed's network, and the test examples in it."""
+    near, tested = seen(job, params, job.task.train, REFERENCES), seen(job, params, job.task.test, POINTS)
+    rows = []
+    for references, points in zip(near.layers, tested.layers, strict=True):
+        classifier = KNeighborsClassifier(NEIGHBOURS).fit(references, near.targets.argmax(-1))
+        rows.append(
+            {
+                "neighbours": 100 * classifier.score(points, tested.targets.argmax(-1)),
+                "separation": float(ratio(jnp.asarray(points), jnp.asarray(tested.targets))),
+                "centroids": float(centroid_ratio(jnp.asarray(points), jnp.asarray(tested.targets))),
+            }
+        )
+    return rows, tested
+
+
+def draw(axes, points: np.ndarray, classes: np.ndarray) -> None:
+    """Draws the t-SNE map of a layer, a colour a class."""
+    flat = TSNE(2, init="pca", perplexity=30, random_state=0).fit_transform(points)
+    axes.scatter(*flat.T, c=classes, cmap=colormaps["tab10"], s=1.5, linewidths=0)
+    axes.set(xticks=[], yticks=[])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--to", type=Path, required=True, help="the figure, without its ending")
+    chosen = parser.parse_args()
+    runs = [read_run(folder) for folder in chosen.runs]
+    rows, maps = [], []
+    for run, label in zip(runs, labels(runs), strict=True):
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            params = checkpointer.restore((run.folder / "checkpoint").absolute())["params"]
+        job = build(run.config)
+        seeds = [measure(job, jax.tree.map(lambda a, i=i: a[i], params)) for i in range(len(run.summary["seeds"]))]
+        for layer in range(len(seeds[0][0])):
+            row: dict[str, object] = {"run": label, "layer": "input" if layer == 0 else layer - 1, "seeds": len(seeds)}
+            for name in ("neighbours", "separation", "centroids"):
+                values = [measured[layer][name] for measured, _ in seeds]
+                row |= {name: f"{np.mean(values):.3f}"}
+                row |= {f"{name}, sd": f"{np.std(values, ddof=1):.3f}" if len(values) > 1 else ""}
+            rows.append(row)
+        maps.append((label, seeds[0][1]))
+
+    across = max(len(examples.layers) for _, examples in maps)
+    figure = Figure(figsize=(2 * across, 2.2 * len(maps)), layout="constrained", dpi=150)
+    grid = figure.subplots(len(maps), across, squeeze=False)
+    for (label, examples), line in zip(maps, grid, strict=True):
+        for axes in line[len(examples.layers) :]:
+            axes.set_axis_off()
+        for layer, (points, axes) in enumerate(zip(examples.layers, line, strict=False)):
+            draw(axes, points, examples.targets.argmax(-1))
+            (row,) = [r for r in rows if r["run"] == label and r["layer"] == ("input" if layer == 0 else layer - 1)]
+            name = "input" if layer == 0 else f"layer {layer - 1}"
+            axes.set_title(f"{name}: {float(str(row['neighbours'])):.1f} %", fontsize=8)
+        line[0].set_ylabel(label, fontsize=8)
+    figure.suptitle(f"t-SNE of {POINTS} test examples; accuracy of {NEIGHBOURS} nearest neighbours", fontsize=9)
+    for ending in ("png", "pdf"):
+        figure.savefig(chosen.to.with_name(f"{chosen.to.name}.{ending}"))
+    with chosen.to.with_name(f"{chosen.to.name}.csv").open("w", newline="") as file:
+        file.write(f"# {provenance(runs[0])}\n")
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(row)
+
+
+if __name__ == "__main__":
+    main()
