@@ -98,6 +98,21 @@ def staircase(learning_rate: float, steps: int, *, drops: list[tuple[float, floa
     return optax.piecewise_constant_schedule(learning_rate, at)
 
 
+def halfway(learning_rate: float, steps: int, *, stairs: float) -> optax.Schedule:
+    """The rate for half of the steps, then down to nearly 0 in equal stairs, such as one an epoch.
+
+    In stair e of E, from 1, the rate is times `(1 + 2 (E - e)) / E` for e above E / 2: the schedule of Hinton's code
+    for arXiv 2212.13345.
+    """
+    count = max(1, round(number("optimizer.schedule.stairs", stairs, above=0)))
+
+    def schedule(step):
+        stair = jnp.minimum(step * count // steps + 1, count)
+        return learning_rate * jnp.where(2 * stair <= count, 1.0, (1 + 2 * (count - stair)) / count)
+
+    return schedule
+
+
 def keep_removed() -> optax.GradientTransformation:
     """Returns the transformation that keeps connections removed: weights that start at exactly 0 stay there.
 

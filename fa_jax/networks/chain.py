@@ -1,11 +1,12 @@
 """The two words that a network needs so that it can be taught directly or stage by stage: `Hidden` and `Chain`."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
+from fa_jax.core import PyTree
 from fa_jax.network import Network
 from fa_jax.options import BadOption
 from fa_jax.primitives import teach
@@ -126,3 +127,19 @@ class Chain(nn.Module):
                 stack = nn.scan(lambda s, h, _: (s(h), None), SCANNED, split_rngs=rngs, length=repeats)
                 x, _ = stack(stage, x, None)
         return self.readout(x)
+
+
+def each_stage(chain: Chain) -> Iterator[nn.Module]:
+    """Yields the stages one by one, also those that are scanned, for a rule that runs them by themselves."""
+    for stage, repeats in zip(chain.stages, chain.repeats, strict=True):
+        for _ in range(repeats):
+            yield stage.clone()
+
+
+def unstacked(chain: Chain, params: PyTree) -> dict[str, PyTree]:
+    """Returns the params of `each_stage`, named `stages_0` and so on, out of those of the chain."""
+    layers = []
+    for i, repeats in enumerate(chain.repeats):
+        own = params[f"stages_{i}"]
+        layers += [own] if repeats == 1 else [jax.tree.map(lambda a, j=j: a[j], own) for j in range(repeats)]
+    return {f"stages_{i}": layer for i, layer in enumerate(layers)}

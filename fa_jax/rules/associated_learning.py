@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from fa_jax.core import LossFunction, Rule, Stream, stream
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain
+from fa_jax.networks.chain import Chain, each_stage, unstacked
 from fa_jax.options import BadOption, integer, number
 
 LABEL_SIDE = ("encoders", "decoders")
@@ -134,7 +134,7 @@ def associated_learning(
     widths = (*(integer("rule.bridge", one, least=1) for one in hidden), n)
     rate = number("rule.label_rate", label_rate, above=0)
     decay = number("rule.weight_decay", weight_decay, least=0)
-    stages = [stage.clone() for stage, many in zip(chain.stages, chain.repeats, strict=True) for _ in range(many)]
+    stages = list(each_stage(chain))
     count = len(stages)
     last = count if exit_stage is None else integer("rule.exit_stage", exit_stage, least=1)
     if last > count:
@@ -157,13 +157,7 @@ def associated_learning(
         key = stream(key, Stream.INIT)
         x, y = jnp.zeros((1, *network.input_shape)), jnp.zeros((1, network.outputs))
         drawn = whole.init(key, x, y, method="losses")["params"]
-        theirs = network.init(key)
-        own = {}
-        for name, many in zip([f"stages_{i}" for i in range(len(chain.repeats))], chain.repeats, strict=True):
-            for layer in range(many):
-                of_layer = theirs[name] if many == 1 else jax.tree.map(lambda a, i=layer: a[i], theirs[name])
-                own[f"stages_{len(own)}"] = of_layer
-        return {**drawn, **own}, ()
+        return {**drawn, **unstacked(chain, network.init(key))}, ()
 
     def losses(params, batch):
         return associated.call("losses", params, batch.inputs, batch.targets, key=batch.key)

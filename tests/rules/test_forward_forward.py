@@ -1,0 +1,258 @@
+"""Forward-Forward: a step in numpy, the scales and the schedule of Hinton's code, its negatives, its mistakes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from fa_jax.losses import cross_entropy
+from fa_jax.networks.mlp import mlp
+from fa_jax.optimizers import halfway
+from fa_jax.options import BadOption
+from fa_jax.rules.forward_forward import forward_forward, normalised, with_label
+from tests.conftest import assert_trees_close, random_batch
+from tests.rules.test_contract import MLP
+
+OPTIONS = {
+    "goodness": "maximised",
+    "negatives": "hard",
+    "peer_strength": 0.03,
+    "peer_rate": 0.1,
+    "head_rate": 10.0,
+    "weight_decay": 0.0,
+    "head_decay": 0.0,
+    "inference": "softmax",
+}
+
+
+def make(hidden=(9, 8, 5), *, inputs=12, options=None, **network):
+    network = mlp((inputs,), 4, hidden=list(hidden), dropout=0.0, **{**MLP, "activation": "relu", **network})
+    return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+
+
+def doubled(tree):
+    return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+
+
+def trained_somewhat(rule):
+    """Params of which the readouts are not zero any more."""
+    params, feedback = rule.init(jax.random.key(0))
+    keys = iter(jax.random.split(jax.random.key(1), 9))
+    shapes = {name: p["kernel"].shape for name, p in params.items() if name.startswith("heads_")}
+    heads = {name: {"kernel": jax.random.normal(next(keys), shape)} for name, shape in shapes.items()}
+    return {**params, **heads}, feedback
+
+
+def passed(rule, params, inputs, label):
+    return rule.network.call("passed", params, with_label(inputs, label))
+
+
+def logistic(a):
+    return 1 / (1 + np.exp(-a))
+
+
+def by_hand(params, feedback, x, positive, negative, sign=1, strength=0.03):
+    """One step of the published code: the directions of ascent over the batch size, and the running means."""
+
+    def rows(a):
+        return a / (1e-8 + np.sqrt((a**2).mean(-1, keepdims=True)))
+
+    def both(label):
+        n, layers = rows(np.concatenate([label, x[:, 4:]], 1)), []
+        for i in range(3):
+            layer = params[f"stages_{i}"]["linear"]
+            y = np.maximum(n @ layer["kernel"] + layer["bias"], 0)
+            layers.append((n, y, logistic(sign * ((y**2).sum(-1) - y.shape[-1]))[:, None]))
+            n = rows(y)
+        return layers, n
+
+    neutral, _ = both(np.full_like(positive, 0.25))
+    logits = sum(rows(neutral[i][1]) @ params[f"heads_{i - 1}"]["kernel"] for i in (1, 2))
+    q = np.exp(logits - logits.max(-1, keepdims=True))
+    missing = positive - q / q.sum(-1, keepdims=True)
+    steps, means = {}, {}
+    for i, ((n, y, p), (n_, y_, p_)) in enumerate(zip(both(positive)[0], both(negative)[0], strict=True)):
+        m = means[f"stages_{i}"] = 0.9 * feedback[f"stages_{i}"] + 0.1 * y.mean(0)
+        up, down = sign * (1 - p) * y + strength * (m.mean() - m), -sign * p_ * y_
+        steps[f"stages_{i}"] = {
+            "linear": {"kernel": (n.T @ up + n_.T @ down) / len(x), "bias": (up + down).sum(0) / len(x)}
+        }
+        if i:
+            steps[f"heads_{i - 1}"] = {"kernel": rows(neutral[i][1]).T @ missing / len(x)}
+    return steps, means
+
+
+def negatives(rule, params, batch):
+    """The wrong labels that a step draws from the readouts."""
+    logits = rule.network.apply(params, batch.inputs)
+    drawn = jax.random.categorical(batch.key, jnp.where(batch.targets > 0, -jnp.inf, logits))
+    return np.asarray(jax.nn.one_hot(drawn, 4))
+
+
+@pytest.mark.parametrize(("goodness", "sign"), [("maximised", 1), ("minimised", -1)])
+def test_a_step_is_that_of_the_published_code(float64, goodness, sign):
+    rule = make(options={"goodness": goodness})
+    params, feedback = trained_somewhat(rule)
+    params, feedback = doubled(params), doubled(feedback)
+    batch = random_batch(dtype=np.float64)
+    wrong = negatives(rule, params, batch)
+    steps, means = by_hand(params, feedback, np.asarray(batch.inputs), np.asarray(batch.targets), wrong, sign)
+    updates = rule.updates(params, feedback, batch)
+    assert_trees_close(jax.tree.map(jnp.negative, updates), steps, rtol=1e-9, atol=1e-13)
+    learned = jax.tree.map(jnp.subtract, feedback, rule.learn(params, feedback, batch, updates))
+    assert_trees_close(learned, means, rtol=1e-12, atol=0)
+
+
+def test_without_peers_it_is_half_the_gradient_of_the_local_losses(float64):
+    rule = make(options={"peer_strength": 0.0})
+    params, feedback = trained_somewhat(rule)
+    params, batch = doubled(params), random_batch(dtype=np.float64)
+    wrong = negatives(rule, params, batch)
+
+    def local(params):
+        total, ends = 0.0, []
+        for label, sign in ((batch.targets, 1), (wrong, -1)):
+            n = normalised(with_label(batch.inputs, label))
+            for i in range(3):
+                layer = params[f"stages_{i}"]["linear"]
+                y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
+                total += jnp.mean(jax.nn.softplus(-sign * (jnp.sum(y**2, -1) - y.shape[-1])))
+                n = normalised(y)
+            ends.append(n)
+        return total
+
+    expected = jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
+    updates = rule.updates(params, feedback, batch)
+    for name in ("stages_0", "stages_1", "stages_2"):
+        assert_trees_close(updates[name], expected[name], rtol=1e-9, atol=1e-13)
+
+
+def test_rows_are_normalised_to_a_mean_square_of_one_and_no_mean_is_taken_out():
+    rows = np.random.default_rng(0).normal(2, 1, (5, 30)).astype(np.float32)
+    rows[3] = 0
+    got = np.asarray(normalised(rows))
+    np.testing.assert_allclose(np.mean(got**2, -1), [1, 1, 1, 0, 1], rtol=1e-5)
+    np.testing.assert_allclose(got[0] / rows[0], (got[0] / rows[0])[0], rtol=1e-5)
+
+
+def test_at_the_start_half_of_each_unit_s_power_is_there():
+    rule = make((500, 400, 300), inputs=784, init="fan_normal")
+    params, _ = rule.init(jax.random.key(0))
+    x = np.abs(random_batch((784,), size=50).inputs)
+    for layer in passed(rule, params, x, jnp.eye(4)[jnp.zeros(50, int)]):
+        assert 0.4 < np.mean(np.asarray(layer.activity) ** 2) < 0.6
+
+
+def test_learning_one_example_leaves_what_a_layer_sends_up_as_it_was():
+    rule = make(options={"peer_strength": 0.0})
+    params, feedback = rule.init(jax.random.key(0))
+    batch = random_batch(size=1)
+    wrong = negatives(rule, params, batch)
+
+    def sent(params):
+        return [normalised(layer.activity) for layer in passed(rule, params, batch.inputs, batch.targets)]
+
+    updates = rule.updates(params, feedback, batch)
+    before = passed(rule, params, batch.inputs, batch.targets)
+    assert wrong.argmax() != batch.targets.argmax()
+    # The positive half of the first layer's step alone: its active units grow by one factor.
+    up = jax.nn.sigmoid(-before[0].excess)[:, None] * before[0].activity
+    kernel = params["stages_0"]["linear"]["kernel"] + 0.1 * before[0].below.T @ up
+    bias = params["stages_0"]["linear"]["bias"] + 0.1 * up.sum(0)
+    moved = {**params, "stages_0": {"linear": {"kernel": kernel, "bias": bias}}}
+    np.testing.assert_allclose(sent(moved)[0], sent(params)[0], rtol=1e-4, atol=1e-5)
+    assert np.any(np.asarray(updates["stages_0"]["linear"]["kernel"]) != 0)
+
+
+def test_a_silent_unit_is_pulled_up_by_its_peers():
+    rule = make((9, 8))
+    params, feedback = rule.init(jax.random.key(0))
+    silent = params["stages_0"]["linear"]
+    silent = {"kernel": silent["kernel"].at[:, 2].set(0.0), "bias": silent["bias"].at[2].set(-1.0)}
+    batch = random_batch()
+    params = {**params, "stages_0": {"linear": silent}}
+    update = rule.updates(params, feedback, batch)["stages_0"]["linear"]["bias"][2]
+    mean = feedback["stages_0"] - rule.learn(params, feedback, batch, None)["stages_0"]
+    np.testing.assert_allclose(-update, 0.03 * (mean.mean() - mean[2]), rtol=1e-5)
+    assert -update > 0
+
+
+@pytest.mark.parametrize("kind", ["hard", "uniform"])
+def test_negatives_are_never_true_and_follow_the_readouts(kind):
+    rule = make(options={"negatives": kind, "peer_strength": 0.0}, init_scale=2.5)
+    params, feedback = trained_somewhat(rule)
+    one = random_batch(size=1)
+    many = one._replace(inputs=jnp.repeat(one.inputs, 20_000, 0), targets=jnp.repeat(one.targets, 20_000, 0))
+    updates = rule.updates(params, feedback, many)
+    alone = [passed(rule, params, one.inputs, label[None])[0] for label in jnp.eye(4)]
+    logits = np.asarray(rule.network.apply(params, one.inputs))[0] if kind == "hard" else np.zeros(4)
+    chances = np.where(np.asarray(one.targets)[0] > 0, 0, np.exp(logits))
+    chances /= chances.sum()
+    true = int(one.targets.argmax())
+    layer = alone[true]
+    up = layer.below.T @ (jax.nn.sigmoid(-layer.excess)[:, None] * layer.activity)
+    down = sum(
+        chance * of.below.T @ (jax.nn.sigmoid(of.excess)[:, None] * of.activity)
+        for chance, of in zip(chances, alone, strict=True)
+    )
+    np.testing.assert_allclose(updates["stages_0"]["linear"]["kernel"], down - up, atol=0.02 * np.abs(down).max())
+
+
+def test_the_rate_is_constant_for_half_of_the_epochs_then_falls_in_stairs():
+    schedule = halfway(0.5, 100 * 7, stairs=100)
+    gains = {epoch: float(schedule((epoch - 1) * 7 + 3)) / 0.5 for epoch in (1, 50, 51, 75, 100)}
+    for epoch, gain in {1: 1.0, 50: 1.0, 51: 0.99, 75: 0.51, 100: 0.01}.items():
+        assert gains[epoch] == pytest.approx(gain)
+    short = halfway(1.0, 50, stairs=5)
+    np.testing.assert_allclose([float(short(step)) for step in (0, 10, 20, 30, 49)], [1, 1, 1, 0.6, 0.2], rtol=1e-6)
+
+
+def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
+    rules = {name: make((40, 30), inputs=30, options={"inference": name}) for name in ("softmax", "goodness")}
+    rule = rules["softmax"]
+    params, feedback = rule.init(jax.random.key(0))
+    random = np.random.default_rng(0)
+    classes = np.arange(200) % 4
+    x = np.abs(random.normal(size=(4, 30))[classes] + 0.2 * random.normal(size=(200, 30))).astype(np.float32)
+    batch = random_batch()._replace(inputs=jnp.asarray(x), targets=jnp.eye(4)[classes])
+    optimizer = optax.ema(0.9, debias=False)
+
+    @jax.jit
+    def step(state, i):
+        params, feedback, slots = state
+        now = batch._replace(key=jax.random.key(i))
+        updates = rule.updates(params, feedback, now)
+        learned = rule.learn(params, feedback, now, updates)
+        updates, slots = optimizer.update(updates, slots)
+        params = jax.tree.map(lambda p, u, r: p - 0.03 * r * u, params, updates, rule.rates(params))
+        return (params, jax.tree.map(jnp.subtract, feedback, learned), slots), None
+
+    (params, feedback, _), _ = jax.lax.scan(step, (params, feedback, optimizer.init(params)), jnp.arange(600))
+    for one in rules.values():
+        assert np.mean(one.predict(params, batch.inputs).argmax(-1) == classes) > 0.9
+    report = rule.report(params, feedback, batch)
+    assert report["positive_goodness_1"] > report["negative_goodness_1"]
+    assert report["pairwise_error_1"] < 10
+    layers = [passed(rule, params, batch.inputs, jnp.tile(label, (200, 1))) for label in jnp.eye(4)]
+    expected = np.stack([np.asarray(of[1].excess) for of in layers], -1)
+    np.testing.assert_allclose(rules["goodness"].predict(params, batch.inputs), expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"hidden": (9,)}, "rule=forward_forward needs architecture=mlp with biases and at least two hidden layers"),
+        ({"biases": False}, "rule=forward_forward needs architecture=mlp with biases"),
+        ({"activation": "tanh"}, "rule=forward_forward needs architecture.activation=relu"),
+        ({"inputs": 3}, "rule=forward_forward writes 4 classes into inputs of 3 numbers: too few"),
+        ({"options": {"goodness": "high"}}, "rule.goodness must be one of maximised, minimised; got 'high'"),
+        ({"options": {"negatives": "soft"}}, "rule.negatives must be one of hard, uniform; got 'soft'"),
+        ({"options": {"inference": "both"}}, "rule.inference must be one of softmax, goodness; got 'both'"),
+        ({"options": {"peer_rate": 2}}, "rule.peer_rate must be a finite number"),
+        ({"options": {"head_rate": 0}}, "rule.head_rate must be a finite number above 0; got 0"),
+    ],
+)
+def test_bad_options_are_named(wrong, message):
+    with pytest.raises(BadOption, match=message):
+        make(**wrong)
