@@ -49,14 +49,11 @@ def errors_by_goodness(run: Run) -> np.ndarray:
 
 def measured(name: str, run: Run) -> dict[str, object]:
     """What a run came to: errors in % by the softmax readouts after epochs, and by goodness at the end."""
-    epochs = run.metrics["epoch"][: run.curves("test_error")[1].shape[1]]
     found: dict[str, object] = {"row": name, "seeds": len(run.summary["seeds"])}
     for epoch in (1, 2, 3, 5, 10, 20, 30, 50, 100):
-        at = np.flatnonzero(np.isclose(epochs, epoch, atol=0.01))
-        if len(at):
-            for split in ("validation", "test"):
-                values = run.curves(f"{split}_error")[1][:, at[0]]
-                found[f"{split} error, epoch {epoch}"] = f"{values.mean():.2f}"
+        for split in ("validation", "test"):
+            if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
+                found[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
     by_goodness = errors_by_goodness(run)
     found["test error by goodness, last epoch"] = f"{by_goodness.mean():.2f}"
     pairs = [m for m in sorted(run.metrics) if m.startswith("pairwise_error_")]

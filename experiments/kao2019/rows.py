@@ -14,8 +14,6 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from fa_jax.records.reader import Run, read_run
 from fa_jax.records.trained import is_trained, provenance, trained
 
@@ -79,15 +77,13 @@ LONG = ("exact_200",)
 
 def measured(row: str, name: str, run: Run) -> dict[str, object]:
     """What a run came to: accuracies after epochs in %, seeds' mean and deviation; separation by hidden layer."""
-    _, error = run.curves("test_error")
-    epochs = run.metrics["epoch"][: error.shape[1]]
-    found: dict[str, object] = {"row": row, "run": name, "seeds": len(error), "diverged": len(run.diverged)}
+    found: dict[str, object] = {"row": row, "run": name, "seeds": len(run.summary["seeds"])}
+    found["diverged"] = len(run.diverged)
     for epoch in (1, 2, 4, 5, 20, 200):
-        at = np.flatnonzero(np.isclose(epochs, epoch, atol=0.01))
-        if len(at):
-            accuracy = 100 - error[:, at[0]]
-            found[f"accuracy, epoch {epoch}"] = f"{accuracy.mean():.2f}"
-            found[f"sd, epoch {epoch}"] = f"{accuracy.std(ddof=1):.2f}" if len(error) > 1 else ""
+        error = run.at_epoch("test_error", epoch)
+        if error is not None:
+            found[f"accuracy, epoch {epoch}"] = f"{100 - error.mean():.2f}"
+            found[f"sd, epoch {epoch}"] = f"{error.std(ddof=1):.2f}" if len(error) > 1 else ""
     for prefix, what in (("separation", "separation by layer"), ("bp_signal_norm", "norms of the true gradients")):
         layers = sorted((m for m in run.metrics if m.startswith(f"{prefix}_")), key=lambda m: int(m.rpartition("_")[2]))
         at = -1 if prefix == "separation" else 0

@@ -76,15 +76,13 @@ def place(name: str, rule: str, epochs: int) -> Path:
 
 def measured(name: str, rule: str, run: Run) -> dict[str, object]:
     """What a run came to: test errors in % after some epochs, the training error, the cosines to BP's signals."""
-    examples, error = run.curves("test_error")
     _, train_error = run.curves("train_error")
-    epochs = np.round(run.metrics["epoch"][: len(examples)]).astype(int)
-    row: dict[str, object] = {"row": name, "rule": rule, "seeds": len(error)}
-    for epoch in (1, 2, 3, 5, 10, 20, 50, 100, int(epochs[-1])):
-        if epoch <= epochs[-1]:
-            at = int(np.argmin(np.abs(epochs - epoch)))
-            row[f"test error, epoch {epoch}"] = f"{error[:, at].mean():.2f}"
-            row[f"sd, epoch {epoch}"] = f"{error[:, at].std(ddof=1):.2f}" if len(error) > 1 else ""
+    row: dict[str, object] = {"row": name, "rule": rule, "seeds": len(train_error)}
+    for epoch in (1, 2, 3, 5, 10, 20, 50, 100, 300):
+        error = run.at_epoch("test_error", epoch)
+        if error is not None:
+            row[f"test error, epoch {epoch}"] = f"{error.mean():.2f}"
+            row[f"sd, epoch {epoch}"] = f"{error.std(ddof=1):.2f}" if len(error) > 1 else ""
     row["train error, last epoch"] = f"{train_error[:, -1].mean():.3f}"
     layers = sorted((m for m in run.metrics if m.startswith("signal_angle_")), key=lambda m: int(m.rpartition("_")[2]))
     cosines = [np.cos(np.radians(run.curves(m)[1][:, -1])).mean() for m in layers]

@@ -39,12 +39,26 @@ class Run(NamedTuple):
 
         Where a run ended before all groups of seeds had come as far, these are the seeds that came furthest.
         """
-        diverged = self.diverged
-        rows = [r for seed, r in self._rows().items() if seed not in diverged]
-        furthest = [r for r in rows if len(r) == max(map(len, rows))]
+        furthest = self._furthest()
         if not furthest:
             return np.zeros(0), np.zeros((0, 0))
         return self.metrics["examples"][furthest[0]], np.stack([self.metrics[metric][r] for r in furthest])
+
+    def at_epoch(self, metric: str, epoch: float) -> np.ndarray | None:
+        """Returns a metric after an epoch, `[seeds]` of the seeds that `curves` has, or None where it was not measured.
+
+        An evaluation counts that is no further away than a hundredth of an epoch.
+        """
+        for rows in zip(*self._furthest(), strict=True):
+            if abs(self.metrics["epoch"][rows[0]] - epoch) <= 0.01:
+                return self.metrics[metric][list(rows)]
+        return None
+
+    def _furthest(self) -> list[np.ndarray]:
+        """The rows of each seed that did not diverge and came as far as any."""
+        diverged = self.diverged
+        rows = [r for seed, r in self._rows().items() if seed not in diverged]
+        return [r for r in rows if len(r) == max(map(len, rows))]
 
     def _rows(self) -> dict[int, np.ndarray]:
         """The numbers of the rows of each seed."""

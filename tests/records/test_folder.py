@@ -37,6 +37,16 @@ def test_rows_can_be_read_while_the_run_goes_on(writer):
     np.testing.assert_array_equal(values, [[1.0, 0.5], [2.0, 1.5]])
 
 
+def test_a_metric_after_an_epoch_is_that_of_each_seed(writer):
+    rows(writer, 0, [1.0, 2.0])
+    rows(writer, 5, [0.5, 1.5])
+    rows(writer, 10, [0.25, 1.25])
+    run = read_run(writer.folder)
+    np.testing.assert_array_equal(run.at_epoch("test_loss", 1), [0.5, 1.5])
+    np.testing.assert_array_equal(run.at_epoch("test_loss", 2), [0.25, 1.25])
+    assert run.at_epoch("test_loss", 1.5) is None
+
+
 def test_half_a_line_left_by_a_kill_is_no_row(writer):
     rows(writer, 0, [1.0, 2.0])
     with (writer.folder / "metrics.csv").open("a") as file:
