@@ -125,7 +125,7 @@ def main() -> None:
         for name, words, seeds in runs(row):
             spaceless = [word.replace(" ", "") for word in words]
             trained(OUTPUTS / row / name, MNIST, *spaceless, f"seeds={chosen.seeds or seeds}")
-            collect()
+    collect()
 
 
 if __name__ == "__main__":
