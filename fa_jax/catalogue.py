@@ -18,12 +18,12 @@ HELP = """\
 fa-jax compares learning rules that do without backpropagation.
 
 usage
-  fa-jax [train] [overrides]               train one run
-  fa-jax [train] --multirun [overrides]    train every combination of the values given with commas
-  fa-jax resume=outputs/...                  go on with a run that was cut off
-  fa-jax resume=auto [overrides]             go on with the run of these overrides, if one was cut off; else begin it
-  fa-jax list [groups]                       what there is to choose from
-  fa-jax --cfg job [overrides]               print the config and train nothing
+  fa-jax [train] [overrides]              train one run
+  fa-jax [train] --multirun [overrides]   train every combination of the values given with commas
+  fa-jax resume=outputs/...               go on with a run that was cut off
+  fa-jax resume=auto [overrides]          go on with the run of these overrides, if one was cut off; else begin it
+  fa-jax list [groups]                    what there is to choose from
+  fa-jax --cfg job [overrides]            print the config and train nothing
 
 examples
   fa-jax rule=fa                                        one rule, 20 seeds, a synthetic task
@@ -41,6 +41,7 @@ options most used
   evaluations=50 spacing=log        when to evaluate; linear or log in examples
   optimizer.learning_rate=0.1       likewise optimizer.weight_decay, optimizer.clip, optimizer/schedule=cosine
   architecture.hidden=[800,800]     likewise architecture.activation, .init, .init_scale, .biases, .dropout
+  tuned=true                        the learning rate found best for task, architecture and rule, where one was
   rule.scale=0.5                    of the feedback weights; likewise rule.distribution, rule.kept
   task.data_dir=PATH                where TFDS keeps its data; else $TFDS_DATA_DIR
   hydra.run.dir=PATH                where the run goes; hydra.sweep.dir for a sweep

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from rich.console import Console
 
 from fa_jax import __version__, catalogue
 from fa_jax.build import build
-from fa_jax.mistakes import GROUPS, check_folder, first_line, one_line_errors, plain
+from fa_jax.mistakes import GROUPS, check_folder, check_tuned, first_line, one_line_errors, plain
 from fa_jax.options import BadOption, choose
 from fa_jax.sweeps import compare
 
@@ -53,6 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(words: Sequence[str]) -> int:
     """Trains what the overrides ask for: one run, or a sweep; or goes on with a run, with `resume=`."""
+    words = [re.sub(r"^tuned=(true|false)$", r"tuned='\1'", word) for word in words]  # to Hydra, a name and no switch
     if any(word.partition("=")[0] == "resume" for word in words):
         return _resume(words)
     _use_all_cores()
@@ -190,6 +192,7 @@ def _check(words: Sequence[str]) -> None:
                 check_folder("hydra.run.dir", Path(config.hydra.run.dir))
             else:
                 check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir), occupied="multirun.yaml")
+            check_tuned(config.hydra.runtime.choices)
             with open_dict(config):
                 del config["hydra"]
             build(plain(config))

@@ -6,7 +6,7 @@ import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -37,6 +37,16 @@ def check_folder(option: str, folder: Path, occupied: str = "status.json") -> No
         raise BadOption(f"{option}={folder}: {there} cannot be written to; choose another folder")
     if shutil.disk_usage(there).free < 2**20:
         raise BadOption(f"{option}={folder}: less than 1 MiB is free on the disk of {there}; choose another folder")
+
+
+def check_tuned(choices: Mapping[str, str]) -> None:
+    """Refuses `tuned=true` where nothing has been tuned; `choices` are the options of the config groups."""
+    task, architecture, rule = (choices[group] for group in ("task", "architecture", "rule"))
+    folder = catalogue.CONF / "recipe" / "tuned" / "true"
+    if choices["tuned"] == "true" and not (folder / task / architecture / f"{rule}.yaml").exists():
+        found = sorted("/".join(path.with_suffix("").relative_to(folder).parts) for path in folder.rglob("*.yaml"))
+        there = ", ".join(found) or "none"
+        raise BadOption(f"tuned=true: nothing has been tuned for {task}/{architecture}/{rule}; there is {there}")
 
 
 @contextlib.contextmanager

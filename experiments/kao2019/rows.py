@@ -35,7 +35,7 @@ def effective(width: int, stages: int, inside: str, elsewhere: str) -> list[str]
     """Backprop on a network shaped like the one that associated learning predicts with, with linear logits."""
     hidden = [width] * stages + [5 * width, width] + [width] * (stages - 1)
     activations = [inside] * stages + [elsewhere] * (stages + 1)
-    return ["rule=bp", f"architecture.hidden={hidden}", f"architecture.activation={activations}"]
+    return ["rule=bp", "optimizer=adam", f"architecture.hidden={hidden}", f"architecture.activation={activations}"]
 
 
 def runs(row: str) -> Iterator[tuple[str, list[str], int]]:

@@ -4,7 +4,8 @@
     python experiments/rules_by_architectures/compare.py mnist --epochs 5 --architectures mlp
 
 Each rule has the learning rate, of those tried on a validation split, with the lowest validation error: the same few
-trials for every rule. The runs go to outputs/rules_by_architectures; what is there is not trained again.
+trials for every rule. The rate goes to conf/recipe/tuned, where `tuned=true` finds it.
+The runs go to outputs/rules_by_architectures; what is there is not trained again.
 """
 
 import argparse
@@ -19,15 +20,19 @@ from fa_jax.records.trained import provenance, trained
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures")
-RATES = {"digits": (0.03, 0.1, 0.3, 1.0), "mnist": (0.03, 0.1, 0.3, 1.0)}
+RATES = (0.03, 0.1, 0.3, 1.0)
+OWN_RATES = {"associated_learning": (0.001, 0.003, 0.01, 0.03), "forward_forward": (0.01, 0.03, 0.1, 0.3)}
+"""Of the rules that come with an optimizer of their own."""
+HIDDEN = {"mlp": "[100,100]"}
 HELD_OUT = {"digits": 200, "mnist": 10000}
+CONF = Path("conf/recipe/tuned/true")
 EXCLUDED = {"resnet20", "resnet56", "vgg"}
 """Too slow for a machine without an accelerator; named on the command line they are trained too."""
 
 
 def is_defined(architecture: str, rule: str) -> bool:
     """Whether a rule has a definition for an architecture."""
-    return rule != "ifa" or architecture == "mlp"
+    return rule not in ("ifa", "forward_forward") or architecture == "mlp"
 
 
 def validation_error(run: Run) -> float:
@@ -35,16 +40,28 @@ def validation_error(run: Run) -> float:
     return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
 
 
+def keep(task: str, architecture: str, rule: str, hidden: str | None, rate: float) -> None:
+    """Writes down the rate, with the hidden layers it was found with, for `tuned=true`."""
+    path = CONF / task / architecture / f"{rule}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["# @package _global_", f"# Found by experiments/rules_by_architectures/compare.py {task}."]
+    lines += [] if hidden is None else ["architecture:", f"  hidden: {hidden}"]
+    path.write_text("\n".join([*lines, "optimizer:", f"  learning_rate: {rate}", ""]))
+
+
 def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, object]:
     """Returns a row of the table: the rate found, the test error at that rate, and the cost."""
-    words = [f"task={task}", f"architecture={architecture}", f"rule={rule}", "optimizer=sgd"]
+    rates, hidden = OWN_RATES.get(rule, RATES), HIDDEN.get(architecture)
+    words = [f"task={task}", f"architecture={architecture}", f"rule={rule}"]
+    words += [] if hidden is None else [f"architecture.hidden={hidden}"]
     words += [] if epochs is None else [f"epochs={epochs}"]
     place = OUTPUTS / task / architecture / rule
     trials = {}
-    for rate in RATES[task]:
-        own = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
-        trials[rate] = validation_error(trained(place / f"rate_{rate}", *own, "checkpoint=false", "evaluations=1"))
+    for rate in rates:
+        trial = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
+        trials[rate] = validation_error(trained(place / f"rate_{rate}", *trial, "checkpoint=false", "evaluations=1"))
     best = min(trials, key=trials.__getitem__)
+    keep(task, architecture, rule, hidden, best)
     run = trained(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
@@ -53,7 +70,7 @@ def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds
         "architecture": architecture,
         "rule": rule,
         "learning rate": best,
-        "at the edge of the grid": best in (RATES[task][0], RATES[task][-1]),
+        "at the edge of the grid": best in (rates[0], rates[-1]),
         "test error": f"{error['mean']:.2f}",
         "low": f"{error['low']:.2f}",
         "high": f"{error['high']:.2f}",
@@ -67,7 +84,7 @@ def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=sorted(RATES))
+    parser.add_argument("task", choices=sorted(HELD_OUT))
     parser.add_argument("--architectures", nargs="*")
     parser.add_argument("--rules", nargs="*", default=sorted(catalogue.options("rule")))
     parser.add_argument("--epochs", type=float)

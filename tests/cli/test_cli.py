@@ -232,6 +232,8 @@ MISTAKES = {
     "optimizer=momentum optimizer.scaling.decay=abc": "optimizer: ",
     "optimizer/schedule=cosine optimizer.schedule.warmup=1": "optimizer: ",
     "optimizer/schedule=cosine optimizer.schedule.warmup=2": "optimizer.schedule.warmup must be a",
+    "task=digits architecture=lenet tuned=true": "tuned=true: nothing has been tuned for digits/lenet/bp; there is ",
+    "tuned=maybe": "tuned must be one of false, true; got 'maybe'",
     "optimizer/schedule=staircase optimizer.schedule.drops=3": "optimizer.schedule.drops must be pairs such as ",
     "epochs=1e9": "epochs must come to less than 2^31 steps",
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",
