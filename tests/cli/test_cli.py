@@ -192,7 +192,7 @@ MISTAKES = {
     "rule=dfaa": "got 'dfaa'; did you mean 'dfa'?",
     "task=mnits": "did you mean 'mnist'?",
     "architecture=mpl": "mlp, resnet20, resnet56, vgg; got 'mpl'; did you mean 'mlp'?",
-    "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, cosine, staircase; got 'cosin'",
+    "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, cosine, halfway, staircase; got 'cosin'",
     "epchs=3": "epchs is no option here; did you mean 'epochs'?",
     "optimizer.rate=3": "optimizer.rate is no option here",
     "rule=fa rule.scal=3": "rule.scal is no option with rule=fa; did you mean 'rule.scale'?",
