@@ -14,6 +14,7 @@ import numpy as np
 
 from fa_jax.build import Job
 from fa_jax.core import PyTree
+from fa_jax.network import count
 from fa_jax.progress import Progress
 from fa_jax.records.checkpoints import Checkpoint, Checkpoints
 from fa_jax.records.writer import Writer
@@ -35,15 +36,31 @@ class Cost:
     memory: float = 0
     """Bytes that the training program needs at once, by its own account: arguments, results and temporaries."""
 
-    def report(self, seed_steps: int) -> dict[str, float]:
+    def report(self, seed_steps: int, job: Job) -> dict[str, float]:
         """Returns the cost as it stands in `summary.json`."""
         return {
+            **sizes(job),
             "compile_seconds": self.compiling,
             "train_seconds": self.training,
             "evaluation_seconds": self.evaluating,
             "seed_steps_per_second": seed_steps / self.training if self.training else 0.0,
             "memory_bytes": self.memory,
         }
+
+
+def sizes(job: Job) -> dict[str, int]:
+    """Returns how many numbers a seed learns and keeps.
+
+    `effective_params`: those that it predicts with; `affiliated_params`: those that serve training alone;
+    `feedback_weights`: the feedback, fixed or learned.
+    """
+    params, feedback = jax.eval_shape(job.rule.init, jax.random.key(0))
+    effective = count(job.network, jax.eval_shape(job.network.init, jax.random.key(0)))
+    return {
+        "effective_params": effective,
+        "affiliated_params": count(job.network, params) - effective,
+        "feedback_weights": sum(leaf.size for leaf in jax.tree.leaves(feedback)),
+    }
 
 
 def run(job: Job, config: Mapping[str, Any], folder: Path, *, resume: bool = False) -> dict[str, Any]:
@@ -78,13 +95,13 @@ def run(job: Job, config: Mapping[str, Any], folder: Path, *, resume: bool = Fal
         checkpoints.wait()
         if job.checkpoint:
             writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
-        summary = writer.summary(cost.report(steps))
+        summary = writer.summary(cost.report(steps, job))
         every = len(writer.diverged) == len(summary["seeds"])
         writer.status("diverged" if every else "finished", "every seed diverged" if every else None)
         finished = True
         return summary
     except BaseException as problem:
-        writer.summary(cost.report(progress.done))
+        writer.summary(cost.report(progress.done, job))
         interrupted = isinstance(problem, KeyboardInterrupt | SystemExit)
         reason = "interrupted" if interrupted else f"{type(problem).__name__}: {problem}".partition("\n")[0]
         writer.status("interrupted" if interrupted else "failed", reason)

@@ -96,6 +96,9 @@ def caption(summary: dict[str, Any]) -> str:
     lost = summary["diverged_seeds"]
     parts = [f"{len(summary['seeds'])} seeds"]
     parts += [f"{len(lost)} of them diverged and left out: {lost}"] if lost else []
+    parts += [f"{cost['effective_params']:,} params"]
+    parts += [f"{cost['affiliated_params']:,} more in training"] if cost["affiliated_params"] else []
+    parts += [f"{cost['feedback_weights']:,} feedback weights"] if cost["feedback_weights"] else []
     parts += [
         f"{cost['seed_steps_per_second']:,.0f} steps/s over all seeds",
         f"compiled in {cost['compile_seconds']:.1f} s",

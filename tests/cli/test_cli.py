@@ -67,6 +67,7 @@ def test_a_run_leaves_its_numbers_and_says_where(folder, capsys):
     assert environment["packages"]["jax"]
     assert run.summary["final"]["test_nse"]["n"] == 2
     assert run.summary["cost"]["seed_steps_per_second"] > 0
+    assert run.summary["cost"]["effective_params"] > 0
 
 
 def test_groups_of_seeds_give_the_numbers_of_all_at_once(folder):

@@ -15,6 +15,7 @@ from fa_jax.reports.tables import comparison_table, write_comparison
 
 CHOICES = {"task": "mnist", "architecture": "mlp", "loss": "cross_entropy", "optimizer": "sgd", "experiment": None}
 COST = dict.fromkeys(("compile_seconds", "train_seconds", "evaluation_seconds", "memory_bytes"), 1.0)
+COST |= {"effective_params": 1234, "affiliated_params": 0, "feedback_weights": 56}
 
 
 @pytest.fixture

@@ -1,19 +1,23 @@
 """Associated learning: gradients from the paper in numpy, what each local loss moves, the pipeline, predictions."""
 
+import flax.linen as nn
 import hydra.utils
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from omegaconf import OmegaConf
 
 from fa_jax.build import build
+from fa_jax.core import Stream, stream
 from fa_jax.losses import cross_entropy
-from fa_jax.network import count
+from fa_jax.network import Network, count
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import at_rates
 from fa_jax.options import BadOption
 from fa_jax.rules.associated_learning import associated_learning, local_losses
+from fa_jax.run import sizes
 from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
 from tests.rules.test_contract import MLP
 
@@ -160,8 +164,6 @@ def test_the_stages_start_as_the_network_does_scanned_or_not(hidden):
     network, rule = make(hidden)
     (params, _), theirs = rule.init(jax.random.key(3)), make(hidden)[0]
     x = random_batch().inputs
-    from fa_jax.core import Stream, stream
-
     _, expected = network.forward(theirs.init(stream(jax.random.key(3), Stream.INIT)), x)
     _, got = rule.network.forward(params, x)
     layers = [layer for h in expected.values() for layer in (h if h.ndim == 3 else [h])]
@@ -281,17 +283,21 @@ def test_bad_options_are_named(options, message):
 
 
 def test_a_network_without_stages_is_refused():
-    from flax import linen as nn
-
-    from fa_jax.network import Network
-
     with pytest.raises(BadOption, match="rule=associated_learning needs a network in stages"):
         associated_learning(Network(nn.Dense(3), (4,)), cross_entropy().value, **OPTIONS)
 
 
-def test_a_task_without_classes_is_refused(compose):
-    from omegaconf import OmegaConf
+def test_what_it_predicts_with_and_what_serves_training_are_counted_apart(compose):
+    words = "task=digits", "rule=associated_learning", "architecture.hidden=[20,20]", "rule.width=8"
+    found = sizes(build(OmegaConf.to_container(compose(*words), resolve=True)))
+    stages, bridge = 65 * 20 + 21 * 20, 21 * 40 + 41 * 8
+    decoders, encoders = 9 * 10 + 9 * 8, 11 * 8 + 9 * 8
+    assert found["effective_params"] == stages + bridge + decoders
+    assert found["affiliated_params"] == bridge + encoders
+    assert found["feedback_weights"] == 0
 
+
+def test_a_task_without_classes_is_refused(compose):
     config = compose("task=linear", "rule=associated_learning")
     with pytest.raises(BadOption, match="rule: this one needs a task with classes"):
         build(OmegaConf.to_container(config, resolve=True))
