@@ -38,6 +38,7 @@ ROWS = {
     "2x800 relu": Row((800, 800), ("bp", "dfa"), ("architecture.activation=relu",)),
     "2x800 logistic": Row((800, 800), ("bp", "dfa"), ("architecture.activation=logistic",)),
     "2x800 dropout": Row((800, 800), ("dfa",), ("architecture.dropout=0.5", "architecture.input_dropout=0.1")),
+    "2x800 adversarial": Row((800, 800), ("dfa",), ("adversarial=0.08",)),
     "3x800": Row((800,) * 3, ("bp", "fa", "dfa")),
     "100x240": Row((240,) * 100, ("bp", "fa", "dfa")),
 }

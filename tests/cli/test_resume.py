@@ -23,6 +23,14 @@ RUNS = {
     "dropout": ["rule=dfa", "seeds=2", "architecture.dropout=0.3"],
     "learned feedback in groups": ["rule=kolen_pollack", "optimizer=adam", "seeds=3", "seeds_per_batch=2"],
     "feedback with an optimizer of its own": ["rule=weight_mirror", "optimizer=momentum", "seeds=1"],
+    "running statistics": [
+        "architecture=cnn",
+        "architecture.topology=conv4x3s2-8",
+        "architecture.norm=batch",
+        "seeds=1",
+    ],
+    "rates of their own": ["rule=associated_learning", "rule.width=8", "seeds=1"],
+    "running means": ["rule=forward_forward", "architecture.hidden=[20,20]", "seeds=1"],
     "convolutions": ["rule=fa", "architecture=cnn", "seeds=1", "epochs=1", "augmentation.shift=1"],
 }
 
@@ -50,6 +58,9 @@ def same(one, other):
     [
         ("dropout", 4),
         ("learned feedback in groups", 8),
+        pytest.param("running statistics", 4, marks=pytest.mark.slow),
+        pytest.param("rates of their own", 4, marks=pytest.mark.slow),
+        pytest.param("running means", 4, marks=pytest.mark.slow),
         pytest.param("feedback with an optimizer of its own", 4, marks=pytest.mark.slow),
         pytest.param("convolutions", 4, marks=pytest.mark.slow),
         pytest.param("learned feedback in groups", 4, marks=pytest.mark.slow),
