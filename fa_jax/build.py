@@ -94,7 +94,8 @@ def _build(text: str) -> Job:
     network = _call("architecture", _make("architecture", config["architecture"]), task.input_shape, task.outputs)
     rule = _call("rule", _make("rule", config["rule"]), network, loss.value)
     if rule.needs_classes and not _are_one_hot(task):
-        raise BadOption("rule: this one needs a task with classes, such as task=digits; this task's targets are none")
+        name = config["rule"]["_target_"].rpartition(".")[2]
+        raise BadOption(f"rule={name} needs a task with classes, such as task=digits; the targets of this one are none")
     steps = max(1, round(epochs * (examples // batch_size)))
     if steps >= 2**31:
         raise BadOption(f"epochs must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps")

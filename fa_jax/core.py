@@ -81,12 +81,13 @@ class Rule(NamedTuple):
     """`(params, feedback) -> {place: (backward weights, forward weights)}`, two arrays of one shape, in the order of
     the forward pass, to measure alignment; None: the rule's signal crosses no weights."""
     report: Callable[[PyTree, PyTree, Batch], Mapping[str, jax.Array]] | None = None
-    """`(params, feedback, batch) -> {name: scalar}`: what else is worth recording of the rule on a probe batch."""
+    """`(params, feedback, batch) -> {name: scalar}`: what else is worth recording of the rule on a probe batch, without
+    dropout."""
     rates: Callable[[PyTree], PyTree] | None = None
     """`(params) -> tree of floats`: by what each param's learning rate is multiplied; None: by 1."""
     network: Any = None
-    """The `fa_jax.network.Network` that predicts, its params among the rule's, where it is not the one that the rule
-    was made for."""
+    """The `fa_jax.network.Network` whose params are among the rule's, where it is not the one that the rule was made
+    for: backprop through it is what the rule is compared with."""
     needs_classes: bool = False
     """Whether targets have to be one-hot classes, for they are more to the rule than what the loss compares with."""
 

@@ -104,7 +104,7 @@ class Network:
         if not self.statistics:
             return params
         rngs = {"dropout": batch.key}
-        with nn.intercept_methods(cross_feedback):  # the same pass as a rule's own, which XLA then makes only once
+        with nn.intercept_methods(cross_feedback):
             _, state = self.module.apply(self._collections(params), batch.inputs, rngs=rngs, mutable=[STATISTICS])
         return _merge(params, state[STATISTICS])
 

@@ -26,7 +26,8 @@ def descend(
       schedule: `(learning_rate, steps) -> schedule`.
       weight_decay: times each param, added to its update before the scaling, so it is multiplied by the learning rate.
         Biases decay as well; the running statistics of a norm do not.
-      clip: the global norm above which updates are scaled down to it; None: never.
+      clip: the global norm above which updates are scaled down to it; None: never. Where a rule has rates of its own,
+        it is the norm of the params of one rate.
     """
     rate = number("optimizer.learning_rate", learning_rate, above=0)
     decay = number("optimizer.weight_decay", weight_decay, least=0)
@@ -105,9 +106,10 @@ def halfway(learning_rate: float, steps: int, *, stairs: float) -> optax.Schedul
     for arXiv 2212.13345.
     """
     count = max(1, round(number("optimizer.schedule.stairs", stairs, above=0)))
+    starts = jnp.asarray([-(-stair * steps // count) for stair in range(1, count)], jnp.int32)
 
     def schedule(step):
-        stair = jnp.minimum(step * count // steps + 1, count)
+        stair = 1 + jnp.searchsorted(starts, step, side="right")
         return learning_rate * jnp.where(2 * stair <= count, 1.0, (1 + 2 * (count - stair)) / count)
 
     return schedule

@@ -50,7 +50,7 @@ def errors_by_goodness(run: Run) -> np.ndarray:
 def measured(name: str, run: Run) -> dict[str, object]:
     """What a run came to: errors in % by the softmax readouts after epochs, and by goodness at the end."""
     found: dict[str, object] = {"row": name, "seeds": len(run.summary["seeds"])}
-    for epoch in (1, 2, 3, 5, 10, 20, 30, 50, 100):
+    for epoch in (1, 2, 3, 5, 10, 20, 30, 50, 60, 100):
         for split in ("validation", "test"):
             if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
                 found[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
@@ -83,9 +83,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--collect", action="store_true")
     chosen = parser.parse_args()
+    if unknown := [name for name in chosen.rows if name not in ROWS]:
+        parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
     for name in [] if chosen.collect else chosen.rows:
-        if name not in ROWS:
-            parser.error(f"rows are {', '.join(ROWS)}; got {name}")
         trained(OUTPUTS / name, "experiment=hinton2022_mnist", *ROWS[name], f"seeds={chosen.seeds}")
     collect()
 

@@ -119,9 +119,9 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, help="default: as many as each row says")
     parser.add_argument("--collect", action="store_true")
     chosen = parser.parse_args()
+    if unknown := [row for row in chosen.rows if row not in (*ROWS, *LONG)]:
+        parser.error(f"rows are {', '.join((*ROWS, *LONG))}; got {unknown[0]}")
     for row in [] if chosen.collect else chosen.rows:
-        if row not in (*ROWS, *LONG):
-            parser.error(f"rows are {', '.join((*ROWS, *LONG))}; got {row}")
         for name, words, seeds in runs(row):
             spaceless = [word.replace(" ", "") for word in words]
             trained(OUTPUTS / row / name, MNIST, *spaceless, f"seeds={chosen.seeds or seeds}")

@@ -121,6 +121,8 @@ def main() -> None:
     parser.add_argument("--collect", action="store_true")
     chosen = parser.parse_args()
     if not chosen.collect:
+        if unknown := [name for name in chosen.rows if name not in ROWS]:
+            parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
         for name in chosen.rows:
             for rule in ROWS[name].rules:
                 train(name, rule, chosen.epochs, chosen.seeds)

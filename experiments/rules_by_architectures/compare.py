@@ -25,7 +25,7 @@ OWN_RATES = {"associated_learning": (0.001, 0.003, 0.01, 0.03), "forward_forward
 """Of the rules that come with an optimizer of their own."""
 HIDDEN = {"mlp": "[100,100]"}
 HELD_OUT = {"digits": 200, "mnist": 10000}
-CONF = Path("conf/recipe/tuned/true")
+CONF = catalogue.CONF / "recipe" / "tuned" / "true"
 EXCLUDED = {"resnet20", "resnet56", "vgg"}
 """Too slow for a machine without an accelerator; named on the command line they are trained too."""
 
@@ -61,7 +61,8 @@ def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds
         trial = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
         trials[rate] = validation_error(trained(place / f"rate_{rate}", *trial, "checkpoint=false", "evaluations=1"))
     best = min(trials, key=trials.__getitem__)
-    keep(task, architecture, rule, hidden, best)
+    if trials[best] < float("inf"):
+        keep(task, architecture, rule, hidden, best)
     run = trained(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")

@@ -7,11 +7,11 @@ import flax.linen as nn
 import jax
 
 from fa_jax.core import PyTree
-from fa_jax.network import Network
+from fa_jax.network import STATISTICS, Network
 from fa_jax.options import BadOption
 from fa_jax.primitives import teach
 
-SCANNED: Any = {"params": 0, "feedback": 0, "signal": 0, "hidden": 0, "noted": 0}
+SCANNED: Any = {"params": 0, STATISTICS: 0, "feedback": 0, "signal": 0, "hidden": 0, "noted": 0}
 """The axis along which a scanned stack of layers keeps each of its Flax collections."""
 
 

@@ -24,7 +24,7 @@ ACTIVATIONS = {
 BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
 GROUP = 8
 MOMENTUM = 0.9
-"""How much of its running statistics a batch norm keeps at each batch, as PyTorch's does by default."""
+"""How much of its running statistics a batch norm keeps at each batch: PyTorch's default (its variance is unbiased)."""
 
 
 class BatchNorm(nn.Module):

@@ -75,8 +75,8 @@ def resnet(
 ) -> Network:
     """Returns a `Network` after He, Zhang, Ren, Sun, arXiv 1512.03385, 2015, section 4.2 (ResNet-20, -56, ...).
 
-    It differs from theirs in the shortcuts between groups, which are 1x1 convolutions, and in the normalisation of the
-    YAMLs, which needs no running statistics.
+    It differs from theirs in the shortcuts between groups, which are 1x1 convolutions, and in the normalisation, unless
+    `norm` is `batch`.
 
     Args:
       input_shape: of one image, `(height, width, channels)`.
@@ -86,7 +86,7 @@ def resnet(
       activation: a name in `ACTIVATIONS`.
       biases: whether units have one.
       norm: a name in `NORMS`.
-      normed_shortcuts: whether it is done to the 1x1 convolutions as well.
+      normed_shortcuts: whether the 1x1 convolutions are normalised as well.
       stage: what a rule teaches as one, a `block` or a `group` of blocks.
       **initial: how weights and biases start, one value each, as in `fa_jax.networks.layers.initials`.
 

@@ -16,8 +16,14 @@ def trained(folder: Path, *words: str) -> Run:
 
     Raises:
       subprocess.CalledProcessError: if `fa-jax` ends in an error.
+      ValueError: if the folder holds a run that was told something else.
     """
     there = (folder / "status.json").exists()
+    if there:
+        told = {word for word in read_run(folder).environment["command"][1:] if not word.startswith("hydra.run.dir=")}
+        if told != set(words):
+            other = " ".join(sorted(told ^ set(words)))
+            raise ValueError(f"{folder} holds a run of other options ({other}); move it away to train this one")
     if not is_trained(folder):
         command = ["-m", "fa_jax", f"resume={folder}"] if there else ["-m", "fa_jax", *words, f"hydra.run.dir={folder}"]
         print(" ".join(["fa-jax", *command[2:]]), flush=True)

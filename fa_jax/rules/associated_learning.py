@@ -105,8 +105,8 @@ def associated_learning(
     """Returns the `Rule` of associated learning; its feedback is `()`.
 
     Its params are those of the network's stages, unstacked where they are scanned, and of bridges, encoders and
-    decoders; the network's readout has no part in it. What it predicts with is `Rule.network`: the stages, the last
-    bridge and the decoders, the effective params; the other bridges and the encoders serve training alone.
+    decoders; the network's readout has no part in it. `Rule.network` is what predicts through all stages: these, the
+    last bridge and the decoders, the effective params; the other bridges and the encoders serve training alone.
 
     Args:
       network: one whose module is a `Chain`; a stage is trained by backpropagation within.
@@ -159,12 +159,12 @@ def associated_learning(
         drawn = whole.init(key, x, y, method="losses")["params"]
         return {**drawn, **unstacked(chain, network.init(key))}, ()
 
-    def losses(params, batch):
-        return associated.call("losses", params, batch.inputs, batch.targets, key=batch.key)
+    def losses(params, batch, key=None):
+        return associated.call("losses", params, batch.inputs, batch.targets, key=key)
 
     def updates(params, feedback, batch):
         del feedback
-        found = jax.grad(lambda p: sum(map(sum, losses(p, batch))))(params)
+        found = jax.grad(lambda p: sum(map(sum, losses(p, batch, batch.key))))(params)
         return jax.tree_util.tree_map_with_path(decayed, found, params) if decay else found
 
     def decayed(path, update, value):

@@ -1,8 +1,9 @@
 """Forward-Forward: every layer learns, by itself, to be active on real data and quiet on false.
 
     y_l = relu(n_{l-1} W_l + b_l),   n_l = y_l / rms(y_l),   G_l = sum_j y_lj^2,   p_l = logistic(G_l - theta_l)
-    positive data:  dW_l = -n_{l-1}^T ((1 - p_l) y_l + lambda (mean_j m_l - m_l)) / batch
-    negative data:  dW_l = +n_{l-1}^T (p_l y_l) / batch
+    positive data:  D_l = (1 - p_l) y_l + lambda (mean_j m_l - m_l)
+    negative data:  D_l = -p_l y_l
+    dW_l = -n_{l-1}^T D_l / batch,   db_l = -sum D_l / batch,   summed over both
 
 theta_l is the number of units, m_l a running mean of y_l on positive data. Data are images whose first pixels are
 overwritten by a one-hot label: the true one, or a wrong one. A softmax readout of the normalised activities of all
@@ -71,7 +72,9 @@ class ForwardForward(nn.Module):
 
 def normalised(y: jax.Array) -> jax.Array:
     """Returns the rows divided by the root of their mean square; no mean is taken out, a row of zeros stays."""
-    return y / (TINY + jnp.sqrt(jnp.mean(jnp.square(y), -1, keepdims=True)))
+    power = jnp.mean(jnp.square(y), -1, keepdims=True)
+    # The root of 0 has no derivative, and where it is not taken it must not be differentiated either.
+    return y / (TINY + jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0))
 
 
 def with_label(x: jax.Array, label: jax.Array) -> jax.Array:
@@ -85,6 +88,20 @@ def told(layer: Layer, sign: float) -> jax.Array:
     `(1 - p) y` and `-p y`, less and less where the goodness is there already.
     """
     return sign * jax.nn.sigmoid(-sign * layer.excess)[:, None] * layer.activity
+
+
+def contrast(positive: Sequence[Layer], negative: Sequence[Layer], sign: float) -> dict[str, jax.Array]:
+    """Returns, by layer, the mean goodness of positive and negative data and how often they are the wrong way round.
+
+    `positive_goodness_i` and `negative_goodness_i` in units of the threshold; `pairwise_error_i` in %.
+    """
+    found = {}
+    for i, (true, false) in enumerate(zip(positive, negative, strict=True)):
+        units = true.activity.shape[-1]
+        found[f"positive_goodness_{i}"] = true.excess.mean() / units + 1
+        found[f"negative_goodness_{i}"] = false.excess.mean() / units + 1
+        found[f"pairwise_error_{i}"] = 100 * jnp.mean(sign * (true.excess - false.excess) <= 0)
+    return found
 
 
 def forward_forward(
@@ -109,7 +126,7 @@ def forward_forward(
     Args:
       network: an `mlp` of ReLU layers, at least two.
       loss: a mean over the batch; the readouts descend it.
-      goodness: `maximised` on positive data, or `minimised`, with all signs turned.
+      goodness: `maximised` on positive data, or `minimised`, with the signs of all but the peers' term turned.
       negatives: how wrong labels are drawn: `hard`, by the readouts' own probabilities, or `uniform`.
       peer_strength: lambda, at least 0.
       peer_rate: how much of a running mean a batch replaces, from 0 to 1.
@@ -128,7 +145,7 @@ def forward_forward(
     by_softmax = choose("rule.inference", inference, {"softmax": True, "goodness": False})
     strength = number("rule.peer_strength", peer_strength, least=0)
     replaced = number("rule.peer_rate", peer_rate, least=0, most=1)
-    of_heads = number("rule.head_rate", head_rate, above=0)
+    heads_rate = number("rule.head_rate", head_rate, above=0)
     decays = {
         "stages": number("rule.weight_decay", weight_decay, least=0),
         "heads": number("rule.head_decay", head_decay, least=0),
@@ -139,10 +156,10 @@ def forward_forward(
     def init(key):
         drawn = own.init(stream(key, Stream.INIT))
         params = {**drawn, **unstacked(chain, network.init(stream(key, Stream.INIT)))}
-        return params, {f"stages_{i}": jnp.full(stage.features, 0.5) for i, stage in enumerate(stages)}
+        return params, {f"stages_{i}": jnp.full(stage.features, 0.5, jnp.float32) for i, stage in enumerate(stages)}
 
-    def passed(params, inputs, label, key=None) -> list[Layer]:
-        return own.call("passed", params, with_label(inputs, label), key=key)
+    def passed(params, inputs, label) -> list[Layer]:
+        return own.call("passed", params, with_label(inputs, label))
 
     def wrong_labels(params, batch):
         logits = own.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
@@ -150,17 +167,17 @@ def forward_forward(
         return jax.nn.one_hot(drawn, network.outputs, dtype=batch.inputs.dtype)
 
     def means(feedback, positive):
-        return {
-            name: (1 - replaced) * mean + replaced * layer.activity.mean(0)
-            for (name, mean), layer in zip(feedback.items(), positive, strict=True)
-        }
+        named = {f"stages_{i}": layer for i, layer in enumerate(positive)}
+        return {n: (1 - replaced) * feedback[n] + replaced * layer.activity.mean(0) for n, layer in named.items()}
 
     def updates(params, feedback, batch):
-        positive = passed(params, batch.inputs, batch.targets, batch.key)
-        negative = passed(params, batch.inputs, wrong_labels(params, batch), batch.key)
-        # The readouts see activities as constants: their gradient reaches no stage.
-        found = dict(jax.grad(lambda p: loss(own.apply(p, batch.inputs, key=batch.key), batch.targets))(params))
-        for i, mean in enumerate(means(feedback, positive).values()):
+        positive = passed(params, batch.inputs, batch.targets)
+        negative = passed(params, batch.inputs, wrong_labels(params, batch))
+        of_heads = {name: p for name, p in params.items() if name.startswith("heads_")}
+        found = jax.grad(lambda p: loss(own.apply({**params, **p}, batch.inputs), batch.targets))(of_heads)
+        followed = means(feedback, positive)
+        for i in range(len(stages)):
+            mean = followed[f"stages_{i}"]
             up, down = told(positive[i], sign), told(negative[i], -sign)
             pulled = up + strength * (mean.mean() - mean)
             kernel = positive[i].below.T @ pulled + negative[i].below.T @ down
@@ -175,7 +192,7 @@ def forward_forward(
 
     def learn(params, feedback, batch, updates):
         del updates
-        positive = passed(params, batch.inputs, batch.targets, batch.key)
+        positive = passed(params, batch.inputs, batch.targets)
         return jax.tree.map(jnp.subtract, feedback, means(feedback, positive))
 
     def by_goodness(params, inputs):
@@ -187,22 +204,15 @@ def forward_forward(
 
     def rates(params):
         return jax.tree_util.tree_map_with_path(
-            lambda path, _: of_heads if path[0].key.startswith("heads_") else 1.0, params
+            lambda path, _: heads_rate if path[0].key.startswith("heads_") else 1.0, params
         )
 
     def report(params, feedback, batch):
         del feedback
-        positive = passed(params, batch.inputs, batch.targets)
-        negative = passed(params, batch.inputs, wrong_labels(params, batch))
-        found = {}
-        for i, (true, false) in enumerate(zip(positive, negative, strict=True)):
-            units = true.activity.shape[-1]
-            found[f"positive_goodness_{i}"] = true.excess.mean() / units + 1
-            found[f"negative_goodness_{i}"] = false.excess.mean() / units + 1
-            found[f"pairwise_error_{i}"] = 100 * jnp.mean(sign * (true.excess - false.excess) <= 0)
-        other = by_goodness if by_softmax else own.apply
-        wrong = other(params, batch.inputs).argmax(-1) != batch.targets.argmax(-1)
-        return {**found, f"probe_error_by_{'goodness' if by_softmax else 'softmax'}": 100 * jnp.mean(wrong)}
+        layers = passed(params, batch.inputs, batch.targets), passed(params, batch.inputs, wrong_labels(params, batch))
+        chosen = (by_goodness if by_softmax else own.apply)(params, batch.inputs).argmax(-1)
+        name = f"probe_error_by_{'goodness' if by_softmax else 'softmax'}"
+        return {**contrast(*layers, sign), name: 100 * jnp.mean(chosen != batch.targets.argmax(-1))}
 
     predict = own.apply if by_softmax else by_goodness
     return Rule(init, updates, predict, learn=learn, report=report, rates=rates, network=own, needs_classes=True)
@@ -213,8 +223,15 @@ def _stages(network: Network) -> tuple[Chain, list[DenseStage]]:
     chain = network.module
     found = list(each_stage(chain)) if isinstance(chain, Chain) else []
     stages = [stage for stage in found if isinstance(stage, DenseStage) and stage.use_bias]
-    if not isinstance(chain, Chain) or len(stages) < 2 or len(stages) < len(found):
-        raise BadOption("rule=forward_forward needs architecture=mlp with biases and at least two hidden layers")
+    if not isinstance(chain, Chain) or len(stages) < len(found):
+        raise BadOption("rule=forward_forward needs architecture=mlp with architecture.biases=true")
+    if len(stages) < 2:
+        widths = [stage.features for stage in stages]
+        raise BadOption(
+            f"rule=forward_forward needs two hidden layers or more, such as architecture.hidden=[100,100]; got {widths}"
+        )
+    if any(stage.dropout or stage.input_dropout for stage in stages):
+        raise BadOption("rule=forward_forward has no definition for dropout; architecture.dropout must be 0")
     if any(stage.activation is not jax.nn.relu for stage in stages):
         raise BadOption("rule=forward_forward needs architecture.activation=relu")
     size = math.prod(network.input_shape)

@@ -10,7 +10,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import halfway
 from fa_jax.options import BadOption
-from fa_jax.rules.forward_forward import forward_forward, normalised, with_label
+from fa_jax.rules.forward_forward import forward_forward, normalised, told, with_label
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules.test_contract import MLP
 
@@ -27,7 +27,7 @@ OPTIONS = {
 
 
 def make(hidden=(9, 8, 5), *, inputs=12, options=None, **network):
-    network = mlp((inputs,), 4, hidden=list(hidden), dropout=0.0, **{**MLP, "activation": "relu", **network})
+    network = mlp((inputs,), 4, hidden=list(hidden), **{**MLP, "activation": "relu", "dropout": 0.0, **network})
     return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
 
 
@@ -111,7 +111,7 @@ def test_without_peers_it_is_half_the_gradient_of_the_local_losses(float64):
     wrong = negatives(rule, params, batch)
 
     def local(params):
-        total, ends = 0.0, []
+        total = 0.0
         for label, sign in ((batch.targets, 1), (wrong, -1)):
             n = normalised(with_label(batch.inputs, label))
             for i in range(3):
@@ -119,7 +119,6 @@ def test_without_peers_it_is_half_the_gradient_of_the_local_losses(float64):
                 y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
                 total += jnp.mean(jax.nn.softplus(-sign * (jnp.sum(y**2, -1) - y.shape[-1])))
                 n = normalised(y)
-            ends.append(n)
         return total
 
     expected = jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
@@ -148,21 +147,36 @@ def test_learning_one_example_leaves_what_a_layer_sends_up_as_it_was():
     rule = make(options={"peer_strength": 0.0})
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch(size=1)
-    wrong = negatives(rule, params, batch)
 
     def sent(params):
         return [normalised(layer.activity) for layer in passed(rule, params, batch.inputs, batch.targets)]
 
-    updates = rule.updates(params, feedback, batch)
-    before = passed(rule, params, batch.inputs, batch.targets)
-    assert wrong.argmax() != batch.targets.argmax()
-    # The positive half of the first layer's step alone: its active units grow by one factor.
-    up = jax.nn.sigmoid(-before[0].excess)[:, None] * before[0].activity
-    kernel = params["stages_0"]["linear"]["kernel"] + 0.1 * before[0].below.T @ up
-    bias = params["stages_0"]["linear"]["bias"] + 0.1 * up.sum(0)
-    moved = {**params, "stages_0": {"linear": {"kernel": kernel, "bias": bias}}}
-    np.testing.assert_allclose(sent(moved)[0], sent(params)[0], rtol=1e-4, atol=1e-5)
-    assert np.any(np.asarray(updates["stages_0"]["linear"]["kernel"]) != 0)
+    # The rule's step less its negative part: the active units of the first layer grow by one factor.
+    updates = rule.updates(params, feedback, batch)["stages_0"]["linear"]
+    false = passed(rule, params, batch.inputs, jnp.asarray(negatives(rule, params, batch)))[0]
+    down = told(false, -1)
+    up = {"kernel": updates["kernel"] + false.below.T @ down, "bias": updates["bias"] + down.sum(0)}
+    moved = jax.tree.map(lambda p, u: p - 0.1 * u, params["stages_0"]["linear"], up)
+    assert np.abs(moved["kernel"] - params["stages_0"]["linear"]["kernel"]).max() > 0.01
+    np.testing.assert_allclose(
+        sent({**params, "stages_0": {"linear": moved}})[0], sent(params)[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_running_means_stay_with_their_layers_in_a_deep_network():
+    rule = make((20,) * 10 + (31, 30))
+    params, feedback = jax.jit(rule.init)(jax.random.key(0))
+    batch = random_batch()
+    updates = jax.jit(rule.updates)(params, feedback, batch)
+    learned = jax.tree.map(jnp.subtract, feedback, jax.jit(rule.learn)(params, feedback, batch, updates))
+    for i, layer in enumerate(passed(rule, params, batch.inputs, batch.targets)):
+        expected = 0.9 * 0.5 + 0.1 * np.asarray(layer.activity).mean(0)
+        np.testing.assert_allclose(learned[f"stages_{i}"], expected, rtol=1e-5)
+
+
+def test_a_silent_layer_has_a_gradient():
+    gradient = jax.grad(lambda y: jnp.sum(normalised(y) * jnp.arange(6.0).reshape(2, 3)))
+    assert np.all(np.isfinite(gradient(jnp.asarray([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]))))
 
 
 def test_a_silent_unit_is_pulled_up_by_its_peers():
@@ -204,6 +218,8 @@ def test_the_rate_is_constant_for_half_of_the_epochs_then_falls_in_stairs():
     gains = {epoch: float(schedule((epoch - 1) * 7 + 3)) / 0.5 for epoch in (1, 50, 51, 75, 100)}
     for epoch, gain in {1: 1.0, 50: 1.0, 51: 0.99, 75: 0.51, 100: 0.01}.items():
         assert gains[epoch] == pytest.approx(gain)
+    long = halfway(1.0, 3_750_000, stairs=2000)
+    np.testing.assert_allclose(float(long(3_749_000)), 1 / 2000, rtol=1e-5)
     short = halfway(1.0, 50, stairs=5)
     np.testing.assert_allclose([float(short(step)) for step in (0, 10, 20, 30, 49)], [1, 1, 1, 0.6, 0.2], rtol=1e-6)
 
@@ -242,8 +258,10 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"hidden": (9,)}, "rule=forward_forward needs architecture=mlp with biases and at least two hidden layers"),
-        ({"biases": False}, "rule=forward_forward needs architecture=mlp with biases"),
+        ({"hidden": (9,)}, r"rule=forward_forward needs two hidden layers or more, .*; got \[9\]"),
+        ({"biases": False}, "rule=forward_forward needs architecture=mlp with architecture.biases=true"),
+        ({"dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
+        ({"input_dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
         ({"activation": "tanh"}, "rule=forward_forward needs architecture.activation=relu"),
         ({"inputs": 3}, "rule=forward_forward writes 4 classes into inputs of 3 numbers: too few"),
         ({"options": {"goodness": "high"}}, "rule.goodness must be one of maximised, minimised; got 'high'"),
