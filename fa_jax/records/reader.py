@@ -47,12 +47,19 @@ class Run(NamedTuple):
     def at_epoch(self, metric: str, epoch: float) -> np.ndarray | None:
         """Returns a metric after an epoch, `[seeds]` of the seeds that `curves` has, or None where it was not measured.
 
-        An evaluation counts that is no further away than a hundredth of an epoch.
+        It is that of the nearest evaluation, no more than a hundredth of the time away: examples that no batch takes in
+        make an epoch of steps a little shorter than one of examples.
         """
-        for rows in zip(*self._furthest(), strict=True):
-            if abs(self.metrics["epoch"][rows[0]] - epoch) <= 0.01:
-                return self.metrics[metric][list(rows)]
-        return None
+        seeds = self._furthest()
+        if not seeds:
+            return None
+        epochs = self.metrics["epoch"][seeds[0]]
+        at = int(np.argmin(np.abs(epochs - epoch)))
+        return (
+            np.array([self.metrics[metric][rows[at]] for rows in seeds])
+            if abs(epochs[at] / epoch - 1) <= 0.01
+            else None
+        )
 
     def _furthest(self) -> list[np.ndarray]:
         """The rows of each seed that did not diverge and came as far as any."""
