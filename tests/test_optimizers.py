@@ -7,7 +7,7 @@ import optax
 import pytest
 from hydra.utils import instantiate
 
-from fa_jax.optimizers import constant, cosine, keep_removed, staircase
+from fa_jax.optimizers import at_rates, constant, cosine, descend, keep_removed, staircase
 
 GRADIENTS = np.random.default_rng(0).normal(size=(30, 5)) * 10.0 ** np.arange(-6, -1)
 """Steps by params; the first ones so small that the place of epsilon shows."""
@@ -77,3 +77,14 @@ def test_removed_connections_stay_removed_and_biases_and_zero_kernels_move():
     np.testing.assert_array_equal(moved["a"]["kernel"], [[0, 1]])
     np.testing.assert_array_equal(moved["a"]["bias"], [1, 1])
     np.testing.assert_array_equal(moved["b"]["kernel"], [[1, 1]])
+
+
+def test_running_statistics_do_not_decay_at_any_rate():
+    params = {"norm": {"scale": jnp.ones(2), "mean": jnp.ones(2), "var": jnp.ones(2)}, "linear": {"bias": jnp.ones(2)}}
+    zero = jax.tree.map(jnp.zeros_like, params)
+    plain = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)(10)
+    for rate, optimizer in ((1.0, plain), (3.0, at_rates(plain, lambda p: jax.tree.map(lambda _: 3.0, p), params))):
+        steps, _ = optimizer.update(zero, optimizer.init(params), params)
+        for name, moved in (("scale", 1), ("mean", 0), ("var", 0)):
+            np.testing.assert_allclose(steps["norm"][name], -0.05 * rate * moved, rtol=1e-6)
+        np.testing.assert_allclose(steps["linear"]["bias"], -0.05 * rate, rtol=1e-6)
