@@ -92,38 +92,20 @@ class Network:
         key: jax.Array | None = None,
     ) -> tuple[jax.Array, Named]:
         """Returns the logits, and the activations of the hidden layers; arguments as for `apply`."""
-        collections = {"signal": _nest(signals or {}, "h"), "feedback": _nest(feedback or {}, "kernel")}
-        rngs = {} if key is None else {"dropout": key}
-        variables = {**self._collections(params), **collections}
-        with nn.intercept_methods(cross_feedback):
-            logits, state = self.module.apply(variables, inputs, rngs=rngs, mutable=["hidden", STATISTICS])
+        backward = {"signal": _nest(signals or {}, "h"), "feedback": _nest(feedback or {}, "kernel")}
+        logits, state = self._run(params, inputs, key=key, mutable=("hidden",), **backward)
         return logits, pick(state.get("hidden", {}), "h")
 
     def follow(self, params: PyTree, batch: Batch) -> PyTree:
         """Returns the params with running statistics that have taken in a batch; all else is as it was."""
         if not self.statistics:
             return params
-        rngs = {"dropout": batch.key}
-        with nn.intercept_methods(cross_feedback):
-            _, state = self.module.apply(self._collections(params), batch.inputs, rngs=rngs, mutable=[STATISTICS])
+        _, state = self._run(params, batch.inputs, key=batch.key)
         return _merge(params, state[STATISTICS])
-
-    def _collections(self, params: PyTree) -> dict[str, PyTree]:
-        """Params as the collections that Flax keeps them in."""
-        flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
-        parts = {"params": {}, STATISTICS: {}}
-        for path, leaf in flat.items():
-            parts[STATISTICS if path in self.statistics else "params"][path] = leaf
-        return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}
 
     def call(self, method: str, params: PyTree, *arguments: jax.Array, key: jax.Array | None = None) -> Any:
         """Returns what another method of the module makes of arguments; `params` and `key` as for `apply`."""
-        rngs = {} if key is None else {"dropout": key}
-        with nn.intercept_methods(cross_feedback):
-            returned, _ = self.module.apply(
-                self._collections(params), *arguments, rngs=rngs, mutable=[STATISTICS], method=method
-            )
-        return returned
+        return self._run(params, *arguments, key=key, method=method)[0]
 
     def note_linear(
         self,
@@ -198,6 +180,21 @@ class Network:
     def outputs(self) -> int:
         """The number of outputs."""
         return self._trace(2).outputs
+
+    def _run(self, params, *arguments, key, mutable=(), method=None, **collections):
+        """Applies the module, its dense layers transported; returns what it does and the collections it changes."""
+        rngs = {} if key is None else {"dropout": key}
+        variables = {**self._collections(params), **collections}
+        with nn.intercept_methods(cross_feedback):
+            return self.module.apply(variables, *arguments, rngs=rngs, mutable=[STATISTICS, *mutable], method=method)
+
+    def _collections(self, params: PyTree) -> dict[str, PyTree]:
+        """Params as the collections that Flax keeps them in."""
+        flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+        parts = {"params": {}, STATISTICS: {}}
+        for path, leaf in flat.items():
+            parts[STATISTICS if path in self.statistics else "params"][path] = leaf
+        return {name: traverse_util.unflatten_dict(part) for name, part in parts.items()}
 
     def _trace(self, batch: int) -> "_Trace":
         """Runs the network on shapes alone, and notes what it meets on the way."""
