@@ -2,6 +2,7 @@
 
 import hydra.errors
 import pytest
+import yaml
 from omegaconf import OmegaConf
 
 from fa_jax import catalogue
@@ -62,3 +63,16 @@ def test_a_value_on_the_command_line_beats_recipe_and_task(compose):
 def test_an_option_that_does_not_exist_is_refused(compose):
     with pytest.raises(hydra.errors.ConfigCompositionException):
         compose("rule.nonsense=1")
+
+
+TUNED = sorted((catalogue.CONF / "recipe" / "tuned" / "true").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", TUNED, ids=lambda path: "/".join(path.with_suffix("").parts[-3:]))
+def test_tuned_values_are_those_of_the_file_and_the_command_line_beats_them(compose, path):
+    task, architecture, rule = path.with_suffix("").parts[-3:]
+    words = f"task={task}", f"architecture={architecture}", f"rule={rule}", "tuned='true'"
+    tuned = yaml.safe_load(path.read_text())["optimizer"]["learning_rate"]
+    assert compose(*words).optimizer.learning_rate == tuned
+    assert compose(*words, "optimizer.learning_rate=7").optimizer.learning_rate == 7
+    build_of(compose, *words)
