@@ -117,7 +117,7 @@ def comparison_figure(runs: Sequence[Run], path: Path) -> None:
         figure = Figure(figsize=(9 if layers else 5, 4.2), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
         panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
         draw_curves(panels[0], drawn, metric)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=6.5)
+        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
         explain_band(panels[0], metric)
