@@ -171,6 +171,10 @@ class Network:
 
         return {name: place(two[name], three[name]) for name in two}
 
+    def in_order(self, hiddens: Named) -> list[jax.Array]:
+        """Returns the activations that `forward` makes layer by layer, scanned stacks taken apart."""
+        return [layer for name, h in self.hiddens.items() for layer in (hiddens[name] if h.stack else [hiddens[name]])]
+
     @functools.cached_property
     def kernels(self) -> dict[str, Kernel]:
         """The shapes of the linear layers' kernels, one entry for each or for a scanned stack of them."""

@@ -9,16 +9,14 @@ trained again. `measured.csv` beside this file is written at the end, errors by 
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import jax
 import numpy as np
-import orbax.checkpoint
 
 from fa_jax.build import build
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, provenance, trained
+from fa_jax.records.trained import is_trained, params_of, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/hinton2022")
@@ -35,8 +33,7 @@ BATCH = 1000
 def errors_by_goodness(run: Run) -> np.ndarray:
     """Returns the test errors in %, one a seed, of choosing the label with the most goodness."""
     job = build({**run.config, "rule": {**run.config["rule"], "inference": "goodness"}})
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        params = checkpointer.restore((run.folder / "checkpoint").absolute())["params"]
+    params = params_of(run)
     predict = jax.jit(lambda p, inputs: job.rule.predict(p, job.task.prepare(inputs)).argmax(-1))
     inputs, targets = job.task.test
     found = []
@@ -58,7 +55,7 @@ def measured(name: str, run: Run) -> dict[str, object]:
     found["test error by goodness, last epoch"] = f"{by_goodness.mean():.2f}"
     pairs = [m for m in sorted(run.metrics) if m.startswith("pairwise_error_")]
     found["pairwise error by layer, last epoch"] = " ".join(f"{run.curves(m)[1][:, -1].mean():.2f}" for m in pairs)
-    found["seconds"] = round(sum(run.summary["cost"][f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+    found["seconds"] = seconds(run)
     return found
 
 
@@ -67,14 +64,7 @@ def collect() -> None:
     runs = {name: read_run(OUTPUTS / name) for name in ROWS if is_trained(OUTPUTS / name)}
     if not runs:
         return
-    rows = [measured(name, run) for name, run in runs.items()]
-    with (HERE / "measured.csv").open("w", newline="") as file:
-        file.write(f"# {provenance(next(iter(runs.values())))}\n")
-        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+    write_table(HERE / "measured.csv", [measured(*one) for one in runs.items()], list(runs.values()))
 
 
 def main() -> None:

@@ -6,7 +6,6 @@ draws `depth.png` (errors by depth, and the true gradients at the start), `separ
 epoch) and `codes.png` (the label's codes), and writes `exits.csv`: accuracy and multiplications by exit.
 """
 
-import csv
 import math
 from pathlib import Path
 
@@ -14,13 +13,12 @@ import jax
 import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
-import orbax.checkpoint
 from matplotlib.figure import Figure
 
 from fa_jax.build import build
 from fa_jax.network import Network
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import provenance
+from fa_jax.records.trained import params_of, write_table
 from fa_jax.reports.figures import STYLE
 
 HERE = Path(__file__).parent
@@ -76,12 +74,6 @@ def separation() -> Figure:
     return figure
 
 
-def params_of(run: Run):
-    """The params of a run, the seeds in front."""
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((run.folder / "checkpoint").absolute())["params"]
-
-
 def codes() -> Figure:
     """What each encoder makes of the ten classes, a row a class, and how far apart the classes are."""
     params = params_of(read_run(OUTPUTS / "depth" / "8_al_sigmoid"))
@@ -122,14 +114,7 @@ def main() -> None:
             figure = draw()
             for ending in ("png", "pdf"):
                 figure.savefig(HERE / f"{draw.__name__}.{ending}")
-    rows = exits()
-    with (HERE / "exits.csv").open("w", newline="") as file:
-        file.write(f"# {provenance(read_run(OUTPUTS / 'depth' / '8_al_elu'))}\n")
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+    write_table(HERE / "exits.csv", exits(), [read_run(OUTPUTS / "depth" / "8_al_elu")])
 
 
 if __name__ == "__main__":

@@ -10,12 +10,11 @@ not trained again. `measured.csv` beside this file is written at the end.
 """
 
 import argparse
-import csv
 from collections.abc import Iterator
 from pathlib import Path
 
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, provenance, trained
+from fa_jax.records.trained import is_trained, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/kao2019")
@@ -88,7 +87,7 @@ def measured(row: str, name: str, run: Run) -> dict[str, object]:
         layers = sorted((m for m in run.metrics if m.startswith(f"{prefix}_")), key=lambda m: int(m.rpartition("_")[2]))
         at = -1 if prefix == "separation" else 0
         found[what] = " ".join(f"{run.curves(m)[1][:, at].mean():.3g}" for m in layers)
-    found["seconds"] = round(sum(run.summary["cost"][f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+    found["seconds"] = seconds(run)
     return found
 
 
@@ -102,15 +101,7 @@ def collect() -> None:
     ]
     if not found:
         return
-    rows = [measured(*one) for one in found]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with (HERE / "measured.csv").open("w", newline="") as file:
-        file.write(f"# {provenance(found[0][2])}\n")
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+    write_table(HERE / "measured.csv", [measured(*one) for one in found], [run for *_, run in found])
 
 
 def main() -> None:

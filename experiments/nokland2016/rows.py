@@ -9,14 +9,13 @@ there already is not trained again. `measured_<epochs>epochs.csv` beside this fi
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, provenance, trained
+from fa_jax.records.trained import is_trained, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")
@@ -88,7 +87,7 @@ def measured(name: str, rule: str, run: Run) -> dict[str, object]:
     layers = sorted((m for m in run.metrics if m.startswith("signal_angle_")), key=lambda m: int(m.rpartition("_")[2]))
     cosines = [np.cos(np.radians(run.curves(m)[1][:, -1])).mean() for m in layers]
     row["signal cosine by hidden layer, last epoch"] = " ".join(f"{c:.2f}" for c in cosines)
-    row["seconds"] = round(sum(run.summary["cost"][f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+    row["seconds"] = seconds(run)
     return row
 
 
@@ -103,14 +102,7 @@ def collect(epochs: int) -> None:
     if not runs:
         return
     rows = [measured(name, rule, run) for (name, rule), run in runs.items()]
-    columns = list(dict.fromkeys(column for row in rows for column in row))
-    with (HERE / f"measured_{epochs}epochs.csv").open("w", newline="") as file:
-        file.write(f"# {provenance(next(iter(runs.values())))}\n")
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+    write_table(HERE / f"measured_{epochs}epochs.csv", rows, list(runs.values()))
 
 
 def main() -> None:

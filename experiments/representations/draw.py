@@ -8,14 +8,12 @@ Neighbours are found among 10 000 training examples, for 2 000 test examples, in
 """
 
 import argparse
-import csv
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
@@ -25,7 +23,7 @@ from fa_jax.build import Job, build
 from fa_jax.core import Split
 from fa_jax.metrics.separation import centroid_ratio, ratio
 from fa_jax.records.reader import read_run
-from fa_jax.records.trained import provenance
+from fa_jax.records.trained import params_of, write_table
 from fa_jax.reports.labels import labels
 
 NEIGHBOURS = 5
@@ -46,10 +44,8 @@ def seen(job: Job, params, split: Split, most: int) -> Examples:
     """Returns the first examples of a split as a network has them."""
     inputs, targets = (job.task.prepare(split.inputs[:most]), job.task.encode(split.targets[:most]))
     _, hiddens = jax.jit(job.network.forward)(params, inputs)
-    layers = [np.asarray(inputs)]
-    for name, h in job.network.hiddens.items():
-        layers += [*np.asarray(hiddens[name])] if h.stack else [np.asarray(hiddens[name])]
-    return Examples([layer.reshape(len(layer), -1) for layer in layers], np.asarray(targets))
+    layers = [inputs, *job.network.in_order(hiddens)]
+    return Examples([np.asarray(layer).reshape(len(layer), -1) for layer in layers], np.asarray(targets))
 
 
 def measure(job: Job, params) -> tuple[list[dict[str, float]], Examples]:
@@ -83,9 +79,7 @@ def main() -> None:
     runs = [read_run(folder) for folder in chosen.runs]
     rows, maps = [], []
     for run, label in zip(runs, labels(runs), strict=True):
-        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore((run.folder / "checkpoint").absolute())["params"]
-        job = build(run.config)
+        job, params = build(run.config), params_of(run)
         seeds = [measure(job, jax.tree.map(lambda a, i=i: a[i], params)) for i in range(len(run.summary["seeds"]))]
         for layer in range(len(seeds[0][0])):
             row: dict[str, object] = {"run": label, "layer": "input" if layer == 0 else layer - 1, "seeds": len(seeds)}
@@ -111,13 +105,7 @@ def main() -> None:
     figure.suptitle(f"t-SNE of {POINTS} test examples; accuracy of {NEIGHBOURS} nearest neighbours", fontsize=9)
     for ending in ("png", "pdf"):
         figure.savefig(chosen.to.with_name(f"{chosen.to.name}.{ending}"))
-    with chosen.to.with_name(f"{chosen.to.name}.csv").open("w", newline="") as file:
-        file.write(f"# {provenance(runs[0])}\n")
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+    write_table(chosen.to.with_name(f"{chosen.to.name}.csv"), rows, runs)
 
 
 if __name__ == "__main__":

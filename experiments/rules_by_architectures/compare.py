@@ -4,19 +4,17 @@
     python experiments/rules_by_architectures/compare.py mnist --epochs 5 --architectures mlp
 
 Each rule has the learning rate, of those tried on a validation split, with the lowest validation error: the same few
-trials for every rule. The rate goes to conf/recipe/tuned, where `tuned=true` finds it.
-The runs go to outputs/rules_by_architectures; what is there is not trained again.
+trials for every rule. The rate goes to conf/recipe/tuned, where `tuned=true` finds it. The runs go to
+outputs/rules_by_architectures; what is there is not trained again.
 """
 
 import argparse
-import csv
-import json
-import sys
 from pathlib import Path
+from typing import Any
 
 from fa_jax import catalogue
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import provenance, trained
+from fa_jax.records.trained import trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures")
@@ -49,7 +47,7 @@ def keep(task: str, architecture: str, rule: str, hidden: str | None, rate: floa
     path.write_text("\n".join([*lines, "optimizer:", f"  learning_rate: {rate}", ""]))
 
 
-def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, object]:
+def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, Any]:
     """Returns a row of the table: the rate found, the test error at that rate, and the cost."""
     rates, hidden = OWN_RATES.get(rule, RATES), HIDDEN.get(architecture)
     words = [f"task={task}", f"architecture={architecture}", f"rule={rule}"]
@@ -97,14 +95,8 @@ def main() -> None:
         for rule in chosen.rules:
             if is_defined(architecture, rule):
                 rows.append(compare(chosen.task, architecture, rule, chosen.epochs, chosen.seeds))
-    with (HERE / f"measured_{chosen.task}.csv").open("w", newline="") as file:
-        last = read_run(next((OUTPUTS / chosen.task).rglob("final")))
-        file.write(f"# {provenance(last)}, {json.dumps(sys.argv[1:])}\n")
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
-        print(row)
+    places = [OUTPUTS / row["task"] / row["architecture"] / row["rule"] / "final" for row in rows]
+    write_table(HERE / f"measured_{chosen.task}.csv", rows, [read_run(place) for place in places])
 
 
 if __name__ == "__main__":

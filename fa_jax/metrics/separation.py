@@ -19,10 +19,7 @@ def separation(
     """
     del rule, loss, feedback
     _, hiddens = network.forward(params, batch.inputs)
-    layers = []
-    for name, h in network.hiddens.items():
-        layers += [*hiddens[name].reshape(-1, *hiddens[name].shape[1:])] if h.stack else [hiddens[name]]
-    return {f"separation_{i}": ratio(layer, batch.targets) for i, layer in enumerate(layers)}
+    return {f"separation_{i}": ratio(layer, batch.targets) for i, layer in enumerate(network.in_order(hiddens))}
 
 
 def ratio(points: jax.Array, targets: jax.Array) -> jax.Array:

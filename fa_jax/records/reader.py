@@ -47,8 +47,8 @@ class Run(NamedTuple):
     def at_epoch(self, metric: str, epoch: float) -> np.ndarray | None:
         """Returns a metric after an epoch, `[seeds]` of the seeds that `curves` has, or None where it was not measured.
 
-        It is that of the nearest evaluation, no more than a hundredth of the time away: examples that no batch takes in
-        make an epoch of steps a little shorter than one of examples.
+        The epoch is above 0. It is that of the nearest evaluation, no more than a hundredth of the time away: examples
+        that no batch takes in make an epoch of steps a little shorter than one of examples.
         """
         seeds = self._furthest()
         if not seeds:

@@ -1,9 +1,12 @@
 """Runs by the folder: what an experiment's script trains, once, and where its numbers come from."""
 
+import csv
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from fa_jax.core import PyTree
 from fa_jax.records.reader import Run, read_run
 
 
@@ -36,8 +39,43 @@ def is_trained(folder: Path) -> bool:
     return (folder / "status.json").exists() and read_run(folder).status["status"] in ("finished", "diverged")
 
 
-def provenance(run: Run) -> str:
-    """Returns when, on what machine, with which JAX and from which commit a run was made, in one line."""
-    made = run.environment
-    machine = f"{made['processor']}, {made['cores']} cores"
-    return f"{made['time']}, {machine}, jax {made['packages']['jax']}, commit {(made['commit'] or 'unknown')[:8]}"
+def params_of(run: Run) -> PyTree:
+    """Returns the params that a run ended with, the seeds in front."""
+    import orbax.checkpoint  # a second's import
+
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore((run.folder / "checkpoint").absolute())["params"]
+
+
+def seconds(run: Run) -> int:
+    """Returns how long a run took, compilation and evaluations included."""
+    cost = (run.summary or {})["cost"]
+    return round(sum(cost[f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+
+
+def provenance(runs: Sequence[Run]) -> str:
+    """Returns when the last of these runs was made, and the machines, versions of JAX and commits of them all."""
+    made = [run.environment for run in runs]
+
+    def all_of(values: Iterable[str]) -> str:
+        return " and ".join(dict.fromkeys(values))
+
+    return ", ".join(
+        (
+            max(one["time"] for one in made),
+            all_of(f"{one['processor']}, {one['cores']} cores" for one in made),
+            all_of(f"jax {one['packages']['jax']}" for one in made),
+            all_of(f"commit {(one['commit'] or 'unknown')[:8]}" for one in made),
+        )
+    )
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, object]], runs: Sequence[Run]) -> None:
+    """Writes rows as CSV under a comment with the provenance of the runs that they are from, and prints them."""
+    with path.open("w", newline="") as file:
+        file.write(f"# {provenance(runs)}\n")
+        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+        writer.writeheader()
+        writer.writerows(rows)
+    for row in rows:
+        print(row)
