@@ -22,6 +22,8 @@ usage
   fa-jax [train] --multirun [overrides]   train every combination of the values given with commas
   fa-jax resume=outputs/...               go on with a run that was cut off
   fa-jax resume=auto [overrides]          go on with the run of these overrides, if one was cut off; else begin it
+  fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=]
+                                          compare the runs in folders: tables, contrasts with p, a figure
   fa-jax list [groups]                    what there is to choose from
   fa-jax --cfg job [overrides]            print the config and train nothing
 
@@ -30,6 +32,7 @@ examples
   fa-jax --multirun rule=shallow,bp,fa,dfa              four rules, compared
   fa-jax task=mnist rule=dfa architecture.hidden=[800,800] seeds=3
   fa-jax --multirun task=digits rule=bp,fa optimizer.learning_rate=0.03,0.1,0.3
+  fa-jax compare outputs/sweeps/A outputs/sweeps/B against=fa contrasts=dfa:bp,dfa:fa
 
 choices
 {choices}

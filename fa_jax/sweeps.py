@@ -1,4 +1,4 @@
-"""The end of a sweep: one table, one CSV and one figure of all its runs, and a list of those that failed."""
+"""The end of a sweep: the comparison of all its runs, and a list of those that failed."""
 
 from pathlib import Path
 from typing import Any
@@ -22,19 +22,17 @@ class Comparison(Callback):
 
 def compare(folder: Path) -> int:
     """Prints and writes the comparison of the runs in a sweep's folder; returns how many failed."""
-    from fa_jax.reports.figures import comparison_figure  # keeps matplotlib out of the start
-    from fa_jax.reports.tables import comparison_table, write_comparison
+    from fa_jax.reports import comparison  # not before it is needed
 
-    console = Console()
     runs = find_runs(folder)
     if runs:
-        write_comparison(runs, folder / "comparison.csv")
-        comparison_figure(runs, folder / "comparison")
-        console.print(comparison_table(runs))
+        console = Console()
+        found = comparison.compare(runs)
+        comparison.show(found, console)
+        comparison.write(found, folder)
         console.print(
-            f"table: {folder}/comparison.csv  figure: {folder}/comparison.png", highlight=False, soft_wrap=True
+            f"tables: {folder}/comparison.csv, .md, .tex  figure: {folder}/comparison.png",
+            highlight=False,
+            soft_wrap=True,
         )
-    failed = [run for run in runs if run.status["status"] == "failed"]
-    for run in failed:
-        console.print(f"failed: {run.folder}: {run.status['reason']}", highlight=False, soft_wrap=True, markup=False)
-    return len(failed)
+    return sum(run.status["status"] == "failed" for run in runs)

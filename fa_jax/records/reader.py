@@ -3,13 +3,21 @@
 import csv
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from fa_jax.records.statistics import has_diverged
+
+log = logging.getLogger(__name__)
+
+KEYS = ("seed", "step", "examples", "epoch")
+"""The columns of `metrics.csv` that say which row it is."""
 
 
 class Run(NamedTuple):
@@ -30,6 +38,17 @@ class Run(NamedTuple):
         return self.config["choices"]
 
     @property
+    def main_metric(self) -> str:
+        """The metric of the test examples that a run is judged by: the task's own, or else the loss."""
+        test = [name for name in self.metrics if name.startswith("test_")]
+        return next((name for name in test if name != "test_loss"), "test_loss")
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds that have rows, in order."""
+        return list(self._rows())
+
+    @property
     def diverged(self) -> list[int]:
         """Seeds that diverged, by `has_diverged`."""
         return [seed for seed, rows in self._rows().items() if has_diverged(self.metrics["test_loss"][rows].tolist())]
@@ -43,6 +62,10 @@ class Run(NamedTuple):
         if not furthest:
             return np.zeros(0), np.zeros((0, 0))
         return self.metrics["examples"][furthest[0]], np.stack([self.metrics[metric][r] for r in furthest])
+
+    def at_end(self, metric: str) -> dict[int, float]:
+        """Returns a metric at the last evaluation, by seed; the seeds are those that `curves` has."""
+        return {int(self.metrics["seed"][rows[-1]]): float(self.metrics[metric][rows[-1]]) for rows in self._furthest()}
 
     def at_epoch(self, metric: str, epoch: float) -> np.ndarray | None:
         """Returns a metric after an epoch, `[seeds]` of the seeds that `curves` has, or None where it was not measured.
@@ -91,10 +114,23 @@ def read_run(folder: Path) -> Run:
     )
 
 
-def find_runs(folder: Path) -> list[Run]:
-    """Returns all runs in a folder and below it, in the order of their jobs in a sweep."""
-    folders = [path.parent for path in folder.rglob("status.json") if (path.parent / "config.yaml").exists()]
-    return [read_run(one) for one in sorted(folders, key=_job_number)]
+def find_runs(*folders: Path) -> list[Run]:
+    """Returns all runs in folders and below them, in the order of their jobs in a sweep; no run comes twice.
+
+    Of one that cannot be read, since a file of it is damaged, it is warned.
+    """
+    places: dict[Path, Path] = {}
+    for folder in folders:
+        there = [path.parent for path in folder.rglob("status.json") if (path.parent / "config.yaml").exists()]
+        for one in sorted(there, key=_job_number):
+            places.setdefault(one.resolve(), one)
+    runs = []
+    for place in places.values():
+        try:
+            runs.append(read_run(place))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as problem:
+            log.warning("%s cannot be read: %s", place, str(problem).partition("\n")[0])
+    return runs
 
 
 def _job_number(folder: Path) -> tuple[Path, int, str]:

@@ -26,9 +26,9 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fa_jax.options import BadOption
+from fa_jax.records.reader import KEYS
 from fa_jax.records.statistics import has_diverged, is_logarithmic, summarise, summarise_logarithm
 
-KEYS = ("seed", "step", "examples", "epoch")
 PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
 
 

@@ -12,14 +12,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
-from fa_jax.reports.labels import labels
-
-PAPER = {"bp": "black", "fa": "#00A651", "shallow": "#9A9A9A", "node_perturbation": "#4D4D4D"}
-"""The colours of Lillicrap et al., 2014."""
-PAPER_SECOND = {"bp": "magenta", "fa": "blue"}
-"""Theirs for the network with one layer more, here for a rule's second run in a figure."""
-OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
-"""Okabe and Ito's palette, which the colour-blind can tell apart, without its green, which the paper's is close to."""
+from fa_jax.reports.labels import OTHERS, colours, labels
 
 AXES = {
     "nse": "NSE",
@@ -40,25 +33,6 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
 }
-
-
-def colours(runs: Sequence[Run]) -> list[str]:
-    """Returns a colour for each run: the paper's where it has one, others from a palette safe for the colour-blind."""
-    spare = iter(OTHERS * (1 + len(runs) // len(OTHERS)))
-    taken: dict[str, int] = {}
-    chosen = []
-    for run in runs:
-        rule = run.choices["rule"]
-        taken[rule] = taken.get(rule, 0) + 1
-        paper = {1: PAPER, 2: PAPER_SECOND}.get(taken[rule], {})
-        chosen.append(paper[rule] if rule in paper else next(spare))
-    return chosen
-
-
-def main_metric(run: Run) -> str:
-    """The metric of the test examples that a run is judged by: the task's own, or else the loss."""
-    test = [name for name in run.metrics if name.startswith("test_")]
-    return next((name for name in test if name != "test_loss"), "test_loss")
 
 
 def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[str] | None = None) -> None:
@@ -106,12 +80,18 @@ def explain_band(axes: Axes, metric: str) -> None:
     axes.figure.text(0.01, 0.005, text, fontsize=6.5, color="#555555", ha="left", va="bottom")
 
 
-def comparison_figure(runs: Sequence[Run], path: Path) -> None:
-    """Saves the learning curves of several runs, and beside them the angles of their signals to backprop's."""
+def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None) -> None:
+    """Saves the learning curves of several runs, and beside them the angles of their signals to backprop's.
+
+    Args:
+      runs: those without any metrics are left out; where none has any, nothing is drawn.
+      path: of the figure, without `.png` and `.pdf`.
+      metric: what is drawn; None: the main metric of the first.
+    """
     drawn = [run for run in runs if run.metrics]
     if not drawn:
         return
-    metric = main_metric(drawn[0])
+    metric = metric or drawn[0].main_metric
     layers = sorted({name for run in drawn for name in run.metrics if name.startswith("signal_angle_")}, key=_layer)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9 if layers else 5, 4.2), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))

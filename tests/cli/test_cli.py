@@ -240,7 +240,7 @@ MISTAKES = {
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",
     "seeds=[]": "seeds must be a number of seeds or a list of different ones",
     "architecture.activation=null": "architecture.activation must be one of",
-    "run": "the first word, unless it is an override such as seeds=20, must be one of train, list, help; got 'run'",
+    "run": "the first word, unless it is an override such as seeds=20, must be one of train, compare, ",
     "--multirun rule=bp,fo": "rule must be one of",
     "--multirun rule=bp,fa seeds=0": "seeds must be an integer of at least 1; got 0",
 }

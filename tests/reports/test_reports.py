@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from fa_jax.records.conditions import conditions
 from fa_jax.records.reader import find_runs
 from fa_jax.records.writer import Writer
-from fa_jax.reports.figures import OTHERS, colours, comparison_figure, main_metric
-from fa_jax.reports.labels import labels
-from fa_jax.reports.tables import comparison_table, write_comparison
+from fa_jax.reports.comparison import compare, write
+from fa_jax.reports.figures import comparison_figure
+from fa_jax.reports.labels import OTHERS, colours, labels
+from fa_jax.reports.tables import score_sheet, terminal
 
 CHOICES = {"task": "mnist", "architecture": "mlp", "loss": "cross_entropy", "optimizer": "sgd", "experiment": None}
 COST = dict.fromkeys(("compile_seconds", "train_seconds", "evaluation_seconds", "memory_bytes"), 1.0)
@@ -41,6 +43,11 @@ def printed(table):
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(table)
     return console.export_text()
+
+
+def scores(runs):
+    found = conditions(runs)
+    return score_sheet(found, labels([one.run for one in found]))
 
 
 def test_a_run_is_called_by_its_rule_and_by_what_only_it_has(record):
@@ -75,8 +82,8 @@ def test_colours_are_the_paper_s_and_no_two_runs_share_one(record):
 def test_the_comparison_says_what_each_run_is_judged_by(record):
     record("fa", metric="nse", values=(0.1, 0.001), choices={"task": "linear"})
     runs = record("fa")
-    assert [main_metric(run) for run in runs] == ["test_nse", "test_error"]
-    text = printed(comparison_table(runs))
+    assert [run.main_metric for run in runs] == ["test_nse", "test_error"]
+    text = printed(terminal(scores(runs)))
     assert "test_nse: geometric mean, test_error: mean" in text
     assert "0.01" in text
     assert "3 " in text
@@ -85,9 +92,9 @@ def test_the_comparison_says_what_each_run_is_judged_by(record):
 def test_failed_and_unfinished_runs_have_their_row_and_their_reason(record, tmp_path):
     record("fa")
     runs = record("bp", status="failed")
-    assert "failed" in printed(comparison_table(runs))
-    write_comparison(runs, tmp_path / "all.csv")
-    with (tmp_path / "all.csv").open() as file:
+    assert "failed" in printed(terminal(scores(runs)))
+    write(compare(runs), tmp_path / "all")
+    with (tmp_path / "all" / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["status"] for row in rows] == ["finished", "failed"]
     assert rows[1]["reason"] == "it broke"
