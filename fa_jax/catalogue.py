@@ -24,6 +24,7 @@ usage
   fa-jax resume=auto [overrides]          go on with the run of these overrides, if one was cut off; else begin it
   fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=]
                                           compare the runs in folders: tables, contrasts with p, a figure
+  fa-jax report DIR...                    the same as a page to look at, report.html
   fa-jax list [groups]                    what there is to choose from
   fa-jax --cfg job [overrides]            print the config and train nothing
 

@@ -4,9 +4,15 @@ import datetime
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fa_jax import __version__
 from fa_jax.options import BadOption, choose
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from fa_jax.reports.comparison import Comparison
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,21 +47,23 @@ def train(words: Sequence[str]) -> int:
 
 def compare(words: Sequence[str]) -> int:
     """Compares the runs in folders: tables, contrasts with intervals and p, a figure."""
-    folders, own = _folders_and_options("compare", words, ("metric", "against", "contrasts", "output"))
-    from rich.console import Console
-
-    from fa_jax.records.reader import find_runs
     from fa_jax.reports import comparison
 
-    runs = find_runs(*folders)
-    if not runs:
-        raise BadOption(f"compare: no run is recorded in {' or '.join(map(str, folders))}")
-    found = comparison.compare(runs, metric=own.get("metric"), against=own.get("against"), wanted=own.get("contrasts"))
-    console = Console()
+    found, output, console = _compared("compare", words)
     comparison.show(found, console)
-    output = _output(own, folders)
     comparison.write(found, output)
     console.print(f"tables and figure: {output}/comparison.*", highlight=False, soft_wrap=True)
+    return 0
+
+
+def report(words: Sequence[str]) -> int:
+    """Writes the report of the runs in folders, a page to look at."""
+    from fa_jax.reports.html import write_report
+
+    found, output, console = _compared("report", words)
+    output.mkdir(parents=True, exist_ok=True)
+    write_report(found, output / "report.html")
+    console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -76,21 +84,30 @@ def show_help(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {"train": train, "compare": compare, "list": show_list, "help": show_help}
+VERBS = {"train": train, "compare": compare, "report": report, "list": show_list, "help": show_help}
 
 
-def _folders_and_options(verb: str, words: Sequence[str], known: Sequence[str]) -> tuple[list[Path], dict[str, str]]:
-    """Tells the folders that a verb is to read from its options, and checks both."""
+def _compared(verb: str, words: Sequence[str]) -> "tuple[Comparison, Path, Console]":
+    """Compares the runs in the folders that a verb is given, and says where the results go and are printed."""
     own = dict(word.split("=", 1) for word in words if "=" in word)
     folders = [Path(word) for word in words if "=" not in word]
     for option in own:
-        choose(f"{verb}: an option", option, dict.fromkeys(known))
+        choose(f"{verb}: an option", option, dict.fromkeys(("metric", "against", "contrasts", "output")))
     if not folders:
         raise BadOption(f"{verb} needs the folder of a run or a sweep, as in fa-jax {verb} outputs")
     for folder in folders:
         if not folder.is_dir():
             raise BadOption(f"{verb}: {folder} is no folder")
-    return folders, own
+    from rich.console import Console
+
+    from fa_jax.records.reader import find_runs
+    from fa_jax.reports.comparison import compare
+
+    runs = find_runs(*folders)
+    if not runs:
+        raise BadOption(f"{verb}: no run is recorded in {' or '.join(map(str, folders))}")
+    found = compare(runs, metric=own.get("metric"), against=own.get("against"), wanted=own.get("contrasts"))
+    return found, _output(own, folders), Console()
 
 
 def _output(own: Mapping[str, str], folders: Sequence[Path]) -> Path:

@@ -1,6 +1,7 @@
 """Numbers over seeds: mean, spread and 95 % interval, with diverged seeds counted and left out."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -58,6 +59,24 @@ def summarise_logarithm(values: Sequence[float]) -> Summary:
     summary = summarise([math.log(max(v, SMALLEST)) if math.isfinite(v) else math.nan for v in values])
     with np.errstate(over="ignore"):
         return Summary._make([*(float(np.exp(v)) for v in summary[:-1]), summary.n])
+
+
+def band(values: np.ndarray, *, logarithmic: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the mean and its 95 % interval, `(mean, low, high)`, at each point of curves `[seeds, points]`.
+
+    The same as `summarise`, or `summarise_logarithm`, of each column.
+    """
+    from scipy.special import stdtrit
+
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of columns without a finite value, which are NaN in the end
+        finite = np.where(np.isfinite(values), values, np.nan)
+        used = np.log(np.maximum(finite, SMALLEST)) if logarithmic else finite
+        n = np.isfinite(finite).sum(0)
+        mean = np.nanmean(used, 0)
+        reach = stdtrit(n - 1, 0.975) * np.nanstd(used, 0, ddof=1) / np.sqrt(n)
+        low, high = mean - reach, mean + reach
+        return (np.exp(mean), np.exp(low), np.exp(high)) if logarithmic else (mean, low, high)
 
 
 def is_logarithmic(metric: str) -> bool:

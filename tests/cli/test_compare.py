@@ -42,11 +42,18 @@ def test_compare_writes_the_tables_for_a_paper(sweep, tmp_path, capsys):
     assert (tmp_path / "out" / "comparison.png").exists()
 
 
+def test_the_report_is_one_page(sweep, tmp_path, capsys):
+    assert main(["report", str(sweep), f"output={tmp_path}/out"]) == 0
+    assert f"{tmp_path}/out/report.html" in capsys.readouterr().out.replace("\n", "")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["report.html"]
+
+
 def test_compare_imports_no_training_code(sweep, tmp_path):
     code = f"""
 import sys
 from fa_jax.cli import main
 main(["compare", "{sweep}", "output={tmp_path}"])
+main(["report", "{sweep}", "output={tmp_path}"])
 loaded = [name for name in ("jax", "fa_jax.training", "fa_jax.core", "orbax") if name in sys.modules]
 assert not loaded, loaded
 """
