@@ -20,8 +20,9 @@ fa-jax compares learning rules that do without backpropagation.
 usage
   fa-jax [train] [overrides]              train one run
   fa-jax [train] --multirun [overrides]   train every combination of the values given with commas
-  fa-jax resume=outputs/...               go on with a run that was cut off
-  fa-jax resume=auto [overrides]          go on with the run of these overrides, if one was cut off; else begin it
+  fa-jax resume=outputs/...               go on with a run or a sweep that was cut off
+  fa-jax resume=auto [overrides]          go on with what these overrides began, if it was cut off; else begin it
+  fa-jax status DIR...                    how far the runs in folders have come
   fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=]
                                           compare the runs in folders: tables, contrasts with p, a figure
   fa-jax report DIR...                    the same as a page to look at, report.html

@@ -67,6 +67,20 @@ def report(words: Sequence[str]) -> int:
     return 0
 
 
+def status(words: Sequence[str]) -> int:
+    """Prints how far the runs in folders have come."""
+    from rich.console import Console
+
+    from fa_jax.reports.status import status_sheet
+    from fa_jax.reports.tables import terminal
+
+    sheet = status_sheet(_folders("status", words))
+    if not sheet.rows:
+        raise BadOption(f"status: no run is recorded in {' or '.join(words)}")
+    Console().print(terminal(sheet))
+    return 0
+
+
 def show_list(words: Sequence[str]) -> int:
     """Prints the options of every config group, or of those named."""
     from fa_jax import catalogue
@@ -84,20 +98,15 @@ def show_help(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {"train": train, "compare": compare, "report": report, "list": show_list, "help": show_help}
+VERBS = {"train": train, "compare": compare, "report": report, "status": status, "list": show_list, "help": show_help}
 
 
 def _compared(verb: str, words: Sequence[str]) -> "tuple[Comparison, Path, Console]":
     """Compares the runs in the folders that a verb is given, and says where the results go and are printed."""
     own = dict(word.split("=", 1) for word in words if "=" in word)
-    folders = [Path(word) for word in words if "=" not in word]
     for option in own:
         choose(f"{verb}: an option", option, dict.fromkeys(("metric", "against", "contrasts", "output")))
-    if not folders:
-        raise BadOption(f"{verb} needs the folder of a run or a sweep, as in fa-jax {verb} outputs")
-    for folder in folders:
-        if not folder.is_dir():
-            raise BadOption(f"{verb}: {folder} is no folder")
+    folders = _folders(verb, [word for word in words if "=" not in word])
     from rich.console import Console
 
     from fa_jax.records.reader import find_runs
@@ -108,6 +117,16 @@ def _compared(verb: str, words: Sequence[str]) -> "tuple[Comparison, Path, Conso
         raise BadOption(f"{verb}: no run is recorded in {' or '.join(map(str, folders))}")
     found = compare(runs, metric=own.get("metric"), against=own.get("against"), wanted=own.get("contrasts"))
     return found, _output(own, folders), Console()
+
+
+def _folders(verb: str, words: Sequence[str]) -> list[Path]:
+    """The folders that a verb is to read."""
+    if not words:
+        raise BadOption(f"{verb} needs the folder of a run or a sweep, as in fa-jax {verb} outputs")
+    for word in words:
+        if not Path(word).is_dir():
+            raise BadOption(f"{verb}: {word} is no folder")
+    return [Path(word) for word in words]
 
 
 def _output(own: Mapping[str, str], folders: Sequence[Path]) -> Path:

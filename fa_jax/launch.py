@@ -1,28 +1,27 @@
-"""From the words of the command line to runs: composed by Hydra, checked, and trained, or gone on with."""
+"""Starting runs and sweeps, and going on with those that were cut off."""
 
 import contextlib
+import itertools
 import os
-import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import hydra
 import jax
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 from rich.console import Console
 
 from fa_jax import catalogue
 from fa_jax.build import build
-from fa_jax.mistakes import GROUPS, check_folder, check_tuned, first_line, one_line_errors, plain
+from fa_jax.composing import Words, compose, recorded, tell_apart
+from fa_jax.mistakes import check_folder, one_line_errors, plain
 from fa_jax.options import BadOption
+from fa_jax.resume import RECORD, Sweep, resume, resume_sweep, unfinished, unfinished_sweep
 from fa_jax.sweeps import compare
 
 PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
@@ -30,92 +29,122 @@ PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion"
 
 
 def train(words: Sequence[str]) -> int:
-    """Trains what the overrides ask for: one run, or a sweep; or goes on with a run, with `resume=`."""
-    words = [re.sub(r"^tuned=(true|false)$", r"tuned='\1'", word) for word in words]  # to Hydra, a name and no switch
-    if any(word.partition("=")[0] == "resume" for word in words):
-        return _resume(words)
+    """Trains what the words ask for: one run, or a sweep; or goes on with either, with `resume=`.
+
+    Returns the exit code: 0, or 1 where a run of a sweep failed.
+    """
+    typed = tell_apart(words)
     _use_all_cores()
     with one_line_errors(words):
-        if not any(word.partition("=")[0] in PASSED_ON for word in words):
-            _check(words)
-        signal.signal(signal.SIGTERM, _interrupt)
-        command, sys.argv = sys.argv, [sys.argv[0], *words]
-        try:
-            # With this, Hydra hands its errors on instead of printing them over many lines.
-            os.environ["HYDRA_FULL_ERROR"] = "1"
-            hydra.main(version_base="1.3", config_path=str(catalogue.CONF), config_name="config")(_job)()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        finally:
-            sys.argv = command
-    return 0
-
-
-def _resume(words: Sequence[str]) -> int:
-    """Goes on with the run in a folder, or with the one that the same words began."""
-    from fa_jax.resume import resume, unfinished
-
-    own = dict(word.split("=", 1) for word in words if word.startswith(("resume=", "force=")))
-    others = [word for word in words if not word.startswith(("resume=", "force="))]
-    if own.get("force", "true") != "true":
-        raise BadOption(f"force must be true, or left out; got {own['force']!r}")
-    _use_all_cores()
-    if own["resume"] != "auto":
-        if others:
-            raise BadOption(f"resume={own['resume']} takes all its options from that run; got also {' '.join(others)}")
-        folder = Path(own["resume"])
-    else:
-        if "--multirun" in others or "-m" in others:
-            raise BadOption("resume=auto goes on with one run; got also --multirun")
-        with one_line_errors(others):
-            with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-                config = _compose(others)
-            choices = {group: config.hydra.runtime.choices[group] for group in (*GROUPS, "experiment")}
-            if config.hydra.mode == RunMode.MULTIRUN:
-                raise BadOption("resume=auto goes on with one run; these overrides are a sweep")
-            placed = any(word.startswith("hydra.run.dir=") for word in others)
-            outputs = Path(config.hydra.run.dir if placed else "outputs")
-            with open_dict(config):
-                del config["hydra"]
-        cut_off = unfinished({"choices": choices, **plain(config)}, outputs)
-        if cut_off is None:
-            return train(others)
-        folder = cut_off.folder
-    signal.signal(signal.SIGTERM, _interrupt)
-    console = Console()
-    console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
-    with one_line_errors(others):
-        _report(folder, resume(folder, force="force" in own), console)
-    return 0
-
-
-def _job(config: DictConfig) -> None:
-    """One run, called by Hydra. In a sweep an error is recorded, and the other runs go on."""
-    from fa_jax.run import run
-
-    settings = HydraConfig.get()
-    folder = Path(os.path.relpath(settings.runtime.output_dir))
-    console = Console()
-    choices = {group: settings.runtime.choices[group] for group in (*GROUPS, "experiment")}
-    recorded = {"choices": choices, **plain(config)}
-    sweeping = settings.mode == RunMode.MULTIRUN
-    if sweeping:
-        console.print(
-            f"[bold]{folder.name}[/bold] {' '.join(settings.overrides.task)}", highlight=False, soft_wrap=True
-        )
-    try:
-        summary = run(build(plain(config)), recorded, folder)
-    except KeyboardInterrupt:
+        if any(word.partition("=")[0] in PASSED_ON for word in words):
+            if typed.config_dir is not None:
+                compose(typed)  # Hydra calls what the config says even where it only shows it
+            return _hand_to_hydra([*typed.flags, *typed.overrides], _nothing)
+        if "resume" in typed.own and typed.own["resume"] != "auto":
+            return _go_on(Path(typed.own["resume"]), typed)
+        sweeping, composed = compose(typed)
+        if "resume" in typed.own:
+            outputs = _given(typed, "hydra.sweep.dir" if sweeping else "hydra.run.dir") or "outputs"
+            configs = [one.recorded for one in composed]
+            cut_off = unfinished_sweep(configs, Path(outputs)) if sweeping else unfinished(configs[0], Path(outputs))
+            if cut_off is not None:
+                return _go_on(cut_off, Words([], [], None, typed.own))
+        option = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
+        place = composed[0].place
+        if _given(typed, option) is not None:
+            check_folder(option, place)
+        else:
+            check_folder(option, place.parent)
+            place = _claimed(place)
+        command = ["fa-jax", *words]
         if sweeping:
-            compare(Path(settings.sweep.dir))
-        raise
-    except Exception as problem:
-        if not sweeping:
+            Sweep(list(typed.overrides), list(typed.flags), len(composed)).write(place)
+        try:
+            overrides = [word for word in typed.overrides if not word.startswith(f"{option}=")]
+            return _hand_to_hydra([*typed.flags, *overrides, _override(option, place)], _job(command, force=None))
+        finally:
+            with contextlib.suppress(OSError):
+                place.rmdir()  # where nothing came of it
+
+
+def _go_on(folder: Path, typed: Words) -> int:
+    """Goes on with the run or the sweep in a folder."""
+    if typed.overrides or typed.flags:
+        got = " ".join([*typed.flags, *typed.overrides])
+        raise BadOption(f"resume={folder} takes all its options from what is there; got also {got}")
+    force, console = "force" in typed.own, Console()
+    signal.signal(signal.SIGTERM, _interrupt)
+    if (folder / RECORD).exists():
+        sweep = resume_sweep(folder, force=force, trusted=typed.trusted)
+        console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
+        words = [*sweep.flags, *sweep.overrides]
+        command = ["fa-jax", *words]
+        if "--multirun" not in words and "-m" not in words:
+            words.insert(0, "--multirun")
+        return _hand_to_hydra([*words, _override("hydra.sweep.dir", folder)], _job(command, force=force))
+    console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
+    _report(folder, resume(folder, force=force, trusted=typed.trusted), console)
+    return 0
+
+
+def _hand_to_hydra(words: Sequence[str], task: Callable[[DictConfig], None]) -> int:
+    """Has Hydra do what words say, and returns the exit code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    command, sys.argv = sys.argv, [sys.argv[0], *words]
+    try:
+        # With this, Hydra hands its errors on instead of printing them over many lines.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        hydra.main(version_base="1.3", config_path=str(catalogue.CONF), config_name="config")(task)()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    finally:
+        sys.argv = command
+    return 0
+
+
+def _nothing(config: DictConfig) -> None:
+    """What Hydra runs where it only shows something."""
+    del config
+
+
+def _job(command: Sequence[str], *, force: bool | None) -> Callable[[DictConfig], None]:
+    """Returns what Hydra calls for one run. In a sweep an error is recorded, and the other runs go on.
+
+    Args:
+      command: what was typed, to be recorded.
+      force: None for a new run; else this is gone on with if it is there already, though the code has changed if true.
+    """
+
+    def job(config: DictConfig) -> None:
+        from fa_jax.run import run
+
+        settings = HydraConfig.get()
+        folder = Path(os.path.relpath(settings.runtime.output_dir))
+        console = Console()
+        content = recorded(plain(config), settings.runtime.choices)
+        sweeping = settings.mode == RunMode.MULTIRUN
+        if sweeping:
+            title = f"[bold]{folder.name}[/bold] {' '.join(settings.overrides.task)}"
+            console.print(title, highlight=False, soft_wrap=True)
+        try:
+            if force is not None and (folder / "status.json").exists():
+                summary = resume(folder, force=force, again=True)
+            else:
+                summary = run(build(plain(config)), content, folder, command=command)
+        except KeyboardInterrupt:
+            if sweeping:
+                compare(Path(settings.sweep.dir))
             raise
-        _record_failure(folder, recorded, problem)
-        return
-    if not sweeping:
-        _report(folder, summary, console)
+        except Exception as problem:
+            if not sweeping:
+                raise
+            _record_failure(folder, content, command, problem)
+            console.print(f"{folder}: {problem}".partition("\n")[0], highlight=False, soft_wrap=True, markup=False)
+            return
+        if not sweeping:
+            _report(folder, summary, console)
+
+    return job
 
 
 def _report(folder: Path, summary: dict[str, Any], console: Console) -> None:
@@ -128,7 +157,7 @@ def _report(folder: Path, summary: dict[str, Any], console: Console) -> None:
     console.print(f"recorded in {folder}", highlight=False, soft_wrap=True)
 
 
-def _record_failure(folder: Path, config: dict[str, Any], problem: Exception) -> None:
+def _record_failure(folder: Path, config: dict[str, Any], command: Sequence[str], problem: Exception) -> None:
     """Leaves a status in a sweep's job folder also where the run did not come so far as to make one."""
     import logging
 
@@ -136,58 +165,32 @@ def _record_failure(folder: Path, config: dict[str, Any], problem: Exception) ->
 
     logging.getLogger("fa_jax").exception("run failed", exc_info=problem)
     if not (folder / "status.json").exists():
-        writer = Writer(folder, config)
+        writer = Writer(folder, config, command=command)
         writer.status("failed", f"{type(problem).__name__}: {problem}".partition("\n")[0])
         writer.close()
 
 
-def _check(words: Sequence[str]) -> None:
-    """Composes and builds every run that the words ask for, before Hydra makes a folder for any of them."""
-    flags = [word for word in words if word.startswith("-")]
-    overrides = [word for word in words if not word.startswith("-")]
-    with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        sweeping, jobs = _jobs(overrides, "--multirun" in flags or "-m" in flags)
-        for job in jobs:
-            config = _compose(job)
-            if not sweeping:
-                check_folder("hydra.run.dir", Path(config.hydra.run.dir))
-            else:
-                check_folder("hydra.sweep.dir", Path(config.hydra.sweep.dir), occupied="multirun.yaml")
-            check_tuned(config.hydra.runtime.choices)
-            with open_dict(config):
-                del config["hydra"]
-            build(plain(config))
+def _given(typed: Words, option: str) -> str | None:
+    """The value that was typed for an option."""
+    return next((word.partition("=")[2] for word in typed.overrides if word.startswith(f"{option}=")), None)
 
 
-def _jobs(overrides: list[str], multirun: bool) -> tuple[bool, list[list[str]]]:
-    """Returns whether this is a sweep, and the overrides of each of its jobs."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+def _override(option: str, place: Path) -> str:
+    """An override that sets a folder, whatever signs its name has."""
+    quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")
+    return f"{option}='{quoted}'"
 
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    for word in overrides:
+
+def _claimed(place: Path) -> Path:
+    """Makes a folder of its own for what begins now: where another has been begun within the second, with a number."""
+    name = place.name
+    for number in itertools.count(2):
         try:
-            parser.parse_override(word)
-        except HydraException as problem:
-            reason = first_line(problem)
-            raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
-    fixed = [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
-    if not multirun and len(fixed) == len(overrides):
-        settings = _compose(fixed).hydra
-        if settings.mode != RunMode.MULTIRUN:
-            return False, [fixed]
-    elif not multirun:
-        return False, [overrides]
-    settings = _compose(fixed).hydra
-    swept = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
-    batches = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *overrides]), None)
-    return True, [list(job) for batch in batches for job in batch]
-
-
-def _compose(overrides: list[str]) -> DictConfig:
-    try:
-        return hydra.compose("config", overrides, return_hydra_config=True)
-    except ValueError as problem:  # what Hydra says of rule=null, for one
-        raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None
+            place.mkdir(parents=True)
+            return place
+        except FileExistsError:
+            place = place.with_name(f"{name}_{number}")
+    raise AssertionError
 
 
 def _use_all_cores() -> None:

@@ -26,9 +26,9 @@ def plain(config: DictConfig) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
 
 
-def check_folder(option: str, folder: Path, occupied: str = "status.json") -> None:
-    """Refuses a folder that cannot be written to, or that holds another run."""
-    if (folder / occupied).exists():
+def check_folder(option: str, folder: Path) -> None:
+    """Refuses a folder that cannot be written to, or that holds another run or sweep."""
+    if any((folder / occupied).exists() for occupied in ("status.json", "sweep.json")):
         raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not there.is_dir():

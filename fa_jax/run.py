@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fa_jax.build import Job
 from fa_jax.core import PyTree
 from fa_jax.network import count
 from fa_jax.progress import Progress
+from fa_jax.records import locks
 from fa_jax.records.checkpoints import Checkpoint, Checkpoints
 from fa_jax.records.writer import Writer
 from fa_jax.training import Program, make_program
@@ -63,7 +64,14 @@ def sizes(job: Job) -> dict[str, int]:
     }
 
 
-def run(job: Job, config: Mapping[str, Any], folder: Path, *, resume: bool = False) -> dict[str, Any]:
+def run(
+    job: Job,
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    command: Sequence[str] | None = None,
+    resume: bool = False,
+) -> dict[str, Any]:
     """Trains a job, records it in `folder`, and returns its summary.
 
     Whatever stops it, an interrupt or an error, is set down in `status.json` before it goes on its way.
@@ -71,16 +79,31 @@ def run(job: Job, config: Mapping[str, Any], folder: Path, *, resume: bool = Fal
     Args:
       job: what is trained.
       config: the config it was built from, with `choices`.
-      folder: where it is recorded.
+      folder: where it is recorded; no other process may have it in hand.
+      command: what was typed, to be recorded; None: what this process was started with.
       resume: whether to go on with the run that the folder holds, from its last checkpoints; the end is bit for bit
         that of a run never cut off.
+
+    Raises:
+      BadOption: if the folder holds a run that is not to be resumed, or one that another process has in hand.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = locks.take(folder)
+    try:
+        return _run(job, config, folder, command, resume=resume)
+    finally:
+        locks.give(lock)
+
+
+def _run(
+    job: Job, config: Mapping[str, Any], folder: Path, command: Sequence[str] | None, *, resume: bool
+) -> dict[str, Any]:
     checkpoints = Checkpoints(folder)
     found = checkpoints.found(job.evaluations[-1]) if resume else []
     if resume and not found:
         log.warning("no checkpoint: the run begins again")
     reached = {seed: one.step for one, seeds in zip(found, job.groups, strict=False) for seed in seeds}
-    writer = Writer(folder, config, reached=reached if resume else None)
+    writer = Writer(folder, config, command=command, reached=reached if resume else None)
     cost = Cost(**found[-1].cost) if found else Cost()
     steps = job.evaluations[-1] * sum(map(len, job.groups))
     finished = False

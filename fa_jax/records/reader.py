@@ -46,12 +46,12 @@ class Run(NamedTuple):
     @property
     def seeds(self) -> list[int]:
         """The seeds that have rows, in order."""
-        return list(self._rows())
+        return list(self.rows())
 
     @property
     def diverged(self) -> list[int]:
         """Seeds that diverged, by `has_diverged`."""
-        return [seed for seed, rows in self._rows().items() if has_diverged(self.metrics["test_loss"][rows].tolist())]
+        return [seed for seed, rows in self.rows().items() if has_diverged(self.metrics["test_loss"][rows].tolist())]
 
     def curves(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `[evaluations]` and the metric `[seeds, evaluations]` of the seeds that did not diverge.
@@ -87,11 +87,11 @@ class Run(NamedTuple):
     def _furthest(self) -> list[np.ndarray]:
         """The rows of each seed that did not diverge and came as far as any."""
         diverged = self.diverged
-        rows = [r for seed, r in self._rows().items() if seed not in diverged]
+        rows = [r for seed, r in self.rows().items() if seed not in diverged]
         return [r for r in rows if len(r) == max(map(len, rows))]
 
-    def _rows(self) -> dict[int, np.ndarray]:
-        """The numbers of the rows of each seed."""
+    def rows(self) -> dict[int, np.ndarray]:
+        """Returns the numbers of the rows of each seed."""
         seeds = self.metrics.get("seed", np.zeros(0))
         return {int(seed): np.flatnonzero(seeds == seed) for seed in np.unique(seeds)}
 

@@ -35,12 +35,20 @@ PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hyd
 class Writer:
     """The folder of a run in progress."""
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], *, reached: Mapping[int, int] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        *,
+        command: Sequence[str] | None = None,
+        reached: Mapping[int, int] | None = None,
+    ):
         """Makes the folder, and writes config, environment and status.
 
         Args:
           folder: where to.
           config: the resolved config, with `choices`.
+          command: what was typed; None: what this process was started with.
           reached: given where a run in this folder is continued: seed -> the step from which on it is trained again.
             Its later rows are taken away, and those of seeds that are not named.
 
@@ -55,12 +63,12 @@ class Writer:
         if reached is not None:
             self._continue(reached)
             return
-        try:
-            self._metrics = (folder / "metrics.csv").open("x", buffering=1)
-        except FileExistsError:
-            raise BadOption(f"hydra.run.dir={folder}: this folder already holds a run; choose another one") from None
+        if (folder / "status.json").exists():
+            raise BadOption(f"hydra.run.dir={folder}: this folder already holds a run; choose another one")
+        # Of a run that was killed before it had a status, nothing had been recorded.
+        self._metrics = (folder / "metrics.csv").open("w", buffering=1)
         OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
-        write_json(folder / "environment.json", environment())
+        write_json(folder / "environment.json", environment(command))
         self.status("running")
 
     def _continue(self, reached: Mapping[int, int]) -> None:
@@ -167,11 +175,15 @@ def write_json(path: Path, content: Any) -> None:
     beside.replace(path)
 
 
-def environment() -> dict[str, Any]:
-    """Returns what a number depends on besides the config: versions, devices, commit, command, time."""
+def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
+    """Returns what a number depends on besides the config: versions, devices, commit, time, and the command.
+
+    Args:
+      command: what was typed; None: what this process was started with.
+    """
     return {
         "time": _now(),
-        "command": sys.argv,
+        "command": list(command or sys.argv),
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),

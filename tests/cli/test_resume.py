@@ -144,8 +144,8 @@ def interrupted(folder, monkeypatch, *words):  # noqa: F811
     monkeypatch.setattr(Writer, "evaluation", stop)
     assert main([*DIGITS, *words]) == 130
     monkeypatch.setattr(Writer, "evaluation", evaluate)
-    (config,) = folder.rglob("config.yaml")
-    return config.parent
+    (status,) = [path for path in folder.rglob("status.json") if "interrupted" in path.read_text()]
+    return status.parent
 
 
 def test_auto_goes_on_with_the_run_of_the_same_words_and_else_begins_it(folder, monkeypatch, capsys):  # noqa: F811
@@ -156,6 +156,15 @@ def test_auto_goes_on_with_the_run_of_the_same_words_and_else_begins_it(folder, 
     assert main([*DIGITS, "rule=fa", "seeds=3", "resume=auto", "hydra.run.dir=elsewhere"]) == 0
     assert "going on with" not in capsys.readouterr().out
     assert len(list(folder.rglob("config.yaml"))) == 2
+
+
+HOLD = """
+import pathlib, sys, time
+from fa_jax.records import locks
+lock = locks.take(pathlib.Path(sys.argv[1]))
+print("taken", flush=True)
+time.sleep(60)
+"""
 
 
 def test_what_may_not_be_resumed_is_refused_in_one_line(folder, monkeypatch, capsys):  # noqa: F811
@@ -169,15 +178,17 @@ def test_what_may_not_be_resumed_is_refused_in_one_line(folder, monkeypatch, cap
         return err
 
     assert "no run is recorded there" in refused("resume=nowhere")
-    assert "takes all its options from that run; got also seeds=3" in refused(f"resume={at}", "seeds=3")
+    assert "takes all its options from what is there; got also seeds=3" in refused(f"resume={at}", "seeds=3")
     assert "force must be true" in refused(f"resume={at}", "force=yes")
-    status = json.loads((at / "status.json").read_text())
-    (at / "status.json").write_text(json.dumps({**status, "status": "running", "pid": os.getppid()}))
-    assert f"still going on, in process {os.getppid()}" in refused(f"resume={at}")
-    (at / "status.json").write_text(json.dumps(status))
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(at)], stdout=subprocess.PIPE)
+    assert holder.stdout.readline()
+    assert "this run is still going on, in another process" in refused(f"resume={at}")
+    holder.kill()
+    holder.communicate()
     config = (at / "config.yaml").read_text()
-    for stranger in ("os.system", "fa_jax.cli.os.system", "fa_jax.nothing"):
-        (at / "config.yaml").write_text(config.replace("fa_jax.rules.fa.fa", stranger))
+    strangers = ("os.system", "fa_jax.rules.fa.os.system", "fa_jax.rules.nothing", "fa_jax.cli.main", "optaxes.sgd", 3)
+    for stranger in strangers:
+        (at / "config.yaml").write_text(config.replace("fa_jax.rules.fa.fa", str(stranger)))
         assert f"its config.yaml calls {stranger}" in refused(f"resume={at}")
     (at / "config.yaml").write_text(config)
     environment = json.loads((at / "environment.json").read_text())
@@ -185,3 +196,45 @@ def test_what_may_not_be_resumed_is_refused_in_one_line(folder, monkeypatch, cap
     assert "the code went from 0123 to" in refused(f"resume={at}")
     assert main([f"resume={at}", "force=true"]) == 0
     assert "this run has finished" in refused(f"resume={at}")
+
+
+def test_a_clock_that_goes_back_and_fewer_devices_change_nothing(folder, monkeypatch):  # noqa: F811
+    words = ["rule=dfa", "seeds=4", "architecture.dropout=0.2"]
+    assert main([*DIGITS, *words, "hydra.run.dir=whole"]) == 0
+    at = interrupted(folder, monkeypatch, *words, "hydra.run.dir=cut")
+    status = json.loads((at / "status.json").read_text())
+    (at / "status.json").write_text(json.dumps({**status, "time": "2999-01-01T00:00:00+00:00"}))
+    config = (at / "config.yaml").read_text()
+    assert "devices: null" in config
+    (at / "config.yaml").write_text(config.replace("devices: null", "devices: 1"))
+    assert main(["resume=cut"]) == 0
+    whole, cut = (read_run(folder / name).metrics for name in ("whole", "cut"))
+    for name, values in whole.items():
+        # Sums are rounded differently where a device has more seeds.
+        np.testing.assert_allclose(cut[name], values, rtol=2e-4, atol=1e-4)
+
+
+def test_what_a_kill_leaves_before_there_is_a_status_is_in_nobody_s_way(folder):  # noqa: F811
+    (folder / "cut").mkdir()
+    (folder / "cut" / "metrics.csv").write_text("")
+    (folder / "cut" / ".lock").write_text("")
+    assert main([*DIGITS, "rule=bp", "seeds=1", "epochs=1", "hydra.run.dir=cut"]) == 0
+    assert not (folder / "cut" / ".lock").exists()
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "status.json", "environment.json", "metrics.csv", "summary.json"])
+@pytest.mark.parametrize("harm", ["cut", "noise", "empty"])
+def test_a_damaged_record_costs_one_line(folder, monkeypatch, capsys, name, harm):  # noqa: F811
+    from fa_jax.records.reader import find_runs
+
+    at = interrupted(folder, monkeypatch, "rule=bp", "seeds=1", "evaluations=1", "epochs=1")
+    content = (at / name).read_bytes()
+    (at / name).write_bytes({"cut": content[: len(content) // 2], "noise": b"\xff\x00{[" * 20, "empty": b""}[harm])
+    capsys.readouterr()
+    code = main([f"resume={at}"])
+    assert code in (0, 2)  # some damage, such as rows that a run can make anew, is none
+    if code:
+        printed = capsys.readouterr().err.strip()
+        assert printed.startswith("fa-jax: resume=")
+        assert printed.count("\n") == 0
+    find_runs(folder)
