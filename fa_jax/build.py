@@ -18,6 +18,7 @@ from fa_jax.core import Loss, PyTree, Rule, Task
 from fa_jax.network import Network
 from fa_jax.options import BadOption, choose, integer, number, switch
 from fa_jax.perturbations import augmentation
+from fa_jax.trackers.tracker import Opener
 from fa_jax.training import Training
 
 SPACINGS = {
@@ -48,6 +49,8 @@ class Job:
     """Whether params and feedback are kept at the end."""
     checkpoint_every: float | None
     """Seconds between checkpoints to resume from; None: none are made."""
+    tracker: Opener | None
+    """Opens the tracker that the run is sent to besides; None: there is none."""
 
 
 def build(config: dict[str, Any]) -> Job:
@@ -112,6 +115,7 @@ def _build(text: str) -> Job:
         devices,
         switch("checkpoint", config["checkpoint"]),
         None if every is None else number("checkpoint_every", every, least=0),
+        None if config.get("logger") is None else _make("logger", config["logger"]),
     )
 
 

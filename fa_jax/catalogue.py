@@ -12,7 +12,7 @@ _PACKAGE = Path(__file__).parent
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
 """The folder of the YAML files: inside an installed package, beside the package in a checkout."""
 
-LISTED = ("rule", "task", "architecture", "loss", "optimizer", "optimizer/schedule", "experiment")
+LISTED = ("rule", "task", "architecture", "loss", "optimizer", "optimizer/schedule", "logger", "experiment")
 
 HELP = """\
 fa-jax compares learning rules that do without backpropagation.

@@ -19,6 +19,7 @@ from fa_jax.progress import Progress
 from fa_jax.records import locks
 from fa_jax.records.checkpoints import Checkpoint, Checkpoints
 from fa_jax.records.writer import Writer
+from fa_jax.trackers.tracker import Tracking
 from fa_jax.training import Program, make_program
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def _run(
     writer = Writer(folder, config, command=command, reached=reached if resume else None)
     cost = Cost(**found[-1].cost) if found else Cost()
     steps = job.evaluations[-1] * sum(map(len, job.groups))
+    tracking = job.tracker and Tracking(job.tracker, folder, config, [s for group in job.groups for s in group])
     finished = False
     try:
         with Progress(steps, done=sum(reached.values())) as progress:
@@ -113,7 +115,7 @@ def _run(
             finals = []
             for group, seeds in enumerate(job.groups):
                 start = found[group] if group < len(found) else None
-                keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost)
+                keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost, tracking)
                 finals.append(_train_group(job, seeds, compiled(len(seeds)), start, keeper, progress))
         checkpoints.wait()
         if job.checkpoint:
@@ -132,13 +134,24 @@ def _run(
     finally:
         writer.close()
         checkpoints.close(delete=finished)
+        if tracking:
+            tracking.close()
 
 
 class _Keeper:
     """Saves checkpoints of one group of seeds as often as was asked for."""
 
-    def __init__(self, checkpoints: Checkpoints, group: int, every: float | None, writer: Writer, cost: Cost):
+    def __init__(
+        self,
+        checkpoints: Checkpoints,
+        group: int,
+        every: float | None,
+        writer: Writer,
+        cost: Cost,
+        tracking: Tracking | None,
+    ):
         self.checkpoints, self.group, self.every, self.writer, self.cost = checkpoints, group, every, writer, cost
+        self.tracking = tracking
         self._saved = time.monotonic()
         self.step = -1
         """Of the last checkpoint."""
@@ -188,6 +201,8 @@ def _train_group(
         cost.evaluating += time.perf_counter() - began
         examples = step * job.training.batch_size
         keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
+        if keeper.tracking:
+            keeper.tracking.evaluation(seeds, examples, metrics)
         log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
         keeper.may_save(step, (states, fixed))
     if len(job.groups) > 1 and keeper.every is not None and last not in (keeper.step, start and start.step):

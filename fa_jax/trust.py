@@ -11,7 +11,7 @@ import hydra.utils
 
 from fa_jax.options import BadOption
 
-FACTORIES = ("rules", "networks", "tasks", "metrics", "losses", "optimizers")
+FACTORIES = ("rules", "networks", "tasks", "metrics", "losses", "optimizers", "trackers")
 """The modules of fa_jax whose functions a config calls; others start programs or write files."""
 TRUSTED = (*(f"fa_jax.{module}" for module in FACTORIES), "optax")
 OF_HYDRA = ("hydra._internal.core_plugins", "hydra_plugins", "fa_jax.sweeps", "logging")
