@@ -23,6 +23,8 @@ usage
   fa-jax resume=outputs/...               go on with a run or a sweep that was cut off
   fa-jax resume=auto [overrides]          go on with what these overrides began, if it was cut off; else begin it
   fa-jax status DIR...                    how far the runs in folders have come
+  fa-jax tune [overrides, some with ranges] [trials=20] [metric=validation_error] [output=]
+                                          seek the best values of options by Optuna, on held-out examples
   fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=]
                                           compare the runs in folders: tables, contrasts with p, a figure
   fa-jax report DIR...                    the same as a page to look at, report.html
@@ -34,6 +36,7 @@ examples
   fa-jax --multirun rule=shallow,bp,fa,dfa              four rules, compared
   fa-jax task=mnist rule=dfa architecture.hidden=[800,800] seeds=3
   fa-jax --multirun task=digits rule=bp,fa optimizer.learning_rate=0.03,0.1,0.3
+  fa-jax tune task=digits task.validation=200 rule=fa optimizer.learning_rate='tag(log,interval(1e-3,1))'
   fa-jax compare outputs/sweeps/A outputs/sweeps/B against=fa contrasts=dfa:bp,dfa:fa
 
 choices

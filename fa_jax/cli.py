@@ -45,6 +45,13 @@ def train(words: Sequence[str]) -> int:
     return launch.train(words)
 
 
+def tune(words: Sequence[str]) -> int:
+    """Seeks the best values of options by Optuna."""
+    from fa_jax import launch
+
+    return launch.tune(words)
+
+
 def compare(words: Sequence[str]) -> int:
     """Compares the runs in folders: tables, contrasts with intervals and p, a figure."""
     from fa_jax.reports import comparison
@@ -98,7 +105,15 @@ def show_help(words: Sequence[str]) -> int:
     return 0
 
 
-VERBS = {"train": train, "compare": compare, "report": report, "status": status, "list": show_list, "help": show_help}
+VERBS = {
+    "train": train,
+    "tune": tune,
+    "compare": compare,
+    "report": report,
+    "status": status,
+    "list": show_list,
+    "help": show_help,
+}
 
 
 def _compared(verb: str, words: Sequence[str]) -> "tuple[Comparison, Path, Console]":

@@ -67,6 +67,17 @@ def train(words: Sequence[str]) -> int:
                 place.rmdir()  # where nothing came of it
 
 
+def tune(words: Sequence[str]) -> int:
+    """Seeks the best values of options; returns the exit code."""
+    from fa_jax.tune import tune as seek
+
+    _use_all_cores()
+    signal.signal(signal.SIGTERM, _interrupt)
+    with one_line_errors(words):
+        seek(words)
+    return 0
+
+
 def _go_on(folder: Path, typed: Words) -> int:
     """Goes on with the run or the sweep in a folder."""
     if typed.overrides or typed.flags:
@@ -119,6 +130,7 @@ def _job(command: Sequence[str], *, force: bool | None) -> Callable[[DictConfig]
         from fa_jax.run import run
 
         settings = HydraConfig.get()
+        _limit_threads(settings.launcher)
         folder = Path(os.path.relpath(settings.runtime.output_dir))
         console = Console()
         content = recorded(plain(config), settings.runtime.choices)
@@ -195,9 +207,25 @@ def _claimed(place: Path) -> Path:
 
 def _use_all_cores() -> None:
     """Makes each core a device of its own where there is no accelerator, so that they share the seeds."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(RuntimeError):  # raised where JAX runs already, as in a test
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", _cores())
+
+
+def _cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _limit_threads(launcher: DictConfig) -> None:
+    """Gives a job its share of the cores where several run side by side, in processes of their own."""
+    cores = _cores()
+    jobs, share = launcher.get("n_jobs"), launcher.get("cpus_per_task")
+    if jobs is not None:
+        share = max(1, cores // (cores if jobs < 0 else jobs))
+    if share is not None:
+        os.environ["NPROC"] = str(share)  # what XLA sizes its pool of threads by
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", share)
 
 
 def _interrupt(*_: object) -> None:

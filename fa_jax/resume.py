@@ -22,7 +22,8 @@ CUT_OFF = ("running", "interrupted", "failed")
 
 RECORD = "sweep.json"
 """The file of a sweep's folder that says what it is."""
-OF_HYDRA = ("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.launcher.n_jobs")
+OF_LAUNCHERS = ("n_jobs", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
+OF_HYDRA = ("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", *(f"hydra.launcher.{name}" for name in OF_LAUNCHERS))
 """What a sweep's record may set of Hydra's own."""
 
 

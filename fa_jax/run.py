@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,13 @@ from fa_jax.training import Program, make_program
 
 log = logging.getLogger(__name__)
 
+Watch = Callable[[int, Mapping[str, np.ndarray]], None]
 SLICE = 0.5
 """Seconds of training between two looks at the clock, at most twice as many."""
+
+
+class Stopped(Exception):
+    """Raised by who watches a run, to stop it there; its one line is the reason that is recorded."""
 
 
 @dataclasses.dataclass
@@ -72,6 +77,7 @@ def run(
     *,
     command: Sequence[str] | None = None,
     resume: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Trains a job, records it in `folder`, and returns its summary.
 
@@ -84,20 +90,28 @@ def run(
       command: what was typed, to be recorded; None: what this process was started with.
       resume: whether to go on with the run that the folder holds, from its last checkpoints; the end is bit for bit
         that of a run never cut off.
+      watch: called after each evaluation with its step and metrics, one number a seed by name; it may raise `Stopped`.
 
     Raises:
       BadOption: if the folder holds a run that is not to be resumed, or one that another process has in hand.
+      Stopped: if `watch` did.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = locks.take(folder)
     try:
-        return _run(job, config, folder, command, resume=resume)
+        return _run(job, config, folder, command, watch, resume=resume)
     finally:
         locks.give(lock)
 
 
 def _run(
-    job: Job, config: Mapping[str, Any], folder: Path, command: Sequence[str] | None, *, resume: bool
+    job: Job,
+    config: Mapping[str, Any],
+    folder: Path,
+    command: Sequence[str] | None,
+    watch: Watch | None,
+    *,
+    resume: bool,
 ) -> dict[str, Any]:
     checkpoints = Checkpoints(folder)
     found = checkpoints.found(job.evaluations[-1]) if resume else []
@@ -115,7 +129,7 @@ def _run(
             finals = []
             for group, seeds in enumerate(job.groups):
                 start = found[group] if group < len(found) else None
-                keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost, tracking)
+                keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost, tracking, watch)
                 finals.append(_train_group(job, seeds, compiled(len(seeds)), start, keeper, progress))
         checkpoints.wait()
         if job.checkpoint:
@@ -127,8 +141,10 @@ def _run(
         return summary
     except BaseException as problem:
         writer.summary(cost.report(progress.done, job))
-        interrupted = isinstance(problem, KeyboardInterrupt | SystemExit)
-        reason = "interrupted" if interrupted else f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        interrupted = isinstance(problem, KeyboardInterrupt | SystemExit | Stopped)
+        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        if interrupted:
+            reason = str(problem) if isinstance(problem, Stopped) else "interrupted"
         writer.status("interrupted" if interrupted else "failed", reason)
         raise
     finally:
@@ -149,9 +165,10 @@ class _Keeper:
         writer: Writer,
         cost: Cost,
         tracking: Tracking | None,
+        watch: Watch | None,
     ):
         self.checkpoints, self.group, self.every, self.writer, self.cost = checkpoints, group, every, writer, cost
-        self.tracking = tracking
+        self.tracking, self.watch = tracking, watch
         self._saved = time.monotonic()
         self.step = -1
         """Of the last checkpoint."""
@@ -203,6 +220,8 @@ def _train_group(
         keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
         if keeper.tracking:
             keeper.tracking.evaluation(seeds, examples, metrics)
+        if keeper.watch:
+            keeper.watch(step, metrics)
         log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
         keeper.may_save(step, (states, fixed))
     if len(job.groups) > 1 and keeper.every is not None and last not in (keeper.step, start and start.step):

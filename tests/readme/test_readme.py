@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -43,5 +44,7 @@ def test_the_files_and_folders_that_the_readme_links_to_are_there():
 
 @pytest.mark.parametrize("line", re.findall(r"^fa-jax (.*?) *(?:#.*)?$", README, re.MULTILINE))
 def test_every_command_of_the_readme_composes(compose, line):
-    words = [word for word in line.split() if not word.startswith("--")]
-    compose(*[re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in words])
+    words = [word for word in shlex.split(line) if not word.startswith("--") and not word.startswith("trials=")]
+    overrides = [word for word in words if "=" in word and "interval(" not in word]
+    assert len(words) - len(overrides) in ((2,) if words[0] == "tune" else (0,))
+    compose(*[re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in overrides])
