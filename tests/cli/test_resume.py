@@ -91,8 +91,8 @@ def test_the_end_is_that_of_a_run_never_cut_off(folder, monkeypatch, name, cut):
 
 
 def kill_at_random(folder, words, moments):  # noqa: F811
-    """Begins a run, and kills it after each of these seconds of training, resuming it every time."""
-    command = [*words, "hydra.run.dir=cut"]
+    """Begins or resumes a run in `cut`, kills it after each of these seconds of training, and resumes it to its end."""
+    command = words
     for seconds in moments:
         process = subprocess.Popen([sys.executable, "-m", "fa_jax", *command], stdout=subprocess.DEVNULL)
         until = time.monotonic() + 120
@@ -118,17 +118,7 @@ LONG = ["task=digits", "seeds=2", "epochs=300", "evaluations=30", "checkpoint_ev
 def test_killed_at_a_random_moment_nothing_is_lost(folder):  # noqa: F811
     words = [*LONG, "rule=dfa", "architecture.dropout=0.2"]
     assert main([*words, "hydra.run.dir=whole"]) == 0
-    kill_at_random(folder, words, [random.Random(os.getpid()).uniform(0, 1.5)])
-    same(folder / "whole", folder / "cut")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("rule", ["fa", "kolen_pollack", "weight_mirror", "drtp"])
-def test_killed_again_and_again_nothing_is_lost(folder, rule):  # noqa: F811
-    words = [*LONG, f"rule={rule}", "optimizer=adam"]
-    assert main([*words, "hydra.run.dir=whole"]) == 0
-    dice = random.Random(rule)
-    kill_at_random(folder, words, [dice.uniform(0, 1) for _ in range(6)])
+    kill_at_random(folder, [*words, "hydra.run.dir=cut"], [random.Random(os.getpid()).uniform(0, 1.5)])
     same(folder / "whole", folder / "cut")
 
 
