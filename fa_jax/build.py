@@ -45,6 +45,8 @@ class Job:
     """Steps after which the network is evaluated, from 0 to the last."""
     devices: tuple[jax.Device, ...]
     """Those that may share a group of seeds."""
+    batch_devices: int
+    """How many of them train a seed together."""
     checkpoint: bool
     """Whether params and feedback are kept at the end."""
     checkpoint_every: float | None
@@ -113,6 +115,7 @@ def _build(text: str) -> Job:
         groups,
         tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
         devices,
+        _batch_devices(config["batch_devices"], len(devices), batch_size),
         switch("checkpoint", config["checkpoint"]),
         None if every is None else number("checkpoint_every", every, least=0),
         None if config.get("logger") is None else _make("logger", config["logger"]),
@@ -228,3 +231,13 @@ def _devices(wanted: int | None) -> tuple[jax.Device, ...]:
     if wanted is not None and integer("devices", wanted, least=1) > len(there):
         raise BadOption(f"devices must be at most the number of devices there are, {len(there)}; got {wanted}")
     return tuple(there[:wanted])
+
+
+def _batch_devices(wanted: Any, there: int, batch_size: int) -> int:
+    """How many devices train a seed together."""
+    wanted = integer("batch_devices", wanted, least=1)
+    if wanted > there:
+        raise BadOption(f"batch_devices must be at most the number of devices that are used, {there}; got {wanted}")
+    if batch_size % wanted:
+        raise BadOption(f"batch_devices must divide batch_size, which is {batch_size}; got {wanted}")
+    return wanted

@@ -236,10 +236,12 @@ def make_program_of(job: Job, seeds: int) -> Program:
     It runs on the most devices that the seeds can be shared out to evenly. What is left of a CPU then is not idle:
     large matrix products spread over its cores by themselves.
     """
-    share = max(n for n in range(1, len(job.devices) + 1) if seeds % n == 0)
-    devices = list(job.devices[:share])
+    share = max(n for n in range(1, len(job.devices) // job.batch_devices + 1) if seeds % n == 0)
+    devices = list(job.devices[: share * job.batch_devices])
     optimizers = job.optimizer, job.feedback_optimizer
-    return make_program(job.rule, job.network, job.loss, job.task, job.training, *optimizers, devices)
+    return make_program(
+        job.rule, job.network, job.loss, job.task, job.training, *optimizers, devices, job.batch_devices
+    )
 
 
 def _compiled(job: Job, seeds: int, cost: Cost) -> Program:

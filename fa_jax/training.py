@@ -91,8 +91,12 @@ def make_program(
     optimizer: optax.GradientTransformation,
     feedback_optimizer: optax.GradientTransformation,
     devices: list[jax.Device],
+    batch_devices: int = 1,
 ) -> Program:
     """Returns the `Program` that trains `rule` on `task`, seeds spread evenly over `devices`.
+
+    Of these, `batch_devices` together train a seed, and have equal shares of the examples of each step: activations
+    then need that much less memory on each, params need as much as ever.
 
     A seed's randomness is `jax.random.key(seed)` alone, so its numbers depend neither on the other seeds nor on the
     devices but for the rounding of differently batched sums.
@@ -146,6 +150,8 @@ def make_program(
                 inputs, targets = fetch(i - number * per_epoch)
                 if training.augment is not None:
                     inputs = training.augment(jax.random.fold_in(stream(key, Stream.AUGMENTATION), i), inputs)
+                if batch_devices > 1:
+                    inputs, targets = jax.lax.with_sharding_constraint((inputs, targets), PartitionSpec("batch"))
                 return step(state, fixed, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
 
             return jax.lax.fori_loop(begin, end, body, state)
@@ -167,7 +173,7 @@ def make_program(
                 metrics |= rule.report(state.params, backward(state, fixed), batch)
         return metrics, state._replace(tally=_empty_tally(task))
 
-    mesh = jax.make_mesh((len(devices),), ("seeds",), (jax.sharding.AxisType.Auto,), devices=devices)
+    mesh = _mesh(devices, batch_devices)
     params, _ = jax.eval_shape(rule.init, jax.random.key(0))
     cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= CACHED
     # Vmapped over their weights, convolutions become grouped ones, which a CPU is slow at.
@@ -181,6 +187,12 @@ def make_program(
         advance=over(advance, arguments="sss---", donate=(0,)),
         measure=over(measure, arguments="sss--", donate=(0,)),
     )
+
+
+def _mesh(devices: list[jax.Device], batch_devices: int) -> jax.sharding.Mesh:
+    """Devices in rows, each of which has seeds of its own, and in each row those that share a batch."""
+    kinds = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh((len(devices) // batch_devices, batch_devices), ("seeds", "batch"), kinds, devices=devices)
 
 
 def _over_seeds(
@@ -208,6 +220,7 @@ def _over_seeds(
         mesh=mesh,
         in_specs=specs,
         out_specs=PartitionSpec("seeds"),
+        axis_names={"seeds"},  # the compiler itself divides the work on a batch
         check_vma=False,  # seeds never talk to each other: the check that replicated results agree has nothing to find
     )
     return jax.jit(sharded, donate_argnums=donate)

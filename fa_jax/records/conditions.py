@@ -11,7 +11,16 @@ from fa_jax.records.reader import Run
 ENDED = ("finished", "diverged")
 """The statuses of a run that came to its end."""
 
-IRRELEVANT = ("seed", "seeds", "seeds_per_batch", "devices", "checkpoint", "checkpoint_every", "logger")
+IRRELEVANT = (
+    "seed",
+    "seeds",
+    "seeds_per_batch",
+    "devices",
+    "batch_devices",
+    "checkpoint",
+    "checkpoint_every",
+    "logger",
+)
 """Options that say which seeds a run has and how it is carried out, and nothing of what is learned."""
 
 

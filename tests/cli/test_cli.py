@@ -237,10 +237,12 @@ MISTAKES = {
     "tuned=maybe": "tuned must be one of false, true; got 'maybe'",
     "optimizer/schedule=staircase optimizer.schedule.drops=3": "optimizer.schedule.drops must be pairs such as ",
     "epochs=1e9": "epochs must come to less than 2^31 steps",
+    "batch_devices=99": "batch_devices must be at most the number of devices that are used",
+    "batch_devices=3 devices=4 batch_size=32": "batch_devices must divide batch_size, which is 32; got 3",
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",
     "seeds=[]": "seeds must be a number of seeds or a list of different ones",
     "architecture.activation=null": "architecture.activation must be one of",
-    "run": "the first word, unless it is an override such as seeds=20, must be one of train, compare, ",
+    "run": "the first word, unless it is an override such as seeds=20, must be one of train, tune, ",
     "--multirun rule=bp,fo": "rule must be one of",
     "--multirun rule=bp,fa seeds=0": "seeds must be an integer of at least 1; got 0",
 }

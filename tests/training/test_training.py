@@ -13,6 +13,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import keep_removed
 from fa_jax.rules.bp import bp
 from fa_jax.rules.fa import fa
+from fa_jax.rules.node_perturbation import node_perturbation
 from fa_jax.training import Training, make_program
 from tests.rules.test_contract import MLP
 
@@ -43,14 +44,26 @@ def network_of(**options):
 
 
 def train(
-    seeds, steps, *, rule=fa, options=FEEDBACK, devices=1, optimizer=None, shuffle=True, network=None, probe=8, **more
+    seeds,
+    steps,
+    *,
+    rule=fa,
+    options=FEEDBACK,
+    devices=1,
+    batch_devices=1,
+    optimizer=None,
+    shuffle=True,
+    network=None,
+    probe=8,
+    **more,
 ):
     """Returns the metrics at each of the steps, `[seeds]` each, and the last states and feedback."""
     task, network = task_of(), network or network_of()
     rule = rule(network, LOSS.value, **options)
     optimizer = optimizer or optax.sgd(0.1)
     training = Training(batch_size=6, shuffle=shuffle, probe=probe, **more)
-    program = make_program(rule, network, LOSS, task, training, optimizer, optimizer, jax.devices()[:devices])
+    devices = jax.devices()[:devices]
+    program = make_program(rule, network, LOSS, task, training, optimizer, optimizer, devices, batch_devices)
     data, seeds = program.data, jnp.asarray(seeds, jnp.int32)
     states, fixed = program.start(seeds)
     rows, last = [], 0
@@ -107,6 +120,44 @@ def test_a_seed_has_the_same_curve_alone_among_others_and_on_several_devices(dev
         for name in one:
             np.testing.assert_allclose(one[name][0], many[name][3], rtol=1e-4, atol=1e-5, err_msg=name)
             np.testing.assert_allclose(many[name], wide[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+BY_BATCH = {
+    "fa": (fa, FEEDBACK, {}),
+    "dropout": (bp, {}, {"dropout": 0.3}),
+    # The loss of a whole batch decides how strongly each example's noise is reinforced.
+    "node perturbation": (node_perturbation, {"sigma": 0.1}, {}),
+}
+
+
+@pytest.mark.parametrize("name", BY_BATCH)
+@pytest.mark.parametrize(("devices", "share"), [(2, 2), (4, 2)])
+def test_a_batch_shared_by_devices_trains_as_on_one(name, devices, share):
+    rule, options, change = BY_BATCH[name]
+    more = {"rule": rule, "options": options, "network": network_of(**change)}
+    alone, states, _ = train([3, 4], [0, 7, 20], **more)
+    shared, others, _ = train([3, 4], [0, 7, 20], devices=devices, batch_devices=share, **more)
+    for one, other in zip(alone, shared, strict=True):
+        for column in one:
+            np.testing.assert_allclose(one[column], other[column], rtol=1e-3, atol=1e-4, err_msg=column)
+    for a, b in zip(jax.tree.leaves(states.params), jax.tree.leaves(others.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_shared_by_devices_needs_less_memory_on_each():
+    task, network = task_of(4096), network_of(hidden=[512])
+    needed = []
+    for share in (1, 4):
+        training = Training(batch_size=2048, shuffle=True, probe=0)
+        sgd = optax.sgd(0.1)
+        program = make_program(
+            bp(network, LOSS.value), network, LOSS, task, training, sgd, sgd, jax.devices()[:share], share
+        )
+        seeds = jnp.zeros(1, jnp.int32)
+        states, fixed = program.start(seeds)
+        compiled = program.advance.lower(states, fixed, seeds, jnp.int32(0), jnp.int32(1), program.data).compile()
+        needed.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert needed[1] < 0.4 * needed[0]
 
 
 def test_every_rule_sees_the_same_examples_and_the_same_initial_weights():
