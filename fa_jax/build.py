@@ -64,7 +64,13 @@ def build(config: dict[str, Any]) -> Job:
     Raises:
       BadOption: if anything in it is wrong.
     """
-    return _build(OmegaConf.to_yaml(OmegaConf.create(config)))
+    try:
+        return _build(OmegaConf.to_yaml(OmegaConf.create(config)))
+    except KeyError as problem:
+        missing = problem.args[0]
+        if missing in config:
+            raise
+        raise BadOption(f"{missing} is missing from the config; it may be changed, but not removed") from None
 
 
 @functools.lru_cache(maxsize=1)

@@ -66,10 +66,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str] = (), again: boo
         raise BadOption(f"{option}: this run is still going on, in another process")
     _check_unchanged(option, [there], force=force)
     check_trusted(f"{option}: its config.yaml", there.config, added=trusted)
-    try:
-        job = build({key: value for key, value in there.config.items() if key != "choices"})
-    except KeyError as problem:
-        raise BadOption(f"{option}: its config.yaml has no {problem}") from None
+    job = build({key: value for key, value in there.config.items() if key != "choices"})
     handler = logging.FileHandler(folder / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("fa_jax")

@@ -12,7 +12,7 @@ Kao, Chen, "Associated Learning: Decomposing End-to-end Backpropagation based on
 Neural Computation 33(1), 2021 (arXiv 1906.05560); losses and shapes are those of the authors' code.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -24,6 +24,8 @@ from fa_jax.networks.chain import Chain, each_stage, unstacked
 from fa_jax.options import BadOption, integer, number
 
 LABEL_SIDE = ("encoders", "decoders")
+PARTS = ("stages", "bridges", *LABEL_SIDE)
+"""What each stage has one of; their params are named `stages_0`, `bridges_0` and so on."""
 
 
 class Bridge(nn.Module):
@@ -90,6 +92,26 @@ def local_losses(f, b, g, h, s: jax.Array, t: jax.Array) -> tuple[jax.Array, jax
     t = nn.sigmoid(g(below))
     associated = jnp.mean(jnp.square(b(s) - jax.lax.stop_gradient(t)))
     return s, t, associated, jnp.mean(jnp.square(nn.sigmoid(h(t)) - below))
+
+
+def component(associated: Network, index: int) -> Callable:
+    """Returns a stage by itself, `(params, s, t, key) -> (A + R, s, t)`: given what comes from below, what goes up.
+
+    Args:
+      associated: the network of `associated_learning`.
+      index: of the stage, from 0.
+    """
+    parts = [getattr(associated.module, kind)[index].clone(parent=None, name=None) for kind in PARTS]
+
+    def run(params, s, t, key):
+        def function(part, kind):
+            return lambda x: part.apply({"params": params[f"{kind}_{index}"]}, x, rngs={"dropout": key})
+
+        f, b, g, h = (function(part, kind) for part, kind in zip(parts, PARTS, strict=True))
+        s, t, associated_loss, inverse_loss = local_losses(f, b, g, h, s, t)
+        return associated_loss + inverse_loss, s, t
+
+    return run
 
 
 def associated_learning(

@@ -237,6 +237,8 @@ MISTAKES = {
     "tuned=maybe": "tuned must be one of false, true; got 'maybe'",
     "optimizer/schedule=staircase optimizer.schedule.drops=3": "optimizer.schedule.drops must be pairs such as ",
     "epochs=1e9": "epochs must come to less than 2^31 steps",
+    "~adversarial": "adversarial is missing from the config; it may be changed, but not removed",
+    "~optimizer": "optimizer is missing from the config",
     "batch_devices=99": "batch_devices must be at most the number of devices that are used",
     "batch_devices=3 devices=4 batch_size=32": "batch_devices must divide batch_size, which is 32; got 3",
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",

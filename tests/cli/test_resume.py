@@ -225,6 +225,6 @@ def test_a_damaged_record_costs_one_line(folder, monkeypatch, capsys, name, harm
     assert code in (0, 2)  # some damage, such as rows that a run can make anew, is none
     if code:
         printed = capsys.readouterr().err.strip()
-        assert printed.startswith("fa-jax: resume=")
+        assert printed.startswith("fa-jax: ")
         assert printed.count("\n") == 0
     find_runs(folder)

@@ -1,5 +1,7 @@
 """Associated learning: gradients from the paper in numpy, what each local loss moves, the pipeline, predictions."""
 
+import itertools
+
 import flax.linen as nn
 import hydra.utils
 import jax
@@ -16,7 +18,8 @@ from fa_jax.network import Network, count
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import at_rates
 from fa_jax.options import BadOption
-from fa_jax.rules.associated_learning import associated_learning, local_losses
+from fa_jax.pipeline import modelled, train_pipelined
+from fa_jax.rules.associated_learning import associated_learning
 from fa_jax.run import sizes
 from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
 from tests.rules.test_contract import MLP
@@ -92,47 +95,48 @@ def test_each_local_loss_moves_its_own_functions_and_nothing_else():
                 assert all(np.any(leaf) == reached for leaf in jax.tree.leaves(block)), (which, i, name)
 
 
-def test_the_pipeline_is_the_sequence():
-    """Tick by tick, stage i works on what stage i - 1 made of the batch before: no params are stale."""
-    count, batches, rate = 3, 20, 0.5
+@pytest.mark.parametrize("devices", [1, 2, 3])
+def test_the_pipeline_is_the_sequence(devices):
+    """On devices that work on different batches at once: no params are stale."""
     _, rule = make()
-    params, feedback = rule.init(jax.random.key(0))
-    data = [random_batch(seed=seed) for seed in range(batches)]
-    module = rule.network.module
+    before, feedback = rule.init(jax.random.key(0))
+    data = [random_batch(seed=seed) for seed in range(20)]
 
-    def of_stage(i):
-        def call(part, layer):
-            return lambda x: part.clone(parent=None, name=None).apply({"params": layer}, x)
+    def optimizer(params):
+        return at_rates(optax.adam(0.01), rule.rates, params)
 
-        @jax.jit
-        def step(own, s, t):
-            def total(own):
-                functions = [call(part, layer) for part, layer in zip(parts, own, strict=True)]
-                s_up, t_up, a, r = local_losses(*functions, s, t)
-                return a + r, (s_up, t_up)
+    found, events = train_pipelined(rule.network, optimizer, before, data, jax.devices()[:devices])
 
-            found, (s_up, t_up) = jax.grad(total, has_aux=True)(own)
-            return jax.tree.map(lambda p, u: p - rate * u, own, found), s_up, t_up
-
-        parts = [getattr(module, kind)[i] for kind in ("stages", "bridges", "encoders", "decoders")]
-        return step
-
-    steps = [of_stage(i) for i in range(count)]
-    kinds = ("stages", "bridges", "encoders", "decoders")
-    own = [[params[f"{kind}_{i}"] for kind in kinds] for i in range(count)]
-    waiting = {}
-    for tick in range(batches + count - 1):
-        arriving = dict(waiting)
-        for i in range(count):
-            if 0 <= tick - i < batches:
-                s, t = (data[tick].inputs, data[tick].targets) if i == 0 else arriving[i]
-                own[i], *waiting[i + 1] = steps[i](own[i], s, t)
-
-    update = jax.jit(rule.updates)
+    in_turn = optimizer(before)
+    params, slots, update = before, in_turn.init(before), jax.jit(rule.updates)
     for batch in data:
-        params = jax.tree.map(lambda p, u: p - rate * u, params, update(params, feedback, batch))
-    pipelined = {f"{kind}_{i}": own[i][k] for i in range(count) for k, kind in enumerate(kinds)}
-    assert_trees_close(pipelined, params, rtol=1e-5, atol=1e-6)
+        steps, slots = in_turn.update(update(params, feedback, batch), slots, params)
+        params = optax.apply_updates(params, steps)
+    assert_trees_close(found, params, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(found["stages_2"]["linear"]["kernel"], before["stages_2"]["linear"]["kernel"], atol=1e-3)
+    for device in range(devices):
+        own = [event for event in events if event.device == device]
+        assert [event.batch for event in own] == list(range(20))
+        assert all(a.end <= b.begin for a, b in itertools.pairwise(own))
+    for event in events:
+        below = [other for other in events if (other.device, other.batch) == (event.device - 1, event.batch)]
+        assert all(other.end <= event.begin for other in below)
+
+
+def test_a_pipeline_says_what_it_cannot_do():
+    _, rule = make()
+    params, _ = rule.init(jax.random.key(0))
+    with pytest.raises(BadOption, match="at most as many devices as stages, 3; got 4"):
+        train_pipelined(rule.network, optax.sgd, params, [], jax.devices()[:4])
+    batch = random_batch(inputs=(13,))
+    with pytest.raises(Exception, match="13"):
+        train_pipelined(rule.network, lambda p: optax.sgd(0.1), params, [batch] * 9, jax.devices()[:3])
+
+
+def test_the_model_of_a_pipeline_is_that_of_its_slowest_device():
+    assert modelled([1.0] * 4, batches=10, devices=1) == 40
+    assert modelled([1.0] * 4, batches=10, devices=4) == 13
+    assert modelled([1.0, 1.0, 1.0, 5.0], batches=10, devices=2) == 11 * 6
 
 
 def test_a_decoder_that_has_learnt_the_class_prior_stands_at_the_plateau():
