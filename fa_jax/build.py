@@ -150,6 +150,8 @@ def _containers(text: str) -> dict[str, Any]:
 
 def _make(option: str, config: dict[str, Any]) -> Any:
     """Instantiates a config node; its mistakes, and no other errors, become a `BadOption`."""
+    if not isinstance(config, dict) or "_target_" not in config:
+        raise BadOption(f"{option} must name what there is to be made, by a choice or by _target_; got {config!r}")
     try:
         return hydra.utils.instantiate(config, _convert_="all")
     except InstantiationException as problem:

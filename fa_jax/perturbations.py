@@ -61,3 +61,31 @@ def attack(network: Network, loss: LossFunction, params: PyTree, batch: Batch, e
         return loss(network.apply(params, inputs, key=batch.key), batch.targets)
 
     return batch._replace(inputs=batch.inputs + epsilon * jnp.sign(jax.grad(of)(batch.inputs)))
+
+
+def masks(key: jax.Array, shape: tuple[int, ...], blurs: int) -> jax.Array:
+    """Returns random masks of coherent regions, 0 and 1, of a shape `(count, height, width)`.
+
+    Random bits, blurred `blurs` times by [1/4, 1/2, 1/4] in both directions, edges repeated, cut at 1/2: Hinton, "The
+    Forward-Forward Algorithm", 2022, section 3.2, which does not say how often.
+    """
+    bits = jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32)
+
+    def blurred(_, image):
+        for axis in (1, 2):
+            pad = [(1, 1) if i == axis else (0, 0) for i in range(3)]
+            wide = jnp.pad(image, pad, mode="edge")
+            size = image.shape[axis]
+            before, after = (jax.lax.slice_in_dim(wide, i, i + size, axis=axis) for i in (0, 2))
+            image = before / 4 + image / 2 + after / 4
+        return image
+
+    return (jax.lax.fori_loop(0, blurs, blurred, bits) > 0.5).astype(jnp.float32)
+
+
+def hybrids(key: jax.Array, images: jax.Array, blurs: int) -> jax.Array:
+    """Returns images `[batch, height, width, channels]` each made of two different ones of the batch, by `masks`."""
+    of_mask, of_shift = jax.random.split(key)
+    mask = masks(of_mask, images.shape[:3], blurs)[..., None]
+    others = jnp.roll(images, jax.random.randint(of_shift, (), 1, max(2, len(images))), 0)
+    return mask * images + (1 - mask) * others

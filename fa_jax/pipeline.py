@@ -150,7 +150,7 @@ def stage_seconds(
         taken = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()
-            up = jax.block_until_ready(worker.step(*arrived, batch.key))
+            up = jax.block_until_ready(worker.step(arrived[0], arrived[1], batch.key))
             taken.append(time.perf_counter() - begin)
         medians.append(float(np.median(taken[1:])))  # the first one compiles
         arrived = up

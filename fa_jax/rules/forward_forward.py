@@ -9,6 +9,9 @@ theta_l is the number of units, m_l a running mean of y_l on positive data. Data
 overwritten by a one-hot label: the true one, or a wrong one. A softmax readout of the normalised activities of all
 layers but the first, on images with a neutral label, learns beside them and chooses the wrong labels.
 
+Without labels, data are the images themselves, and false ones are hybrids of two: one of them shows through a mask of
+random coherent regions, the other around it. The readout then learns on the images as they are.
+
 Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345, 2022; equations and scales
 as in his published code, which leaves out the factor 2 of the gradient of log p. Two things differ from that code: the
 decay of weights passes through the optimizer as the gradient does, and the order of batches is the training loop's.
@@ -16,17 +19,18 @@ decay of weights passes through the optimizer as the gradient does, and the orde
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Rule, Stream, stream
+from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, each_stage, unstacked
-from fa_jax.options import BadOption, choose, number
+from fa_jax.options import BadOption, choose, integer, number
+from fa_jax.perturbations import hybrids
 
 TINY = 1e-8
 
@@ -48,21 +52,23 @@ class Layer(NamedTuple):
 class ForwardForward(nn.Module):
     """Dense stages with normalised activities between them, and a linear readout of each stage but the first.
 
-    Called, it returns the logits of the readouts on images with a neutral label.
+    Called, it returns the logits of the readouts, on images with a neutral label if there are labels in them at all.
     """
 
     stages: Sequence[nn.Module]
     heads: Sequence[nn.Module]
+    labelled: bool
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits, `[batch, classes]`."""
         classes = self.heads[0].features
-        layers = self.passed(with_label(x, jnp.full((len(x), classes), 1 / classes)))
+        neutral = jnp.full((len(x), classes), 1 / classes)
+        layers = self.passed(with_label(x, neutral) if self.labelled else x.reshape(len(x), -1))
         votes = [head(normalised(layer.activity)) for head, layer in zip(self.heads, layers[1:], strict=True)]
         return functools.reduce(jnp.add, votes)
 
     def passed(self, x: jax.Array) -> list[Layer]:
-        """Returns each layer's pass over images that have a label in them."""
+        """Returns each layer's pass over flattened images, that have their label in them if they are to have one."""
         layers, n = [], normalised(x)
         for stage in self.stages:
             layers.append(Layer(n, stage(n)))
@@ -110,6 +116,7 @@ def forward_forward(
     *,
     goodness: str,
     negatives: str,
+    blurs: int,
     peer_strength: float,
     peer_rate: float,
     head_rate: float,
@@ -127,7 +134,9 @@ def forward_forward(
       network: an `mlp` of ReLU layers, at least two.
       loss: a mean over the batch; the readouts descend it.
       goodness: `maximised` on positive data, or `minimised`, with the signs of all but the peers' term turned.
-      negatives: how wrong labels are drawn: `hard`, by the readouts' own probabilities, or `uniform`.
+      negatives: how wrong labels are drawn: `hard`, by the readouts' own probabilities, or `uniform`; or else `hybrid`:
+        there are no labels in the images, and false ones are made of two (section 3.2).
+      blurs: how often the masks of hybrids are blurred, at least 0.
       peer_strength: lambda, at least 0.
       peer_rate: how much of a running mean a batch replaces, from 0 to 1.
       head_rate: the learning rate of the readouts, as a multiple of the others'.
@@ -141,17 +150,21 @@ def forward_forward(
     """
     chain, stages = _stages(network)
     sign = choose("rule.goodness", goodness, {"maximised": 1.0, "minimised": -1.0})
-    hard = choose("rule.negatives", negatives, {"hard": True, "uniform": False})
+    hard = choose("rule.negatives", negatives, {"hard": True, "uniform": False, "hybrid": None})
+    blurs = integer("rule.blurs", blurs, least=0)
     by_softmax = choose("rule.inference", inference, {"softmax": True, "goodness": False})
-    strength = number("rule.peer_strength", peer_strength, least=0)
+    strength, heads_rate = (
+        number("rule.peer_strength", peer_strength, least=0),
+        number("rule.head_rate", head_rate, above=0),
+    )
     replaced = number("rule.peer_rate", peer_rate, least=0, most=1)
-    heads_rate = number("rule.head_rate", head_rate, above=0)
     decays = {
-        "stages": number("rule.weight_decay", weight_decay, least=0),
-        "heads": number("rule.head_decay", head_decay, least=0),
+        part: number(f"rule.{option}", decay, least=0)
+        for part, option, decay in (("stages", "weight_decay", weight_decay), ("heads", "head_decay", head_decay))
     }
     heads = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[1:]]
-    own = Network(ForwardForward(stages, heads), network.input_shape)
+    labelled = hard is not None or _check_hybrid(network, by_softmax)
+    own = Network(ForwardForward(stages, heads, labelled), network.input_shape)
 
     def init(key):
         drawn = own.init(stream(key, Stream.INIT))
@@ -160,6 +173,17 @@ def forward_forward(
 
     def passed(params, inputs, label) -> list[Layer]:
         return own.call("passed", params, with_label(inputs, label))
+
+    def true(params, batch) -> list[Layer]:
+        if labelled:
+            return passed(params, batch.inputs, batch.targets)
+        return own.call("passed", params, batch.inputs.reshape(len(batch.inputs), -1))
+
+    def false(params, batch) -> list[Layer]:
+        if labelled:
+            return passed(params, batch.inputs, wrong_labels(params, batch))
+        made = hybrids(batch.key, batch.inputs, blurs)
+        return own.call("passed", params, made.reshape(len(made), -1))
 
     def wrong_labels(params, batch):
         logits = own.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
@@ -171,8 +195,7 @@ def forward_forward(
         return {n: (1 - replaced) * feedback[n] + replaced * layer.activity.mean(0) for n, layer in named.items()}
 
     def updates(params, feedback, batch):
-        positive = passed(params, batch.inputs, batch.targets)
-        negative = passed(params, batch.inputs, wrong_labels(params, batch))
+        positive, negative = true(params, batch), false(params, batch)
         of_heads = {name: p for name, p in params.items() if name.startswith("heads_")}
         found = jax.grad(lambda p: loss(own.apply({**params, **p}, batch.inputs), batch.targets))(of_heads)
         followed = means(feedback, positive)
@@ -184,16 +207,11 @@ def forward_forward(
             found[f"stages_{i}"] = {"linear": {"kernel": -kernel / len(up), "bias": -(pulled + down).sum(0) / len(up)}}
             if "hidden" in params[f"stages_{i}"]:  # a nudge: what the layer is told of the data as they are
                 found[f"stages_{i}"]["hidden"] = {"nudge": -up / len(up)}
-        return jax.tree_util.tree_map_with_path(decayed, found, params)
-
-    def decayed(path, update, value):
-        decay = decays[path[0].key.rpartition("_")[0]]
-        return update + decay * value if decay and path[-1].key == "kernel" else update
+        return _decayed(found, params, decays)
 
     def learn(params, feedback, batch, updates):
         del updates
-        positive = passed(params, batch.inputs, batch.targets)
-        return jax.tree.map(jnp.subtract, feedback, means(feedback, positive))
+        return jax.tree.map(jnp.subtract, feedback, means(feedback, true(params, batch)))
 
     def by_goodness(params, inputs):
         def of(label):
@@ -202,20 +220,53 @@ def forward_forward(
 
         return jax.lax.map(of, jnp.eye(network.outputs)).T
 
-    def rates(params):
-        return jax.tree_util.tree_map_with_path(
-            lambda path, _: heads_rate if path[0].key.startswith("heads_") else 1.0, params
-        )
-
     def report(params, feedback, batch):
         del feedback
-        layers = passed(params, batch.inputs, batch.targets), passed(params, batch.inputs, wrong_labels(params, batch))
+        found = contrast(true(params, batch), false(params, batch), sign)
+        if not labelled:
+            return found
         chosen = (by_goodness if by_softmax else own.apply)(params, batch.inputs).argmax(-1)
         name = f"probe_error_by_{'goodness' if by_softmax else 'softmax'}"
-        return {**contrast(*layers, sign), name: 100 * jnp.mean(chosen != batch.targets.argmax(-1))}
+        return {**found, name: 100 * jnp.mean(chosen != batch.targets.argmax(-1))}
 
     predict = own.apply if by_softmax else by_goodness
-    return Rule(init, updates, predict, learn=learn, report=report, rates=rates, network=own, needs_classes=True)
+    return Rule(
+        init,
+        updates,
+        predict,
+        learn=learn,
+        report=report,
+        rates=functools.partial(_rates, heads_rate),
+        network=own,
+        needs_classes=True,
+    )
+
+
+def _decayed(updates: PyTree, params: PyTree, decays: Mapping[str, float]) -> PyTree:
+    """Adds to the updates of kernels what decays them; `decays` of the stages and the heads."""
+
+    def of(path, update, value):
+        decay = decays[path[0].key.rpartition("_")[0]]
+        return update + decay * value if decay and path[-1].key == "kernel" else update
+
+    return jax.tree_util.tree_map_with_path(of, updates, params)
+
+
+def _rates(heads_rate: float, params: PyTree) -> PyTree:
+    """The readouts' rate, and 1 for all else."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: heads_rate if path[0].key.startswith("heads_") else 1.0, params
+    )
+
+
+def _check_hybrid(network: Network, by_softmax: bool) -> bool:
+    """Refuses what has no meaning without labels in the data; returns that they have none: False."""
+    if len(network.input_shape) != 3:
+        shape = "x".join(map(str, network.input_shape))
+        raise BadOption(f"rule.negatives=hybrid needs images, such as task=mnist; the inputs of this task are {shape}")
+    if not by_softmax:
+        raise BadOption("rule.negatives=hybrid puts no label into images; rule.inference must be softmax; got goodness")
+    return False
 
 
 def _stages(network: Network) -> tuple[Chain, list[DenseStage]]:

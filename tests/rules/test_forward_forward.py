@@ -10,6 +10,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import halfway
 from fa_jax.options import BadOption
+from fa_jax.perturbations import hybrids
 from fa_jax.rules.forward_forward import forward_forward, normalised, told, with_label
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules.test_contract import MLP
@@ -17,6 +18,7 @@ from tests.rules.test_contract import MLP
 OPTIONS = {
     "goodness": "maximised",
     "negatives": "hard",
+    "blurs": 1,
     "peer_strength": 0.03,
     "peer_rate": 0.1,
     "head_rate": 10.0,
@@ -27,7 +29,8 @@ OPTIONS = {
 
 
 def make(hidden=(9, 8, 5), *, inputs=12, options=None, **network):
-    network = mlp((inputs,), 4, hidden=list(hidden), **{**MLP, "activation": "relu", "dropout": 0.0, **network})
+    shape = inputs if isinstance(inputs, tuple) else (inputs,)
+    network = mlp(shape, 4, hidden=list(hidden), **{**MLP, "activation": "relu", "dropout": 0.0, **network})
     return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
 
 
@@ -192,6 +195,35 @@ def test_a_silent_unit_is_pulled_up_by_its_peers():
     assert -update > 0
 
 
+def test_without_labels_it_is_half_the_gradient_of_the_local_losses_on_images_and_hybrids(float64):
+    rule = make(inputs=(6, 5, 1), options={"negatives": "hybrid", "peer_strength": 0.0})
+    params, feedback = trained_somewhat(rule)
+    params, batch = doubled(params), random_batch(inputs=(6, 5, 1), dtype=np.float64)
+    made = hybrids(batch.key, batch.inputs, 1)
+
+    def local(params):
+        total = 0.0
+        for images, sign in ((batch.inputs, 1), (made, -1)):
+            n = normalised(images.reshape(len(images), -1))
+            for i in range(3):
+                layer = params[f"stages_{i}"]["linear"]
+                y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
+                total += jnp.mean(jax.nn.softplus(-sign * (jnp.sum(y**2, -1) - y.shape[-1])))
+                n = normalised(y)
+        return total
+
+    expected = jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
+    updates = rule.updates(params, feedback, batch)
+    for i in range(3):
+        assert_trees_close(updates[f"stages_{i}"], expected[f"stages_{i}"], rtol=1e-9, atol=1e-13)
+    votes, n = 0.0, normalised(batch.inputs.reshape(len(batch.inputs), -1))
+    for i in range(3):
+        layer = params[f"stages_{i}"]["linear"]
+        n = normalised(jax.nn.relu(n @ layer["kernel"] + layer["bias"]))
+        votes += n @ params[f"heads_{i - 1}"]["kernel"] if i else 0.0
+    np.testing.assert_allclose(rule.predict(params, batch.inputs), votes, rtol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["hard", "uniform"])
 def test_negatives_are_never_true_and_follow_the_readouts(kind):
     rule = make(options={"negatives": kind, "peer_strength": 0.0}, init_scale=2.5)
@@ -265,7 +297,16 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
         ({"activation": "tanh"}, "rule=forward_forward needs architecture.activation=relu"),
         ({"inputs": 3}, "rule=forward_forward writes 4 classes into inputs of 3 numbers: too few"),
         ({"options": {"goodness": "high"}}, "rule.goodness must be one of maximised, minimised; got 'high'"),
-        ({"options": {"negatives": "soft"}}, "rule.negatives must be one of hard, uniform; got 'soft'"),
+        (
+            {"options": {"negatives": "hybrid"}},
+            "hybrid needs images, .*; the inputs of this task are 12",
+        ),
+        (
+            {"inputs": (6, 5, 1), "options": {"negatives": "hybrid", "inference": "goodness"}},
+            "must be softmax",
+        ),
+        ({"options": {"blurs": -1}}, "rule.blurs must be an integer of at least 0; got -1"),
+        ({"options": {"negatives": "soft"}}, "rule.negatives must be one of hard, uniform, hybrid; got 'soft'"),
         ({"options": {"inference": "both"}}, "rule.inference must be one of softmax, goodness; got 'both'"),
         ({"options": {"peer_rate": 2}}, "rule.peer_rate must be a finite number"),
         ({"options": {"head_rate": 0}}, "rule.head_rate must be a finite number above 0; got 0"),

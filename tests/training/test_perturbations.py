@@ -8,7 +8,7 @@ import pytest
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.options import BadOption
-from fa_jax.perturbations import attack, augmentation
+from fa_jax.perturbations import attack, augmentation, hybrids, masks
 from fa_jax.rules.dfa import dfa
 from tests.conftest import random_batch
 from tests.rules.test_contract import MLP
@@ -100,3 +100,30 @@ def test_what_augments_stands_between_the_data_and_the_step():
     before, after = (np.asarray(s.params["stages_0"]["linear"]["kernel"]) for s in (start, end))
     np.testing.assert_array_equal(before, after)
     assert np.any(np.asarray(start.params["readout"]["bias"]) != np.asarray(end.params["readout"]["bias"]))
+
+
+@pytest.mark.parametrize("blurs", [0, 1, 6])
+def test_masks_are_random_bits_blurred_in_both_directions(blurs):
+    key = jax.random.key(3)
+    image = np.asarray(masks(key, (4, 9, 7), 0), float)
+    for _ in range(blurs):
+        for axis in (1, 2):
+            wide = np.pad(image, [(1, 1) if i == axis else (0, 0) for i in range(3)], mode="edge")
+            image = np.apply_along_axis(lambda row: np.convolve(row, [0.25, 0.5, 0.25], "valid"), axis, wide)
+    np.testing.assert_array_equal(masks(key, (4, 9, 7), blurs), image > 0.5)
+
+
+def test_blurred_masks_have_large_regions_of_both_kinds():
+    mask = np.asarray(masks(jax.random.key(0), (200, 28, 28), 6))
+    assert abs(mask.mean() - 0.5) < 0.03
+    assert np.mean(mask[:, :, 1:] == mask[:, :, :-1]) > 0.85
+    rough = np.asarray(masks(jax.random.key(0), (200, 28, 28), 0))
+    assert abs(np.mean(rough[:, :, 1:] == rough[:, :, :-1]) - 0.5) < 0.02
+
+
+def test_a_hybrid_is_made_of_two_different_images():
+    images = jnp.arange(5.0)[:, None, None, None] * jnp.ones((5, 28, 28, 2))
+    made = np.asarray(hybrids(jax.random.key(1), images, 6))
+    for own, image in enumerate(made):
+        assert len(np.unique(image)) == 2
+        assert own in image
