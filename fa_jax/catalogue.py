@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fa_jax.options import choose
@@ -76,7 +77,7 @@ def print_list(groups: Sequence[str]) -> None:
     for group in groups or LISTED:
         table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, line in options(group).items():
-            table.add_row(name, line, style=None)
+            table.add_row(name, escape(line))
         console.print(table)
         console.print()
 

@@ -1,8 +1,9 @@
 """The command line, `fa-jax [verb] ...`. A mistake costs one line."""
 
+import contextlib
 import datetime
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,8 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BadOption as mistake:
         print(f"fa-jax: {mistake}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("fa-jax: interrupted; what was recorded stays, marked as interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        further = f"; fa-jax resume={stop.args[0]} goes on with it" if stop.args else ""
+        print(f"fa-jax: interrupted; what was recorded stays, marked as interrupted{further}", file=sys.stderr)
         return 130
 
 
@@ -58,7 +60,8 @@ def compare(words: Sequence[str]) -> int:
 
     found, output, console = _compared("compare", words)
     comparison.show(found, console)
-    comparison.write(found, output)
+    with _writing(output):
+        comparison.write(found, output)
     console.print(f"tables and figure: {output}/comparison.*", highlight=False, soft_wrap=True)
     return 0
 
@@ -68,23 +71,23 @@ def report(words: Sequence[str]) -> int:
     from fa_jax.reports.html import write_report
 
     found, output, console = _compared("report", words)
-    output.mkdir(parents=True, exist_ok=True)
-    write_report(found, output / "report.html")
+    with _writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        write_report(found, output / "report.html")
     console.print(f"report: {output}/report.html", highlight=False, soft_wrap=True)
     return 0
 
 
 def status(words: Sequence[str]) -> int:
     """Prints how far the runs in folders have come."""
-    from rich.console import Console
-
     from fa_jax.reports.status import status_sheet
-    from fa_jax.reports.tables import terminal
+    from fa_jax.reports.tables import terminal, wide_console
 
     sheet = status_sheet(_folders("status", words))
     if not sheet.rows:
         raise BadOption(f"status: no run is recorded in {' or '.join(words)}")
-    Console().print(terminal(sheet))
+    console = wide_console()
+    console.print(terminal(sheet, console.width))
     return 0
 
 
@@ -118,20 +121,29 @@ VERBS = {
 
 def _compared(verb: str, words: Sequence[str]) -> "tuple[Comparison, Path, Console]":
     """Compares the runs in the folders that a verb is given, and says where the results go and are printed."""
-    own = dict(word.split("=", 1) for word in words if "=" in word)
+    options = [word for word in words if "=" in word and not Path(word).is_dir()]
+    own = dict(word.split("=", 1) for word in options)
     for option in own:
         choose(f"{verb}: an option", option, dict.fromkeys(("metric", "against", "contrasts", "output")))
-    folders = _folders(verb, [word for word in words if "=" not in word])
-    from rich.console import Console
-
+    folders = _folders(verb, [word for word in words if word not in options])
     from fa_jax.records.reader import find_runs
     from fa_jax.reports.comparison import compare
+    from fa_jax.reports.tables import wide_console
 
     runs = find_runs(*folders)
     if not runs:
         raise BadOption(f"{verb}: no run is recorded in {' or '.join(map(str, folders))}")
     found = compare(runs, metric=own.get("metric"), against=own.get("against"), wanted=own.get("contrasts"))
-    return found, _output(own, folders), Console()
+    return found, _output(own, folders), wide_console()
+
+
+@contextlib.contextmanager
+def _writing(output: Path) -> Iterator[None]:
+    """Turns what the disk says into a line."""
+    try:
+        yield
+    except OSError as problem:
+        raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
 
 
 def _folders(verb: str, words: Sequence[str]) -> list[Path]:
@@ -149,4 +161,5 @@ def _output(own: Mapping[str, str], folders: Sequence[Path]) -> Path:
     if "output" in own:
         return Path(own["output"])
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return folders[0] if len(folders) == 1 else Path("outputs/comparisons") / now
+    # What is asked for otherwise must not replace a sweep's own comparison.
+    return folders[0] if len(folders) == 1 and not own else Path("outputs/comparisons") / now

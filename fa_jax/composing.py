@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fa_jax import catalogue
 from fa_jax.build import build
 from fa_jax.mistakes import GROUPS, check_tuned, first_line, plain
-from fa_jax.options import BadOption
+from fa_jax.options import BadOption, choose
 from fa_jax.trust import check_trusted
 
 
@@ -63,6 +63,11 @@ def recorded(config: dict[str, Any], choices: Any) -> dict[str, Any]:
 
 
 OWN = ("resume", "force", "trust")
+FLAGS = ("--multirun", "-m", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
+FLAGS += ("--shell-completion", "-sc")
+"""Hydra's flags that are passed on; others would have it take its config from elsewhere, unchecked."""
+OF_A_RUN = ("runtime", "overrides", "mode", "job.name", "job.override_dirname", "job.id", "job.num", "job.config_name")
+"""What differs in Hydra's own node from run to run."""
 
 
 def tell_apart(words: Sequence[str]) -> Words:
@@ -76,8 +81,11 @@ def tell_apart(words: Sequence[str]) -> Words:
         elif name in ("--config-dir", "-cd"):
             config_dir = value if equals else next(rest, "")
             flags += ["--config-dir", config_dir]
-        elif word.startswith("-") or (flags and not equals and not word.startswith("~")):
-            flags.append(word)  # such as --cfg job
+        elif word.startswith("-"):
+            choose("a flag", word.partition("=")[0], dict.fromkeys((*FLAGS, "--config-dir", "-cd")))
+            flags.append(word)
+        elif flags and not equals and not word.startswith("~"):
+            flags.append(word)  # such as job after --cfg
         else:
             # To Hydra, the name of an option and no switch.
             overrides.append(re.sub(r"^tuned=(true|false)$", r"tuned='\1'", word))
@@ -88,8 +96,12 @@ def tell_apart(words: Sequence[str]) -> Words:
     return Words(overrides, flags, config_dir, own)
 
 
-def compose(words: Words) -> tuple[bool, list[Composed]]:
+def compose(words: Words, *, elsewhere: str | None = None) -> tuple[bool, list[Composed]]:
     """Returns whether words ask for a sweep, and the config of each run, all of them checked and built once.
+
+    Args:
+      words: as they were typed.
+      elsewhere: where they come from if they were not typed by whoever runs them, who then need not trust them.
 
     Raises:
       BadOption: if anything in them is wrong.
@@ -102,19 +114,39 @@ def compose(words: Words) -> tuple[bool, list[Composed]]:
             config = _compose([*job, *further])
             choices = dict(config.hydra.runtime.choices)
             place = Path(config.hydra.sweep.dir if sweeping else config.hydra.run.dir)
-            # What Hydra has of its own is not all known before a run begins, hence not resolved.
-            of_hydra = cast(dict[str, Any], OmegaConf.to_container(config.hydra, resolve=False))
+            if words.config_dir is not None:
+                _check_hydra(words, further, config.hydra)
             with open_dict(config):
                 del config["hydra"]
             one = Composed(plain(config), choices, place)
-            if words.config_dir is not None:
-                what = f"the config from --config-dir={words.config_dir}"
+            if words.config_dir is not None or elsewhere is not None:
+                what = elsewhere or f"the config from --config-dir={words.config_dir}"
                 check_trusted(what, one.config, added=words.trusted)
-                check_trusted(what, of_hydra, added=words.trusted, hydra=True)
             check_tuned(choices)
             build(one.config)
             found.append(one)
     return sweeping, found
+
+
+def _check_hydra(words: Words, further: list[str], node: DictConfig) -> None:
+    """Refuses configs from a folder that change anything of Hydra's own node: it could have any command run."""
+    what = f"--config-dir={words.config_dir}"
+    if (Path(words.config_dir or "") / "hydra").exists():
+        raise BadOption(f"{what}: it has configs of Hydra's own; only the command line may choose those")
+    typed = [word.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".") for word in words.overrides]
+    allowed = (*OF_A_RUN, *(name.removeprefix("hydra.") for name in typed if name.startswith("hydra.")))
+    # Much in it is not known before a run begins, hence not resolved.
+    usual, here = (_flat(OmegaConf.to_container(one, resolve=False)) for one in (_compose(further).hydra, node))
+    for name in usual.keys() | here.keys():
+        free = any(name == one or name.startswith(f"{one}.") for one in allowed)
+        if not free and usual.get(name) != here.get(name):
+            raise BadOption(f"{what}: it sets hydra.{name}, which only the command line may")
+
+
+def _flat(content: Any, prefix: str = "") -> dict[str, str]:
+    if not isinstance(content, dict) or not content:
+        return {prefix.removesuffix("."): repr(content)}
+    return {k: v for key, value in content.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
 
 
 def _jobs(overrides: list[str], multirun: bool, further: list[str]) -> tuple[bool, list[list[str]]]:

@@ -5,7 +5,7 @@ import itertools
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from fa_jax.build import build
 from fa_jax.composing import Words, compose, recorded, tell_apart
 from fa_jax.mistakes import check_folder, one_line_errors, plain
 from fa_jax.options import BadOption
-from fa_jax.resume import RECORD, Sweep, resume, resume_sweep, unfinished, unfinished_sweep
+from fa_jax.records import locks
+from fa_jax.records.reader import SWEEP
+from fa_jax.records.trained import is_trained
+from fa_jax.resume import Sweep, resume, resume_sweep, unfinished, unfinished_sweep
 from fa_jax.sweeps import compare
 
 PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion", "-sc")
@@ -48,7 +51,8 @@ def train(words: Sequence[str]) -> int:
             configs = [one.recorded for one in composed]
             cut_off = unfinished_sweep(configs, Path(outputs)) if sweeping else unfinished(configs[0], Path(outputs))
             if cut_off is not None:
-                return _go_on(cut_off, Words([], [], None, typed.own))
+                trusted = [*typed.trusted, *([] if typed.config_dir is None else [typed.config_dir])]
+                return _go_on(cut_off, Words([], [], None, {**typed.own, "trust": ",".join(trusted)}))
         option = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
         place = composed[0].place
         if _given(typed, option) is not None:
@@ -58,10 +62,12 @@ def train(words: Sequence[str]) -> int:
             place = _claimed(place)
         command = ["fa-jax", *words]
         if sweeping:
-            Sweep(list(typed.overrides), list(typed.flags), len(composed)).write(place)
+            Sweep(list(typed.overrides), typed.config_dir, len(composed)).write(place)
         try:
             overrides = [word for word in typed.overrides if not word.startswith(f"{option}=")]
-            return _hand_to_hydra([*typed.flags, *overrides, _override(option, place)], _job(command, force=None))
+            task = _job(command, force=None)
+            with _held(place if sweeping else None):
+                return _hand_to_hydra([*typed.flags, *overrides, _override(option, place)], task)
         finally:
             with contextlib.suppress(OSError):
                 place.rmdir()  # where nothing came of it
@@ -85,14 +91,13 @@ def _go_on(folder: Path, typed: Words) -> int:
         raise BadOption(f"resume={folder} takes all its options from what is there; got also {got}")
     force, console = "force" in typed.own, Console()
     signal.signal(signal.SIGTERM, _interrupt)
-    if (folder / RECORD).exists():
+    if (folder / SWEEP).exists():
         sweep = resume_sweep(folder, force=force, trusted=typed.trusted)
         console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
-        words = [*sweep.flags, *sweep.overrides]
-        command = ["fa-jax", *words]
-        if "--multirun" not in words and "-m" not in words:
-            words.insert(0, "--multirun")
-        return _hand_to_hydra([*words, _override("hydra.sweep.dir", folder)], _job(command, force=force))
+        words = [word for word in sweep.words() if not word.startswith("hydra.sweep.dir=")]
+        task = _job(["fa-jax", *sweep.words()], force=force)
+        with _held(folder):
+            return _hand_to_hydra([*words, _override("hydra.sweep.dir", folder)], task)
     console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
     _report(folder, resume(folder, force=force, trusted=typed.trusted), console)
     return 0
@@ -140,13 +145,15 @@ def _job(command: Sequence[str], *, force: bool | None) -> Callable[[DictConfig]
             console.print(title, highlight=False, soft_wrap=True)
         try:
             if force is not None and (folder / "status.json").exists():
+                if is_trained(folder):
+                    console.print("has come to its end before")
                 summary = resume(folder, force=force, again=True)
             else:
                 summary = run(build(plain(config)), content, folder, command=command)
         except KeyboardInterrupt:
             if sweeping:
                 compare(Path(settings.sweep.dir))
-            raise
+            raise KeyboardInterrupt(settings.sweep.dir if sweeping else folder) from None
         except Exception as problem:
             if not sweeping:
                 raise
@@ -187,6 +194,19 @@ def _given(typed: Words, option: str) -> str | None:
     return next((word.partition("=")[2] for word in typed.overrides if word.startswith(f"{option}=")), None)
 
 
+@contextlib.contextmanager
+def _held(sweep: Path | None) -> Iterator[None]:
+    """Keeps others out of a sweep's folder; None: there is no sweep."""
+    if sweep is None:
+        yield
+        return
+    lock = locks.take(sweep)
+    try:
+        yield
+    finally:
+        locks.give(lock)
+
+
 def _override(option: str, place: Path) -> str:
     """An override that sets a folder, whatever signs its name has."""
     quoted = str(place).replace("\\", "\\\\").replace("'", "\\'")
@@ -222,7 +242,10 @@ def _limit_threads(launcher: DictConfig) -> None:
     jobs, share = launcher.get("n_jobs"), launcher.get("cpus_per_task")
     if jobs is not None:
         share = max(1, cores // (cores if jobs < 0 else jobs))
+    if share is None and "submitit" in launcher.get("_target_", ""):
+        share = 1
     if share is not None:
+        os.environ["TERM"] = "dumb"  # bars of several runs would write over each other
         os.environ["NPROC"] = str(share)  # what XLA sizes its pool of threads by
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", share)

@@ -90,11 +90,13 @@ def train_pipelined(
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(devices))]
     for thread in threads:
         thread.start()
-    for batch in batches:
-        queues[0].put((batch.inputs, batch.targets, batch.key))
-    queues[0].put(None)
-    for thread in threads:
-        thread.join()
+    try:
+        for batch in batches:
+            queues[0].put((batch.inputs, batch.targets, batch.key))
+    finally:
+        queues[0].put(None)
+        for thread in threads:
+            thread.join()
     if problems:
         raise problems[0]
     first = min((event.begin for event in events), default=0.0)

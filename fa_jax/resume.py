@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from fa_jax.composing import Composed, compose, tell_apart
 from fa_jax.options import BadOption
 from fa_jax.records.conditions import ENDED
 from fa_jax.records.locks import is_taken
-from fa_jax.records.reader import Run, find_runs, read_run
+from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
 from fa_jax.records.writer import environment, write_json
 from fa_jax.run import run
 from fa_jax.trust import check_trusted
@@ -20,10 +21,9 @@ CUT_OFF = ("running", "interrupted", "failed")
 """The statuses of a run that did not come to its end."""
 
 
-RECORD = "sweep.json"
-"""The file of a sweep's folder that says what it is."""
 OF_LAUNCHERS = ("n_jobs", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
-OF_HYDRA = ("hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir", *(f"hydra.launcher.{name}" for name in OF_LAUNCHERS))
+OF_HYDRA = ("hydra/launcher", "hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir")
+OF_HYDRA += tuple(f"hydra.launcher.{name}" for name in OF_LAUNCHERS)
 """What a sweep's record may set of Hydra's own."""
 
 
@@ -32,14 +32,19 @@ class Sweep(NamedTuple):
 
     overrides: list[str]
     """As they were typed."""
-    flags: list[str]
+    config_dir: str | None
     jobs: int
     """How many runs it has."""
+
+    def words(self) -> list[str]:
+        """Returns the words that begin it once more."""
+        further = [] if self.config_dir is None else ["--config-dir", self.config_dir]
+        return ["--multirun", *further, *self.overrides]
 
     def write(self, folder: Path) -> None:
         """Writes it into the sweep's folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / RECORD, self._asdict())
+        write_json(folder / SWEEP, self._asdict())
 
 
 def resume(folder: Path, *, force: bool, trusted: Sequence[str] = (), again: bool = False) -> dict[str, Any]:
@@ -91,10 +96,15 @@ def unfinished(config: Mapping[str, Any], below: Path) -> Path | None:
 def unfinished_sweep(configs: Sequence[Mapping[str, Any]], below: Path) -> Path | None:
     """Returns the folder of the newest sweep below a folder that has these configs and did not come to its end."""
     found = []
-    for record in below.rglob(RECORD):
+    for record in below.rglob(SWEEP):
         runs = find_runs(record.parent)
         ended = sum(run.status["status"] in ENDED for run in runs)
-        if runs and len(runs) <= len(configs) and ended < len(configs) and all(run.config in configs for run in runs):
+        if (
+            runs
+            and jobs_of(record.parent) == len(configs)
+            and ended < len(configs)
+            and all(run.config in configs for run in runs)
+        ):
             found.append((max(run.status["time"] for run in runs), record.parent))
     return max(found)[1] if found else None
 
@@ -108,16 +118,16 @@ def resume_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> Sweep:
     """
     option = f"resume={folder}"
     try:
-        sweep = Sweep(**json.loads((folder / RECORD).read_text()))
-        typed = tell_apart([*sweep.flags, *sweep.overrides])
+        sweep = Sweep(**json.loads((folder / SWEEP).read_text()))
+        typed = tell_apart([*sweep.words(), f"trust=[{','.join(trusted)}]"])
     except (OSError, ValueError, TypeError) as problem:
-        raise BadOption(f"{option}: its {RECORD} cannot be read: {problem}") from None
+        raise BadOption(f"{option}: its {SWEEP} cannot be read: {problem}") from None
     if typed.config_dir is not None and typed.config_dir not in trusted:
         raise BadOption(f"{option}: it takes configs from {typed.config_dir}; trust={typed.config_dir} allows that")
     _check_words(option, sweep.overrides)
     runs = find_runs(folder)
     _check_unchanged(option, runs, force=force)
-    composed = compose(typed)[1]
+    composed = compose(typed, elsewhere=f"{option}: its {SWEEP}")[1]
     for one in runs:
         if one.config not in [job.recorded for job in composed]:
             raise BadOption(f"{option}: {one.folder.name} has a config that {_difference(one, composed)}")
@@ -128,8 +138,9 @@ def _check_words(option: str, overrides: Sequence[str]) -> None:
     """Refuses overrides with which a sweep's record could have anything called: only the command line may say those."""
     for word in overrides:
         own = word.partition("=")[0].lstrip("+~")
-        if "_target_" in word or "()" in word or (own.startswith("hydra.") and own not in OF_HYDRA):
-            raise BadOption(f"{option}: its {RECORD} has {word}, which only the command line may say")
+        of_hydra = re.split(r"[./@]", own)[0] == "hydra"
+        if word.startswith("-") or "_target_" in word or "${" in word or (of_hydra and own not in OF_HYDRA):
+            raise BadOption(f"{option}: its {SWEEP} has {word}, which only the command line may say")
 
 
 def _read(option: str, folder: Path) -> Run:
@@ -154,7 +165,10 @@ def _check_unchanged(option: str, runs: Sequence[Run], *, force: bool) -> None:
 
 def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     """What numbers depend on and is not as it was, in words."""
-    if before["commit"] != now["commit"]:
+    was, here = (one["commit"] or "" for one in (before, now))
+    if was != here and was.partition("+")[0] == here.partition("+")[0] != "":
+        yield f"the code was changed beside its commit {was[:8]}"
+    elif was != here:
         yield f"the code went from {before['commit'] or 'no commit'} to {now['commit'] or 'no commit'}"
     for package in sorted(before["packages"].keys() | now["packages"].keys()):
         was, here = before["packages"].get(package), now["packages"].get(package)

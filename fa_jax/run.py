@@ -151,7 +151,7 @@ def _run(
         writer.close()
         checkpoints.close(delete=finished)
         if tracking:
-            tracking.close()
+            tracking.close(finished)
 
 
 class _Keeper:

@@ -5,28 +5,29 @@ from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
-from rich.console import Console
 
-from fa_jax.records.reader import find_runs
+from fa_jax.records.conditions import ENDED
+from fa_jax.records.reader import find_runs, jobs_of
 
 
 class Comparison(Callback):
     """The Hydra callback that compares the runs of a sweep, whatever became of some of them."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compares; exits with 1 if a run failed."""
+        """Compares; exits with 1 if a run did not come to its end."""
         del kwargs
         if compare(Path(config.hydra.sweep.dir)):
             raise SystemExit(1)
 
 
 def compare(folder: Path) -> int:
-    """Prints and writes the comparison of the runs in a sweep's folder; returns how many failed."""
+    """Prints and writes the comparison of the runs in a sweep's folder; returns how many did not end."""
     from fa_jax.reports import comparison  # not before it is needed
+    from fa_jax.reports.tables import wide_console
 
     runs = find_runs(folder)
     if runs:
-        console = Console()
+        console = wide_console()
         found = comparison.compare(runs)
         comparison.show(found, console)
         comparison.write(found, folder)
@@ -35,4 +36,4 @@ def compare(folder: Path) -> int:
             highlight=False,
             soft_wrap=True,
         )
-    return sum(run.status["status"] == "failed" for run in runs)
+    return max(0, jobs_of(folder) - sum(run.status["status"] in ENDED for run in runs))

@@ -14,23 +14,24 @@ from fa_jax.options import BadOption
 FACTORIES = ("rules", "networks", "tasks", "metrics", "losses", "optimizers", "trackers")
 """The modules of fa_jax whose functions a config calls; others start programs or write files."""
 TRUSTED = (*(f"fa_jax.{module}" for module in FACTORIES), "optax")
-OF_HYDRA = ("hydra._internal.core_plugins", "hydra_plugins", "fa_jax.sweeps", "logging")
-"""What the `hydra` node of a config may call besides: launchers, sweepers, the comparison, the handlers of a log."""
 
 
-def check_trusted(what: str, config: Mapping[str, Any], *, added: Sequence[str] = (), hydra: bool = False) -> None:
+def check_trusted(what: str, config: Mapping[str, Any], *, added: Sequence[str] = ()) -> None:
     """Refuses a config that calls what is not trusted.
 
     Args:
       what: what it is to be called in the message, such as `its config.yaml`.
       config: as plain containers.
       added: packages or modules that are trusted too.
-      hydra: whether this is the `hydra` node.
 
     Raises:
-      BadOption: naming the first function that is not of a trusted module.
+      BadOption: naming the first function that is not of a trusted module, or text that would be resolved later.
     """
-    trusted = (*TRUSTED, *added, *(OF_HYDRA if hydra else ()))
+    for text in _texts(config):
+        # It would be resolved only where things are made, to whatever it likes.
+        if "${" in text:
+            raise BadOption(f"{what} holds {text!r}, which is not to be resolved where it comes from elsewhere")
+    trusted = (*TRUSTED, *added)
     for target in _targets(config):
         if not _is_trusted(target, trusted):
             raise BadOption(
@@ -53,11 +54,24 @@ def _is_below(name: str, modules: Sequence[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def _targets(config: Any) -> Iterator[Any]:
-    """Every function that a config calls: by `_target_`, or as a handler of a log."""
+def _texts(config: Any) -> Iterator[str]:
+    """Every string in a config, keys included."""
     if isinstance(config, Mapping):
         for key, value in config.items():
-            if key in ("_target_", "()") or (key == "class" and isinstance(value, str)):
+            yield str(key)
+            yield from _texts(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _texts(value)
+    elif isinstance(config, str):
+        yield config
+
+
+def _targets(config: Any) -> Iterator[Any]:
+    """Every function that a config calls."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if key == "_target_":
                 yield value
             else:
                 yield from _targets(value)

@@ -10,12 +10,14 @@ processes at once.
 import itertools
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import hydra
 import numpy as np
+from filelock import FileLock
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -27,7 +29,7 @@ from fa_jax.composing import compose, tell_apart
 from fa_jax.mistakes import check_folder
 from fa_jax.options import BadOption, integer
 from fa_jax.records.statistics import has_diverged
-from fa_jax.reports.tables import Sheet, terminal
+from fa_jax.reports.tables import Sheet, terminal, wide_console
 from fa_jax.run import Stopped, Watch, run
 
 OWN = {"trials": "20", "metric": "validation_error", "output": None, "sampler_seed": "0"}
@@ -59,22 +61,25 @@ def tune(words: Sequence[str]) -> None:
     place.mkdir(parents=True, exist_ok=True)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    study = optuna.create_study(
-        storage=f"sqlite:///{place}/study.db",
-        study_name=json.dumps([fixed, {key: str(one.value()) for key, one in ranges.items()}, metric]),
-        load_if_exists=True,
-    )
+    with FileLock(place / ".lock"):  # of several processes, one makes the tables
+        study = optuna.create_study(
+            storage=f"sqlite:///{place}/study.db",
+            study_name=json.dumps([fixed, {key: str(one.value()) for key, one in ranges.items()}, metric]),
+            load_if_exists=True,
+        )
     # Else the trials after an interruption would be those before it once more.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials) + _others(study))
     over = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-    console = Console()
+    console = wide_console()
+    if (done := sum(trial.state in over for trial in study.trials)) >= trials:
+        console.print(f"all {trials} trials have been made; trials={2 * done} would make {done} more")
     while (done := sum(trial.state in over for trial in study.trials)) < trials:
         trial = study.ask()
         chosen = {key: _suggested(trial, key, one) for key, one in ranges.items()}
-        one = _composed([*fixed, *(f"{key}={value}" for key, value in chosen.items())])
-        folder = _claimed(place, trial.number, one.choices["rule"])
         said = " ".join(f"{key}={value}" for key, value in chosen.items())
         try:
+            one = _composed([*fixed, *(f"{key}={value}" for key, value in chosen.items())])
+            folder = _claimed(place, trial.number, one.choices["rule"])
             summary = run(build(one.config), one.recorded, folder, command=["fa-jax", "tune", *words], watch=_watch())
             value = summary["final"][metric]["mean"]
             study.tell(trial, value)
@@ -85,7 +90,9 @@ def tune(words: Sequence[str]) -> None:
         except BaseException:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
-        console.print(f"{done + 1} of {trials}: {said}: {outcome}", highlight=False, soft_wrap=True)
+        console.print(
+            f"trial {trial.number}, {done + 1} of {trials}: {said}: {outcome}", highlight=False, soft_wrap=True
+        )
     _report(study, metric, fixed, place, console)
 
 
@@ -130,7 +137,9 @@ def _check_metric(metric: str, config: Mapping[str, Any]) -> None:
     valid = [f"validation_{name}" for name in ("loss", *task.metrics)] if task.validation is not None else []
     valid += [f"train_{name}" for name in ("loss", *task.running)]
     if metric not in valid:
-        hint = "" if task.validation is not None else "; task.validation=1000 holds examples out, where the task can"
+        if task.validation is None and metric == OWN["metric"]:
+            raise BadOption("tune needs examples that are held out, such as task.validation=200, or metric=train_loss")
+        hint = "" if task.validation is not None else "; task.validation=200 holds examples out, where the task can"
         raise BadOption(f"metric must be one of {', '.join(valid)}; got {metric!r}{hint}")
 
 
@@ -164,6 +173,11 @@ def _watch() -> Watch:
     return watch
 
 
+def _others(study: Any) -> int:
+    """0, or a number of this process's own where other processes are at work on the study."""
+    return os.getpid() if any(not trial.state.is_finished() for trial in study.trials) else 0
+
+
 def _claimed(place: Path, number: int, rule: str) -> Path:
     for again in itertools.count(1):
         folder = place / (f"{number}_{rule}" if again == 1 else f"{number}_{rule}_{again}")
@@ -192,6 +206,6 @@ def _report(study: Any, metric: str, fixed: Sequence[str], place: Path, console:
     rows = [[str(t.number), f"{t.value:.4g}", *(_short(t.params[name]) for name in names)] for t in complete[:10]]
     pruned = len(study.trials) - len(complete)
     text = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {place}/study.db has all"
-    console.print(terminal(Sheet(["trial", metric, *names], rows, text)))
+    console.print(terminal(Sheet(["trial", metric, *names], rows, text), console.width))
     best = " ".join([*fixed, *(f"{key}={value}" for key, value in complete[0].params.items())])
     console.print(f"fa-jax {best}", highlight=False, soft_wrap=True)

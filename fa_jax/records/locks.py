@@ -19,7 +19,7 @@ def take(folder: Path) -> BaseFileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadOption(f"{folder}: this run is still going on, in another process") from None
+        raise BadOption(f"{folder}: this is still going on, in another process") from None
     return lock
 
 

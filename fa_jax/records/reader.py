@@ -16,6 +16,10 @@ from fa_jax.records.statistics import has_diverged
 
 log = logging.getLogger(__name__)
 
+SWEEP = "sweep.json"
+"""The file of a sweep's folder that says what it is."""
+STUDY = "study.db"
+"""The file of a folder whose runs are the trials of a study."""
 KEYS = ("seed", "step", "examples", "epoch")
 """The columns of `metrics.csv` that say which row it is."""
 
@@ -104,10 +108,15 @@ def read_run(folder: Path) -> Run:
     """
     config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     summary = folder / "summary.json"
+    status = json.loads((folder / "status.json").read_text())
+    if not isinstance(config, dict) or not isinstance(config.get("choices"), dict):
+        raise ValueError("its config.yaml has no choices")
+    if not isinstance(status, dict) or not {"status", "reason", "time"} <= status.keys():
+        raise ValueError("its status.json has no status")
     return Run(
         folder,
         config,
-        json.loads((folder / "status.json").read_text()),
+        status,
         json.loads(summary.read_text()) if summary.exists() else None,
         json.loads((folder / "environment.json").read_text()),
         _read_metrics(folder / "metrics.csv"),
@@ -117,11 +126,14 @@ def read_run(folder: Path) -> Run:
 def find_runs(*folders: Path) -> list[Run]:
     """Returns all runs in folders and below them, in the order of their jobs in a sweep; no run comes twice.
 
-    Of one that cannot be read, since a file of it is damaged, it is warned.
+    Of one that cannot be read, since a file of it is damaged, it is warned. The trials of a study that lies below are
+    left out, for they are means to something else.
     """
     places: dict[Path, Path] = {}
     for folder in folders:
         there = [path.parent for path in folder.rglob("status.json") if (path.parent / "config.yaml").exists()]
+        studies = {path.parent for path in folder.rglob(STUDY)} - {folder}
+        there = [one for one in there if not studies.intersection(one.parents)]
         for one in sorted(there, key=_job_number):
             places.setdefault(one.resolve(), one)
     runs = []
@@ -131,6 +143,14 @@ def find_runs(*folders: Path) -> list[Run]:
         except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as problem:
             log.warning("%s cannot be read: %s", place, str(problem).partition("\n")[0])
     return runs
+
+
+def jobs_of(sweep: Path) -> int:
+    """Returns how many runs the record in a sweep's folder speaks of; 0 where there is none that can be read."""
+    try:
+        return int(json.loads((sweep / SWEEP).read_text())["jobs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
 
 
 def _job_number(folder: Path) -> tuple[Path, int, str]:

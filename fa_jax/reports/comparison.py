@@ -66,7 +66,7 @@ def compare(
     rules = [one.run.choices["rule"] for one in found]
     note = ""
     if wanted is not None:
-        pairs = declared(wanted, names, rules)
+        pairs = declared(wanted, found, names, rules)
     elif against is None and REFERENCE not in rules:
         pairs = []
         if len(found) > 1:
@@ -76,18 +76,23 @@ def compare(
         others = len(found) - sum((against or REFERENCE) in one for one in zip(rules, names, strict=True))
         if len(pairs) < others:
             note = (
-                f"{others - len(pairs)} without a contrast: several conditions of {against or REFERENCE} are equally "
-                "close to them, or none has their task; contrasts=a:b declares one"
+                f"{others - len(pairs)} without a contrast: none of {against or REFERENCE}, or more than one, "
+                "differs from them only in what a rule brings with it; contrasts=a:b declares one"
             )
     made = contrasts(found, [(i, j, metric or found[j].run.main_metric) for i, j in pairs])
+    if dropped := [(i, j) for i, j in pairs if (i, j) not in [(one.condition, one.against) for one in made]]:
+        said = ", ".join(f"{names[i]} - {names[j]}" for i, j in dropped)
+        note = "; ".join(
+            [*([note] if note else []), f"without a test, since one of them did not come to its end: {said}"]
+        )
     return Comparison(found, names, metric, made, note)
 
 
 def show(comparison: Comparison, console: Console) -> None:
     """Prints the tables."""
-    console.print(terminal(score_sheet(comparison.conditions, comparison.names, comparison.metric)))
+    console.print(terminal(score_sheet(comparison.conditions, comparison.names, comparison.metric), console.width))
     if comparison.contrasts:
-        console.print(terminal(contrast_sheet(comparison.contrasts, comparison.names)))
+        console.print(terminal(contrast_sheet(comparison.contrasts, comparison.names), console.width))
     if comparison.note:
         console.print(comparison.note, highlight=False, soft_wrap=True)
     for one in comparison.conditions:

@@ -5,6 +5,7 @@ seed by seed. Only contrasts that were declared get a p, and each family of them
 """
 
 import math
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,9 @@ from fa_jax.options import BadOption, nearest
 from fa_jax.records.conditions import ENDED, Condition, options
 from fa_jax.records.statistics import SMALLEST, is_logarithmic, summarise
 
+OF_THE_RULE = ("rule.", "optimizer.", "feedback_optimizer.", "architecture.init", "architecture.bias")
+"""Options in which conditions may differ and still be contrasted unasked: what a rule brings with it."""
+ROUNDING = 1e-6
 LEVEL = 0.05
 POWER = 0.8
 MOST_SEEDS = 100_000
@@ -48,10 +52,10 @@ class Contrast(NamedTuple):
 
 
 def planned(conditions: Sequence[Condition], names: Sequence[str], against: str) -> list[tuple[int, int]]:
-    """Returns each condition with the one of the rule, or of the name, `against` on its task that it is closest to.
+    """Returns each condition with the one of the rule, or of the name, `against` that it is closest to.
 
-    The closest agrees with it in the most options besides the rule's own, such as the learning rate. Where several are
-    equally close, the condition is left without a contrast.
+    They are equal in all options but those that a rule brings with it; the closest agrees in the most of these too,
+    such as the learning rate. Where there is none, or several are equally close, there is no contrast.
 
     Raises:
       BadOption: if nothing is of that name.
@@ -60,35 +64,33 @@ def planned(conditions: Sequence[Condition], names: Sequence[str], against: str)
     if against not in (*rules, *names):
         there = list(dict.fromkeys((*rules, *names)))
         raise BadOption(f"against must be one of {', '.join(there)}; got {against!r}{nearest(against, there)}")
-    described = [options(one.run.config) for one in conditions]
     references = [i for i, rule in enumerate(rules) if against in (rule, names[i])]
-    pairs = []
-    for i, condition in enumerate(conditions):
-        if i in references:
-            continue
-        kin = [j for j in references if conditions[j].run.choices["task"] == condition.run.choices["task"]]
-        agreeing = [
-            sum(described[j].get(key) == value for key, value in described[i].items() if not key.startswith("rule."))
-            for j in kin
-        ]
-        if kin and agreeing.count(max(agreeing)) == 1:
-            pairs.append((i, kin[agreeing.index(max(agreeing))]))
-    return pairs
+    return _closest(conditions, [i for i in range(len(conditions)) if i not in references], references)
 
 
-def declared(text: str, names: Sequence[str], rules: Sequence[str]) -> list[tuple[int, int]]:
+def declared(
+    text: str, conditions: Sequence[Condition], names: Sequence[str], rules: Sequence[str]
+) -> list[tuple[int, int]]:
     """Returns the contrasts that a text such as `dfa:bp,dfa:fa` asks for, each side a condition's name or rule.
 
+    Of a rule with several conditions, each is paired with the closest of the other side, as by `planned`.
+
     Raises:
-      BadOption: if it cannot be read, or a side is the name of none or of several conditions.
+      BadOption: if it cannot be read, or a side is the name of none, or nothing can be paired.
     """
     pairs = []
-    for contrast in text.strip("[]").split(","):
+    for contrast in re.split(r",(?![^\[]*\])", text):  # at commas outside of brackets
         sides = contrast.split(":")
         if len(sides) != 2:
             raise BadOption(f"contrasts must be pairs such as dfa:bp,dfa:fa; got {contrast!r}")
-        pairs.append((_number(sides[0].strip(), names, rules), _number(sides[1].strip(), names, rules)))
-    return pairs
+        ours, theirs = (_numbers(side.strip(), names, rules) for side in sides)
+        found = [(ours[0], theirs[0])] if len(ours) == len(theirs) == 1 else _closest(conditions, ours, theirs)
+        if not found:
+            raise BadOption(f"contrasts: {contrast} names conditions of which no two differ in their rule alone")
+        pairs += found
+    if any(i == j for i, j in pairs):
+        raise BadOption(f"contrasts must be of two different conditions; got {text!r}")
+    return list(dict.fromkeys(pairs))
 
 
 def contrasts(conditions: Sequence[Condition], wanted: Sequence[tuple[int, int, str]]) -> list[Contrast]:
@@ -107,13 +109,28 @@ def contrasts(conditions: Sequence[Condition], wanted: Sequence[tuple[int, int, 
     return found
 
 
-def _number(side: str, names: Sequence[str], rules: Sequence[str]) -> int:
+def _closest(conditions: Sequence[Condition], ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
+    """Each of ours with the one of theirs that is closest to it, if there is one."""
+    described = [options(one.run.config) for one in conditions]
+    own = [
+        {key: value for key, value in one.items() if not key.startswith(OF_THE_RULE)} | {"task": c.run.choices["task"]}
+        for one, c in zip(described, conditions, strict=True)
+    ]
+    pairs = []
+    for i in ours:
+        kin = [j for j in theirs if own[j] == own[i]]
+        agreeing = [sum(described[j].get(key) == value for key, value in described[i].items()) for j in kin]
+        if kin and agreeing.count(max(agreeing)) == 1:
+            pairs.append((i, kin[agreeing.index(max(agreeing))]))
+    return pairs
+
+
+def _numbers(side: str, names: Sequence[str], rules: Sequence[str]) -> list[int]:
     matching = [i for i, name in enumerate(names) if name == side] or [i for i, r in enumerate(rules) if r == side]
-    if len(matching) != 1:
-        there = ", ".join(dict.fromkeys(names))
-        many = "that is several of them" if matching else "that is none of them"
-        raise BadOption(f"contrasts must name two of {there}; got {side!r}, and {many}")
-    return matching[0]
+    if not matching:
+        there = ", ".join(dict.fromkeys((*rules, *names)))
+        raise BadOption(f"contrasts must name two of {there}; got {side!r}")
+    return matching
 
 
 def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> Contrast:
@@ -127,8 +144,8 @@ def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> C
         pairs = np.log(np.maximum(pairs, SMALLEST))
     differences = pairs[:, 0] - pairs[:, 1]
     over = summarise(differences.tolist())
-    # Rounding alone may spread differences that are equal.
-    alike = not over.sd > 1e-12 * np.abs(pairs).max(initial=0)
+    # Rounding alone may tell apart what is equal, in single precision.
+    alike = not over.sd > ROUNDING * np.abs(pairs).max(initial=0)
     back = math.exp if ratio else float
     found = Contrast(
         condition=i,
@@ -157,11 +174,11 @@ def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> C
 def _holm(values: Sequence[float]) -> list[float]:
     from statsmodels.stats.multitest import multipletests
 
-    there = [p for p in values if not math.isnan(p)]
-    if not there:
-        return list(values)
-    corrected = iter(np.asarray(multipletests(there, method="holm")[1]).tolist())
-    return [p if math.isnan(p) else next(corrected) for p in values]
+    if not values:
+        return []
+    # One that there is no test for counts among the contrasts all the same.
+    corrected = np.asarray(multipletests([1.0 if math.isnan(p) else p for p in values], method="holm")[1])
+    return [p if math.isnan(p) else c for p, c in zip(values, corrected.tolist(), strict=True)]
 
 
 def seeds_needed(effect: float) -> int | None:

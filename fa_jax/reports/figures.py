@@ -97,7 +97,9 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
         figure = Figure(figsize=(9 if layers else 5, 4.2), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
         panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
         draw_curves(panels[0], drawn, metric)
-        figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=6.5)
+        handles, names = panels[0].get_legend_handles_labels()
+        columns = max(1, min(4, (130 if layers else 70) // (8 + max(map(len, names)))))
+        figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
         explain_band(panels[0], metric)
@@ -138,7 +140,7 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
     if len(chosen) > 1:
         for layer, line in styles.items():
             axes.plot([], [], line, color="#555555", label=f"hidden layer {_layer(layer)}")
-        axes.legend(fontsize=6.5, loc="upper right")
+        axes.legend(fontsize=6.5, loc="best")
 
 
 def _layer(name: str) -> int:

@@ -166,8 +166,6 @@ def _trouble(conditions: Sequence[Condition], names: Sequence[str]) -> Sheet:
             status = run.status["status"]
             if status not in ("finished", "diverged"):
                 rows.append([name, status, run.status["reason"] or "", str(run.folder)])
-            elif any(run is other for other in one.left_out):
-                rows.append([name, "left out", "newer runs have its seeds", str(run.folder)])
     return Sheet(["run", "what", "why", "folder"], rows, "")
 
 

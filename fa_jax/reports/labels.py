@@ -19,7 +19,9 @@ PAPER = {"bp": "black", "fa": "#00A651", "shallow": "#9A9A9A", "node_perturbatio
 PAPER_SECOND = {"bp": "magenta", "fa": "blue"}
 """Theirs for the network with one layer more, here for a rule's second run in a figure."""
 OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
-"""Okabe and Ito's palette, which the colour-blind can tell apart, without its green, which the paper's is close to."""
+OTHERS += ("#332288", "#44AA99", "#999933", "#CC6677", "#882255", "#AA4499", "#88CCEE", "#DDCC77", "#117733")
+"""Okabe and Ito's palette, which the colour-blind can tell apart, without its green, which the paper's is close to;
+then Tol's muted one, for more."""
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
@@ -44,9 +46,18 @@ def labels(runs: Sequence[Run]) -> list[str]:
     for rule, task, own in zip(rules, tasks, described, strict=True):
         parts = [task] if len(set(tasks)) > 1 else []
         for key in telling[rule, task]:
-            parts.append(own[key] if key in GROUPS else f"{key.rpartition('.')[2]}={own.get(key)}".replace(" ", ""))
+            value = own.get(key, "-")
+            parts.append(value if key in GROUPS else f"{key.rpartition('.')[2]}={_short(value)}")
         texts.append(" ".join([NAMES.get(rule, rule), *parts]))
     return texts
+
+
+def _short(value: str) -> str:
+    """A value as text, a number with four digits."""
+    try:
+        return f"{float(value):.4g}" if "." in value else value
+    except ValueError:
+        return value.replace(" ", "")
 
 
 def _telling(described: Sequence[dict[str, str]]) -> list[str]:

@@ -1,13 +1,12 @@
 """How far the runs in folders have come."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from fa_jax.records.conditions import ENDED
 from fa_jax.records.locks import is_taken
-from fa_jax.records.reader import Run, find_runs
+from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of
 from fa_jax.reports.tables import Sheet
 
 MEANING = {
@@ -41,10 +40,10 @@ def status_sheet(folders: Sequence[Path]) -> Sheet:
         ]
         for run in runs
     ]
-    for sweep in sorted({path for folder in folders for path in folder.rglob("sweep.json")}):
-        missing = json.loads(sweep.read_text())["jobs"] - len(find_runs(sweep.parent))
+    for sweep in sorted({path for folder in folders for path in folder.rglob(SWEEP)}):
+        missing = jobs_of(sweep.parent) - len(find_runs(sweep.parent))
         if missing > 0:
-            rows.append([str(sweep.parent), "not begun", "0%", "-", "-", f"{missing} runs"])
+            rows.append([str(sweep.parent), "not begun", "0%", "-", "-", f"{missing} run{'s' if missing > 1 else ''}"])
     counts = Counter(row[1] for row in rows if row[1] != "not begun")
     counts["not begun"] = sum(int(row[5].split()[0]) for row in rows if row[1] == "not begun")
     told = [f"{n} {kind}: {MEANING[kind]}" for kind, n in counts.items() if n]

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fa_jax.records.conditions import Condition, options
@@ -61,7 +63,7 @@ def run_table(summary: dict[str, Any]) -> Table:
             interval = _interval(chosen["low"], chosen["high"])
             rows.append([label, _number(chosen["mean"]), interval, _number(numbers["median"]), str(numbers["n"])])
     headings = ["last evaluation", "mean", "95 % interval", "median", "n"]
-    return terminal(Sheet(headings, rows or [["every seed diverged", "-", "-", "-", "0"]], caption(summary)))
+    return terminal(Sheet(headings, rows or [["every seed diverged", "-", "-", "-", "0"]], caption(summary)), WIDE)
 
 
 def score_sheet(conditions: Sequence[Condition], names: Sequence[str], metric: str | None = None) -> Sheet:
@@ -113,7 +115,7 @@ def contrast_sheet(found: Sequence[Contrast], names: Sequence[str]) -> Sheet:
     """Returns a row a contrast."""
     ratio = any(is_logarithmic(one.metric) for one in found)
     headings = ["contrast", "ratio" if ratio else "difference", "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n"]
-    headings += ["seeds"]
+    headings += ["needed"]
     rows = [
         [
             f"{names[one.condition]} {'/' if is_logarithmic(one.metric) else '-'} {names[one.against]}",
@@ -136,20 +138,36 @@ def contrast_sheet(found: Sequence[Contrast], names: Sequence[str]) -> Sheet:
         f"{metrics}, {'ratio' if ratio else 'mean difference'} in pairs over the n seeds that both have; d: Cohen's of "
         f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(found)} "
         f"contrast{'s' if len(found) != 1 else ''}\n"
-        "seeds: needed for a power of 80 % at the 5 % level, were d as large as here; -: no difference to test"
+        "needed: seeds, for a power of 80 % at the 5 % level, were d as large as here; -: all pairs differ alike"
     )
     if fewest < 6:
         text += f"\nwith {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}"
     return Sheet(headings, rows, text)
 
 
-def terminal(sheet: Sheet) -> Table:
-    """Returns a sheet as a table for the terminal."""
+WIDE = 160
+SPARED = ("95 % (bootstrap)", "IQM", "p (W)", "Holm", "steps/s")
+"""Columns that are left out of a table, from the right, where a terminal is too narrow for all."""
+
+
+def wide_console() -> Console:
+    """Returns a console, which where it is no terminal has room for every column."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def terminal(sheet: Sheet, width: int) -> Table:
+    """Returns a sheet as a table for a terminal of so many columns."""
+    kept = list(range(len(sheet.headings)))
+    widths = [max(len(row[i]) for row in (sheet.headings, *sheet.rows)) + 2 for i in kept]
+    for i in reversed(range(len(sheet.headings))):
+        if sum(widths[j] for j in kept) > width and sheet.headings[i] in SPARED:
+            kept.remove(i)
     table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, caption=sheet.caption, caption_justify="left")
-    for i, heading in enumerate(sheet.headings):
-        table.add_column(heading, justify="right" if i else "left", overflow="fold")
+    for i in kept:
+        table.add_column(sheet.headings[i], justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
     for row in sheet.rows:
-        table.add_row(*row)
+        table.add_row(*(escape(row[i]) for i in kept))
     return table
 
 

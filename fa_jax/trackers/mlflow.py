@@ -1,7 +1,10 @@
 """MLflow: one of its runs for each run, in a store of its own or on a server."""
 
+import contextlib
 import time
 from pathlib import Path
+
+from filelock import FileLock
 
 from fa_jax.records.conditions import options
 from fa_jax.trackers.tracker import Opener, Tracker, needed
@@ -31,10 +34,12 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
         local = Path(path).absolute() if scheme == "sqlite" else None
         if local is not None:
             local.parent.mkdir(parents=True, exist_ok=True)
-        client = package.MlflowClient(tracking_uri=uri)
-        there = client.get_experiment_by_name(experiment)
-        artifacts = None if local is None else local.with_name("mlartifacts").as_uri()
-        number = there.experiment_id if there else client.create_experiment(experiment, artifact_location=artifacts)
+        # Of jobs that run side by side, one makes the store and the experiment.
+        with contextlib.nullcontext() if local is None else FileLock(local.with_suffix(".lock")):
+            client = package.MlflowClient(tracking_uri=uri)
+            there = client.get_experiment_by_name(experiment)
+            artifacts = None if local is None else local.with_name("mlartifacts").as_uri()
+            number = there.experiment_id if there else client.create_experiment(experiment, artifact_location=artifacts)
         run = client.create_run(number, run_name=str(folder)).info.run_id
         chosen = {**config["choices"], **options(config)}
         params = [Param(key, value[:LONGEST]) for key, value in chosen.items() if value]
@@ -47,6 +52,9 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
             for i in range(0, len(metrics), NUMBERS):
                 client.log_batch(run, metrics=metrics[i : i + NUMBERS])
 
-        return Tracker(scalars, lambda path: client.log_artifact(run, str(path)), lambda: client.set_terminated(run))
+        def close(finished):
+            client.set_terminated(run, "FINISHED" if finished else "FAILED")
+
+        return Tracker(scalars, lambda path: client.log_artifact(run, str(path)), close)
 
     return start

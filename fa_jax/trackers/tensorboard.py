@@ -24,6 +24,6 @@ def tensorboard() -> Opener:
 
             writer.add_image(path.stem, imread(path)[..., :3], dataformats="HWC")
 
-        return Tracker(scalars, figure, writer.close)
+        return Tracker(scalars, figure, lambda finished: writer.close())
 
     return start

@@ -28,10 +28,11 @@ class Tracker(NamedTuple):
     """(training examples, name -> number)."""
     figure: Callable[[Path], None]
     """Takes a PNG."""
-    close: Callable[[], None]
+    close: Callable[[bool], None]
+    """(whether the run came to its end)."""
 
 
-SILENT = Tracker(lambda examples, scalars: None, lambda path: None, lambda: None)
+SILENT = Tracker(lambda examples, scalars: None, lambda path: None, lambda finished: None)
 Opener = Callable[[Path, Mapping[str, Any]], Tracker]
 """`(folder, config) -> Tracker` of a run."""
 
@@ -45,7 +46,10 @@ class Tracking:
         self._tracker: Tracker | None = None
         with self._left_alone_if_it_fails():
             self._tracker = opener(folder, config)
-        self._losses: dict[int, list[float]] = {}
+        # Of a run that is continued, also those before.
+        before = read_run(folder) if (folder / "metrics.csv").exists() else None
+        losses = before.metrics.get("test_loss", np.zeros(0)) if before else np.zeros(0)
+        self._losses = {seed: losses[rows].tolist() for seed, rows in before.rows().items()} if before else {}
         self._averaged: set[int] = set()
         """The examples at which the means have been sent."""
 
@@ -61,8 +65,12 @@ class Tracking:
             self._averaged.add(examples)
         self._send(examples, scalars)
 
-    def close(self) -> None:
-        """Sends what is known only at the end: means of seeds that were trained in groups, and the figure."""
+    def close(self, finished: bool) -> None:
+        """Sends what is known only at the end: means of seeds that were trained in groups, and the figure.
+
+        Args:
+          finished: whether the run came to its end.
+        """
         from fa_jax.reports.figures import comparison_figure  # matplotlib takes a second to import
 
         run = read_run(self._folder)
@@ -77,7 +85,7 @@ class Tracking:
             with self._left_alone_if_it_fails() as tracker:
                 tracker.figure(self._folder / "curves.png")
         with self._left_alone_if_it_fails() as tracker:
-            tracker.close()
+            tracker.close(finished)
 
     def _send(self, examples: int, scalars: Mapping[str, float]) -> None:
         finite = {name: float(value) for name, value in scalars.items() if np.isfinite(value)}

@@ -37,6 +37,6 @@ def wandb(*, project: str, entity: str | None, mode: str) -> Opener:
         def figure(path):
             run.log({path.stem: package.Image(str(path))})
 
-        return Tracker(scalars, figure, run.finish)
+        return Tracker(scalars, figure, lambda finished: run.finish(exit_code=0 if finished else 1))
 
     return start

@@ -1,5 +1,6 @@
 """The command line, as a person uses it: what it prints, what it leaves, and its exit codes."""
 
+import contextlib
 import csv
 import json
 import logging
@@ -18,17 +19,24 @@ from fa_jax.records.reader import find_runs, read_run
 SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "checkpoint=false"]
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """An empty folder to be in; what Hydra does to the root logger is undone at the end."""
+@contextlib.contextmanager
+def logging_as_before():
+    """Undoes what Hydra does to the root logger."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
-    monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    yield
     for handler in [one for one in root.handlers if one not in handlers]:
         handler.close()
     root.setLevel(level)
     root.handlers[:] = handlers
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder to be in."""
+    monkeypatch.chdir(tmp_path)
+    with logging_as_before():
+        yield tmp_path
 
 
 def rows_of(folder):

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from fa_jax.cli import main
+from tests.cli.test_cli import logging_as_before
 
 SWEEP = "--multirun task=digits rule=bp,fa seeds=3 epochs=1 evaluations=2 architecture.hidden=[10]"
 
@@ -16,7 +17,8 @@ SWEEP = "--multirun task=digits rule=bp,fa seeds=3 epochs=1 evaluations=2 archit
 def sweep(tmp_path_factory):
     """The folder of a small sweep."""
     folder = tmp_path_factory.mktemp("sweep")
-    assert main([*SWEEP.split(), f"hydra.sweep.dir={folder}/runs"]) == 0
+    with logging_as_before():
+        assert main([*SWEEP.split(), f"hydra.sweep.dir={folder}/runs"]) == 0
     return folder / "runs"
 
 
@@ -52,6 +54,7 @@ def test_compare_imports_no_training_code(sweep, tmp_path):
     code = f"""
 import sys
 from fa_jax.cli import main
+from tests.cli.test_cli import logging_as_before
 main(["compare", "{sweep}", "output={tmp_path}"])
 main(["report", "{sweep}", "output={tmp_path}"])
 loaded = [name for name in ("jax", "fa_jax.training", "fa_jax.core", "orbax") if name in sys.modules]

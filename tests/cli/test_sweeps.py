@@ -11,7 +11,7 @@ from fa_jax import run as runner
 from fa_jax.cli import main
 from fa_jax.records.reader import find_runs
 from fa_jax.records.writer import Writer
-from tests.cli.test_cli import folder  # noqa: F401
+from tests.cli.test_cli import folder, logging_as_before  # noqa: F401
 from tests.cli.test_resume import same
 
 WORDS = [
@@ -30,7 +30,8 @@ WORDS = [
 def whole(tmp_path_factory):
     """The folder of a sweep that was never cut off."""
     at = tmp_path_factory.mktemp("whole")
-    assert main([*WORDS, f"hydra.sweep.dir={at}/sweep"]) == 0
+    with logging_as_before():
+        assert main([*WORDS, f"hydra.sweep.dir={at}/sweep"]) == 0
     return at / "sweep"
 
 
@@ -112,7 +113,7 @@ def test_status_says_which_is_which(cut, capsys):
     assert "cut off" in rows["cut/3_killed"]
     shutil.rmtree(at / "3_killed")
     assert main(["status", "cut"]) == 0
-    assert "1 runs" in capsys.readouterr().out
+    assert "1 run" in capsys.readouterr().out
 
 
 def test_what_begins_in_the_same_second_has_a_folder_of_its_own(folder, monkeypatch):  # noqa: F811
@@ -159,6 +160,8 @@ def test_a_sweep_of_other_code_or_other_configs_is_not_gone_on_with(whole, folde
 
 
 MALICE = (
+    "++hydra={job:{env_set:{GIT_CONFIG_COUNT:'1'}}}",
+    "++rule.z=${oc.create:{a:1}}",
     "+measures=[{_target_:os.system,command:'touch taken'}]",
     "hydra.callbacks.comparison._target_=os.system",
     "hydra.job_logging.handlers.file.class=os.system",
@@ -175,9 +178,12 @@ def test_the_record_of_a_sweep_can_execute_nothing(whole, folder, capsys, word):
     assert not (folder / "taken").exists()
 
 
+GLOBAL = "# @package _global_\nrule: {{}}\nhydra:\n"
 CONFIGS = {
     "rule/mine.yaml": "_target_: {}\n_partial_: true\n",
-    "rule/logger.yaml": "# @package _global_\nhydra:\n  callbacks:\n    x:\n      _target_: {}\nrule: {{}}\n",
+    "rule/callback.yaml": GLOBAL + "  callbacks: {{x: {{_target_: {}}}}}\n",
+    "rule/environment.yaml": GLOBAL + "  job: {{env_set: {{X: {}}}}}\n",
+    "rule/log.yaml": GLOBAL + "  job_logging: {{handlers: {{file: {{filename: {}}}}}}}\n",
 }
 
 
@@ -189,8 +195,12 @@ def test_configs_from_elsewhere_call_nothing_that_is_not_trusted(folder, capsys,
     (folder / "configs" / name).write_text(CONFIGS[name].format(target))
     rule = name.partition("/")[2].removesuffix(".yaml")
     printed = refused(capsys, "--config-dir", "configs", f"rule={rule}", "task.train_examples=40", *shown)
-    assert f"the config from --config-dir=configs calls {target}, which is not of fa_jax's" in printed
-    assert "trust=PACKAGE" in printed
+    if rule == "mine":
+        assert f"the config from --config-dir=configs calls {target}, which is not of fa_jax's" in printed
+        assert "trust=PACKAGE" in printed
+    else:
+        assert "it sets hydra." in printed
+        assert "which only the command line may" in printed
 
 
 def test_what_is_trusted_is_called(folder, monkeypatch):  # noqa: F811
@@ -207,3 +217,45 @@ def test_what_is_trusted_is_called(folder, monkeypatch):  # noqa: F811
     (run,) = find_runs(folder)
     assert run.status["status"] == "finished"
     assert run.choices["rule"] == "mine"
+
+
+def test_what_would_be_resolved_only_later_is_refused(whole, folder, capsys):  # noqa: F811
+    shutil.copytree(whole / "1_bp", "run")
+    status = json.loads((folder / "run" / "status.json").read_text())
+    (folder / "run" / "status.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    config = (folder / "run" / "config.yaml").read_text()
+    hidden = "measures: ['${oc.create:{_target_: pathlib.Path.touch, _args_: [taken]}}']"
+    (folder / "run" / "config.yaml").write_text(config.replace("measures: []", hidden))
+    assert "its config.yaml holds" in refused(capsys, "resume=run")
+    assert not (folder / "taken").exists()
+
+
+@pytest.mark.parametrize(
+    "flag", ["--config-name=mine", "-cn=mine", "--config-path=/tmp", "--experimental-rerun=x", "--config-d=x"]
+)
+def test_flags_that_take_configs_from_elsewhere_are_refused(folder, capsys, flag):  # noqa: F811
+    assert "a flag must be one of" in refused(capsys, "rule=bp", flag)
+
+
+def test_a_sweep_of_more_runs_is_not_a_smaller_one_that_has_ended(whole, folder):  # noqa: F811
+    smaller = [word.replace("shallow,bp,fa,dfa", "bp") for word in WORDS]
+    assert main(smaller) == 0
+    assert main([*[word.replace("shallow,bp,fa,dfa", "bp,fa") for word in WORDS], "resume=auto"]) == 0
+    assert sorted(len(find_runs(path.parent)) for path in folder.rglob("sweep.json")) == [1, 2]
+
+
+def test_a_sweep_that_is_going_on_is_left_alone(whole, folder, capsys):  # noqa: F811
+    from fa_jax.records import locks
+
+    shutil.copytree(whole, "copy")
+    lock = locks.take(folder / "copy")
+    try:
+        assert "still going on" in refused(capsys, "resume=copy")
+    finally:
+        locks.give(lock)
+
+
+def test_a_run_that_cannot_be_read_leaves_the_sweep_incomplete(whole, folder):  # noqa: F811
+    shutil.copytree(whole, "copy")
+    (folder / "copy" / "1_bp" / "status.json").write_text("{")
+    assert main(["resume=copy"]) == 1

@@ -16,7 +16,7 @@ def test_a_study_is_gone_on_with_and_tries_nothing_twice(folder, capsys):  # noq
     assert main(["tune", *FIXED, RATE, "trials=2"]) == 0
     assert main(["tune", *FIXED, RATE, "trials=4"]) == 0
     printed = capsys.readouterr().out
-    runs = find_runs(folder)
+    runs = find_runs(folder / "outputs" / "tune" / "digits_fa")
     assert len({run.config["optimizer"]["learning_rate"] for run in runs}) == len(runs) == 4
     best = min(runs, key=lambda run: run.summary["final"]["validation_error"]["mean"])
     assert f"optimizer.learning_rate={best.config['optimizer']['learning_rate']}" in printed.splitlines()[-1]
@@ -28,7 +28,11 @@ def test_a_trial_that_diverges_is_pruned(folder, capsys):  # noqa: F811
     assert main(["tune", *words, "architecture.activation=relu"]) == 0
     printed = capsys.readouterr().out
     assert "pruned: a seed diverged by step" in printed
-    pruned = [run for run in find_runs(folder) if run.config["optimizer"]["learning_rate"] == 1000]
+    pruned = [
+        run
+        for run in find_runs(folder / "outputs" / "tune" / "digits_fa")
+        if run.config["optimizer"]["learning_rate"] == 1000
+    ]
     assert pruned
     for run in pruned:
         assert run.status["status"] == "interrupted"
@@ -41,7 +45,7 @@ def test_a_trial_that_diverges_is_pruned(folder, capsys):  # noqa: F811
         ([], "tune needs an option with a range"),
         ([RATE, "metric=test_error"], "tuning on it would spoil it"),
         ([RATE, "metric=validation_eror"], "metric must be one of validation_loss, validation_error"),
-        ([RATE, "task.validation=0"], "task.validation=1000 holds examples out"),
+        ([RATE, "task.validation=0"], "tune needs examples that are held out, such as task.validation=200"),
         ([RATE, "trials=0"], "trials must be an integer of at least 1; got 0"),
         (["optimizer.learning_rate=glob(*)"], "must be interval(a,b)"),
         ([RATE, "--multirun"], "tune takes overrides and trials"),

@@ -106,7 +106,7 @@ def test_without_backprop_there_is_no_contrast_unless_it_is_declared():
         ({"against": "fas"}, "against must be one of bp, fa, BP, FA; got 'fas'; did you mean 'fa'"),
         ({"metric": "test_eror"}, "did you mean 'test_error'"),
         ({"wanted": "fa"}, "must be pairs such as"),
-        ({"wanted": "fa:dfa"}, "must name two of BP, FA; got 'dfa', and that is none of them"),
+        ({"wanted": "fa:dfa"}, "must name two of bp, fa, BP, FA; got 'dfa'"),
     ],
 )
 def test_a_wrong_name_is_said(words, message):

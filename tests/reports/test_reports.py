@@ -56,7 +56,7 @@ def test_the_comparison_says_what_each_run_is_judged_by(record):
     record("fa", metric="nse", values=(0.1, 0.001), choices={"task": "linear"})
     runs = record("fa")
     assert [run.main_metric for run in runs] == ["test_nse", "test_error"]
-    text = printed(terminal(scores(runs)))
+    text = printed(terminal(scores(runs), 160))
     assert "test_nse: geometric mean, test_error: mean" in text
     assert "0.01" in text
     assert "3 " in text
@@ -65,7 +65,7 @@ def test_the_comparison_says_what_each_run_is_judged_by(record):
 def test_failed_and_unfinished_runs_have_their_row_and_their_reason(record, tmp_path):
     record("fa")
     runs = record("bp", status="failed")
-    assert "failed" in printed(terminal(scores(runs)))
+    assert "failed" in printed(terminal(scores(runs), 160))
     write(compare(runs), tmp_path / "all")
     with (tmp_path / "all" / "comparison.csv").open() as file:
         rows = list(csv.DictReader(file))

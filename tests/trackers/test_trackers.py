@@ -96,7 +96,7 @@ def test_mlflow_reads_back_the_seeds_and_their_mean(folder):  # noqa: F811
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_costs_one_line(folder, capsys, monkeypatch, name):  # noqa: F811
     monkeypatch.setitem(sys.modules, {"tensorboard": "tensorboardX"}.get(name, name), None)
-    assert main([*RUN, f"logger={name}"]) == 2
+    assert main([*RUN, "batch_size=31", f"logger={name}"]) == 2
     printed = capsys.readouterr().err
     assert f"logger={name} needs" in printed
     assert f"pip install 'fa-jax[{name}]'" in printed
@@ -128,13 +128,13 @@ def test_a_tracker_that_fails_is_left_alone_and_the_run_goes_on(folder, caplog):
     with caplog.at_level(logging.WARNING, "fa_jax"):
         for examples in (0, 10):
             tracking.evaluation([0, 1, 2], examples, {"test_loss": np.ones(3)})
-        tracking.close()
+        tracking.close(True)
     assert len(calls) == 1
 
 
 def test_the_mean_is_over_the_seeds_that_did_not_diverge(folder):  # noqa: F811
     sent = {}
-    tracker = Tracker(sent.setdefault, lambda path: None, lambda: None)
+    tracker = Tracker(sent.setdefault, lambda path: None, lambda finished: None)
     tracking = Tracking(lambda at, config: tracker, folder, {}, [0, 1, 2])
     tracking.evaluation([0, 1, 2], 0, {"test_loss": np.array([1.0, 1.0, 1.0])})
     tracking.evaluation([0, 1, 2], 5, {"test_loss": np.array([0.5, 0.7, 1000.0])})

@@ -24,7 +24,7 @@ function faded(hex, alpha) {
   return `rgba(${parts.join(",")},${alpha})`;
 }
 
-const LEGEND = 8;
+const LEGEND = 16;
 
 function layout(yTitle, logX, logY, extra, named) {
   const axis = { gridcolor: line(), zerolinecolor: line(), linecolor: line(), color: ink() };
@@ -32,7 +32,7 @@ function layout(yTitle, logX, logY, extra, named) {
   return {
     paper_bgcolor: "transparent", plot_bgcolor: "transparent", font: { color: ink(), size: 12 },
     margin: { l: narrow ? 48 : 64, r: 12, t: 12, b: 48 }, hovermode: "closest",
-    showlegend: named <= LEGEND, legend: { orientation: "h", y: 1.01, yanchor: "bottom", x: 0, font: { size: narrow ? 10 : 12 } },
+    showlegend: named <= LEGEND, legend: { orientation: "h", y: -0.2, yanchor: "top", x: 0, font: { size: narrow ? 10 : 12 } },
     xaxis: { ...axis, title: { text: "training examples" }, type: logX ? "log" : "linear" },
     yaxis: { ...axis, title: { text: yTitle }, type: logY ? "log" : "linear", ...extra },
   };
