@@ -1,5 +1,6 @@
 """Figures of recorded runs: the mean over seeds with its 95 % interval, as PNG to look at and PDF to print."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
         draw_curves(panels[0], drawn, metric)
         handles, names = panels[0].get_legend_handles_labels()
         columns = max(1, min(4, (130 if layers else 70) // (8 + max(map(len, names)))))
+        figure.set_figheight(4 + 0.14 * math.ceil(len(names) / columns))
         figure.legend(handles, names, loc="outside upper center", ncols=columns, fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
@@ -136,7 +138,7 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
-    axes.set_ylabel("angle of the learning signal to BP's (degrees)")
+    axes.set_ylabel("angle of the signal to BP's (degrees)")
     if len(chosen) > 1:
         for layer, line in styles.items():
             axes.plot([], [], line, color="#555555", label=f"hidden layer {_layer(layer)}")
