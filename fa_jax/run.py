@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import logging
+import signal
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -154,6 +156,30 @@ def _run(
             tracking.close(finished)
 
 
+class _Interrupts:
+    """While entered, a first SIGINT or SIGTERM is noted for the next look, and a second one interrupts at once."""
+
+    def __init__(self) -> None:
+        self.noted = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        # Only the main thread hears signals.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, *_: object) -> None:
+        if self.noted:
+            raise KeyboardInterrupt
+        self.noted = True
+
+
 class _Keeper:
     """Saves checkpoints of one group of seeds as often as was asked for."""
 
@@ -178,6 +204,15 @@ class _Keeper:
         if self.every is not None and time.monotonic() - self._saved >= self.every:
             self.save(step, tree)
 
+    def look(self, interrupts: _Interrupts, step: int, tree: PyTree) -> None:
+        """Saves and interrupts if an interrupt has been noted, or saves if the time has come."""
+        if interrupts.noted:
+            if self.every is not None:
+                self.save(step, tree)
+                self.checkpoints.wait()
+            raise KeyboardInterrupt
+        self.may_save(step, tree)
+
     def save(self, step: int, tree: PyTree) -> None:
         """Saves; the rows of the evaluations before are on the disk first."""
         self.writer.flush()
@@ -197,33 +232,34 @@ def _train_group(
             keeper.checkpoints.load(start, (states, fixed)), jax.tree.map(lambda a: a.sharding, (states, fixed))
         )
         last = start.step
-    for step in job.evaluations:
-        if start is not None and step <= start.step:
-            continue
-        while last < step:
-            # In slices that grow to about a second, so that the bar moves and an interrupt is heard.
+    with _Interrupts() as interrupts:
+        for step in job.evaluations:
+            if start is not None and step <= start.step:
+                continue
+            while last < step:
+                # In slices that grow to about a second, so that the bar moves and an interrupt is heard.
+                began = time.perf_counter()
+                end = min(last + stride, step)
+                advanced = program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(end), program.data)
+                states = jax.block_until_ready(advanced)
+                taken = time.perf_counter() - began
+                cost.training += taken
+                progress.advance((end - last) * len(seeds), end * job.training.batch_size)
+                last, stride = end, stride * 2 if taken < SLICE and end - last == stride else stride
+                if last < step:
+                    keeper.look(interrupts, last, (states, fixed))
             began = time.perf_counter()
-            end = min(last + stride, step)
-            advanced = program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(end), program.data)
-            states = jax.block_until_ready(advanced)
-            taken = time.perf_counter() - began
-            cost.training += taken
-            progress.advance((end - last) * len(seeds), end * job.training.batch_size)
-            last, stride = end, stride * 2 if taken < SLICE and end - last == stride else stride
-            if last < step:
-                keeper.may_save(last, (states, fixed))
-        began = time.perf_counter()
-        measured, states = program.measure(states, fixed, numbers, jnp.int32(step), program.data)
-        metrics = jax.device_get(measured)
-        cost.evaluating += time.perf_counter() - began
-        examples = step * job.training.batch_size
-        keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
-        if keeper.tracking:
-            keeper.tracking.evaluation(seeds, examples, metrics)
-        if keeper.watch:
-            keeper.watch(step, metrics)
-        log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
-        keeper.may_save(step, (states, fixed))
+            measured, states = program.measure(states, fixed, numbers, jnp.int32(step), program.data)
+            metrics = jax.device_get(measured)
+            cost.evaluating += time.perf_counter() - began
+            examples = step * job.training.batch_size
+            keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
+            if keeper.tracking:
+                keeper.tracking.evaluation(seeds, examples, metrics)
+            if keeper.watch:
+                keeper.watch(step, metrics)
+            log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
+            keeper.look(interrupts, step, (states, fixed))
     if len(job.groups) > 1 and keeper.every is not None and last not in (keeper.step, start and start.step):
         keeper.save(last, (states, fixed))
     feedback = states.learned[0] if job.rule.learn else fixed

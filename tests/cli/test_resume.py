@@ -122,6 +122,26 @@ def test_killed_at_a_random_moment_nothing_is_lost(folder):  # noqa: F811
     same(folder / "whole", folder / "cut")
 
 
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_polite_interrupt_loses_nothing_of_the_work(folder, sent):  # noqa: F811
+    words = ["task=digits", "rule=fa", "seeds=2", "epochs=4000", "evaluations=4", "probe=10", "hydra.run.dir=cut"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fa_jax", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    until = time.monotonic() + 120
+    metrics = folder / "cut" / "metrics.csv"
+    while not (metrics.exists() and metrics.read_text()) and time.monotonic() < until:
+        time.sleep(0.05)
+    time.sleep(1.5)
+    process.send_signal(sent)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"fa-jax resume=cut goes on with it" in said
+    assert read_run(folder / "cut").status["status"] == "interrupted"
+    (listing,) = (folder / "cut" / "resume").glob("*.json")
+    assert int(listing.stem.partition("_")[2]) > 0
+
+
 def interrupted(folder, monkeypatch, *words):  # noqa: F811
     """Leaves an interrupted run in the folder `outputs`."""
     evaluate = Writer.evaluation
