@@ -25,11 +25,9 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
     Raises:
       BadOption: if mlflow is not installed.
     """
-    package = needed("mlflow", "mlflow")
+    package, entities = needed("mlflow", "mlflow"), needed("mlflow", "mlflow.entities")
 
     def start(folder, config):
-        from mlflow.entities import Metric, Param
-
         scheme, _, path = uri.partition(":///")
         local = Path(path).absolute() if scheme == "sqlite" else None
         if local is not None:
@@ -42,13 +40,13 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
             number = there.experiment_id if there else client.create_experiment(experiment, artifact_location=artifacts)
         run = client.create_run(number, run_name=str(folder)).info.run_id
         chosen = {**config["choices"], **options(config)}
-        params = [Param(key, value[:LONGEST]) for key, value in chosen.items() if value]
+        params = [entities.Param(key, value[:LONGEST]) for key, value in chosen.items() if value]
         for i in range(0, len(params), PARAMS):
             client.log_batch(run, params=params[i : i + PARAMS])
 
         def scalars(examples, values):
             now = int(1000 * time.time())
-            metrics = [Metric(name, value, now, examples) for name, value in values.items()]
+            metrics = [entities.Metric(name, value, now, examples) for name, value in values.items()]
             for i in range(0, len(metrics), NUMBERS):
                 client.log_batch(run, metrics=metrics[i : i + NUMBERS])
 

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,19 +233,22 @@ def test_what_a_kill_leaves_before_there_is_a_status_is_in_nobody_s_way(folder):
     assert not (folder / "cut" / ".lock").exists()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "status.json", "environment.json", "metrics.csv", "summary.json"])
 @pytest.mark.parametrize("harm", ["cut", "noise", "empty"])
-def test_a_damaged_record_costs_one_line(folder, monkeypatch, capsys, name, harm):  # noqa: F811
+def test_a_damaged_record_costs_one_line(folder, monkeypatch, capsys, harm):  # noqa: F811
     from fa_jax.records.reader import find_runs
 
     at = interrupted(folder, monkeypatch, "rule=bp", "seeds=1", "evaluations=1", "epochs=1")
-    content = (at / name).read_bytes()
-    (at / name).write_bytes({"cut": content[: len(content) // 2], "noise": b"\xff\x00{[" * 20, "empty": b""}[harm])
-    capsys.readouterr()
-    code = main([f"resume={at}"])
-    assert code in (0, 2)  # some damage, such as rows that a run can make anew, is none
-    if code:
-        printed = capsys.readouterr().err.strip()
-        assert printed.startswith("fa-jax: ")
-        assert printed.count("\n") == 0
-    find_runs(folder)
+    for name in ("config.yaml", "status.json", "environment.json", "metrics.csv", "summary.json"):
+        copy = folder / name.partition(".")[0]
+        shutil.copytree(at, copy)
+        content = (copy / name).read_bytes()
+        damaged = {"cut": content[: len(content) // 2], "noise": b"\xff\x00{[" * 20, "empty": b""}[harm]
+        (copy / name).write_bytes(damaged)
+        capsys.readouterr()
+        code = main([f"resume={copy}"])
+        assert code in (0, 2), name  # some damage, such as rows that a run can make anew, is none
+        if code:
+            printed = capsys.readouterr().err.strip()
+            assert printed.startswith("fa-jax: "), name
+            assert printed.count("\n") == 0, name
+        find_runs(folder)

