@@ -53,10 +53,11 @@ options most used
   tuned=true                        the learning rate found best for task, architecture and rule, where one was
   rule.scale=0.5                    of the feedback weights; likewise rule.distribution, rule.kept
   task.data_dir=PATH                where TFDS keeps its data; else $TFDS_DATA_DIR
+  processes=auto                    train with the devices of several processes, as README.md says
   hydra.run.dir=PATH                where the run goes; hydra.sweep.dir for a sweep
 
-A run leaves its numbers, figures and weights in outputs/. Exit codes: 0 done, 1 a run failed, 2 a mistake in the
-options, 130 interrupted.
+A run leaves its numbers, figures and weights in outputs/. Exit codes: 0 done, 1 a run did not come to its end, 2 a
+mistake in the options, 130 interrupted.
 """
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs `fa-jax` with the given words, those of the command line by default; returns the exit code.
 
-    0: done; 1: a run of a sweep failed; 2: a mistake in what was asked for; 130: interrupted.
+    0: done; 1: a run of a sweep did not come to its end; 2: a mistake in what was asked for; 130: interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(word in ("-h", "--help") for word in words):
@@ -41,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def train(words: Sequence[str]) -> int:
-    """Trains what the overrides ask for: one run, or a sweep; or goes on with a run, with `resume=`."""
+    """Trains what the overrides ask for: one run, or a sweep; or goes on with either, with `resume=`."""
     from fa_jax import launch
 
     return launch.train(words)

@@ -27,15 +27,14 @@ def check_trusted(what: str, config: Mapping[str, Any], *, added: Sequence[str] 
     Raises:
       BadOption: naming the first function that is not of a trusted module, or text that would be resolved later.
     """
-    for text in _texts(config):
-        # It would be resolved only where things are made, to whatever it likes.
-        if "${" in text:
-            raise BadOption(f"{what} holds {text!r}, which is not to be resolved where it comes from elsewhere")
     trusted = (*TRUSTED, *added)
-    for target in _targets(config):
-        if not _is_trusted(target, trusted):
+    for key, value in _leaves(config):
+        # It would be resolved only where things are made, to whatever it likes.
+        if "${" in f"{key}{value}":
+            raise BadOption(f"{what} holds {value!r}, which is not to be resolved where it comes from elsewhere")
+        if key == "_target_" and not _is_trusted(value, trusted):
             raise BadOption(
-                f"{what} calls {target}, which is not of fa_jax's {', '.join(FACTORIES)} or optax; "
+                f"{what} calls {value}, which is not of fa_jax's {', '.join(FACTORIES)} or optax; "
                 "trust=PACKAGE allows what you trust"
             )
 
@@ -54,27 +53,13 @@ def _is_below(name: str, modules: Sequence[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def _texts(config: Any) -> Iterator[str]:
-    """Every string in a config, keys included."""
+def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in a config that is no container, with the key that it, or the list it is in, stands under."""
     if isinstance(config, Mapping):
-        for key, value in config.items():
-            yield str(key)
-            yield from _texts(value)
+        for name, value in config.items():
+            yield from _leaves(value, name)
     elif isinstance(config, list):
         for value in config:
-            yield from _texts(value)
-    elif isinstance(config, str):
-        yield config
-
-
-def _targets(config: Any) -> Iterator[Any]:
-    """Every function that a config calls."""
-    if isinstance(config, Mapping):
-        for key, value in config.items():
-            if key == "_target_":
-                yield value
-            else:
-                yield from _targets(value)
-    elif isinstance(config, list):
-        for value in config:
-            yield from _targets(value)
+            yield from _leaves(value, key)
+    else:
+        yield key, config

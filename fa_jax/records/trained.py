@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from fa_jax.core import PyTree
+from fa_jax.records.conditions import ENDED
 from fa_jax.records.reader import Run, read_run
 
 
@@ -36,7 +37,7 @@ def trained(folder: Path, *words: str) -> Run:
 
 def is_trained(folder: Path) -> bool:
     """Whether a folder holds a run that came to its end."""
-    return (folder / "status.json").exists() and read_run(folder).status["status"] in ("finished", "diverged")
+    return (folder / "status.json").exists() and read_run(folder).status["status"] in ENDED
 
 
 def params_of(run: Run) -> PyTree:

@@ -63,10 +63,11 @@ class Writer:
         if reached is not None:
             self._continue(reached)
             return
-        if (folder / "status.json").exists():
+        metrics = folder / "metrics.csv"
+        # A run that was killed before it had a status has left this file empty.
+        if (folder / "status.json").exists() or (metrics.exists() and metrics.stat().st_size):
             raise BadOption(f"hydra.run.dir={folder}: this folder already holds a run; choose another one")
-        # Of a run that was killed before it had a status, nothing had been recorded.
-        self._metrics = (folder / "metrics.csv").open("w", buffering=1)
+        self._metrics = metrics.open("w", buffering=1)
         OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
         write_json(folder / "environment.json", environment(command))
         self.status("running")

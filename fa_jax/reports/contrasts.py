@@ -15,7 +15,7 @@ from fa_jax.options import BadOption, nearest
 from fa_jax.records.conditions import ENDED, Condition, options
 from fa_jax.records.statistics import SMALLEST, is_logarithmic, summarise
 
-OF_THE_RULE = ("rule.", "optimizer.", "feedback_optimizer.", "architecture.init", "architecture.bias")
+OF_THE_RULE = ("rule.", "optimizer.", "feedback_optimizer", "architecture.init", "architecture.bias")
 """Options in which conditions may differ and still be contrasted unasked: what a rule brings with it."""
 ROUNDING = 1e-6
 LEVEL = 0.05
@@ -48,7 +48,8 @@ class Contrast(NamedTuple):
     holm_wilcoxon: float
     """Both corrected by Holm for all contrasts made together."""
     seeds_needed: int | None
-    """For a power of 80 % at the 5 % level, two-sided, were the effect as large as found; None: none would do."""
+    """For a power of 80 % at the 5 % level, two-sided, were the effect as large as found; None: more than
+    `MOST_SEEDS`, or no effect."""
 
 
 def planned(conditions: Sequence[Condition], names: Sequence[str], against: str) -> list[tuple[int, int]]:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fa_jax.records.reader import Run
-from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
+from fa_jax.records.statistics import band, is_logarithmic
 from fa_jax.reports.labels import OTHERS, colours, labels
 
 AXES = {
@@ -42,7 +42,6 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     A metric that ranges over decades gets a logarithmic axis, its geometric mean, and an interval of its logarithm.
     """
     logarithmic = is_logarithmic(metric)
-    over = summarise_logarithm if logarithmic else summarise
     later: list[float] = []
     for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
         if metric not in run.metrics:
@@ -51,16 +50,15 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
         if not values.size:
             axes.plot([], [], color=colour, label=f"{name} (all diverged)")
             continue
-        points = [over(column) for column in values.T]
-        later += [p.mean for p in points[len(points) // 10 + 1 :] if p.n]
+        mean, low, high = band(values, logarithmic=logarithmic)
+        settled = mean[len(mean) // 10 + 1 :]
+        later += settled[np.isfinite(settled)].tolist()
         lost = len(run.diverged)
         label = f"{name}, n = {len(values)}" + (f", {lost} diverged" if lost else "")
         # Dashed, since some are the same algorithm as one of the paper's and would hide it.
         dashes = "--" if colour in OTHERS else "-"
-        axes.plot(examples, [p.mean for p in points], dashes, color=colour, label=label, linewidth=1.4)
-        axes.fill_between(
-            examples, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.2, linewidth=0
-        )
+        axes.plot(examples, mean, dashes, color=colour, label=label, linewidth=1.4)
+        axes.fill_between(examples, low, high, color=colour, alpha=0.2, linewidth=0)
     if logarithmic:
         axes.set_yscale("log")
     elif later:
@@ -125,13 +123,11 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
             if layer not in run.metrics:
                 continue
             examples, values = run.curves(layer)
-            points = [summarise(column) for column in values.T]
-            if all(p.n == 0 for p in points):
+            if not np.isfinite(values).any():
                 continue
-            axes.plot(examples, [p.mean for p in points], line, color=colour, linewidth=1.4)
-            axes.fill_between(
-                examples, [p.low for p in points], [p.high for p in points], color=colour, alpha=0.15, linewidth=0
-            )
+            mean, low, high = band(values, logarithmic=False)
+            axes.plot(examples, mean, line, color=colour, linewidth=1.4)
+            axes.fill_between(examples, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(90, color="#555555", linewidth=0.6)
     axes.set_ylim(0, max(100, axes.get_ylim()[1]))
     axes.set_yticks(np.arange(0, axes.get_ylim()[1], 30))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fa_jax.records.conditions import Condition, options
+from fa_jax.records.conditions import ENDED, Condition, options
 from fa_jax.records.reader import KEYS, Run
 from fa_jax.records.statistics import band, is_logarithmic, summarise
 from fa_jax.reports.comparison import Comparison
@@ -163,9 +163,8 @@ def _trouble(conditions: Sequence[Condition], names: Sequence[str]) -> Sheet:
         if lost := one.run.diverged:
             rows.append([name, "diverged", f"seeds {', '.join(map(str, lost))} of {len(one.run.seeds)}", ""])
         for run in (*one.used, *one.left_out):
-            status = run.status["status"]
-            if status not in ("finished", "diverged"):
-                rows.append([name, status, run.status["reason"] or "", str(run.folder)])
+            if run.status["status"] not in ENDED:
+                rows.append([name, run.status["status"], run.status["reason"] or "", str(run.folder)])
     return Sheet(["run", "what", "why", "folder"], rows, "")
 
 

@@ -40,13 +40,13 @@ def status_sheet(folders: Sequence[Path]) -> Sheet:
         ]
         for run in runs
     ]
+    counts = Counter(row[1] for row in rows)
     for sweep in sorted({path for folder in folders for path in folder.rglob(SWEEP)}):
         missing = jobs_of(sweep.parent) - len(find_runs(sweep.parent))
         if missing > 0:
+            counts["not begun"] += missing
             rows.append([str(sweep.parent), "not begun", "0%", "-", "-", f"{missing} run{'s' if missing > 1 else ''}"])
-    counts = Counter(row[1] for row in rows if row[1] != "not begun")
-    counts["not begun"] = sum(int(row[5].split()[0]) for row in rows if row[1] == "not begun")
-    told = [f"{n} {kind}: {MEANING[kind]}" for kind, n in counts.items() if n]
+    told = [f"{n} {kind}: {MEANING[kind]}" for kind, n in counts.items()]
     return Sheet(["run", "status", "done", "seeds", "since (UTC)", "why"], rows, "\n".join(told))
 
 

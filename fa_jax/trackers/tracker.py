@@ -81,8 +81,8 @@ class Tracking:
                     if at not in self._averaged:
                         self._send(at, _over_seeds(name, column))
         if run.metrics:
-            comparison_figure([run], self._folder / "curves")
             with self._left_alone_if_it_fails() as tracker:
+                comparison_figure([run], self._folder / "curves")
                 tracker.figure(self._folder / "curves.png")
         with self._left_alone_if_it_fails() as tracker:
             tracker.close(finished)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fa_jax.records.statistics import is_logarithmic, summarise, summarise_logarithm
+from fa_jax.records.statistics import band, is_logarithmic, summarise, summarise_logarithm
 
 
 def test_the_interval_is_student_s():
@@ -53,3 +53,13 @@ def test_the_geometric_mean_is_that_of_the_logarithms():
 @pytest.mark.parametrize(("name", "answer"), [("test_nse", True), ("train_nse", True), ("test_error", False)])
 def test_the_nse_ranges_over_decades_and_the_error_does_not(name, answer):
     assert is_logarithmic(name) is answer
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_a_band_is_the_summary_at_each_point(logarithmic):
+    values = np.random.default_rng(0).lognormal(size=(6, 5))
+    values[0, 1], values[1:, 2], values[:, 3], values[2, 4] = np.nan, np.inf, np.nan, 0.0
+    found = np.stack(band(values, logarithmic=logarithmic))
+    over = summarise_logarithm if logarithmic else summarise
+    points = [over(column) for column in values.T]
+    np.testing.assert_allclose(found, np.array([(p.mean, p.low, p.high) for p in points]).T, rtol=1e-12)

@@ -82,6 +82,14 @@ def test_each_condition_is_contrasted_with_the_one_most_like_it():
     assert [(one.condition, one.against) for one in found.contrasts] == [(1, 0), (3, 2)]
 
 
+def test_what_a_rule_brings_with_it_is_no_reason_against_a_contrast_and_all_else_is():
+    one, other = run("bp", BP), run("forward_forward", FA)
+    one.config["feedback_optimizer"], other.config["feedback_optimizer"] = None, {"learning_rate": 1.0}
+    assert len(compare([one, other]).contrasts) == 1
+    other.config["epochs"] = 3
+    assert not compare([one, other]).contrasts
+
+
 def test_where_several_are_as_close_there_is_no_contrast_and_it_is_said():
     found = compare([run("bp", BP, rate=0.1), run("bp", BP, rate=0.2), run("fa", FA, rate=0.3)])
     assert not found.contrasts

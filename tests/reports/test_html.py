@@ -2,11 +2,16 @@
 
 import re
 import shutil
+import time
 
+import numpy as np
 import pytest
 
+from fa_jax.records import writer
+from fa_jax.records.reader import find_runs
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.html import write_report
+from tests.reports.conftest import CHOICES, COST
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -115,6 +120,35 @@ def test_what_a_config_says_is_text_and_nothing_else(opened):
     page = opened()
     assert page.title() == "mnist: bp, dfa, fa"
     assert MALICE in page.locator("#run").inner_text()
+
+
+@pytest.mark.slow
+def test_a_report_of_a_thousand_runs_opens_in_three_seconds(chromium, tmp_path, monkeypatch):
+    made = writer.environment()
+    monkeypatch.setattr(writer, "environment", lambda command: made)
+    random = np.random.default_rng(0)
+    layers = [f"{kind}_angle_{i}" for kind in ("signal", "update", "weight") for i in range(3)]
+    for i in range(1000):
+        options = {"optimizer": {"learning_rate": i // 5}, "spacing": "linear", "seeds": 5, "epochs": 1}
+        rule = ("bp", "fa", "dfa", "ifa", "usf")[i % 5]
+        run = writer.Writer(tmp_path / f"{i}_{rule}", {"choices": {"rule": rule, **CHOICES}, **options})
+        for step in range(21):
+            metrics = {"test_loss": 1 + random.random(5), "test_error": 90 * random.random(5)}
+            metrics |= {layer: 90 * random.random(5) for layer in layers}
+            run.evaluation(range(5), step, 100 * step, step / 20, metrics)
+        run.summary({**COST, "seed_steps_per_second": 1000.0})
+        run.status("finished")
+        run.close()
+    begun = time.monotonic()
+    write_report(compare(find_runs(tmp_path)), tmp_path / "report.html")
+    written = time.monotonic() - begun
+    page = chromium.new_page(viewport={"width": 1280, "height": 900})
+    page.goto((tmp_path / "report.html").as_uri())
+    opened = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
+    size = (tmp_path / "report.html").stat().st_size / 2**20
+    print(f"written in {written:.1f} s, {size:.1f} MiB, open in {opened:.1f} s")
+    assert len(drawn(page)) == 8
+    assert opened < 3
 
 
 def test_failures_and_folders_are_listed(opened, report):
