@@ -13,7 +13,7 @@ import optax
 from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
-from fa_jax import optimizers
+from fa_jax import optimizers, processes
 from fa_jax.core import Loss, PyTree, Rule, Task
 from fa_jax.network import Network
 from fa_jax.options import BadOption, choose, integer, number, switch
@@ -89,6 +89,9 @@ def _build(text: str) -> Job:
         measures=tuple(_make("measures", measure) for measure in _list("measures", config["measures"])),
     )
     devices, every = _devices(config["devices"]), config["checkpoint_every"]
+    batch_devices = _batch_devices(config["batch_devices"], len(devices), batch_size)
+    for group in groups:
+        processes.shared_out(devices, len(group), batch_devices)  # or else it says why not
 
     task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
     change = config["augmentation"]
@@ -121,7 +124,7 @@ def _build(text: str) -> Job:
         groups,
         tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
         devices,
-        _batch_devices(config["batch_devices"], len(devices), batch_size),
+        batch_devices,
         switch("checkpoint", config["checkpoint"]),
         None if every is None else number("checkpoint_every", every, least=0),
         None if config.get("logger") is None else _make("logger", config["logger"]),
@@ -236,6 +239,8 @@ def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
 
 def _devices(wanted: int | None) -> tuple[jax.Device, ...]:
     there = jax.devices()
+    if wanted is not None and processes.several():
+        raise BadOption(f"devices is for one process; several use all that they have, {len(there)} here; got {wanted}")
     if wanted is not None and integer("devices", wanted, least=1) > len(there):
         raise BadOption(f"devices must be at most the number of devices there are, {len(there)}; got {wanted}")
     return tuple(there[:wanted])

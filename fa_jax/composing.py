@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fa_jax import catalogue
+from fa_jax import catalogue, processes
 from fa_jax.build import build
 from fa_jax.mistakes import GROUPS, check_tuned, first_line, plain
 from fa_jax.options import BadOption, choose
@@ -28,7 +28,7 @@ class Words(NamedTuple):
     config_dir: str | None
     """Where further configs are, as `--config-dir` says."""
     own: dict[str, str]
-    """Options of the command itself, which are none of the config: resume, force, trust."""
+    """Options of the command itself, which are none of the config, see `OWN`."""
 
     @property
     def trusted(self) -> list[str]:
@@ -62,7 +62,7 @@ def recorded(config: dict[str, Any], choices: Any) -> dict[str, Any]:
     return {"choices": {group: choices[group] for group in (*GROUPS, "experiment")}, **config}
 
 
-OWN = ("resume", "force", "trust")
+OWN = ("resume", "force", "trust", *processes.OPTIONS)
 FLAGS = ("--multirun", "-m", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
 FLAGS += ("--shell-completion", "-sc")
 """Hydra's flags that are passed on; others would have it take its config from elsewhere, unchecked."""

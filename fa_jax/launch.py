@@ -3,8 +3,10 @@
 import contextlib
 import itertools
 import os
+import shutil
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fa_jax import catalogue
+from fa_jax import catalogue, processes
 from fa_jax.build import build
 from fa_jax.composing import Words, compose, recorded, tell_apart
 from fa_jax.mistakes import check_folder, one_line_errors, plain
@@ -34,10 +36,19 @@ PASSED_ON = ("--cfg", "-c", "--info", "-i", "--hydra-help", "--shell-completion"
 def train(words: Sequence[str]) -> int:
     """Trains what the words ask for: one run, or a sweep; or goes on with either, with `resume=`.
 
-    Returns the exit code: 0, or 1 where a run of a sweep failed.
+    Returns the exit code: 0, or 1 where a run of a sweep did not come to its end.
     """
     typed = tell_apart(words)
     _use_all_cores()
+    joining = {name: value for name, value in typed.own.items() if name in processes.OPTIONS}
+    if not joining:
+        return _train(words, typed)
+    with processes.joined(joining):
+        return _train(words, typed)
+
+
+def _train(words: Sequence[str], typed: Words) -> int:
+    """Does what `train` says, as one of however many processes."""
     with one_line_errors(words):
         if any(word.partition("=")[0] in PASSED_ON for word in words):
             if typed.config_dir is not None:
@@ -49,17 +60,17 @@ def train(words: Sequence[str]) -> int:
         if "resume" in typed.own:
             outputs = _given(typed, "hydra.sweep.dir" if sweeping else "hydra.run.dir") or "outputs"
             configs = [one.recorded for one in composed]
-            cut_off = unfinished_sweep(configs, Path(outputs)) if sweeping else unfinished(configs[0], Path(outputs))
-            if cut_off is not None:
+            seek = unfinished_sweep if sweeping else lambda configs, below: unfinished(configs[0], below)
+            cut_off = processes.told(lambda: str(seek(configs, Path(outputs)) or ""))
+            if cut_off:
                 trusted = [*typed.trusted, *([] if typed.config_dir is None else [typed.config_dir])]
-                return _go_on(cut_off, Words([], [], None, {**typed.own, "trust": ",".join(trusted)}))
+                return _go_on(Path(cut_off), Words([], [], None, {**typed.own, "trust": ",".join(trusted)}))
+        if sweeping:
+            _check_no_sweep()
         option = "hydra.sweep.dir" if sweeping else "hydra.run.dir"
-        place = composed[0].place
-        if _given(typed, option) is not None:
-            check_folder(option, place)
-        else:
-            check_folder(option, place.parent)
-            place = _claimed(place)
+        place = Path(processes.told(lambda: str(_place(typed, option, composed[0].place))))
+        if not processes.is_first():
+            place = Path(tempfile.mkdtemp())  # for Hydra alone: nothing is recorded there
         command = ["fa-jax", *words]
         if sweeping:
             Sweep(list(typed.overrides), typed.config_dir, len(composed)).write(place)
@@ -70,7 +81,7 @@ def train(words: Sequence[str]) -> int:
                 return _hand_to_hydra([*typed.flags, *overrides, _override(option, place)], task)
         finally:
             with contextlib.suppress(OSError):
-                place.rmdir()  # where nothing came of it
+                place.rmdir() if processes.is_first() else shutil.rmtree(place)  # the first where nothing came of it
 
 
 def tune(words: Sequence[str]) -> int:
@@ -91,15 +102,18 @@ def _go_on(folder: Path, typed: Words) -> int:
         raise BadOption(f"resume={folder} takes all its options from what is there; got also {got}")
     force, console = "force" in typed.own, Console()
     signal.signal(signal.SIGTERM, _interrupt)
-    if (folder / SWEEP).exists():
+    if processes.told((folder / SWEEP).exists):
+        _check_no_sweep()
         sweep = resume_sweep(folder, force=force, trusted=typed.trusted)
         console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
         words = [word for word in sweep.words() if not word.startswith("hydra.sweep.dir=")]
-        task = _job(["fa-jax", *sweep.words()], force=force)
+        task = _job(["fa-jax", *sweep.words()], force=force, trusted=typed.trusted)
         with _held(folder):
             return _hand_to_hydra([*words, _override("hydra.sweep.dir", folder)], task)
     console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
-    _report(folder, resume(folder, force=force, trusted=typed.trusted), console)
+    summary = resume(folder, force=force, trusted=typed.trusted)
+    if processes.is_first():
+        _report(folder, summary, console)
     return 0
 
 
@@ -123,12 +137,13 @@ def _nothing(config: DictConfig) -> None:
     del config
 
 
-def _job(command: Sequence[str], *, force: bool | None) -> Callable[[DictConfig], None]:
+def _job(command: Sequence[str], *, force: bool | None, trusted: Sequence[str] = ()) -> Callable[[DictConfig], None]:
     """Returns what Hydra calls for one run. In a sweep an error is recorded, and the other runs go on.
 
     Args:
       command: what was typed, to be recorded.
       force: None for a new run; else this is gone on with if it is there already, though the code has changed if true.
+      trusted: packages that the config of a run that is gone on with may call.
     """
 
     def job(config: DictConfig) -> None:
@@ -147,7 +162,7 @@ def _job(command: Sequence[str], *, force: bool | None) -> Callable[[DictConfig]
             if force is not None and (folder / "status.json").exists():
                 if is_trained(folder):
                     console.print("has come to its end before")
-                summary = resume(folder, force=force, again=True)
+                summary = resume(folder, force=force, trusted=trusted, again=True)
             else:
                 summary = run(build(plain(config)), content, folder, command=command)
         except KeyboardInterrupt:
@@ -160,7 +175,7 @@ def _job(command: Sequence[str], *, force: bool | None) -> Callable[[DictConfig]
             _record_failure(folder, content, command, problem)
             console.print(f"{folder}: {problem}".partition("\n")[0], highlight=False, soft_wrap=True, markup=False)
             return
-        if not sweeping:
+        if not sweeping and processes.is_first():
             _report(folder, summary, console)
 
     return job
@@ -187,6 +202,20 @@ def _record_failure(folder: Path, config: dict[str, Any], command: Sequence[str]
         writer = Writer(folder, config, command=command)
         writer.status("failed", f"{type(problem).__name__}: {problem}".partition("\n")[0])
         writer.close()
+
+
+def _check_no_sweep() -> None:
+    if processes.several():
+        raise BadOption("processes train one run, not a sweep; hydra/launcher=slurm has a cluster run its jobs")
+
+
+def _place(typed: Words, option: str, place: Path) -> Path:
+    """The folder for what begins now: the one that was asked for, or else one of its own."""
+    if _given(typed, option) is not None:
+        check_folder(option, place)
+        return place
+    check_folder(option, place.parent)
+    return _claimed(place)
 
 
 def _given(typed: Words, option: str) -> str | None:

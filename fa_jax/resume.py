@@ -1,5 +1,6 @@
 """Going on with what was cut off, a run or a sweep: what may be continued, and how it is found."""
 
+import contextlib
 import json
 import logging
 import re
@@ -7,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fa_jax import processes
 from fa_jax.build import build
 from fa_jax.composing import Composed, compose, tell_apart
 from fa_jax.options import BadOption
@@ -59,19 +61,36 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str] = (), again: boo
     Raises:
       BadOption: if there is no run, or none that may be continued.
     """
+    config, summary = processes.told(lambda: _what_is_left(folder, force=force, trusted=trusted, again=again))
+    if summary is not None:
+        return summary
+    job = build({key: value for key, value in config.items() if key != "choices"})
+    with _logging(folder) if processes.is_first() else contextlib.nullcontext():
+        return run(job, config, folder, resume=True)
+
+
+def _what_is_left(
+    folder: Path, *, force: bool, trusted: Sequence[str], again: bool
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The config of the run to go on with, and its summary if nothing is left to do, see `resume`."""
     option = f"resume={folder}"
     if not (folder / "config.yaml").exists() or not (folder / "status.json").exists():
         raise BadOption(f"{option}: no run is recorded there; give the folder that holds its config.yaml")
     there = _read(option, folder)
     if there.status["status"] in ENDED:
         if again and there.summary is not None:
-            return there.summary
+            return there.config, there.summary
         raise BadOption(f"{option}: this run has {there.status['status']}; there is nothing left to do")
     if is_taken(folder):
         raise BadOption(f"{option}: this run is still going on, in another process")
     _check_unchanged(option, [there], force=force)
     check_trusted(f"{option}: its config.yaml", there.config, added=trusted)
-    job = build({key: value for key, value in there.config.items() if key != "choices"})
+    return there.config, None
+
+
+@contextlib.contextmanager
+def _logging(folder: Path) -> Iterator[None]:
+    """While entered, what is logged goes to the run's log too."""
     handler = logging.FileHandler(folder / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("fa_jax")
@@ -79,7 +98,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str] = (), again: boo
     level = logger.level
     logger.setLevel(logging.INFO)
     try:
-        return run(job, there.config, folder, resume=True)
+        yield
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)

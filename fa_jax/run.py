@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import logging
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from fa_jax import processes
 from fa_jax.build import Job
 from fa_jax.core import PyTree
 from fa_jax.network import count
@@ -83,7 +84,8 @@ def run(
 ) -> dict[str, Any]:
     """Trains a job, records it in `folder`, and returns its summary.
 
-    Whatever stops it, an interrupt or an error, is set down in `status.json` before it goes on its way.
+    Whatever stops it, an interrupt or an error, is set down in `status.json` before it goes on its way. Of several
+    processes only the first one records; what the others would is thrown away.
 
     Args:
       job: what is trained.
@@ -97,7 +99,11 @@ def run(
     Raises:
       BadOption: if the folder holds a run that is not to be resumed, or one that another process has in hand.
       Stopped: if `watch` did.
+      Gone: if another process of this run is.
     """
+    if not processes.is_first():
+        with tempfile.TemporaryDirectory() as nowhere:
+            return _run(job, config, Path(nowhere), command, watch, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
     lock = locks.take(folder)
     try:
@@ -116,14 +122,19 @@ def _run(
     resume: bool,
 ) -> dict[str, Any]:
     checkpoints = Checkpoints(folder)
-    found = checkpoints.found(job.evaluations[-1]) if resume else []
+    found = []
+    if resume:
+        rows = processes.told(lambda: [[str(one.path), *one[1:]] for one in checkpoints.found(job.evaluations[-1])])
+        found = [Checkpoint(Path(path), *rest) for path, *rest in rows]
     if resume and not found:
         log.warning("no checkpoint: the run begins again")
     reached = {seed: one.step for one, seeds in zip(found, job.groups, strict=False) for seed in seeds}
-    writer = Writer(folder, config, command=command, reached=reached if resume else None)
+    recorded = reached if resume and processes.is_first() else None
+    writer = Writer(folder, config, command=command, reached=recorded)
     cost = Cost(**found[-1].cost) if found else Cost()
     steps = job.evaluations[-1] * sum(map(len, job.groups))
-    tracking = job.tracker and Tracking(job.tracker, folder, config, [s for group in job.groups for s in group])
+    tracked = job.tracker if processes.is_first() else None
+    tracking = tracked and Tracking(tracked, folder, config, [s for group in job.groups for s in group])
     finished = False
     try:
         with Progress(steps, done=sum(reached.values())) as progress:
@@ -142,12 +153,17 @@ def _run(
         finished = True
         return summary
     except BaseException as problem:
+        gone = processes.has_lost_one(problem)
         writer.summary(cost.report(progress.done, job))
-        interrupted = isinstance(problem, KeyboardInterrupt | SystemExit | Stopped)
+        interrupted = gone or isinstance(problem, KeyboardInterrupt | SystemExit | Stopped)
         reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
         if interrupted:
             reason = str(problem) if isinstance(problem, Stopped) else "interrupted"
+        if gone:
+            reason = "another process of this run is gone"
         writer.status("interrupted" if interrupted else "failed", reason)
+        if gone:
+            raise processes.Gone(f"{reason}; resume={folder} goes on with it") from problem
         raise
     finally:
         writer.close()
@@ -199,19 +215,22 @@ class _Keeper:
         self.step = -1
         """Of the last checkpoint."""
 
-    def may_save(self, step: int, tree: PyTree) -> None:
-        """Saves if the time has come."""
-        if self.every is not None and time.monotonic() - self._saved >= self.every:
-            self.save(step, tree)
+    def look(self, interrupts: _Interrupts, step: int, tree: PyTree, *, quick: bool = False) -> bool:
+        """Saves and interrupts if an interrupt has been noted, or saves if the time has come; returns `quick`.
 
-    def look(self, interrupts: _Interrupts, step: int, tree: PyTree) -> None:
-        """Saves and interrupts if an interrupt has been noted, or saves if the time has come."""
-        if interrupts.noted:
-            if self.every is not None:
-                self.save(step, tree)
-                self.checkpoints.wait()
+        Several processes do as the first one would, and are interrupted if any of them is.
+        """
+        due = self.every is not None and time.monotonic() - self._saved >= self.every
+        noted = interrupts.noted
+        if processes.several():
+            said = processes.votes(noted, due, quick)
+            noted, (_, due, quick) = said[:, 0].any(), said[0]
+        if due or (noted and self.every is not None):
+            self.save(step, tree)
+        if noted:
+            self.checkpoints.wait()
             raise KeyboardInterrupt
-        self.may_save(step, tree)
+        return quick
 
     def save(self, step: int, tree: PyTree) -> None:
         """Saves; the rows of the evaluations before are on the disk first."""
@@ -224,13 +243,13 @@ def _train_group(
     job: Job, seeds: tuple[int, ...], program: Program, start: Checkpoint | None, keeper: _Keeper, progress: Progress
 ) -> dict[str, Any]:
     """Trains a group of seeds at once, from a checkpoint if there is one; returns params and feedback on the host."""
-    numbers, cost = jnp.asarray(seeds, jnp.int32), keeper.cost
+    numbers, cost = processes.placed(np.asarray(seeds, np.int32), program.over_seeds), keeper.cost
     states, fixed = program.start(numbers)
     last, stride = 0, 64
     if start is not None:
-        states, fixed = jax.device_put(
-            keeper.checkpoints.load(start, (states, fixed)), jax.tree.map(lambda a: a.sharding, (states, fixed))
-        )
+        like = states, fixed
+        loaded = processes.shared(lambda: keeper.checkpoints.load(start, like), like)
+        states, fixed = processes.placed(loaded, jax.tree.map(lambda a: a.sharding, like))
         last = start.step
     with _Interrupts() as interrupts:
         for step in job.evaluations:
@@ -240,17 +259,17 @@ def _train_group(
                 # In slices that grow to about a second, so that the bar moves and an interrupt is heard.
                 began = time.perf_counter()
                 end = min(last + stride, step)
-                advanced = program.advance(states, fixed, numbers, jnp.int32(last), jnp.int32(end), program.data)
+                advanced = program.advance(states, fixed, numbers, np.int32(last), np.int32(end), program.data)
                 states = jax.block_until_ready(advanced)
                 taken = time.perf_counter() - began
                 cost.training += taken
                 progress.advance((end - last) * len(seeds), end * job.training.batch_size)
-                last, stride = end, stride * 2 if taken < SLICE and end - last == stride else stride
-                if last < step:
-                    keeper.look(interrupts, last, (states, fixed))
+                whole_slice, last = end - last == stride, end
+                if last < step and keeper.look(interrupts, last, (states, fixed), quick=taken < SLICE) and whole_slice:
+                    stride *= 2
             began = time.perf_counter()
-            measured, states = program.measure(states, fixed, numbers, jnp.int32(step), program.data)
-            metrics = jax.device_get(measured)
+            measured, states = program.measure(states, fixed, numbers, np.int32(step), program.data)
+            metrics = processes.whole(measured)
             cost.evaluating += time.perf_counter() - began
             examples = step * job.training.batch_size
             keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
@@ -263,7 +282,7 @@ def _train_group(
     if len(job.groups) > 1 and keeper.every is not None and last not in (keeper.step, start and start.step):
         keeper.save(last, (states, fixed))
     feedback = states.learned[0] if job.rule.learn else fixed
-    return jax.tree.map(np.asarray, {"params": states.params, "feedback": feedback})
+    return processes.whole({"params": states.params, "feedback": feedback})
 
 
 def make_program_of(job: Job, seeds: int) -> Program:
@@ -272,8 +291,7 @@ def make_program_of(job: Job, seeds: int) -> Program:
     It runs on the most devices that the seeds can be shared out to evenly. What is left of a CPU then is not idle:
     large matrix products spread over its cores by themselves.
     """
-    share = max(n for n in range(1, len(job.devices) // job.batch_devices + 1) if seeds % n == 0)
-    devices = list(job.devices[: share * job.batch_devices])
+    devices = processes.shared_out(job.devices, seeds, job.batch_devices)
     optimizers = job.optimizer, job.feedback_optimizer
     return make_program(
         job.rule, job.network, job.loss, job.task, job.training, *optimizers, devices, job.batch_devices
@@ -284,7 +302,8 @@ def _compiled(job: Job, seeds: int, cost: Cost) -> Program:
     """Compiles all three functions for so many seeds before the first step, so that its time is known apart."""
     began = time.perf_counter()
     program = make_program_of(job, seeds)
-    numbers, number = jax.ShapeDtypeStruct((seeds,), jnp.int32), jax.ShapeDtypeStruct((), jnp.int32)
+    numbers = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.over_seeds)
+    number = jax.ShapeDtypeStruct((), np.int32)
     states, fixed = jax.eval_shape(program.start, numbers)
     start = program.start.lower(numbers).compile()
     advance = program.advance.lower(states, fixed, numbers, number, number, program.data).compile()
@@ -295,4 +314,4 @@ def _compiled(job: Job, seeds: int, cost: Cost) -> Program:
     if memory is not None:
         needs = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
         cost.memory = max(cost.memory, needs - memory.alias_size_in_bytes)
-    return Program(program.data, start, advance, measure)
+    return program._replace(start=start, advance=advance, measure=measure)

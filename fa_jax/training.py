@@ -11,9 +11,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import PartitionSpec
 
+from fa_jax import processes
 from fa_jax.core import Batch, Loss, PyTree, Rule, Split, Stream, Task, stream
 from fa_jax.metrics.alignment import alignment
 from fa_jax.network import Network
@@ -27,6 +29,9 @@ CACHED = 2**21
 
 Larger ones would push each other out of its caches at every step, and go faster one after the other.
 """
+
+
+Step = int | np.int32
 
 
 class State(NamedTuple):
@@ -56,12 +61,14 @@ class Program(NamedTuple):
 
     data: Data
     """The task's, a copy on each device: without it, every call of `advance` would send the data anew."""
+    over_seeds: jax.sharding.Sharding
+    """Of what has the seeds in front."""
 
     start: Callable[[jax.Array], tuple[State, PyTree]]
     """Seeds `[n]`, int32 -> (states, fixed feedback)."""
-    advance: Callable[[State, PyTree, jax.Array, int, int, Data], State]
+    advance: Callable[[State, PyTree, jax.Array, Step, Step, Data], State]
     """(states, fixed feedback, seeds, first step, step after the last, data) -> states; donates the states."""
-    measure: Callable[[State, PyTree, jax.Array, int, Data], tuple[dict[str, jax.Array], State]]
+    measure: Callable[[State, PyTree, jax.Array, Step, Data], tuple[dict[str, jax.Array], State]]
     """(states, fixed feedback, seeds, step, data) -> (metrics, states with an empty tally)."""
 
 
@@ -180,9 +187,10 @@ def make_program(
     dense = all(len(kernel.shape) == 2 for kernel in network.kernels.values())
     over = functools.partial(_over_seeds, mesh=mesh, together=(cached and dense) or devices[0].platform != "cpu")
     return Program(
-        data=jax.device_put(
+        data=processes.placed(
             Data(task.train, task.test, task.validation), jax.sharding.NamedSharding(mesh, PartitionSpec())
         ),
+        over_seeds=jax.sharding.NamedSharding(mesh, PartitionSpec("seeds")),
         start=over(start, arguments="s"),
         advance=over(advance, arguments="sss---", donate=(0,)),
         measure=over(measure, arguments="sss--", donate=(0,)),

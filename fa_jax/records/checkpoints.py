@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from fa_jax import processes
 from fa_jax.core import PyTree
 from fa_jax.options import BadOption
 from fa_jax.records.writer import write_json
@@ -50,13 +51,13 @@ class Checkpoints:
 
     def save(self, group: int, step: int, tree: PyTree, cost: Mapping[str, float]) -> None:
         """Copies the arrays of a tree to the host and begins to write them."""
-        import orbax.checkpoint  # a second's import, once there is something to save
-
         self.wait()
-        arrays = {str(i): a for i, a in enumerate(jax.device_get(jax.tree.leaves(tree))) if a.size}
+        arrays = {str(i): a for i, a in enumerate(processes.whole(jax.tree.leaves(tree))) if a.size}
+        if not processes.is_first():
+            return
         path = self._folder / f"{group:06}_{step:012}"
         if self._orbax is None:
-            self._orbax = orbax.checkpoint.StandardCheckpointer()
+            self._orbax = _checkpointer()
         # Left over from before the run was resumed, perhaps damaged.
         shutil.rmtree(path, ignore_errors=True)
         try:
@@ -126,9 +127,7 @@ class Checkpoints:
         Raises:
           BadOption: if they are not of these shapes.
         """
-        import orbax.checkpoint
-
-        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        with _checkpointer() as checkpointer:
             arrays = checkpointer.restore(checkpoint.path)
         leaves, structure = jax.tree.flatten(like)
         found = [
@@ -154,6 +153,14 @@ class Checkpoints:
         for listing in sorted(self._folder.glob(f"{group}_*.json"))[:-KEPT]:
             listing.unlink()
             shutil.rmtree(listing.with_suffix(""), ignore_errors=True)
+
+
+def _checkpointer() -> Any:
+    """Orbax's, which asks nothing of other processes than the first."""
+    import orbax.checkpoint  # a second's import, once there is something to save
+
+    alone = orbax.checkpoint.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    return orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def _digests(folder: Path) -> dict[str, str]:
