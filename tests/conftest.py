@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import absl.logging
 import hydra
@@ -18,6 +19,16 @@ jax.config.update("jax_num_cpu_devices", 4)
 # Nearly all the time of a test goes into compilation, half of it into optimizing code that runs for milliseconds.
 # `XLA_FLAGS= pytest` tests the optimized code that users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# What one test has compiled, no other need; those that start processes of their own hand it on to these.
+CACHE = {
+    "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "jax"),
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_persistent_cache_min_entry_size_bytes": -1,
+}
+for name, value in CACHE.items():
+    jax.config.update(name, value)
+    os.environ[name.upper()] = str(value)
 
 # Absl, which Orbax logs through, keeps the stderr of its import, here one of pytest's, and closes it when logging is
 # configured anew.

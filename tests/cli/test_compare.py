@@ -27,6 +27,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_in_its_contrasts(sweep):
     (one,) = rows(sweep / "contrasts.csv")
     assert (one["condition"], one["against"], one["n"]) == ("FA", "BP", "3")

@@ -18,9 +18,12 @@ def sweep(*words):
     subprocess.run([sys.executable, "-m", "fa_jax", *WORDS, *words], check=True, capture_output=True)
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "cores", "submitit_local"])
+OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "submitit_local")]
+
+
+@pytest.mark.parametrize("launcher", ["cores", *OTHERS])
 def test_jobs_side_by_side_have_the_numbers_of_jobs_in_turn(folder, launcher):  # noqa: F811
-    pytest.importorskip("hydra_plugins.hydra_submitit_launcher" if "submitit" in launcher else "joblib")
+    pytest.importorskip(f"hydra_plugins.hydra_{'submitit' if 'submitit' in launcher else 'joblib'}_launcher")
     sweep("hydra.sweep.dir=in_turn", "devices=1")
     further = ["hydra.launcher.n_jobs=2"] if launcher != "submitit_local" else []
     sweep(f"hydra/launcher={launcher}", *further, "hydra.sweep.dir=beside", "devices=1")
@@ -30,8 +33,9 @@ def test_jobs_side_by_side_have_the_numbers_of_jobs_in_turn(folder, launcher):  
     assert all(run.environment["command"][:2] == ["fa-jax", "--multirun"] for run in find_runs(folder / "beside"))
 
 
+@pytest.mark.slow
 def test_a_job_has_its_share_of_the_cores(folder):  # noqa: F811
-    pytest.importorskip("joblib")
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     sweep("hydra/launcher=cores", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=beside")
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert {len(run.environment["devices"]) for run in find_runs(folder / "beside")} == {share}

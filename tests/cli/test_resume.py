@@ -113,7 +113,7 @@ def kill_at_random(folder, words, moments):  # noqa: F811
     assert subprocess.run([sys.executable, "-m", "fa_jax", *command], check=False).returncode == 0
 
 
-LONG = ["task=digits", "seeds=2", "epochs=300", "evaluations=30", "checkpoint_every=0", "probe=10"]
+LONG = ["task=digits", "seeds=2", "epochs=150", "evaluations=30", "checkpoint_every=0", "probe=10"]
 
 
 def test_killed_at_a_random_moment_nothing_is_lost(folder):  # noqa: F811
@@ -123,7 +123,7 @@ def test_killed_at_a_random_moment_nothing_is_lost(folder):  # noqa: F811
     same(folder / "whole", folder / "cut")
 
 
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("sent", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_polite_interrupt_loses_nothing_of_the_work(folder, sent):  # noqa: F811
     words = ["task=digits", "rule=fa", "seeds=2", "epochs=4000", "evaluations=4", "probe=10", "hydra.run.dir=cut"]
     process = subprocess.Popen(
@@ -209,6 +209,7 @@ def test_what_may_not_be_resumed_is_refused_in_one_line(folder, monkeypatch, cap
     assert "this run has finished" in refused(f"resume={at}")
 
 
+@pytest.mark.slow
 def test_a_clock_that_goes_back_and_fewer_devices_change_nothing(folder, monkeypatch):  # noqa: F811
     words = ["rule=dfa", "seeds=4", "architecture.dropout=0.2"]
     assert main([*DIGITS, *words, "hydra.run.dir=whole"]) == 0

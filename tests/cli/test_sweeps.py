@@ -88,6 +88,7 @@ def test_the_same_words_go_on_with_their_own_sweep(cut, folder, capsys):  # noqa
     assert len(list(folder.rglob("sweep.json"))) == 1
 
 
+@pytest.mark.slow
 def test_other_words_begin_a_sweep_of_their_own(cut, folder):  # noqa: F811
     cut()
     assert main(["--multirun", *WORDS[1:3], "rule=bp", "seeds=1", "epochs=1", "resume=auto"]) == 0
@@ -237,6 +238,7 @@ def test_flags_that_take_configs_from_elsewhere_are_refused(folder, capsys, flag
     assert "a flag must be one of" in refused(capsys, "rule=bp", flag)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_more_runs_is_not_a_smaller_one_that_has_ended(whole, folder):  # noqa: F811
     smaller = [word.replace("shallow,bp,fa,dfa", "bp") for word in WORDS]
     assert main(smaller) == 0

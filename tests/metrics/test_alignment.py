@@ -79,6 +79,7 @@ def test_weight_angles_of_fa_compare_b_with_w():
         np.testing.assert_allclose(report[f"forward_norm_{i}"], np.linalg.norm(w), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_scanned_layers_are_measured_one_by_one_in_order():
     network = mlp((12,), 4, hidden=[9] * 12, dropout=0.0, **MLP)
     report, _, _ = measure(dfa(network, LOSS, **FEEDBACK), network)

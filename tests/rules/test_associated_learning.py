@@ -95,7 +95,7 @@ def test_each_local_loss_moves_its_own_functions_and_nothing_else():
                 assert all(np.any(leaf) == reached for leaf in jax.tree.leaves(block)), (which, i, name)
 
 
-@pytest.mark.parametrize("devices", [1, 2, 3])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
 def test_the_pipeline_is_the_sequence(devices):
     """On devices that work on different batches at once: no params are stale."""
     _, rule = make()

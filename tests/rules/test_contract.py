@@ -80,6 +80,7 @@ def network_of(architecture, *words):
 
 
 # ResNet-56 is ResNet-20 with more of the same blocks.
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", sorted(set(catalogue.options("architecture")) - {"resnet56"}))
 def test_every_rule_runs_on_every_architecture_or_says_why_not(name, architecture):
     words = ("architecture.hidden=[9,9]", "architecture.activation=relu") if architecture == "mlp" else ()

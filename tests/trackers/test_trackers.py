@@ -103,6 +103,7 @@ def test_a_tracker_that_is_not_installed_costs_one_line(folder, capsys, monkeypa
     assert not (folder / "outputs").exists()
 
 
+@pytest.mark.slow
 def test_no_tracker_is_imported_unless_it_is_asked_for(folder):  # noqa: F811
     import subprocess
 

@@ -109,7 +109,7 @@ def test_where_the_evaluations_lie_does_not_change_the_training():
 
 
 @pytest.mark.parametrize("cached", [0, 2**21], ids=["in turn", "together"])
-@pytest.mark.parametrize("devices", [2, 4])
+@pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_a_seed_has_the_same_curve_alone_among_others_and_on_several_devices(devices, cached, monkeypatch):
     monkeypatch.setattr("fa_jax.training.CACHED", cached)
     steps = [0, 7, 20]
@@ -130,7 +130,10 @@ BY_BATCH = {
 }
 
 
-@pytest.mark.parametrize("name", BY_BATCH)
+MORE = [pytest.param(name, marks=pytest.mark.slow) for name in ("fa", "dropout")]
+
+
+@pytest.mark.parametrize("name", ["node perturbation", *MORE])
 def test_a_batch_shared_by_devices_trains_as_on_one(name):
     rule, options, change = BY_BATCH[name]
     more = {"rule": rule, "options": options, "network": network_of(**change)}
@@ -229,6 +232,7 @@ def test_removed_connections_stay_removed():
         assert np.any(before != after)
 
 
+@pytest.mark.slow
 def test_what_was_not_removed_is_trained_also_in_a_scanned_stack():
     network = network_of(hidden=[6] * 10, kept=0.5)
     optimizer = optax.chain(optax.sgd(0.1), keep_removed())
