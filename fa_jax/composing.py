@@ -114,6 +114,7 @@ def compose(words: Words, *, elsewhere: str | None = None) -> tuple[bool, list[C
             config = _compose([*job, *further])
             choices = dict(config.hydra.runtime.choices)
             place = Path(config.hydra.sweep.dir if sweeping else config.hydra.run.dir)
+            _check_launcher(config.hydra.launcher)
             if words.config_dir is not None:
                 _check_hydra(words, further, config.hydra)
             with open_dict(config):
@@ -126,6 +127,12 @@ def compose(words: Words, *, elsewhere: str | None = None) -> tuple[bool, list[C
             build(one.config)
             found.append(one)
     return sweeping, found
+
+
+def _check_launcher(launcher: DictConfig) -> None:
+    jobs = launcher.get("n_jobs")
+    if jobs is not None and (not isinstance(jobs, int) or jobs == 0):
+        raise BadOption(f"hydra.launcher.n_jobs must be how many run at once, or -1, one for each core; got {jobs!r}")
 
 
 def _check_hydra(words: Words, further: list[str], node: DictConfig) -> None:

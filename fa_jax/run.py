@@ -134,7 +134,7 @@ def _run(
     cost = Cost(**found[-1].cost) if found else Cost()
     steps = job.evaluations[-1] * sum(map(len, job.groups))
     tracked = job.tracker if processes.is_first() else None
-    tracking = tracked and Tracking(tracked, folder, config, [s for group in job.groups for s in group])
+    tracking = tracked and Tracking(tracked, folder, config, job.groups)
     finished = False
     try:
         with Progress(steps, done=sum(reached.values())) as progress:

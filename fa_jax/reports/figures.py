@@ -55,9 +55,9 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
         later += settled[np.isfinite(settled)].tolist()
         lost = len(run.diverged)
         label = f"{name}, n = {len(values)}" + (f", {lost} diverged" if lost else "")
-        # Dashed, since some are the same algorithm as one of the paper's and would hide it.
-        dashes = "--" if colour in OTHERS else "-"
-        axes.plot(examples, mean, dashes, color=colour, label=label, linewidth=1.4)
+        # Thin with dots, since some are the same algorithm as one of the paper's and would hide it.
+        marked: dict[str, Any] = {"marker": "o", "markevery": 0.08, "markersize": 3} if colour in OTHERS else {}
+        axes.plot(examples, mean, color=colour, label=label, linewidth=0.7 if marked else 1.4, **marked)
         axes.fill_between(examples, low, high, color=colour, alpha=0.2, linewidth=0)
     if logarithmic:
         axes.set_yscale("log")

@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fa_jax.records.conditions import options
-from fa_jax.trackers.tracker import Opener, Tracker, needed
+from fa_jax.trackers.tracker import Opener, Tracker, needed, number_of
 
 NUMBERS, PARAMS = 1000, 100
 """How many of each MLflow takes in one call."""
@@ -17,6 +17,8 @@ LONGEST = 500
 
 def mlflow(*, uri: str, experiment: str) -> Opener:
     """Returns what opens a `Tracker` that makes one run of the tracker's, with the options as its params.
+
+    A run that is resumed goes on in the same one.
 
     Args:
       uri: of the store: `sqlite:///PATH`, or a server's.
@@ -38,7 +40,8 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
             there = client.get_experiment_by_name(experiment)
             artifacts = None if local is None else local.with_name("mlartifacts").as_uri()
             number = there.experiment_id if there else client.create_experiment(experiment, artifact_location=artifacts)
-        run = client.create_run(number, run_name=str(folder)).info.run_id
+        run = number_of(folder, lambda: client.create_run(number, run_name=str(folder)).info.run_id)
+        client.update_run(run, status="RUNNING")
         chosen = {**config["choices"], **options(config)}
         params = [entities.Param(key, value[:LONGEST]) for key, value in chosen.items() if value]
         for i in range(0, len(params), PARAMS):

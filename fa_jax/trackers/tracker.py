@@ -40,9 +40,9 @@ Opener = Callable[[Path, Mapping[str, Any]], Tracker]
 class Tracking:
     """Sends a run to a tracker while it goes on."""
 
-    def __init__(self, opener: Opener, folder: Path, config: Mapping[str, Any], seeds: Sequence[int]):
-        """Opens the tracker for a run: its folder, its config, and all of its seeds."""
-        self._folder, self._seeds = folder, seeds
+    def __init__(self, opener: Opener, folder: Path, config: Mapping[str, Any], groups: Sequence[Sequence[int]]):
+        """Opens the tracker for a run: its folder, its config, and its seeds in the groups that are trained at once."""
+        self._folder, self._together = folder, len(groups) == 1
         self._tracker: Tracker | None = None
         with self._left_alone_if_it_fails():
             self._tracker = opener(folder, config)
@@ -50,7 +50,8 @@ class Tracking:
         before = read_run(folder) if (folder / "metrics.csv").exists() else None
         losses = before.metrics.get("test_loss", np.zeros(0)) if before else np.zeros(0)
         self._losses = {seed: losses[rows].tolist() for seed, rows in before.rows().items()} if before else {}
-        self._averaged: set[int] = set()
+        sent = before.metrics.get("examples", np.zeros(0)) if before and self._together else np.zeros(0)
+        self._averaged: set[int] = set(sent.astype(int).tolist())
         """The examples at which the means have been sent."""
 
     def evaluation(self, seeds: Sequence[int], examples: int, metrics: Mapping[str, np.ndarray]) -> None:
@@ -58,7 +59,7 @@ class Tracking:
         scalars = {f"{name}/seed_{seed}": metrics[name][i] for name in metrics for i, seed in enumerate(seeds)}
         for i, seed in enumerate(seeds):
             self._losses.setdefault(seed, []).append(float(metrics["test_loss"][i]))
-        if len(seeds) == len(self._seeds):
+        if self._together:
             healthy = [i for i, seed in enumerate(seeds) if not has_diverged(self._losses[seed])]
             for name, values in metrics.items():
                 scalars |= _over_seeds(name, np.asarray(values)[healthy])
@@ -101,6 +102,14 @@ class Tracking:
         except Exception as problem:
             log.warning("the tracker failed and is left alone: %s", str(problem).partition("\n")[0])
             self._tracker = SILENT
+
+
+def number_of(folder: Path, make: Callable[[], str]) -> str:
+    """Returns the tracker's number for the run in a folder: the one it was given when it began, or else a new one."""
+    path = folder / "tracker_run.txt"
+    if not path.exists():
+        path.write_text(make())
+    return path.read_text()
 
 
 def needed(option: str, package: str) -> Any:

@@ -1,13 +1,17 @@
 """Weights & Biases: one of its runs for each run, online or offline."""
 
+import uuid
+
 from fa_jax.options import choose
-from fa_jax.trackers.tracker import Opener, Tracker, needed
+from fa_jax.trackers.tracker import Opener, Tracker, needed, number_of
 
 MODES: dict[str, None] = dict.fromkeys(("online", "offline", "disabled"))
 
 
 def wandb(*, project: str, entity: str | None, mode: str) -> Opener:
     """Returns what opens a `Tracker` that makes one run there, its local files in `wandb/` in the run's folder.
+
+    A run that is resumed goes on in the same one.
 
     Args:
       project, entity: where it belongs there; entity None: the user's own.
@@ -21,10 +25,12 @@ def wandb(*, project: str, entity: str | None, mode: str) -> Opener:
 
     def start(folder, config):
         run = package.init(
+            id=number_of(folder, lambda: uuid.uuid4().hex[:8]),
+            resume="allow",
             project=project,
             entity=entity,
             mode=mode,
-            dir=str(folder),
+            dir=str(folder.absolute()),
             name=str(folder),
             config=dict(config),
             reinit="create_new",

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from fa_jax.cli import main
 from fa_jax.records.reader import find_runs
 from tests.cli.test_cli import folder  # noqa: F401
 from tests.cli.test_resume import same
@@ -16,6 +17,12 @@ WORDS = ["--multirun", "task=digits", "rule=bp,fa", "seeds=2", "epochs=1", "eval
 def sweep(*words):
     # Its workers are processes of their own, which take over nothing of pytest's.
     subprocess.run([sys.executable, "-m", "fa_jax", *WORDS, *words], check=True, capture_output=True)
+
+
+def test_no_jobs_at_once_cost_one_line(capsys):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    assert main([*WORDS, "hydra/launcher=cores", "hydra.launcher.n_jobs=0"]) == 2
+    assert "hydra.launcher.n_jobs must be how many run at once" in capsys.readouterr().err
 
 
 OTHERS = [pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "submitit_local")]

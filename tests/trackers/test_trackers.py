@@ -1,5 +1,6 @@
 """What trackers were sent, read back by their own readers."""
 
+import importlib
 import json
 import logging
 import struct
@@ -11,6 +12,7 @@ import pytest
 from fa_jax.cli import main
 from fa_jax.records.reader import read_run
 from fa_jax.records.statistics import summarise
+from fa_jax.records.writer import Writer
 from fa_jax.trackers.tracker import Tracker, Tracking
 from tests.cli.test_cli import folder  # noqa: F401
 
@@ -93,6 +95,39 @@ def test_mlflow_reads_back_the_seeds_and_their_mean(folder):  # noqa: F811
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_a_resumed_run_goes_on_in_the_tracker_s_own(folder, monkeypatch, name):  # noqa: F811
+    pytest.importorskip(name)
+    store = "sqlite:///outputs/resumed.db"  # MLflow keeps a store open by its name, wherever that is relative to
+    evaluate, further = Writer.evaluation, ["logger.mode=offline"] if name == "wandb" else [f"logger.uri={store}"]
+
+    def cut_off(self, seeds, step, *rest):
+        if step == 88:
+            raise RuntimeError("power failure")
+        evaluate(self, seeds, step, *rest)
+
+    monkeypatch.setattr(Writer, "evaluation", cut_off)
+    with pytest.raises(RuntimeError, match="power failure"):
+        main([*RUN, f"logger={name}", *further, "checkpoint_every=0", "hydra.run.dir=run"])
+    monkeypatch.setattr(Writer, "evaluation", evaluate)
+    assert main(["resume=run"]) == 0
+    examples, sent = expected(folder / "run")
+    if name == "wandb":
+        paths = sorted((folder / "run" / "wandb").rglob("*.wandb"))
+        assert len(paths) == 2
+        records = [record for path in paths for record in wandb_records(path)]
+        assert len({record.run.run_id for record in records if record.run.run_id}) == 1
+        rows = [{item.nested_key[0]: item.value_json for item in record.history.item} for record in records]
+        assert [int(row["examples"]) for row in rows if "test_error/mean" in row] == examples.tolist()
+    else:
+        client = importlib.import_module(name).MlflowClient(tracking_uri=store)
+        (run,) = client.search_runs([client.get_experiment_by_name("fa_jax").experiment_id])
+        history = client.get_metric_history(run.info.run_id, "test_error/mean")
+        np.testing.assert_allclose([one.value for one in history], sent["test_error/mean"], rtol=1e-6)
+        assert run.info.status == "FINISHED"
+
+
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_costs_one_line(folder, capsys, monkeypatch, name):  # noqa: F811
     monkeypatch.setitem(sys.modules, {"tensorboard": "tensorboardX"}.get(name, name), None)
@@ -125,7 +160,7 @@ def test_a_tracker_that_fails_is_left_alone_and_the_run_goes_on(folder, caplog):
         raise ConnectionError("nobody there")
 
     assert main([*RUN, "hydra.run.dir=run"]) == 0
-    tracking = Tracking(lambda at, config: Tracker(fail, fail, fail), folder / "run", {}, [0, 1, 2])
+    tracking = Tracking(lambda at, config: Tracker(fail, fail, fail), folder / "run", {}, [[0, 1, 2]])
     with caplog.at_level(logging.WARNING, "fa_jax"):
         for examples in (0, 10):
             tracking.evaluation([0, 1, 2], examples, {"test_loss": np.ones(3)})
@@ -136,7 +171,7 @@ def test_a_tracker_that_fails_is_left_alone_and_the_run_goes_on(folder, caplog):
 def test_the_mean_is_over_the_seeds_that_did_not_diverge(folder):  # noqa: F811
     sent = {}
     tracker = Tracker(sent.setdefault, lambda path: None, lambda finished: None)
-    tracking = Tracking(lambda at, config: tracker, folder, {}, [0, 1, 2])
+    tracking = Tracking(lambda at, config: tracker, folder, {}, [[0, 1, 2]])
     tracking.evaluation([0, 1, 2], 0, {"test_loss": np.array([1.0, 1.0, 1.0])})
     tracking.evaluation([0, 1, 2], 5, {"test_loss": np.array([0.5, 0.7, 1000.0])})
     assert sent[5]["test_loss/mean"] == pytest.approx(0.6)
