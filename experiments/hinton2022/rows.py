@@ -25,6 +25,7 @@ ROWS = {
     "five_constant": ("epochs=5", "evaluations=5", "optimizer/schedule=constant"),
     "full": (),
     "hybrid_five": ("rule.negatives=hybrid", "epochs=5", "evaluations=5"),
+    "fashion_five": ("task=fashion_mnist", "task.validation=10000", "epochs=5", "evaluations=5"),
     "hybrid": (
         "rule.negatives=hybrid",
         "architecture.hidden=[2000,2000,2000,2000]",
@@ -34,7 +35,7 @@ ROWS = {
     ),
     "large": ("architecture.hidden=[2000,2000,2000,2000]", "epochs=60", "evaluations=60", "task.validation=0"),
 }
-SHORT = ("five", "five_constant", "hybrid_five")
+SHORT = ("five", "five_constant", "hybrid_five", "fashion_five")
 BATCH = 1000
 
 

@@ -1,11 +1,11 @@
-"""The rows of table 1 (MNIST) of Nøkland, NeurIPS 2016, by the recipe of the author's code.
+"""The fully connected rows of the tables of Nøkland, NeurIPS 2016, by the recipe of the author's code.
 
     python experiments/nokland2016/rows.py                          the short runs: 10 epochs, 2 seeds
     python experiments/nokland2016/rows.py 2x800 --epochs 300 --seeds 3
     python experiments/nokland2016/rows.py --collect                only writes down what has been trained
 
-MNIST has to be where `$TFDS_DATA_DIR` says. Each row and rule is one run in outputs/nokland2016/<epochs>epochs; what is
-there already is not trained again. `measured_<epochs>epochs.csv` beside this file is written at the end.
+The data have to be where `$TFDS_DATA_DIR` says. Each row and rule is one run in outputs/nokland2016/<epochs>epochs;
+what is there already is not trained again. `measured_<epochs>epochs.csv` beside this file is written at the end.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from fa_jax.records.trained import is_trained, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")
-INPUTS = 784
+INPUTS = {"mnist": 784, "cifar10": 3072, "cifar100": 3072}
 
 
 class Row(NamedTuple):
@@ -28,18 +28,31 @@ class Row(NamedTuple):
     hidden: tuple[int, ...]
     rules: tuple[str, ...]
     further: tuple[str, ...] = ()
+    task: str = "mnist"
 
 
+DROPOUT = ("architecture.dropout=0.5", "architecture.input_dropout=0.1")
+OF_CIFAR = ("bp", "fa", "dfa")
 ROWS = {
     "2x800": Row((800, 800), ("bp", "fa", "dfa", "ifa", "drtp", "sdfa")),
     "1x800": Row((800,), ("bp", "dfa")),
     "7x240": Row((240,) * 7, ("bp", "fa", "dfa")),
     "2x800 relu": Row((800, 800), ("bp", "dfa"), ("architecture.activation=relu",)),
     "2x800 logistic": Row((800, 800), ("bp", "dfa"), ("architecture.activation=logistic",)),
-    "2x800 dropout": Row((800, 800), ("dfa",), ("architecture.dropout=0.5", "architecture.input_dropout=0.1")),
+    "2x800 dropout": Row((800, 800), ("dfa",), DROPOUT),
     "2x800 adversarial": Row((800, 800), ("dfa",), ("adversarial=0.08",)),
     "3x800": Row((800,) * 3, ("bp", "fa", "dfa")),
     "100x240": Row((240,) * 100, ("bp", "fa", "dfa")),
+    "3x400": Row((400,) * 3, ("bp", "dfa")),
+    **{
+        f"{task} {name}": Row(hidden, OF_CIFAR, further, task)
+        for task in ("cifar10", "cifar100")
+        for name, hidden, further in (
+            ("1x1000", (1000,), ()),
+            ("3x1000", (1000,) * 3, ()),
+            ("3x1000 dropout", (1000,) * 3, DROPOUT),
+        )
+    },
 }
 SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
 ZERO = ("dfa", "drtp", "sdfa")
@@ -49,7 +62,7 @@ ZERO = ("dfa", "drtp", "sdfa")
 def overrides(name: str, rule: str) -> list[str]:
     """Returns what the recipe says of a row and a rule, as words for the command line."""
     row = ROWS[name]
-    fans = (INPUTS, *row.hidden)
+    fans = (INPUTS[row.task], *row.hidden)
     relu = any("relu" in word for word in row.further)
     starts = [0.0 if not relu and (rule in ZERO or (rule == "fa" and layer)) else 1.0 for layer in range(len(fans))]
     biases = [start * fan**-0.5 for start, fan in zip(starts, fans, strict=True)]
@@ -59,7 +72,7 @@ def overrides(name: str, rule: str) -> list[str]:
         # Into a hidden layer of n units from U(-1/sqrt(n), 1/sqrt(n)), whatever it comes from.
         scales = [n**-0.5 for n in (row.hidden[:1] if rule == "ifa" else row.hidden)]
         words += ["rule.distribution=uniform", f"rule.scale={scales if len(set(scales)) > 1 else scales[0]}"]
-    words.insert(0, "experiment=nokland2016_mnist")
+    words.insert(0, f"experiment=nokland2016_{row.task}")
     return [word.replace(" ", "") for word in (*words, *row.further)]
 
 
@@ -111,12 +124,13 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--rules", nargs="+", default=(), help="of the row's; default: all of them")
     chosen = parser.parse_args()
     if not chosen.collect:
         if unknown := [name for name in chosen.rows if name not in ROWS]:
             parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
         for name in chosen.rows:
-            for rule in ROWS[name].rules:
+            for rule in ROWS[name].rules if not chosen.rules else chosen.rules:
                 train(name, rule, chosen.epochs, chosen.seeds)
     collect(chosen.epochs)
 

@@ -1,0 +1,151 @@
+"""Figures of the recorded runs: learning curve, goodness by layer, first-layer weights; and of hybrid images.
+
+    python experiments/hinton2022/figures.py       after rows.py full
+
+`curve`, `goodness`, `fields` and `hybrids`, as PNG and PDF beside this file; and `layers.csv`, the test error of
+choosing the label with the most goodness in one layer alone, and in all but the first.
+"""
+
+import argparse
+import csv
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from rows import BATCH, OUTPUTS
+
+from fa_jax.build import build
+from fa_jax.perturbations import hybrids, masks
+from fa_jax.records.reader import Run, read_run
+from fa_jax.records.statistics import band
+from fa_jax.records.trained import params_of, write_table
+from fa_jax.reports.figures import STYLE, save
+from fa_jax.rules.forward_forward import with_label
+
+HERE = Path(__file__).parent
+LAYERS = ("#0072B2", "#E69F00", "#009E73")
+SIDE = 28
+FIELDS = (5, 16)
+"""Rows and columns of units."""
+SHOWN = 8
+"""Examples of hybrid images."""
+
+
+def curve(run: Run) -> Figure:
+    """Validation error over epochs, with the published log of a port of Hinton's code."""
+    text = (HERE / "published" / "learning_curve.csv").read_text().splitlines()
+    published = list(csv.DictReader(line for line in text if not line.startswith("#")))
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    _draw(axes, run, "validation_error", "#0072B2", f"ours, softmax, mean of {len(run.seeds)} seeds and 95 % interval")
+    for key, sign in (("error_by_softmax", "ko"), ("error_by_goodness", "k^")):
+        numbers = [(float(row["epoch"]), float(row[key])) for row in published]
+        axes.plot(*zip(*numbers, strict=True), sign, markersize=4, label=f"ff-py, one run, {key.rpartition('_')[2]}")
+    axes.set_ylim(0, 6)
+    axes.set_ylabel("validation error (%)")
+    axes.legend()
+    return figure
+
+
+def goodness(run: Run) -> Figure:
+    """Goodness of positive and negative data, and how often they are the wrong way round, by layer."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for i, colour in enumerate(LAYERS):
+        _draw(left, run, f"positive_goodness_{i}", colour, f"layer {i + 1}, true label")
+        _draw(left, run, f"negative_goodness_{i}", colour, f"layer {i + 1}, wrong label", "--")
+        _draw(right, run, f"pairwise_error_{i}", colour, f"layer {i + 1}")
+    left.axhline(1, color="#555555", linewidth=0.6)
+    left.set_ylabel("goodness / threshold")
+    right.set_ylabel("wrong label has the higher goodness (%)")
+    left.set_ylim(0.4, 1.8)
+    left.legend(fontsize=7, ncols=3)
+    right.set_ylim(0, 12)
+    right.legend(fontsize=7)
+    return figure
+
+
+def fields(run: Run) -> Figure:
+    """Weights of the first units of the first layer of seed 0, without the first row, whose pixels are the label's."""
+    kernel = params_of(run)["stages_0"]["linear"]["kernel"][0]
+    rows, columns = FIELDS
+    figure = Figure(figsize=(9, 3), layout="constrained")
+    for axes, weights in zip(figure.subplots(rows, columns).flat, kernel.T, strict=False):
+        image = weights.reshape(SIDE, SIDE)[1:]
+        top = np.abs(image).max()
+        axes.imshow(image, cmap="RdBu_r", vmin=-top, vmax=top)
+        axes.set_axis_off()
+    return figure
+
+
+def errors_by_layer(run: Run) -> list[dict[str, object]]:
+    """Returns, for each layer and for all but the first together, the test error in %, mean and SD over seeds."""
+    job = build(run.config)
+    params, (inputs, targets) = params_of(run), job.task.test
+
+    @jax.jit
+    def chosen(own, rows):
+        def of(label):
+            labels = jnp.broadcast_to(label, (len(rows), job.task.outputs))
+            layers = job.rule.network.call("passed", own, with_label(job.task.prepare(rows), labels))
+            excess = jnp.stack([layer.excess for layer in layers])
+            return jnp.concatenate([excess, excess[1:].sum(0, keepdims=True)])
+
+        return jax.lax.map(of, jnp.eye(job.task.outputs)).argmax(0)
+
+    errors = []
+    for seed in range(len(run.seeds)):
+        own = jax.tree.map(lambda a, i=seed: a[i], params)
+        found = np.concatenate([chosen(own, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)], -1)
+        errors.append(100 * np.mean(found != np.asarray(targets), -1))
+    names = [*(f"{i + 1}" for i in range(len(errors[0]) - 1)), "all but the first"]
+    return [
+        {"layer": name, "seeds": len(errors), "test error": f"{column.mean():.2f}", "sd": f"{column.std(ddof=1):.2f}"}
+        for name, column in zip(names, np.transpose(errors), strict=True)
+    ]
+
+
+def hybrid_images(run: Run) -> Figure:
+    """Images, masks, and what becomes of two images by a mask."""
+    job = build(run.config)
+    images = job.task.prepare(job.task.train.inputs[:SHOWN])
+    key, blurs = jax.random.key(1), run.config["rule"]["blurs"]
+    mask = masks(jax.random.split(key)[0], images.shape[:3], blurs)
+    figure = Figure(figsize=(SHOWN, 3.1), layout="constrained")
+    grid = figure.subplots(3, SHOWN)
+    pictures = {"images": images[..., 0], "masks": mask, "hybrids": hybrids(key, images, blurs)[..., 0]}
+    for line, (name, row) in zip(grid, pictures.items(), strict=True):
+        for axes, picture in zip(line, row, strict=True):
+            axes.imshow(picture, cmap="gray", vmin=0, vmax=1)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(visible=False)
+        line[0].set_ylabel(name)
+    return figure
+
+
+def _draw(axes, run: Run, metric: str, colour: str, label: str, line: str = "-") -> None:
+    examples, values = run.curves(metric)
+    epochs = examples / examples[-1] * run.config["epochs"]
+    mean, low, high = band(values, logarithmic=False)
+    axes.plot(epochs, mean, line, color=colour, label=label, linewidth=1.4)
+    axes.fill_between(epochs, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.set_xlabel("epochs")
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    full = read_run(OUTPUTS / "full")
+    with mpl.rc_context(STYLE):
+        save(curve(full), HERE / "curve")
+        save(goodness(full), HERE / "goodness")
+        save(fields(full), HERE / "fields")
+        save(hybrid_images(full), HERE / "hybrids")
+    write_table(HERE / "layers.csv", errors_by_layer(full), [full])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Figures of what rows.py has trained: error curves, angles of signals and updates, features of the first layer.
+
+    python experiments/nokland2016/figures.py       after rows.py 2x800 7x240
+
+`errors`, `angles` and `features`, as PNG and PDF beside this file. The maps of hidden layers are drawn by
+experiments/representations.
+"""
+
+import argparse
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from rows import place
+
+from fa_jax.records.reader import Run, read_run
+from fa_jax.records.trained import params_of
+from fa_jax.reports.figures import STYLE, draw_curves, save
+from fa_jax.reports.labels import NAMES
+
+HERE = Path(__file__).parent
+EPOCHS = 10
+NETS = {"2x800": ("bp", "fa", "dfa", "ifa"), "7x240": ("bp", "fa", "dfa")}
+UNITS = 16
+SIDE = 28
+
+
+def runs_of(net: str) -> dict[str, Run]:
+    """The runs of a network, by rule."""
+    return {rule: read_run(place(net, rule, EPOCHS)) for rule in NETS[net]}
+
+
+def errors() -> Figure:
+    """Test errors over training examples."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    for axes, net in zip(figure.subplots(1, 2), NETS, strict=True):
+        runs = runs_of(net)
+        draw_curves(axes, list(runs.values()), "test_error", [NAMES[rule] for rule in runs])
+        axes.set_ylim(0, 20)
+        axes.set_title(f"784-{net}-10, tanh")
+        axes.legend()
+    return figure
+
+
+def angles() -> Figure:
+    """Angles to backprop of signals and of updates, a line a layer and a thin one each seed, the darker the later."""
+    columns = [(net, rule) for net, rules in NETS.items() for rule in rules if rule in ("fa", "dfa")]
+    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
+    for column, (net, rule) in zip(grid.T, columns, strict=True):
+        run = runs_of(net)[rule]
+        for axes, kind in zip(column, ("signal", "update"), strict=True):
+            hidden = sum(m.startswith("signal_angle_") for m in run.metrics)  # the readout's updates are backprop's
+            names = [f"{kind}_angle_{i}" for i in range(hidden)]
+            for i, name in enumerate(names):
+                examples, values = run.curves(name)
+                shade = mpl.colormaps["viridis_r"](i / max(1, len(names) - 1))
+                epochs = EPOCHS * examples / examples[-1]
+                axes.plot(epochs, values.mean(0), color=shade, label=f"layer {i + 1}", linewidth=1.4)
+                axes.plot(epochs, values.T, color=shade, linewidth=0.4)
+            axes.axhline(90, color="#555555", linewidth=0.6)
+            axes.legend(fontsize=5.5, ncols=2)
+        column[0].set_title(f"{net}, {NAMES[rule]}")
+        column[1].set_xlabel("epochs")
+    for axes, kind in zip(grid[:, 0], ("signal", "update"), strict=True):
+        axes.set_ylabel(f"{kind}: angle to BP's (degrees)")
+        axes.set_ylim(0, 120)
+    return figure
+
+
+def features() -> Figure:
+    """Weights of the first units of the first hidden layer, a row a rule, seed 0."""
+    runs = runs_of("2x800")
+    figure = Figure(figsize=(9, 0.62 * len(runs)), layout="constrained")
+    for line, (rule, run) in zip(figure.subplots(len(runs), UNITS), runs.items(), strict=True):
+        (kernel,) = [a for a in _kernels(params_of(run)) if a.shape[1] == SIDE * SIDE]
+        for axes, weights in zip(line, kernel[0].T, strict=False):
+            top = np.abs(weights).max()
+            axes.imshow(weights.reshape(SIDE, SIDE), cmap="RdBu_r", vmin=-top, vmax=top)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.grid(visible=False)
+        line[0].set_ylabel(NAMES[rule])
+    return figure
+
+
+def _kernels(params) -> list[np.ndarray]:
+    import jax
+
+    return [np.asarray(a) for a in jax.tree.leaves(params) if a.ndim == 3]
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    with mpl.rc_context(STYLE):
+        for draw in (errors, angles, features):
+            save(draw(), HERE / draw.__name__)
+
+
+if __name__ == "__main__":
+    main()
