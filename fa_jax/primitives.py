@@ -52,6 +52,8 @@ def _transport_backward(layer, residuals, cotangent):
     params, feedback, x = residuals
     if _is_plain_dense(layer):
         to_params = _dense_gradient(params, x, cotangent)
+    elif _is_plain_convolution(layer):
+        to_params = _convolution_gradient(layer, params, x, cotangent)
     else:
         (to_params,) = jax.vjp(lambda p: _apply(layer, p, x), params)[1](cotangent)
     (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
@@ -73,6 +75,42 @@ def _dense_gradient(params, x, cotangent):
     gradient = {"kernel": jnp.tensordot(x, cotangent, (examples, examples))}
     if "bias" in params:
         gradient["bias"] = jnp.sum(cotangent, examples)
+    return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
+
+
+def _is_plain_convolution(layer: nn.Module) -> bool:
+    """Whether a layer is a two-dimensional `nn.Conv` without dilation, groups or anything else of its own."""
+    if type(layer) is not nn.Conv or isinstance(layer.kernel_size, int) or len(layer.kernel_size) != 2:
+        return False
+    usual = nn.Conv(layer.features, layer.kernel_size)
+    names = ("feature_group_count", "input_dilation", "kernel_dilation", "mask", "precision")
+    names += ("conv_general_dilated", "conv_general_dilated_cls")
+    return layer.padding in ("SAME", "VALID") and all(getattr(layer, n) == getattr(usual, n) for n in names)
+
+
+def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
+    """The gradient of a kernel as a convolution of the inputs with the cotangents, examples in the place of channels.
+
+    It is what JAX makes of it too, but with the axes in the order that XLA wants on a CPU. There it turns them round by
+    itself only outside of loops, and in one, as a training loop is, it would take some thirty times as long.
+    """
+    stride = (layer.strides,) * 2 if isinstance(layer.strides, int) else tuple(layer.strides or (1, 1))
+    window, image, places = params["kernel"].shape[:2], x.shape[1:3], cotangent.shape[1:3]
+    pads = jax.lax.padtype_to_pads(image, window, stride, str(layer.padding))
+    # What the last window does not reach is cut off, by a padding below 0.
+    reached = [(n - 1) * s + k for n, s, k in zip(places, stride, window, strict=True)]
+    padding = [(low, end - size - low) for (low, _), end, size in zip(pads, reached, image, strict=True)]
+    kernel = jax.lax.conv_general_dilated(
+        x.transpose(3, 1, 2, 0),
+        cotangent.transpose(1, 2, 0, 3),
+        (1, 1),
+        padding,
+        rhs_dilation=stride,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    gradient = {"kernel": kernel.transpose(1, 2, 0, 3)}
+    if "bias" in params:
+        gradient["bias"] = jnp.sum(cotangent, (0, 1, 2))
     return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
 
 
@@ -100,7 +138,8 @@ teach.defvjp(lambda h, signal: (h, signal), lambda signal, cotangent: (signal, j
 def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     """Flax interceptor: a linear layer with a kernel in the `feedback` collection is transported over it.
 
-    Every other dense layer is transported over its own kernel, which is backprop, for the layout of its gradient.
+    Every other dense or convolutional one is transported over its own kernel, which is backprop, for the layout of its
+    gradient.
     """
     module = context.module
     # A layer without a path stands alone: it is the one inside `transport`, met again.
@@ -108,7 +147,7 @@ def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.modul
         return layer(*args, **kwargs)
     if module.has_variable("feedback", "kernel"):
         feedback = module.variables["feedback"]
-    elif _is_plain_dense(module):
+    elif _is_plain_dense(module) or _is_plain_convolution(module):
         feedback = {"kernel": module.variables["params"]["kernel"]}
     else:
         return layer(*args, **kwargs)

@@ -1,6 +1,6 @@
 """Measures how fast fa_jax trains, starts and evaluates, and how fast PyTorch and BioTorch train the same network.
 
-    python experiments/speed/benchmark.py mnist|fig2d|start|overhead ... [--repeats 7] [--out measured.csv]
+    python experiments/speed/benchmark.py [section ...] [--repeats 7] [--out measured.csv]
     python experiments/speed/benchmark.py --table
 
 What is measured, and how it is kept fair, is in the README beside this file. Every section replaces its own rows in the
@@ -235,7 +235,148 @@ def _fa_jax(folder: str, *words: str) -> None:
             raise SystemExit(f"fa-jax {' '.join(words)} ended with exit code {process.returncode}")
 
 
-SECTIONS = {"mnist": mnist, "fig2d": fig2d, "start": start, "overhead": overhead}
+def devices(repeats: int) -> Iterator[Row]:
+    """Twenty seeds of small tasks on both cores: a device for each core, as by default, or one device for all."""
+    for task, steps in (("linear", 20000), ("digits", 3000), ("mnist", 200)):
+        contestants = {}
+        for count in (1, len(CORES)):
+            spec = {"loop": "FaJax", "overrides": [f"task={task}", "rule=fa", "seeds=20", f"devices={count}"]}
+            if task == "mnist":
+                spec["synthetic"] = {}
+            contestants[f"task={task}, 20 seeds, {_count(count, 'device')}"] = Contestant(spec, steps, 20)
+        rates = race(contestants, repeats)
+        one, many = rates.values()
+        yield Row(f"task={task}: rate of a device for each core over one for all", _ratios(many, one), "", ">= 1")
+        for name, values in rates.items():
+            yield Row(name, values, "seed-steps/s")
+
+
+def family(repeats: int) -> Iterator[Row]:
+    """Rules of the family against BP, one seed each: dense, a hundred layers deep, convolutional."""
+    nets = {
+        "3x1000": (["architecture.hidden=[1000,1000,1000]"], 300),
+        "100x240": ([f"architecture.hidden={[240] * 100}"], 60),
+        "conv32x5p2-conv64x5p2-128": (
+            ["architecture=cnn", "architecture.topology=conv32x5p2-conv64x5p2-128", "architecture.activation=tanh"],
+            20,
+        ),
+    }
+    required = {("dfa", "3x1000"): "<= 0.85", ("dfa", "100x240"): "<= 0.8"}
+    for net, (words, steps) in nets.items():
+        convolutional = net.startswith("conv")
+        rules = ("bp", "fa", "dfa") if convolutional else ("bp", "fa", "usf", "kolen_pollack", "dfa")
+        contestants = {}
+        for rule in rules:
+            overrides = ["task=mnist", f"rule={rule}", *words, "optimizer=sgd", "batch_size=64", "seeds=1"]
+            if not convolutional:
+                overrides.append("architecture.activation=tanh")
+            contestants[rule] = Contestant({"loop": "FaJax", "overrides": overrides, "synthetic": {}}, steps)
+        rates = race(contestants, repeats)
+        for rule in rules[1:]:
+            bound = required.get((rule, net), "<= 1.15" if convolutional and rule == "fa" else "<= 1.1")
+            yield Row(f"{net}: time of {rule} over bp", _ratios(rates["bp"], rates[rule]), "", bound)
+        for rule, values in rates.items():
+            yield Row(f"{net}: {rule}", values, "steps/s")
+
+
+def nokland(repeats: int) -> Iterator[Row]:
+    """784-800-800-10 by Nokland's recipe (RMSProp, batch 64) against PyTorch's BP with plain SGD."""
+    words = ["experiment=nokland2016_mnist", "architecture.hidden=[800,800]", "seeds=1"]
+    contestants = {
+        f"fa_jax {rule.upper()}": Contestant(
+            {"loop": "FaJax", "overrides": [*words, f"rule={rule}"], "synthetic": {}}, EPOCH
+        )
+        for rule in ("bp", "dfa")
+    }
+    yield from _against("784-800-800-10", contestants, "Torch", [800, 800], 64, EPOCH, ">= 2", repeats)
+
+
+def forward_forward(repeats: int) -> Iterator[Row]:
+    """Forward-Forward, 784-3x1000, batch 100, against the same arithmetic in PyTorch, and against our BP."""
+    words = ["task=mnist", "architecture.hidden=[1000,1000,1000]", "architecture.activation=relu", "batch_size=100"]
+    kinds = {
+        "fa_jax FF, uniform negatives": ["rule=forward_forward", "rule.negatives=uniform"],
+        "fa_jax FF, hard negatives": ["rule=forward_forward"],
+        "fa_jax BP": ["rule=bp", "optimizer=momentum"],
+    }
+    contestants = {
+        name: Contestant({"loop": "FaJax", "overrides": [*kind, *words, "seeds=1"], "synthetic": {}}, 200)
+        for name, kind in kinds.items()
+    }
+    rates: dict[str, list[float]] = {}
+    yield from _against(
+        "784-3x1000", contestants, "TorchForwardForward", [1000] * 3, 100, 200, ">= 2.5", repeats, rates
+    )
+    bp, ff = rates["fa_jax BP"], rates["fa_jax FF, hard negatives"]
+    yield Row("784-3x1000: time of fa_jax FF over fa_jax BP; 1.84 by FLOPs", _ratios(bp, ff), "", "<= 1.84")
+
+
+def associated_learning(repeats: int) -> Iterator[Row]:
+    """Associated learning of the authors' shape against the same arithmetic in PyTorch."""
+    for width, batch, steps, required in ((256, 128, 200, ">= 1.5"), (1024, 32, 60, ">= 1")):
+        words = ["experiment=kao2019_mnist", f"architecture.hidden={[width] * 2}", f"rule.width={width}", "seeds=1"]
+        spec = {"loop": "FaJax", "overrides": [*words, f"batch_size={batch}", "probe=0"], "synthetic": {}}
+        name = f"784-2x{width}, batch {batch}"
+        rates: dict[str, list[float]] = {}
+        ours = {"fa_jax AL": Contestant(spec, steps)}
+        yield from _against(name, ours, "TorchAssociatedLearning", [width] * 2, batch, steps, required, repeats, rates)
+        milliseconds = [1000 / rate for rate in rates["fa_jax AL"]]
+        yield Row(f"{name}: a step of fa_jax AL", milliseconds, "ms", "< 50" if width == 1024 else "")
+
+
+def _against(
+    name: str,
+    ours: dict[str, Contestant],
+    loop: str,
+    hidden: list[int],
+    batch: int,
+    steps: int,
+    required: str,
+    repeats: int,
+    rates: dict[str, list[float]] | None = None,
+) -> Iterator[Row]:
+    """Some of ours against a loop of PyTorch's with however many threads it is fastest with; fills `rates`."""
+    contestants = dict(ours)
+    for threads, spin in {(1, False), (len(CORES), False), (len(CORES), True)}:
+        spec = {"loop": loop, "hidden": hidden, "threads": threads, "spin": spin, "batch_size": batch}
+        contestants[f"{loop}, {_count(threads, 'thread')}, {'spinning' if spin else 'passive'}"] = Contestant(
+            spec, steps
+        )
+    rates = {} if rates is None else rates
+    rates |= race(dict(sorted(contestants.items())), repeats)
+    best = max((peer for peer in rates if peer not in ours), key=lambda peer: statistics.median(rates[peer]))
+    for one in ours:
+        yield Row(f"{name}: steps/s of {one} over {best}", _ratios(rates[one], rates[best]), "", required)
+    for one, values in rates.items():
+        yield Row(f"{name}: {one}", values, "steps/s")
+
+
+def compiling(repeats: int) -> Iterator[Row]:
+    """Seconds that every rule of the family takes to compile for a hundred hidden layers of 240."""
+    rules = ("bp", "fa", "dfa", "ifa", "sdfa", "drtp", "usf", "brsf", "frsf", "kolen_pollack", "weight_mirror")
+    for rule in (*rules, "direct_kolen_pollack"):
+        seconds = []
+        for _ in range(min(repeats, LONG_REPEATS)):
+            with tempfile.TemporaryDirectory() as folder:
+                words = [f"rule={rule}", f"architecture.hidden={[240] * 100}", "seeds=1", "probe=0", "epochs=0.1"]
+                _fa_jax(folder, "task=digits", *words, "evaluations=1", f"hydra.run.dir={folder}/run")
+                cost = json.loads(Path(folder, "run", "summary.json").read_text())["cost"]
+            seconds.append(cost["compile_seconds"])
+        yield Row(f"100 hidden layers: compiling {rule}", seconds, "s", "< 10")
+
+
+SECTIONS = {
+    "mnist": mnist,
+    "fig2d": fig2d,
+    "start": start,
+    "overhead": overhead,
+    "devices": devices,
+    "family": family,
+    "nokland": nokland,
+    "forward_forward": forward_forward,
+    "associated_learning": associated_learning,
+    "compiling": compiling,
+}
 
 
 def main() -> None:

@@ -142,6 +142,93 @@ class Torch:
             yield from (batch for batch in batches if len(batch) == self.batch_size)
 
 
+class TorchForwardForward(Torch):
+    """Forward-Forward in plain PyTorch: positive and negative data in one batch, one backward pass that stays local.
+
+    The arithmetic is that of `fa_jax.rules.forward_forward` with uniform negatives; its gradients are twice as large.
+    """
+
+    def __init__(self, hidden: Sequence[int], threads: int, batch_size: int = 100):
+        """Makes the layers, the readout and their data; arguments as for `Torch`."""
+        super().__init__(hidden, threads=threads, batch_size=batch_size)
+        import torch
+
+        self.layers = [layer for layer in self.net if isinstance(layer, torch.nn.Linear)][: len(hidden)]
+        self.head = torch.nn.Linear(sum(hidden[1:]), CLASSES, bias=False)
+        self.means = [torch.full((width,), 0.5) for width in hidden]
+        inner = {"params": [p for layer in self.layers for p in layer.parameters()], "weight_decay": 1e-3}
+        outer = {"params": self.head.parameters(), "lr": LEARNING_RATE / 10, "weight_decay": 3e-3}
+        self.optimizer = torch.optim.SGD([inner, outer], LEARNING_RATE / 100, momentum=0.9, fused=True)
+
+    def run(self, steps: int) -> None:
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy, one_hot
+
+        def normalised(y):
+            return y / (y.square().mean(-1, keepdim=True).sqrt() + 1e-8)
+
+        for _ in range(steps):
+            chosen = next(self.batches)
+            inputs, targets = self.inputs[chosen], self.targets[chosen]
+            rest, rows = inputs[:, CLASSES:], len(inputs)
+            wrong = (targets + torch.randint(1, CLASSES, targets.shape)) % CLASSES
+            labels = one_hot(torch.cat([targets, wrong]), CLASSES).float()
+            n = normalised(torch.cat([labels, torch.cat([rest, rest])], -1))
+            positive = (torch.arange(2 * rows) < rows).float()
+            total = torch.zeros(())
+            for i, layer in enumerate(self.layers):
+                y = torch.relu(layer(n))
+                self.means[i] = 0.9 * self.means[i].detach() + 0.1 * y[:rows].mean(0)
+                total = total + 0.03 * (self.means[i] - self.means[i].mean()).square().mean()
+                goodness = y.square().sum(-1) - y.shape[-1]
+                total = total + binary_cross_entropy_with_logits(goodness, positive)
+                n = normalised(y.detach())
+            with torch.no_grad():
+                n, seen = normalised(torch.cat([torch.full((rows, CLASSES), 1 / CLASSES), rest], -1)), []
+                for layer in self.layers:
+                    n = normalised(torch.relu(layer(n)))
+                    seen.append(n)
+            self.optimizer.zero_grad(set_to_none=True)
+            (total + cross_entropy(self.head(torch.cat(seen[1:], -1)), targets)).backward()
+            self.optimizer.step()
+
+
+class TorchAssociatedLearning(Torch):
+    """Associated learning in plain PyTorch, with the fused Adam; as in `fa_jax.rules.associated_learning`."""
+
+    def __init__(self, hidden: Sequence[int], threads: int, batch_size: int = 128):
+        """Makes the stages, codes as wide as they are and bridges of one hidden layer, five times as wide."""
+        super().__init__(hidden, threads=threads, batch_size=batch_size)
+        import torch
+        from torch.nn import ELU, Linear, ModuleList, Sequential, Sigmoid
+
+        sizes = list(itertools.pairwise([int(np.prod(SHAPE)), *hidden]))
+        codes = list(itertools.pairwise([CLASSES, *hidden]))
+        self.stages = ModuleList(Sequential(Linear(m, n), ELU()) for m, n in sizes)
+        self.bridges = ModuleList(Sequential(Linear(n, 5 * n), Sigmoid(), Linear(5 * n, n), Sigmoid()) for n in hidden)
+        self.encoders = ModuleList(Sequential(Linear(m, n), Sigmoid()) for m, n in codes)
+        self.decoders = ModuleList(Sequential(Linear(n, m), Sigmoid()) for m, n in codes)
+        inner = {"params": [*self.stages.parameters(), *self.bridges.parameters()]}
+        labels = {"params": [*self.encoders.parameters(), *self.decoders.parameters()], "lr": 2e-3}
+        self.optimizer = torch.optim.Adam([inner, labels], 1e-3, fused=True)
+
+    def run(self, steps: int) -> None:
+        import torch
+        from torch.nn.functional import mse_loss, one_hot
+
+        for _ in range(steps):
+            chosen = next(self.batches)
+            s, t = self.inputs[chosen], one_hot(self.targets[chosen], CLASSES).float()
+            total = torch.zeros(())
+            for f, b, g, h in zip(self.stages, self.bridges, self.encoders, self.decoders, strict=True):
+                s, below = f(s.detach()), t.detach()
+                t = g(below)
+                total = total + mse_loss(b(s), t.detach()) + mse_loss(h(t), below)
+            self.optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            self.optimizer.step()
+
+
 def _perceptron(hidden: Sequence[int]):
     from torch import nn
 
@@ -165,7 +252,7 @@ def _tensors(examples: int):
     return flat, torch.from_numpy(classes.astype(np.int64))
 
 
-LOOPS = {"FaJax": FaJax, "Torch": Torch}
+LOOPS = {loop.__name__: loop for loop in (FaJax, Torch, TorchForwardForward, TorchAssociatedLearning)}
 
 
 def main(spec: dict) -> None:

@@ -78,6 +78,39 @@ def test_pytorch_and_our_backprop_make_the_same_first_update(contestants):
         np.testing.assert_allclose(layer.bias.detach().numpy(), np.asarray(bias)[0], rtol=0, atol=1e-6)
 
 
+def test_pytorch_and_our_associated_learning_make_the_same_first_update(contestants):
+    torch = pytest.importorskip("torch")
+    words = ["task=mnist", "rule=associated_learning", "architecture.hidden=[16,16]", "architecture.activation=elu"]
+    words += ["rule.width=16", "batch_size=64", "optimizer.learning_rate=1e-3", "seeds=1", "devices=1", "probe=0"]
+    mine = contestants.FaJax(words, FEW)
+    theirs = contestants.TorchAssociatedLearning([16, 16], threads=1, batch_size=64)
+    theirs.inputs, theirs.targets = contestants._tensors(64)
+    pairs = []
+    for i in range(2):
+        pairs += [(theirs.stages[i][0], ("stages", i, "linear")), (theirs.encoders[i][0], ("encoders", i))]
+        pairs += [(theirs.decoders[i][0], ("decoders", i))]
+        pairs += [(theirs.bridges[i][2 * j], ("bridges", i, f"dense_{j}")) for j in range(2)]
+
+    def weights():
+        found = []
+        for _, (kind, i, *rest) in pairs:
+            part = mine.states.params[f"{kind}_{i}"]
+            found.append(np.asarray((part[rest[0]] if rest else part)["kernel"])[0])
+        return found
+
+    with torch.no_grad():
+        for (layer, _), kernel in zip(pairs, weights(), strict=True):
+            layer.weight.copy_(torch.from_numpy(kernel.T.copy()))
+            layer.bias.zero_()
+    before = weights()
+    mine.run(1)
+    theirs.run(1)
+    for (layer, name), kernel, start in zip(pairs, weights(), before, strict=True):
+        ours, other = kernel - start, layer.weight.detach().numpy().T - start
+        large = np.abs(ours) > 0.9 * np.abs(ours).max()  # Adam's first step is the sign; near zero it is noise's
+        np.testing.assert_allclose(other[large], ours[large], rtol=2e-2, err_msg=str(name))
+
+
 def test_a_requirement_is_met_by_the_median_and_not_by_the_best_round(record):
     assert record.Row("ratio", [1.0, 1.9, 3.0], "", ">= 2").record()["met"] == "no"
     assert record.Row("ratio", [1.0, 2.0, 3.0], "", ">= 2").record()["met"] == "yes"
