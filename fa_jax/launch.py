@@ -26,6 +26,7 @@ from fa_jax.options import BadOption
 from fa_jax.records import locks
 from fa_jax.records.reader import SWEEP
 from fa_jax.records.trained import is_trained
+from fa_jax.records.writer import environment
 from fa_jax.resume import Sweep, resume, resume_sweep, unfinished, unfinished_sweep
 from fa_jax.sweeps import compare
 
@@ -44,6 +45,7 @@ def train(words: Sequence[str]) -> int:
     if not joining:
         return _train(words, typed)
     with processes.joined(joining):
+        processes.check_same("code", {key: environment()[key] for key in ("commit", "packages")})
         return _train(words, typed)
 
 
@@ -57,6 +59,7 @@ def _train(words: Sequence[str], typed: Words) -> int:
         if "resume" in typed.own and typed.own["resume"] != "auto":
             return _go_on(Path(typed.own["resume"]), typed)
         sweeping, composed = compose(typed)
+        processes.check_same("options", [one.recorded for one in composed])
         if "resume" in typed.own:
             outputs = _given(typed, "hydra.sweep.dir" if sweeping else "hydra.run.dir") or "outputs"
             configs = [one.recorded for one in composed]
@@ -168,7 +171,8 @@ def _job(command: Sequence[str], *, force: bool | None, trusted: Sequence[str] =
         except KeyboardInterrupt:
             if sweeping:
                 compare(Path(settings.sweep.dir))
-            raise KeyboardInterrupt(settings.sweep.dir if sweeping else folder) from None
+            further = [settings.sweep.dir if sweeping else folder] if processes.is_first() else []
+            raise KeyboardInterrupt(*further) from None
         except Exception as problem:
             if not sweeping:
                 raise

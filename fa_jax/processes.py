@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -60,20 +61,30 @@ def joined(words: Mapping[str, str]) -> Iterator[None]:
     jax.config.update("jax_enable_recoverability", True)
     _join(words)
     try:
+        counts = Counter(device.process_index for device in jax.devices())
+        if len(set(counts.values())) > 1:
+            has = " and ".join(map(str, counts.values()))
+            raise BadOption(f"processes must have as many devices each; they have {has}")
         with contextlib.nullcontext() if is_first() else contextlib.redirect_stdout(io.StringIO()):
             yield
     except (Gone, Exception) as problem:
         if not isinstance(problem, Gone) and not has_lost_one(problem):
             raise
-        line = str(problem) if isinstance(problem, Gone) else "another process of this run is gone"
+        line = str(problem) if isinstance(problem, Gone) else what_is_lost(problem)
         print(f"fa-jax: {line}", file=sys.stderr, flush=True)
+        _linger()
         os._exit(1)  # an orderly end would wait for the one that is gone
     finally:
-        if is_first():
-            time.sleep(LINGER)
+        _linger()
+
+
+def _linger() -> None:
+    if is_first():
+        time.sleep(LINGER)
 
 
 def _join(words: Mapping[str, str]) -> None:
+    """Does what `joined` begins with."""
     if "processes" not in words:
         raise BadOption(f"{next(iter(words))} needs processes, as in processes=2 process=0 coordinator=10.0.0.1:8476")
     if words["processes"] == "auto":
@@ -85,6 +96,10 @@ def _join(words: Mapping[str, str]) -> None:
     try:
         jax.distributed.initialize(**given, initialization_timeout=PATIENCE)
     except (ValueError, RuntimeError) as problem:
+        if not given and "defined" in str(problem):
+            raise BadOption(
+                f"processes=auto: there is no cluster here that JAX knows; give {', '.join(OPTIONS)}"
+            ) from None
         reason = str(problem).strip().partition("\n")[0]
         asked = " ".join(f"{name}={value}" for name, value in words.items())
         raise BadOption(f"{asked}: the processes did not come together: {reason}") from None
@@ -136,6 +151,28 @@ def told(decide: Callable[[], T]) -> T:
         raise
     _sent(json.dumps({"result": result}).encode())
     return result
+
+
+def check_same(what: str, own: Any) -> None:
+    """Refuses to train with others that have something else than the first process, which half of the seeds would use.
+
+    Args:
+      what: its name, in the plural.
+      own: this process's, of what JSON can hold.
+    """
+    own = json.loads(json.dumps(own))
+    if several() and own != (theirs := told(lambda: own)):
+        pairs = zip(_flat(theirs), _flat(own), strict=False)
+        first, here = next((pair for pair in pairs if pair[0] != pair[1]), ("more", "less"))
+        raise BadOption(f"processes must have the same {what}; the first has {first}, this one {here}")
+
+
+def _flat(content: Any, name: str = "") -> list[str]:
+    if isinstance(content, dict):
+        return [line for key, value in content.items() for line in _flat(value, f"{name}.{key}".lstrip("."))]
+    if isinstance(content, list):
+        return [line for value in content for line in _flat(value, name)]
+    return [f"{name}={content}"]
 
 
 def _sent(message: bytes) -> bytes:
@@ -215,6 +252,11 @@ def shared_out(devices: Iterable[jax.Device], seeds: int, batch_devices: int) ->
     raise BadOption(
         f"seeds: {seeds} at a time, with batch_devices={batch_devices}, cannot be shared evenly by {len(of)} processes"
     )
+
+
+def what_is_lost(problem: BaseException) -> str:
+    """One line about an error that tells that another process is gone."""
+    return f"another process of this run is gone, or cannot be reached: {str(problem).strip().partition(chr(10))[0]}"
 
 
 def has_lost_one(problem: BaseException) -> bool:

@@ -145,7 +145,7 @@ def _run(
                 keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost, tracking, watch)
                 finals.append(_train_group(job, seeds, compiled(len(seeds)), start, keeper, progress))
         checkpoints.wait()
-        if job.checkpoint:
+        if job.checkpoint and processes.is_first():
             writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
         summary = writer.summary(cost.report(steps, job))
         every = len(writer.diverged) == len(summary["seeds"])
@@ -160,10 +160,12 @@ def _run(
         if interrupted:
             reason = str(problem) if isinstance(problem, Stopped) else "interrupted"
         if gone:
-            reason = "another process of this run is gone"
+            log.error("a transfer between processes failed", exc_info=problem)
+            reason = processes.what_is_lost(problem)
         writer.status("interrupted" if interrupted else "failed", reason)
         if gone:
-            raise processes.Gone(f"{reason}; resume={folder} goes on with it") from problem
+            further = f"; fa-jax resume={folder} goes on with it" if processes.is_first() else ""
+            raise processes.Gone(f"{reason}{further}") from problem
         raise
     finally:
         writer.close()
@@ -247,9 +249,7 @@ def _train_group(
     states, fixed = program.start(numbers)
     last, stride = 0, 64
     if start is not None:
-        like = states, fixed
-        loaded = processes.shared(lambda: keeper.checkpoints.load(start, like), like)
-        states, fixed = processes.placed(loaded, jax.tree.map(lambda a: a.sharding, like))
+        states, fixed = _restored(keeper.checkpoints, start, (states, fixed))
         last = start.step
     with _Interrupts() as interrupts:
         for step in job.evaluations:
@@ -285,6 +285,12 @@ def _train_group(
     return processes.whole({"params": states.params, "feedback": feedback})
 
 
+def _restored(checkpoints: Checkpoints, start: Checkpoint, like: PyTree) -> PyTree:
+    """The arrays of a checkpoint, on the devices that have those of `like`."""
+    loaded = processes.shared(lambda: checkpoints.load(start, like), like)
+    return processes.placed(loaded, jax.tree.map(lambda a: a.sharding, like))
+
+
 def make_program_of(job: Job, seeds: int) -> Program:
     """Returns the program of a job for so many seeds.
 
@@ -309,6 +315,8 @@ def _compiled(job: Job, seeds: int, cost: Cost) -> Program:
     advance = program.advance.lower(states, fixed, numbers, number, number, program.data).compile()
     measure = program.measure.lower(states, fixed, numbers, number, program.data).compile()
     cost.compiling += time.perf_counter() - began
+    # Where the first transfers of training would be waited for less long than one may take to compile after another.
+    processes.told(lambda: None)
     log.info("compiled for %d seeds at a time", seeds)
     memory = advance.memory_analysis()
     if memory is not None:

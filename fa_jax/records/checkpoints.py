@@ -22,7 +22,7 @@ import numpy as np
 from fa_jax import processes
 from fa_jax.core import PyTree
 from fa_jax.options import BadOption
-from fa_jax.records.writer import write_json
+from fa_jax.records.writer import checkpointer, write_json
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class Checkpoints:
             return
         path = self._folder / f"{group:06}_{step:012}"
         if self._orbax is None:
-            self._orbax = _checkpointer()
+            self._orbax = checkpointer()
         # Left over from before the run was resumed, perhaps damaged.
         shutil.rmtree(path, ignore_errors=True)
         try:
@@ -127,8 +127,8 @@ class Checkpoints:
         Raises:
           BadOption: if they are not of these shapes.
         """
-        with _checkpointer() as checkpointer:
-            arrays = checkpointer.restore(checkpoint.path)
+        with checkpointer() as orbax:
+            arrays = orbax.restore(checkpoint.path)
         leaves, structure = jax.tree.flatten(like)
         found = [
             np.asarray(arrays.pop(str(i), np.nan)) if leaf.size else np.zeros(leaf.shape, leaf.dtype)
@@ -153,14 +153,6 @@ class Checkpoints:
         for listing in sorted(self._folder.glob(f"{group}_*.json"))[:-KEPT]:
             listing.unlink()
             shutil.rmtree(listing.with_suffix(""), ignore_errors=True)
-
-
-def _checkpointer() -> Any:
-    """Orbax's, which asks nothing of other processes than the first."""
-    import orbax.checkpoint  # a second's import, once there is something to save
-
-    alone = orbax.checkpoint.options.MultiprocessingOptions(primary_host=0, active_processes={0})
-    return orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def _digests(folder: Path) -> dict[str, str]:

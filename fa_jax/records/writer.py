@@ -158,15 +158,21 @@ class Writer:
 
     def checkpoint(self, tree: Any) -> None:
         """Saves a tree of arrays with the seeds in front."""
-        import orbax.checkpoint  # a second's import, at the end of a run
-
-        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        with checkpointer() as orbax:
             # It may be there already, where a run was killed just before its end.
-            checkpointer.save((self.folder / "checkpoint").absolute(), tree, force=True)
+            orbax.save((self.folder / "checkpoint").absolute(), tree, force=True)
 
     def close(self) -> None:
         """Closes the file of metrics."""
         self._metrics.close()
+
+
+def checkpointer() -> Any:
+    """Returns a checkpointer of Orbax's, which asks nothing of other processes than the first."""
+    import orbax.checkpoint  # a second's import, once there is something to save
+
+    alone = orbax.checkpoint.options.MultiprocessingOptions(primary_host=0, active_processes={0})
+    return orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def write_json(path: Path, content: Any) -> None:

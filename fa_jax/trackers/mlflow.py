@@ -40,8 +40,15 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
             there = client.get_experiment_by_name(experiment)
             artifacts = None if local is None else local.with_name("mlartifacts").as_uri()
             number = there.experiment_id if there else client.create_experiment(experiment, artifact_location=artifacts)
-        run = number_of(folder, lambda: client.create_run(number, run_name=str(folder)).info.run_id)
-        client.update_run(run, status="RUNNING")
+
+        def make():
+            return client.create_run(number, run_name=str(folder)).info.run_id
+
+        run = number_of(folder, make)
+        try:
+            client.update_run(run, status="RUNNING")
+        except package.exceptions.MlflowException:  # it is not in this store, or not any more
+            run = make()
         chosen = {**config["choices"], **options(config)}
         params = [entities.Param(key, value[:LONGEST]) for key, value in chosen.items() if value]
         for i in range(0, len(params), PARAMS):

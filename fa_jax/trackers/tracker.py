@@ -75,7 +75,8 @@ class Tracking:
         from fa_jax.reports.figures import comparison_figure  # matplotlib takes a second to import
 
         run = read_run(self._folder)
-        for name in run.metrics:
+        # Those of a run that is cut off would be of the seeds that came furthest.
+        for name in run.metrics if finished else ():
             if name not in KEYS:
                 examples, values = run.curves(name)
                 for at, column in zip(examples.astype(int).tolist(), values.T, strict=True):
@@ -108,7 +109,9 @@ def number_of(folder: Path, make: Callable[[], str]) -> str:
     """Returns the tracker's number for the run in a folder: the one it was given when it began, or else a new one."""
     path = folder / "tracker_run.txt"
     if not path.exists():
-        path.write_text(make())
+        part = path.with_suffix(".part")
+        part.write_text(make())
+        part.replace(path)
     return path.read_text()
 
 

@@ -96,8 +96,8 @@ def test_mlflow_reads_back_the_seeds_and_their_mean(folder):  # noqa: F811
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize("name", ["wandb", "mlflow"])
-def test_a_resumed_run_goes_on_in_the_tracker_s_own(folder, monkeypatch, name):  # noqa: F811
+@pytest.mark.parametrize(("name", "groups"), [("wandb", 1), ("mlflow", 1), ("wandb", 2)])
+def test_a_resumed_run_goes_on_in_the_tracker_s_own(folder, monkeypatch, name, groups):  # noqa: F811
     pytest.importorskip(name)
     store = "sqlite:///outputs/resumed.db"  # MLflow keeps a store open by its name, wherever that is relative to
     evaluate, further = Writer.evaluation, ["logger.mode=offline"] if name == "wandb" else [f"logger.uri={store}"]
@@ -109,7 +109,16 @@ def test_a_resumed_run_goes_on_in_the_tracker_s_own(folder, monkeypatch, name): 
 
     monkeypatch.setattr(Writer, "evaluation", cut_off)
     with pytest.raises(RuntimeError, match="power failure"):
-        main([*RUN, f"logger={name}", *further, "checkpoint_every=0", "hydra.run.dir=run"])
+        main(
+            [
+                *RUN,
+                f"logger={name}",
+                *further,
+                f"seeds_per_batch={4 - groups}",
+                "checkpoint_every=0",
+                "hydra.run.dir=run",
+            ]
+        )
     monkeypatch.setattr(Writer, "evaluation", evaluate)
     assert main(["resume=run"]) == 0
     examples, sent = expected(folder / "run")
