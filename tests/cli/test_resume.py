@@ -57,7 +57,7 @@ def same(one, other):
 @pytest.mark.parametrize(
     ("name", "cut"),
     [
-        ("dropout", 4),
+        pytest.param("dropout", 4, marks=pytest.mark.slow),
         ("learned feedback in groups", 8),
         pytest.param("running statistics", 4, marks=pytest.mark.slow),
         pytest.param("rates of their own", 4, marks=pytest.mark.slow),

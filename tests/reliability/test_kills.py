@@ -14,8 +14,8 @@ from tests.cli.test_cli import folder  # noqa: F401
 from tests.cli.test_resume import kill_at_random, same
 from tests.tasks.test_store import CUT
 
-DIGITS = ["task=digits", "seeds=2", "epochs=12000", "evaluations=120", "checkpoint_every=0", "probe=10"]
-MNIST = ["task=mnist", f"task.data_dir={CUT}", "seeds=2", "epochs=25000", "evaluations=120", "checkpoint_every=0"]
+DIGITS = ["task=digits", "seeds=2", "epochs=4000", "evaluations=120", "checkpoint_every=0", "probe=10"]
+MNIST = ["task=mnist", f"task.data_dir={CUT}", "seeds=2", "epochs=8000", "evaluations=120", "checkpoint_every=0"]
 KILLS = 20
 RUNS = {
     "fa": [*DIGITS, "rule=fa", "optimizer=adam"],

@@ -103,8 +103,15 @@ def test_metric_axes_bands_and_seeds_can_be_chosen(opened):
     assert drawn(page, "angle-plot") == ["layer 0"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (1280, "light"),
+        (390, "dark"),
+        pytest.param(1280, "dark", marks=pytest.mark.slow),
+        pytest.param(390, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_it_is_readable_on_any_screen(opened, width, scheme):
     page = opened(width, scheme)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width

@@ -96,7 +96,9 @@ def test_mlflow_reads_back_the_seeds_and_their_mean(folder):  # noqa: F811
 
 
 @pytest.mark.filterwarnings("default")
-@pytest.mark.parametrize(("name", "groups"), [("wandb", 1), ("mlflow", 1), ("wandb", 2)])
+@pytest.mark.parametrize(
+    ("name", "groups"), [("wandb", 1), ("mlflow", 1), pytest.param("wandb", 2, marks=pytest.mark.slow)]
+)
 def test_a_resumed_run_goes_on_in_the_tracker_s_own(folder, monkeypatch, name, groups):  # noqa: F811
     pytest.importorskip(name)
     store = "sqlite:///outputs/resumed.db"  # MLflow keeps a store open by its name, wherever that is relative to
