@@ -9,6 +9,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import sys
 import time
 from collections import Counter
@@ -54,7 +55,8 @@ def joined(words: Mapping[str, str]) -> Iterator[None]:
         0, and `coordinator`, HOST:PORT of the first, the same for all.
 
     Raises:
-      BadOption: if they are not as they should be, or the others do not come.
+      BadOption: if they are not as they should be, or the first process cannot be reached. Where it is the others that
+        do not come, JAX itself ends the first.
     """
     jax.config.update("jax_enable_preemption_service", False)
     # Else the death of one would be that of all, at once and without a word.
@@ -93,6 +95,10 @@ def _join(words: Mapping[str, str]) -> None:
         given = {}
     else:
         given = _given(words)
+        if given["process_id"]:
+            _wait_for(words["coordinator"])
+        else:
+            print(f"waiting for {given['num_processes']} processes, {PATIENCE} s at most", flush=True)
     try:
         jax.distributed.initialize(**given, initialization_timeout=PATIENCE)
     except (ValueError, RuntimeError) as problem:
@@ -103,6 +109,22 @@ def _join(words: Mapping[str, str]) -> None:
         reason = str(problem).strip().partition("\n")[0]
         asked = " ".join(f"{name}={value}" for name, value in words.items())
         raise BadOption(f"{asked}: the processes did not come together: {reason}") from None
+
+
+def _wait_for(coordinator: str) -> None:
+    """Waits until the first process listens, since JAX would end this one without a word of ours."""
+    host, _, port = coordinator.rpartition(":")
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+            return
+        except OSError as problem:
+            if time.monotonic() > until:
+                raise BadOption(
+                    f"coordinator={coordinator}: the first process was not to be reached within {PATIENCE} s: {problem}"
+                ) from None
+            time.sleep(0.2)
 
 
 def _given(words: Mapping[str, str]) -> dict[str, Any]:

@@ -25,15 +25,19 @@ SHORT = ["task=digits", "rule=dfa", "architecture.dropout=0.3", "epochs=1", "eva
 LONG = ["task=digits", "rule=dfa", "seeds=2", "epochs=20000", "evaluations=2", "probe=0", "checkpoint_every=0.2"]
 
 
-def begin(many, *words):
-    """Starts processes that train together, each with a device of its own."""
+def free_port():
+    """A port that nobody listens at."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+def begin(many, *words):
+    """Starts processes that train together, each with a device of its own."""
     cores = sorted(os.sched_getaffinity(0))
     one_device = "import os, sys; os.sched_setaffinity(0, [int(sys.argv.pop(1))]); "
     one_device += "from fa_jax.cli import main; sys.exit(main(sys.argv[1:]))"
-    own = [f"processes={many}", f"coordinator=127.0.0.1:{port}"]
+    own = [f"processes={many}", f"coordinator=127.0.0.1:{free_port()}"]
     return [
         subprocess.Popen(
             [sys.executable, "-c", one_device, str(cores[i % len(cores)]), *words, *own, f"process={i}"],
@@ -146,6 +150,13 @@ def test_mistakes_cost_one_line(words, said, capsys):
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
+
+
+def test_where_the_first_process_does_not_come_it_costs_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(processes, "PATIENCE", 0.5)
+    assert main(["processes=2", "process=1", f"coordinator=127.0.0.1:{free_port()}"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "the first process was not to be reached within 0.5 s" in line
 
 
 def devices(*counts):
