@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 
 from fa_jax.build import build
 from fa_jax.composing import compose, tell_apart
+from fa_jax.programs import make_program_of
 from fa_jax.reports.figures import STYLE, save
-from fa_jax.run import make_program_of
 
 HERE = Path(__file__).parent
 DEPTHS = (2, 7, 12, 17, 27, 37, 47)

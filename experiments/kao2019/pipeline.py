@@ -28,8 +28,8 @@ from fa_jax.build import build
 from fa_jax.core import Batch
 from fa_jax.mistakes import plain
 from fa_jax.pipeline import modelled, stage_seconds, train_pipelined
+from fa_jax.programs import make_program_of
 from fa_jax.records.writer import environment
-from fa_jax.run import make_program_of
 
 HERE = Path(__file__).parent
 NETWORKS = {

@@ -65,7 +65,7 @@ class FaJax:
 
         from fa_jax import catalogue
         from fa_jax.build import build
-        from fa_jax.run import make_program_of
+        from fa_jax.programs import make_program_of
 
         with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
             config = hydra.compose("config", list(overrides))

@@ -19,8 +19,8 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import at_rates
 from fa_jax.options import BadOption
 from fa_jax.pipeline import modelled, train_pipelined
+from fa_jax.programs import sizes
 from fa_jax.rules.associated_learning import associated_learning
-from fa_jax.run import sizes
 from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
 from tests.rules.test_contract import MLP
 
