@@ -45,7 +45,8 @@ def train(words: Sequence[str]) -> int:
     if not joining:
         return _train(words, typed)
     with processes.joined(joining):
-        processes.check_same("code", {key: environment()[key] for key in ("commit", "packages")})
+        here = environment()
+        processes.check_same("code", [here["commit"], here["packages"]])
         return _train(words, typed)
 
 

@@ -176,25 +176,21 @@ def told(decide: Callable[[], T]) -> T:
 
 
 def check_same(what: str, own: Any) -> None:
-    """Refuses to train with others that have something else than the first process, which half of the seeds would use.
+    """Refuses to train with others that have something else than the first process: some of the seeds would use it.
 
     Args:
-      what: its name, in the plural.
+      what: its name.
       own: this process's, of what JSON can hold.
     """
-    own = json.loads(json.dumps(own))
-    if several() and own != (theirs := told(lambda: own)):
-        pairs = zip(_flat(theirs), _flat(own), strict=False)
-        first, here = next((pair for pair in pairs if pair[0] != pair[1]), ("more", "less"))
-        raise BadOption(f"processes must have the same {what}; the first has {first}, this one {here}")
-
-
-def _flat(content: Any, name: str = "") -> list[str]:
-    if isinstance(content, dict):
-        return [line for key, value in content.items() for line in _flat(value, f"{name}.{key}".lstrip("."))]
-    if isinstance(content, list):
-        return [line for value in content for line in _flat(value, name)]
-    return [f"{name}={content}"]
+    if not several():
+        return
+    ours = json.dumps(own, indent=0).splitlines()
+    theirs = told(lambda: ours)
+    if ours != theirs:
+        first, here = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), ("more", "less"))
+        raise BadOption(
+            f"processes must have the same {what}; the first has {first.rstrip(',')}, this one {here.rstrip(',')}"
+        )
 
 
 def _sent(message: bytes) -> bytes:
@@ -205,7 +201,7 @@ def _sent(message: bytes) -> bytes:
         head = message[: MESSAGE - 4]
         part[:4] = np.frombuffer(np.uint32(len(message)).tobytes(), np.uint8)
         part[4 : 4 + len(head)] = np.frombuffer(head, np.uint8)
-        got = np.asarray(multihost_utils.broadcast_one_to_all(part)).astype(np.uint8)
+        got = np.asarray(multihost_utils.broadcast_one_to_all(part))
         left = int(np.frombuffer(got[:4].tobytes(), np.uint32)[0])
         parts.append(got[4 : 4 + left].tobytes())
         if left <= MESSAGE - 4:
