@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fa_jax.records.conditions import options
-from fa_jax.trackers.tracker import Opener, Tracker, needed, number_of
+from fa_jax.trackers.tracker import NUMBER, Opener, Tracker, needed, number_of
 
 NUMBERS, PARAMS = 1000, 100
 """How many of each MLflow takes in one call."""
@@ -48,7 +48,8 @@ def mlflow(*, uri: str, experiment: str) -> Opener:
         try:
             client.update_run(run, status="RUNNING")
         except package.exceptions.MlflowException:  # it is not in this store, or not any more
-            run = make()
+            (folder / NUMBER).unlink()
+            run = number_of(folder, make)
         chosen = {**config["choices"], **options(config)}
         params = [entities.Param(key, value[:LONGEST]) for key, value in chosen.items() if value]
         for i in range(0, len(params), PARAMS):

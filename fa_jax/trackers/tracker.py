@@ -21,6 +21,10 @@ from fa_jax.records.statistics import band, has_diverged, is_logarithmic
 log = logging.getLogger(__name__)
 
 
+NUMBER = "tracker_run.txt"
+"""The file that keeps a tracker's number for a run."""
+
+
 class Tracker(NamedTuple):
     """What takes a run's numbers."""
 
@@ -107,7 +111,7 @@ class Tracking:
 
 def number_of(folder: Path, make: Callable[[], str]) -> str:
     """Returns the tracker's number for the run in a folder: the one it was given when it began, or else a new one."""
-    path = folder / "tracker_run.txt"
+    path = folder / NUMBER
     if not path.exists():
         part = path.with_suffix(".part")
         part.write_text(make())
