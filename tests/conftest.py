@@ -30,6 +30,8 @@ for name, value in CACHE.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 
+jax.devices()  # now: a test that calls the command line first would have it make other devices
+
 # Absl, which Orbax logs through, keeps the stderr of its import, here one of pytest's, and closes it when logging is
 # configured anew.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
