@@ -92,7 +92,7 @@ def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
     """The gradient of a kernel as a convolution of the inputs with the cotangents, examples in the place of channels.
 
     It is what JAX makes of it too, but with the axes in the order that XLA wants on a CPU. There it turns them round by
-    itself only outside of loops, and in one, as a training loop is, it would take some thirty times as long.
+    itself only outside of loops, and in one, as a training loop is, it would take many times as long.
     """
     stride = (layer.strides,) * 2 if isinstance(layer.strides, int) else tuple(layer.strides or (1, 1))
     window, image, places = params["kernel"].shape[:2], x.shape[1:3], cotangent.shape[1:3]

@@ -9,6 +9,7 @@ experiments/representations.
 import argparse
 from pathlib import Path
 
+import jax
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def features() -> Figure:
     runs = runs_of("2x800")
     figure = Figure(figsize=(9, 0.62 * len(runs)), layout="constrained")
     for line, (rule, run) in zip(figure.subplots(len(runs), UNITS), runs.items(), strict=True):
-        (kernel,) = [a for a in _kernels(params_of(run)) if a.shape[1] == SIDE * SIDE]
+        (kernel,) = [a for a in jax.tree.leaves(params_of(run)) if a.ndim == 3 and a.shape[1] == SIDE * SIDE]
         for axes, weights in zip(line, kernel[0].T, strict=False):
             top = np.abs(weights).max()
             axes.imshow(weights.reshape(SIDE, SIDE), cmap="RdBu_r", vmin=-top, vmax=top)
@@ -83,12 +84,6 @@ def features() -> Figure:
             axes.grid(visible=False)
         line[0].set_ylabel(NAMES[rule])
     return figure
-
-
-def _kernels(params) -> list[np.ndarray]:
-    import jax
-
-    return [np.asarray(a) for a in jax.tree.leaves(params) if a.ndim == 3]
 
 
 def main() -> None:
