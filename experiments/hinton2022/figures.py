@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from rows import BATCH, OUTPUTS
 
 from fa_jax.build import build
+from fa_jax.goodness import with_label
 from fa_jax.perturbations import hybrids, masks
 from fa_jax.records.reader import Run, read_run
 from fa_jax.records.statistics import band
 from fa_jax.records.trained import params_of, write_table
 from fa_jax.reports.figures import STYLE, save
-from fa_jax.rules.forward_forward import with_label
 
 HERE = Path(__file__).parent
 LAYERS = ("#0072B2", "#E69F00", "#009E73")
@@ -91,7 +91,7 @@ def errors_by_layer(run: Run) -> list[dict[str, object]]:
         def of(label):
             labels = jnp.broadcast_to(label, (len(rows), job.task.outputs))
             layers = job.rule.network.call("passed", own, with_label(job.task.prepare(rows), labels))
-            excess = jnp.stack([layer.excess for layer in layers])
+            excess = jnp.stack([jnp.sum(jnp.square(y), -1) - y.shape[-1] for y in layers])
             return jnp.concatenate([excess, excess[1:].sum(0, keepdims=True)])
 
         return jax.lax.map(of, jnp.eye(job.task.outputs)).argmax(0)

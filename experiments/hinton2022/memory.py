@@ -25,8 +25,10 @@ from fa_jax.reports.figures import STYLE, save
 HERE = Path(__file__).parent
 DEPTHS = (2, 7, 12, 17, 27, 37, 47)
 MEBI = 2**20
+FF = ("rule=forward_forward", "optimizer=adam", "batch_size=2500")
 RULES = {
-    "FF": ("rule=forward_forward", "optimizer=adam", "batch_size=2500"),
+    "FF": FF,
+    "FF by goodness": (*FF, "rule.negatives=uniform", "rule.inference=goodness"),
     "BP": ("rule=bp", "optimizer=adam", "batch_size=5000"),
 }
 
@@ -50,7 +52,7 @@ def draw(found: dict[str, list[dict[str, float]]]) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (name, rows), colour in zip(found.items(), ("#0072B2", "black"), strict=True):
+        for (name, rows), colour in zip(found.items(), ("#0072B2", "#D55E00", "black"), strict=True):
             axes.plot(DEPTHS, [row["working"] for row in rows], color=colour, label=f"{name}: comes and goes")
             axes.plot(DEPTHS, [row["kept"] for row in rows], ":", color=colour, label=f"{name}: kept")
         axes.set_xlabel("hidden layers of 2000")

@@ -7,7 +7,8 @@
 
 theta_l is the number of units, m_l a running mean of y_l on positive data. Data are images whose first pixels are
 overwritten by a one-hot label: the true one, or a wrong one. A softmax readout of the normalised activities of all
-layers but the first, on images with a neutral label, learns beside them and chooses the wrong labels.
+layers but the first, on images with a neutral label, learns beside them and chooses the wrong labels. With local
+receptive fields the matrix product is that of the layer, and a layer is normalised as a whole.
 
 Without labels, data are the images themselves, and false ones are hybrids of two: one of them shows through a mask of
 random coherent regions, the other around it. The readout then learns on the images as they are.
@@ -19,38 +20,37 @@ decay of weights passes through the optimizer as the gradient does, and the orde
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
+from fa_jax.goodness import (
+    CONVENTIONS,
+    Goodness,
+    decay_of,
+    decayed,
+    goodness_of,
+    peers_of,
+    rates,
+    relu_stages,
+    straight,
+    with_label,
+    wrong_labels,
+)
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, DenseStage, each_stage, unstacked
+from fa_jax.networks.chain import unstacked
 from fa_jax.options import BadOption, choose, integer, number
 from fa_jax.perturbations import hybrids
 
-TINY = 1e-8
-
-
-class Layer(NamedTuple):
-    """A layer's pass over a batch."""
-
-    below: jax.Array
-    """`[batch, inputs]`: the normalised activity of the layer below."""
-    activity: jax.Array
-    """`[batch, units]`, before it is normalised."""
-
-    @property
-    def excess(self) -> jax.Array:
-        """Goodness minus threshold, `[batch]`."""
-        return jnp.sum(jnp.square(self.activity), -1) - self.activity.shape[-1]
+CLOCK = "clock"
+"""The number of steps, among the feedback where it is needed."""
 
 
 class ForwardForward(nn.Module):
-    """Dense stages with normalised activities between them, and a linear readout of each stage but the first.
+    """Stages with normalised activities between them, and a linear readout of each stage but the first.
 
     Called, it returns the logits of the readouts, on images with a neutral label if there are labels in them at all.
     """
@@ -58,56 +58,26 @@ class ForwardForward(nn.Module):
     stages: Sequence[nn.Module]
     heads: Sequence[nn.Module]
     labelled: bool
+    normalise: Callable[[jax.Array], jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits, `[batch, classes]`."""
         classes = self.heads[0].features
         neutral = jnp.full((len(x), classes), 1 / classes)
-        layers = self.passed(with_label(x, neutral) if self.labelled else x.reshape(len(x), -1))
-        votes = [head(normalised(layer.activity)) for head, layer in zip(self.heads, layers[1:], strict=True)]
-        return functools.reduce(jnp.add, votes)
+        activities = self.passed(with_label(x, neutral) if self.labelled else x)
+        sent = [self.normalise(y).reshape(len(x), -1) for y in activities[1:]]
+        return functools.reduce(jnp.add, [head(n) for head, n in zip(self.heads, sent, strict=True)])
 
-    def passed(self, x: jax.Array) -> list[Layer]:
-        """Returns each layer's pass over flattened images, that have their label in them if they are to have one."""
-        layers, n = [], normalised(x)
-        for stage in self.stages:
-            layers.append(Layer(n, stage(n)))
-            n = normalised(layers[-1].activity)
-        return layers
+    def passed(self, x: jax.Array) -> list[jax.Array]:
+        """Returns each layer's activity on inputs that have their label in them if they are to have one."""
+        activities = []
+        for i in range(len(self.stages)):
+            activities.append(self.activity(self.normalise(activities[-1] if activities else x), i))
+        return activities
 
-
-def normalised(y: jax.Array) -> jax.Array:
-    """Returns the rows divided by the root of their mean square; no mean is taken out, a row of zeros stays."""
-    power = jnp.mean(jnp.square(y), -1, keepdims=True)
-    # The root of 0 has no derivative, and where it is not taken it must not be differentiated either.
-    return y / (TINY + jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0))
-
-
-def with_label(x: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns inputs `[batch, ...]` flattened, the first of them overwritten by a label `[batch, classes]`."""
-    return jnp.concatenate([label, x.reshape(len(x), -1)[:, label.shape[-1] :]], -1)
-
-
-def told(layer: Layer, sign: float) -> jax.Array:
-    """Returns what moves goodness up (sign 1) or down (sign -1), `[batch, units]`: D of Hinton's code.
-
-    `(1 - p) y` and `-p y`, less and less where the goodness is there already.
-    """
-    return sign * jax.nn.sigmoid(-sign * layer.excess)[:, None] * layer.activity
-
-
-def contrast(positive: Sequence[Layer], negative: Sequence[Layer], sign: float) -> dict[str, jax.Array]:
-    """Returns, by layer, the mean goodness of positive and negative data and how often they are the wrong way round.
-
-    `positive_goodness_i` and `negative_goodness_i` in units of the threshold; `pairwise_error_i` in %.
-    """
-    found = {}
-    for i, (true, false) in enumerate(zip(positive, negative, strict=True)):
-        units = true.activity.shape[-1]
-        found[f"positive_goodness_{i}"] = true.excess.mean() / units + 1
-        found[f"negative_goodness_{i}"] = false.excess.mean() / units + 1
-        found[f"pairwise_error_{i}"] = 100 * jnp.mean(sign * (true.excess - false.excess) <= 0)
-    return found
+    def activity(self, n: jax.Array, i: int) -> jax.Array:
+        """Returns the activity of layer i on what it is sent."""
+        return self.stages[i](n)
 
 
 def forward_forward(
@@ -115,6 +85,9 @@ def forward_forward(
     loss: LossFunction,
     *,
     goodness: str,
+    convention: str,
+    threshold: float | None,
+    temperature: float,
     negatives: str,
     blurs: int,
     peer_strength: float,
@@ -122,18 +95,19 @@ def forward_forward(
     head_rate: float,
     weight_decay: float,
     head_decay: float,
+    sleep: int,
     inference: str,
 ) -> Rule:
     """Returns the `Rule` of Forward-Forward.
 
     Its params are those of the network's stages, unstacked where they are scanned, and of a readout `heads_i` of each
-    stage but the first; the network's own readout has no part in it. Its feedback holds the running means m_l,
-    `[units]` each, for an optimizer at rate 1.
+    stage but the first; the network's own readout has no part in it. Its feedback holds the running means m_l, shaped
+    like the activities, and the number of steps if it is to sleep, for an optimizer at rate 1.
 
     Args:
-      network: an `mlp` of ReLU layers, at least two.
+      network: an `mlp`, or convolutional or with local fields, of ReLU layers, at least two.
       loss: a mean over the batch; the readouts descend it.
-      goodness: `maximised` on positive data, or `minimised`, with the signs of all but the peers' term turned.
+      goodness, convention, threshold, temperature: as for `fa_jax.goodness.goodness_of`.
       negatives: how wrong labels are drawn: `hard`, by the readouts' own probabilities, or `uniform`; or else `hybrid`:
         there are no labels in the images, and false ones are made of two (section 3.2).
       blurs: how often the masks of hybrids are blurred, at least 0.
@@ -142,88 +116,72 @@ def forward_forward(
       head_rate: the learning rate of the readouts, as a multiple of the others'.
       weight_decay: of the stages' kernels, added to their updates.
       head_decay: of the readouts'.
+      sleep: steps of a phase: so many on positive data alone, awake, are followed by as many on negative data alone,
+        asleep (section 5); 0: both at every step.
       inference: `softmax`: one pass with a neutral label and the readouts; `goodness`: a pass for each label, its logit
-        the sum of the goodness of all layers but the first, less their thresholds.
+        the sum of the goodness of all layers but the first, less their thresholds, over the temperature.
 
     Raises:
       BadOption: if an option is out of range, or the network is another.
     """
-    chain, stages = _stages(network)
-    sign = choose("rule.goodness", goodness, {"maximised": 1.0, "minimised": -1.0})
+    chain, stages = relu_stages(network, "forward_forward")
     hard = choose("rule.negatives", negatives, {"hard": True, "uniform": False, "hybrid": None})
-    blurs = integer("rule.blurs", blurs, least=0)
+    blurs, sleep = integer("rule.blurs", blurs, least=0), integer("rule.sleep", sleep, least=0)
     by_softmax = choose("rule.inference", inference, {"softmax": True, "goodness": False})
-    strength, heads_rate = (
-        number("rule.peer_strength", peer_strength, least=0),
-        number("rule.head_rate", head_rate, above=0),
-    )
-    replaced = number("rule.peer_rate", peer_rate, least=0, most=1)
-    decays = {
-        part: number(f"rule.{option}", decay, least=0)
-        for part, option, decay in (("stages", "weight_decay", weight_decay), ("heads", "head_decay", head_decay))
-    }
+    _check(network, stages, hard is not None, by_softmax)
+    peers = peers_of(peer_strength, peer_rate)
+    heads_rate = number("rule.head_rate", head_rate, above=0)
+    decays = decay_of(weight_decay, head_decay)
+    normalise = choose("rule.convention", convention, CONVENTIONS).normalise
     heads = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[1:]]
-    labelled = hard is not None or _check_hybrid(network, by_softmax)
-    own = Network(ForwardForward(stages, heads, labelled), network.input_shape)
+    own = Network(ForwardForward(stages, heads, hard is not None, normalise), network.input_shape)
+    learning = [stage.clone(activation=straight) for stage in stages]
+    taught = Network(ForwardForward(learning, heads, hard is not None, normalise), network.input_shape)
+    good = goodness_of(own, goodness=goodness, convention=convention, threshold=threshold, temperature=temperature)
+    true, false = _data(own, hard, blurs)
+    names = [f"stages_{i}" for i in range(len(stages))]
 
     def init(key):
         drawn = own.init(stream(key, Stream.INIT))
         params = {**drawn, **unstacked(chain, network.init(stream(key, Stream.INIT)))}
-        return params, {f"stages_{i}": jnp.full(stage.features, 0.5, jnp.float32) for i, stage in enumerate(stages)}
-
-    def passed(params, inputs, label) -> list[Layer]:
-        return own.call("passed", params, with_label(inputs, label))
-
-    def true(params, batch) -> list[Layer]:
-        if labelled:
-            return passed(params, batch.inputs, batch.targets)
-        return own.call("passed", params, batch.inputs.reshape(len(batch.inputs), -1))
-
-    def false(params, batch) -> list[Layer]:
-        if labelled:
-            return passed(params, batch.inputs, wrong_labels(params, batch))
-        made = hybrids(batch.key, batch.inputs, blurs)
-        return own.call("passed", params, made.reshape(len(made), -1))
-
-    def wrong_labels(params, batch):
-        logits = own.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
-        drawn = jax.random.categorical(batch.key, jnp.where(batch.targets > 0, -jnp.inf, logits))
-        return jax.nn.one_hot(drawn, network.outputs, dtype=batch.inputs.dtype)
-
-    def means(feedback, positive):
-        named = {f"stages_{i}": layer for i, layer in enumerate(positive)}
-        return {n: (1 - replaced) * feedback[n] + replaced * layer.activity.mean(0) for n, layer in named.items()}
+        hiddens = own.hiddens.values()
+        means = {name: jnp.full(h.shape, 0.5, jnp.float32) for name, h in zip(names, hiddens, strict=True)}
+        return params, {**means, CLOCK: jnp.zeros(())} if sleep else means
 
     def updates(params, feedback, batch):
-        positive, negative = true(params, batch), false(params, batch)
         of_heads = {name: p for name, p in params.items() if name.startswith("heads_")}
         found = jax.grad(lambda p: loss(own.apply({**params, **p}, batch.inputs), batch.targets))(of_heads)
-        followed = means(feedback, positive)
-        for i in range(len(stages)):
-            mean = followed[f"stages_{i}"]
-            up, down = told(positive[i], sign), told(negative[i], -sign)
-            pulled = up + strength * (mean.mean() - mean)
-            kernel = positive[i].below.T @ pulled + negative[i].below.T @ down
-            found[f"stages_{i}"] = {"linear": {"kernel": -kernel / len(up), "bias": -(pulled + down).sum(0) / len(up)}}
-            if "hidden" in params[f"stages_{i}"]:  # a nudge: what the layer is told of the data as they are
-                found[f"stages_{i}"]["hidden"] = {"nudge": -up / len(up)}
-        return _decayed(found, params, decays)
+        awake = feedback[CLOCK] // sleep % 2 == 0 if sleep else None
+        sent = [normalise(true(batch)), normalise(false(params, batch))]
+        for i, name in enumerate(names):
+
+            def activity(p, i=i, name=name, sent=sent):
+                return [taught.call("activity", {**params, name: p}, n, i) for n in sent]
+
+            (positive, negative), pull = jax.vjp(activity, params[name])
+            up, down = good.told(i, positive, True), good.told(i, negative, False)
+            told = up + peers.pull(peers.follow(feedback[name], positive)), down
+            if awake is not None:
+                told = jnp.where(awake, told[0], 0), jnp.where(awake, 0, told[1])
+            (found[name],) = pull([-d / len(d) for d in told])
+            if "hidden" in params[name]:  # a nudge: what the layer is told of the data as they are
+                found[name]["hidden"]["nudge"] = -up / len(up)
+            sent = [normalise(positive), normalise(negative)]
+        return decayed(found, params, decays)
 
     def learn(params, feedback, batch, updates):
         del updates
-        return jax.tree.map(jnp.subtract, feedback, means(feedback, true(params, batch)))
+        activities = taught.call("passed", params, true(batch))  # as in updates, so that it is computed once
+        changed = {n: feedback[n] - peers.follow(feedback[n], y) for n, y in zip(names, activities, strict=True)}
+        return {**changed, CLOCK: -jnp.ones(())} if sleep else changed
 
-    def by_goodness(params, inputs):
-        def of(label):
-            layers = passed(params, inputs, jnp.broadcast_to(label, (len(inputs), network.outputs)))
-            return sign * functools.reduce(jnp.add, [layer.excess for layer in layers[1:]])
-
-        return jax.lax.map(of, jnp.eye(network.outputs)).T
+    by_goodness = functools.partial(_by_goodness, own, good)
 
     def report(params, feedback, batch):
         del feedback
-        found = contrast(true(params, batch), false(params, batch), sign)
-        if not labelled:
+        both = (own.call("passed", params, data) for data in (true(batch), false(params, batch)))
+        found = good.contrast(*both)
+        if hard is None:
             return found
         chosen = (by_goodness if by_softmax else own.apply)(params, batch.inputs).argmax(-1)
         name = f"probe_error_by_{'goodness' if by_softmax else 'softmax'}"
@@ -236,56 +194,58 @@ def forward_forward(
         predict,
         learn=learn,
         report=report,
-        rates=functools.partial(_rates, heads_rate),
+        rates=functools.partial(rates, heads_rate),
         network=own,
         needs_classes=True,
     )
 
 
-def _decayed(updates: PyTree, params: PyTree, decays: Mapping[str, float]) -> PyTree:
-    """Adds to the updates of kernels what decays them; `decays` of the stages and the heads."""
+def _data(own: Network, hard: bool | None, blurs: int) -> tuple[Callable, Callable]:
+    """Returns `batch -> true data` and `(params, batch) -> false data`, both `[batch, *input_shape]`.
 
-    def of(path, update, value):
-        decay = decays[path[0].key.rpartition("_")[0]]
-        return update + decay * value if decay and path[-1].key == "kernel" else update
+    Args:
+      own: the network whose readouts choose the labels of hard ones.
+      hard: whether wrong labels are; None: there are no labels.
+      blurs: of the masks of hybrids.
+    """
 
-    return jax.tree_util.tree_map_with_path(of, updates, params)
+    def true(batch):
+        return batch.inputs if hard is None else with_label(batch.inputs, batch.targets)
+
+    def false(params, batch):
+        if hard is None:
+            return hybrids(batch.key, batch.inputs, blurs)
+        logits = own.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
+        return with_label(batch.inputs, wrong_labels(logits, batch))
+
+    return true, false
 
 
-def _rates(heads_rate: float, params: PyTree) -> PyTree:
-    """The readouts' rate, and 1 for all else."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: heads_rate if path[0].key.startswith("heads_") else 1.0, params
-    )
+def _by_goodness(own: Network, good: Goodness, params: PyTree, inputs: jax.Array) -> jax.Array:
+    """Returns how true each label seems to be of each input, `[batch, classes]`."""
+
+    def of(label):
+        labels = jnp.broadcast_to(label, (len(inputs), own.outputs))
+        return good.vote(own.call("passed", params, with_label(inputs, labels)))
+
+    return jax.lax.map(of, jnp.eye(own.outputs)).T
 
 
-def _check_hybrid(network: Network, by_softmax: bool) -> bool:
-    """Refuses what has no meaning without labels in the data; returns that they have none: False."""
+def _check(network: Network, stages: Sequence[nn.Module], labelled: bool, by_softmax: bool) -> None:
+    """Refuses a network without a layer to read out, inputs without room for a label, and what needs one without it."""
+    if len(stages) < 2:
+        shapes = [list(hidden.shape) for hidden in network.hiddens.values()]
+        raise BadOption(
+            f"rule=forward_forward needs two hidden layers or more, such as architecture.hidden=[100,100]; got {shapes}"
+        )
+    size = math.prod(network.input_shape)
+    if size < network.outputs:
+        raise BadOption(f"rule=forward_forward writes {network.outputs} classes into inputs of {size} numbers: too few")
+
+    if labelled:
+        return
     if len(network.input_shape) != 3:
         shape = "x".join(map(str, network.input_shape))
         raise BadOption(f"rule.negatives=hybrid needs images, such as task=mnist; the inputs of this task are {shape}")
     if not by_softmax:
         raise BadOption("rule.negatives=hybrid puts no label into images; rule.inference must be softmax; got goodness")
-    return False
-
-
-def _stages(network: Network) -> tuple[Chain, list[DenseStage]]:
-    """Returns the chain and the stages of a network that the rule has a definition for, and refuses others."""
-    chain = network.module
-    found = list(each_stage(chain)) if isinstance(chain, Chain) else []
-    stages = [stage for stage in found if isinstance(stage, DenseStage) and stage.use_bias]
-    if not isinstance(chain, Chain) or len(stages) < len(found):
-        raise BadOption("rule=forward_forward needs architecture=mlp with architecture.biases=true")
-    if len(stages) < 2:
-        widths = [stage.features for stage in stages]
-        raise BadOption(
-            f"rule=forward_forward needs two hidden layers or more, such as architecture.hidden=[100,100]; got {widths}"
-        )
-    if any(stage.dropout or stage.input_dropout for stage in stages):
-        raise BadOption("rule=forward_forward has no definition for dropout; architecture.dropout must be 0")
-    if any(stage.activation is not jax.nn.relu for stage in stages):
-        raise BadOption("rule=forward_forward needs architecture.activation=relu")
-    size = math.prod(network.input_shape)
-    if size < network.outputs:
-        raise BadOption(f"rule=forward_forward writes {network.outputs} classes into inputs of {size} numbers: too few")
-    return chain, stages

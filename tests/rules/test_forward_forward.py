@@ -6,17 +6,22 @@ import numpy as np
 import optax
 import pytest
 
+from fa_jax.goodness import by_size, with_label
 from fa_jax.losses import cross_entropy
+from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import halfway
 from fa_jax.options import BadOption
 from fa_jax.perturbations import hybrids
-from fa_jax.rules.forward_forward import forward_forward, normalised, told, with_label
+from fa_jax.rules.forward_forward import forward_forward
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules.test_contract import MLP
 
 OPTIONS = {
     "goodness": "maximised",
+    "convention": "hinton",
+    "threshold": None,
+    "temperature": 1.0,
     "negatives": "hard",
     "blurs": 1,
     "peer_strength": 0.03,
@@ -24,6 +29,7 @@ OPTIONS = {
     "head_rate": 10.0,
     "weight_decay": 0.0,
     "head_decay": 0.0,
+    "sleep": 0,
     "inference": "softmax",
 }
 
@@ -113,12 +119,12 @@ def half_gradients(params, true, false):
     def local(params):
         total = 0.0
         for data, sign in ((true, 1), (false, -1)):
-            n = normalised(data)
+            n = by_size(data)
             for i in range(3):
                 layer = params[f"stages_{i}"]["linear"]
                 y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
                 total += jnp.mean(jax.nn.softplus(-sign * (jnp.sum(y**2, -1) - y.shape[-1])))
-                n = normalised(y)
+                n = by_size(y)
         return total
 
     return jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
@@ -139,7 +145,7 @@ def test_without_peers_it_is_half_the_gradient_of_the_local_losses(float64):
 def test_rows_are_normalised_to_a_mean_square_of_one_and_no_mean_is_taken_out():
     rows = np.random.default_rng(0).normal(2, 1, (5, 30)).astype(np.float32)
     rows[3] = 0
-    got = np.asarray(normalised(rows))
+    got = np.asarray(by_size(rows))
     np.testing.assert_allclose(np.mean(got**2, -1), [1, 1, 1, 0, 1], rtol=1e-5)
     np.testing.assert_allclose(got[0] / rows[0], (got[0] / rows[0])[0], rtol=1e-5)
 
@@ -148,8 +154,8 @@ def test_at_the_start_half_of_each_unit_s_power_is_there():
     rule = make((500, 400, 300), inputs=784, init="fan_normal")
     params, _ = rule.init(jax.random.key(0))
     x = np.abs(random_batch((784,), size=50).inputs)
-    for layer in passed(rule, params, x, jnp.eye(4)[jnp.zeros(50, int)]):
-        assert 0.4 < np.mean(np.asarray(layer.activity) ** 2) < 0.6
+    for y in passed(rule, params, x, jnp.eye(4)[jnp.zeros(50, int)]):
+        assert 0.4 < np.mean(np.asarray(y) ** 2) < 0.6
 
 
 def test_learning_one_example_leaves_what_a_layer_sends_up_as_it_was():
@@ -158,13 +164,14 @@ def test_learning_one_example_leaves_what_a_layer_sends_up_as_it_was():
     batch = random_batch(size=1)
 
     def sent(params):
-        return [normalised(layer.activity) for layer in passed(rule, params, batch.inputs, batch.targets)]
+        return [by_size(y) for y in passed(rule, params, batch.inputs, batch.targets)]
 
     # The rule's step less its negative part: the active units of the first layer grow by one factor.
     updates = rule.updates(params, feedback, batch)["stages_0"]["linear"]
-    false = passed(rule, params, batch.inputs, jnp.asarray(negatives(rule, params, batch)))[0]
-    down = told(false, -1)
-    up = {"kernel": updates["kernel"] + false.below.T @ down, "bias": updates["bias"] + down.sum(0)}
+    wrong = jnp.asarray(negatives(rule, params, batch))
+    y, below = passed(rule, params, batch.inputs, wrong)[0], by_size(with_label(batch.inputs, wrong))
+    down = -jax.nn.sigmoid(jnp.sum(y**2, -1) - 9)[:, None] * y
+    up = {"kernel": updates["kernel"] + below.T @ down, "bias": updates["bias"] + down.sum(0)}
     moved = jax.tree.map(lambda p, u: p - 0.1 * u, params["stages_0"]["linear"], up)
     assert np.abs(moved["kernel"] - params["stages_0"]["linear"]["kernel"]).max() > 0.01
     np.testing.assert_allclose(
@@ -178,13 +185,13 @@ def test_running_means_stay_with_their_layers_in_a_deep_network():
     batch = random_batch()
     updates = jax.jit(rule.updates)(params, feedback, batch)
     learned = jax.tree.map(jnp.subtract, feedback, jax.jit(rule.learn)(params, feedback, batch, updates))
-    for i, layer in enumerate(passed(rule, params, batch.inputs, batch.targets)):
-        expected = 0.9 * 0.5 + 0.1 * np.asarray(layer.activity).mean(0)
+    for i, y in enumerate(passed(rule, params, batch.inputs, batch.targets)):
+        expected = 0.9 * 0.5 + 0.1 * np.asarray(y).mean(0)
         np.testing.assert_allclose(learned[f"stages_{i}"], expected, rtol=1e-5)
 
 
 def test_a_silent_layer_has_a_gradient():
-    gradient = jax.grad(lambda y: jnp.sum(normalised(y) * jnp.arange(6.0).reshape(2, 3)))
+    gradient = jax.grad(lambda y: jnp.sum(by_size(y) * jnp.arange(6.0).reshape(2, 3)))
     assert np.all(np.isfinite(gradient(jnp.asarray([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]))))
 
 
@@ -211,10 +218,10 @@ def test_without_labels_it_is_half_the_gradient_of_the_local_losses_on_images_an
     updates = rule.updates(params, feedback, batch)
     for i in range(3):
         assert_trees_close(updates[f"stages_{i}"], expected[f"stages_{i}"], rtol=1e-9, atol=1e-13)
-    votes, n = 0.0, normalised(batch.inputs.reshape(len(batch.inputs), -1))
+    votes, n = 0.0, by_size(batch.inputs.reshape(len(batch.inputs), -1))
     for i in range(3):
         layer = params[f"stages_{i}"]["linear"]
-        n = normalised(jax.nn.relu(n @ layer["kernel"] + layer["bias"]))
+        n = by_size(jax.nn.relu(n @ layer["kernel"] + layer["bias"]))
         votes += n @ params[f"heads_{i - 1}"]["kernel"] if i else 0.0
     np.testing.assert_allclose(rule.predict(params, batch.inputs), votes, rtol=1e-9)
 
@@ -226,17 +233,16 @@ def test_negatives_are_never_true_and_follow_the_readouts(kind):
     one = random_batch(size=1)
     many = one._replace(inputs=jnp.repeat(one.inputs, 20_000, 0), targets=jnp.repeat(one.targets, 20_000, 0))
     updates = rule.updates(params, feedback, many)
-    alone = [passed(rule, params, one.inputs, label[None])[0] for label in jnp.eye(4)]
     logits = np.asarray(rule.network.apply(params, one.inputs))[0] if kind == "hard" else np.zeros(4)
     chances = np.where(np.asarray(one.targets)[0] > 0, 0, np.exp(logits))
     chances /= chances.sum()
-    true = int(one.targets.argmax())
-    layer = alone[true]
-    up = layer.below.T @ (jax.nn.sigmoid(-layer.excess)[:, None] * layer.activity)
-    down = sum(
-        chance * of.below.T @ (jax.nn.sigmoid(of.excess)[:, None] * of.activity)
-        for chance, of in zip(chances, alone, strict=True)
-    )
+
+    def product(label, sign):
+        y, below = passed(rule, params, one.inputs, label[None])[0], by_size(with_label(one.inputs, label[None]))
+        return below.T @ (jax.nn.sigmoid(sign * (jnp.sum(y**2, -1) - 9))[:, None] * y)
+
+    up = product(one.targets[0], -1)
+    down = sum(chance * product(label, 1) for chance, label in zip(chances, jnp.eye(4), strict=True))
     np.testing.assert_allclose(updates["stages_0"]["linear"]["kernel"], down - up, atol=0.02 * np.abs(down).max())
 
 
@@ -278,15 +284,15 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
     assert report["positive_goodness_1"] > report["negative_goodness_1"]
     assert report["pairwise_error_1"] < 10
     layers = [passed(rule, params, batch.inputs, jnp.tile(label, (200, 1))) for label in jnp.eye(4)]
-    expected = np.stack([np.asarray(of[1].excess) for of in layers], -1)
+    expected = np.stack([np.sum(np.asarray(of[1]) ** 2, -1) - 30 for of in layers], -1)
     np.testing.assert_allclose(rules["goodness"].predict(params, batch.inputs), expected, rtol=1e-3, atol=1e-2)
 
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"hidden": (9,)}, r"rule=forward_forward needs two hidden layers or more, .*; got \[9\]"),
-        ({"biases": False}, "rule=forward_forward needs architecture=mlp with architecture.biases=true"),
+        ({"hidden": (9,)}, r"rule=forward_forward needs two hidden layers or more, .*; got \[\[9\]\]"),
+        ({"biases": False}, "rule=forward_forward needs architecture.biases=true"),
         ({"dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
         ({"input_dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
         ({"activation": "tanh"}, "rule=forward_forward needs architecture.activation=relu"),
@@ -310,3 +316,140 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
 def test_bad_options_are_named(wrong, message):
     with pytest.raises(BadOption, match=message):
         make(**wrong)
+
+
+LOCAL = {
+    "topology": "conv5x3v-conv6x2v",
+    "shared_weights": False,
+    "activation": "relu",
+    "norm": "none",
+    "pooling": "max",
+    "pool_stride": 2,
+    "hidden_ends": "after_pooling",
+    "dropout": 0.0,
+    "input_dropout": 0.0,
+}
+
+
+def make_local(options=None, **network):
+    network = cnn((6, 5, 1), 4, **{**MLP, **LOCAL, **network})
+    return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+
+
+def patches(images, window):
+    """Windows of `[batch, height, width, channels]`, `[batch, rows, columns, height, width, channels]`."""
+    windows = np.lib.stride_tricks.sliding_window_view(images, (window, window), (1, 2))
+    return windows.transpose(0, 1, 2, 4, 5, 3)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_local_fields_learn_by_the_same_directions(float64, shared):
+    """One step by hand: a layer is normalised and has its goodness as a whole, weights are each place's own or one."""
+    rule = make_local(shared_weights=shared)
+    params, feedback = doubled(trained_somewhat(rule))
+    batch = random_batch((6, 5, 1), dtype=np.float64)
+    wrong = negatives(rule, params, batch)
+    x, steps = np.asarray(batch.inputs), {}
+
+    def rows(a):
+        return a / (1e-8 + np.sqrt((a**2).mean((1, 2, 3), keepdims=True)))
+
+    sent = []
+    for label in (np.asarray(batch.targets), wrong):
+        sent.append(rows(np.concatenate([label, x.reshape(7, -1)[:, 4:]], 1).reshape(x.shape)))
+    for i, window in enumerate((3, 2)):
+        layer, m = params[f"stages_{i}"]["linear"], feedback[f"stages_{i}"]
+        below = [patches(n, window) for n in sent]
+        if not shared:  # Flax keeps a place's window with the channels in front
+            below = [p.transpose(0, 1, 2, 5, 3, 4).reshape(*p.shape[:3], -1) for p in below]
+        product = "nijhwc,hwcf->nijf" if shared else "nijk,ijkf->nijf"
+        ys = [np.maximum(np.einsum(product, p, layer["kernel"]) + layer["bias"], 0) for p in below]
+        m = 0.9 * m + 0.1 * ys[0].mean(0)
+        ps = [logistic((y**2).sum((1, 2, 3)) - y[0].size)[:, None, None, None] for y in ys]
+        told = [(1 - ps[0]) * ys[0] + 0.03 * (m.mean() - m), -ps[1] * ys[1]]
+        back = "nijhwc,nijf->hwcf" if shared else "nijk,nijf->ijkf"
+        kernel = sum(np.einsum(back, p, d) for p, d in zip(below, told, strict=True)) / 7
+        bias = sum(d.sum((0, 1, 2) if shared else 0) for d in told) / 7
+        steps[f"stages_{i}"] = {"linear": {"kernel": kernel, "bias": bias}}
+        sent = [rows(y) for y in ys]
+    updates = jax.tree.map(jnp.negative, rule.updates(params, feedback, batch))
+    updates.pop("heads_0")
+    assert_trees_close(updates, steps, rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("convention", "normalise", "good", "theta"),
+    [
+        ("fan_in", by_size, lambda y: jnp.sum(y**2, -1), lambda n, k: 1.5 * k),
+        ("mean_square", by_size, lambda y: jnp.mean(y**2, -1), lambda n, k: 1.5),
+        (
+            "unit_length",
+            lambda y: y / (1e-4 + jnp.linalg.norm(y, axis=-1, keepdims=True)),
+            lambda y: jnp.mean(y**2, -1),
+            lambda n, k: 1.5,
+        ),
+    ],
+)
+def test_other_conventions_are_half_the_gradient_of_their_losses(float64, convention, normalise, good, theta):
+    options = {"convention": convention, "threshold": 1.5, "temperature": 0.7, "peer_strength": 0.0}
+    rule = make(options=options, init_scale=3.0)
+    params, feedback = doubled(trained_somewhat(rule))
+    batch = random_batch(dtype=np.float64)
+    wrong = negatives(rule, params, batch)
+
+    def local(params):
+        total = 0.0
+        for label, sign in ((batch.targets, 1), (wrong, -1)):
+            n = normalise(with_label(batch.inputs, label))
+            for i in range(3):
+                layer = params[f"stages_{i}"]["linear"]
+                y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
+                excess = (good(y) - theta(y.shape[-1], n.shape[-1])) / 0.7
+                total += jnp.mean(jax.nn.softplus(-sign * excess))
+                n = normalise(y)
+        return total
+
+    expected = jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
+    updates = rule.updates(params, feedback, batch)
+    for name in ("stages_0", "stages_1", "stages_2"):
+        assert np.abs(expected[name]["linear"]["kernel"]).max() > 1e-4
+        assert_trees_close(updates[name], expected[name], rtol=1e-8, atol=1e-13)
+
+
+def test_who_sleeps_learns_from_true_data_for_some_steps_and_then_from_false_data():
+    rules = {name: make(options={"sleep": steps}) for name, steps in (("both", 0), ("sleeping", 2))}
+    params, feedback = trained_somewhat(rules["sleeping"])
+    means = {name: m for name, m in feedback.items() if name != "clock"}
+    batch = random_batch()
+    both = rules["both"].updates(params, means, batch)
+    phases = []
+    for _ in range(5):
+        updates = rules["sleeping"].updates(params, feedback, batch)
+        phases.append(updates["stages_0"])
+        assert_trees_close(updates["heads_0"], both["heads_0"], rtol=1e-6, atol=1e-7)
+        learned = rules["sleeping"].learn(params, feedback, batch, updates)
+        feedback = {**feedback, "clock": feedback["clock"] - learned["clock"]}
+    for one, other in ((0, 1), (2, 3), (0, 4)):
+        assert_trees_close(phases[one], phases[other], rtol=0, atol=0)
+    assert_trees_close(jax.tree.map(jnp.add, phases[1], phases[2]), both["stages_0"], rtol=1e-5, atol=1e-7)
+    below = by_size(with_label(batch.inputs, jnp.asarray(negatives(rules["both"], params, batch))))
+    y = passed(rules["both"], params, batch.inputs, jnp.asarray(negatives(rules["both"], params, batch)))[0]
+    down = jax.nn.sigmoid(jnp.sum(y**2, -1) - 9)[:, None] * y
+    np.testing.assert_allclose(phases[2]["linear"]["kernel"], below.T @ down / len(y), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"options": {"convention": "sum"}}, "rule.convention must be one of hinton, .*; got 'sum'"),
+        ({"options": {"threshold": 0}}, "rule.threshold must be a finite number above 0; got 0"),
+        ({"options": {"temperature": -1}}, "rule.temperature must be a finite number above 0; got -1"),
+        ({"options": {"sleep": 0.5}}, "rule.sleep must be an integer of at least 0; got 0.5"),
+        ({"norm": "layer"}, "rule=forward_forward normalises by itself; architecture.norm must be none"),
+        ({"hidden_ends": "before_pooling"}, "rule=forward_forward needs architecture.hidden_ends=after_pooling"),
+        ({"topology": "conv5x3v+conv6x2v-9"}, "rule=forward_forward needs stages of one dense or local layer each"),
+    ],
+)
+def test_bad_options_of_local_fields_and_scales_are_named(wrong, message):
+    with pytest.raises(BadOption, match=message):
+        make_local(**wrong)
