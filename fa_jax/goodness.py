@@ -199,8 +199,8 @@ def relu_stages(network: Network, rule: str) -> tuple[Chain, list[DenseStage | C
 
 def decay_of(weight_decay: float, head_decay: float) -> dict[str, float]:
     """Returns the decays of the parts of a rule, both at least 0, for `decayed`."""
-    heads = number("rule.head_decay", head_decay, least=0)
-    return {"stages": number("rule.weight_decay", weight_decay, least=0), "heads": heads}
+    weights = number("rule.weight_decay", weight_decay, least=0)
+    return {"stages": weights, "downs": weights, "heads": number("rule.head_decay", head_decay, least=0)}
 
 
 def decayed(updates: PyTree, params: PyTree, decays: Mapping[str, float]) -> PyTree:

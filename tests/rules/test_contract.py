@@ -36,12 +36,12 @@ def factory_of(name):
     return hydra.utils.instantiate(config.rule, _convert_="all")
 
 
-LOCAL = ("associated_learning", "forward_forward")
+LOCAL = ("associated_learning", "forward_forward", "recurrent_forward_forward")
 """Rules whose losses are local, so that some of what holds of the others does not; each has tests of its own."""
 
 
 def make(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
-    if name == "forward_forward":  # which has no definition for other units, nor for dropout
+    if name.endswith("forward_forward"):  # which have no definition for other units, nor for dropout
         dropout, options = 0.0, {"activation": "relu", **options}
     network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
     return network, factory_of(name)(network, (loss or cross_entropy()).value)
@@ -83,11 +83,20 @@ def network_of(architecture, *words):
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", sorted(set(catalogue.options("architecture")) - {"resnet56"}))
 def test_every_rule_runs_on_every_architecture_or_says_why_not(name, architecture):
-    words = ("architecture.hidden=[9,9]", "architecture.activation=relu") if architecture == "mlp" else ()
+    words = ["architecture.hidden=[9,9]"] if architecture == "mlp" else []
+    words += ["architecture.activation=relu"] if name.endswith("forward_forward") else []
     network = network_of(architecture, *words)
-    needs = {"ifa": "rule=ifa needs stages of one dense layer each", "forward_forward": "rule=forward_forward needs"}
-    if name in needs and architecture != "mlp":
-        with pytest.raises(BadOption, match=needs[name]):
+    needs = {
+        "ifa": ("needs stages of one dense layer each", ("mlp",)),
+        "forward_forward": ("needs stages of one", ("mlp", "cnn", "lenet", "vgg", "locally_connected")),
+        "recurrent_forward_forward": (
+            "needs stages of one|has no definition for pooling",
+            ("mlp", "locally_connected"),
+        ),
+    }
+    message, defined = needs.get(name, ("", (architecture,)))
+    if architecture not in defined:
+        with pytest.raises(BadOption, match=f"rule={name} (?:{message})"):
             factory_of(name)(network, cross_entropy().value)
         return
     rule = factory_of(name)(network, cross_entropy().value)
@@ -108,8 +117,8 @@ def test_every_rule_runs_on_every_architecture_or_says_why_not(name, architectur
 
 
 def test_no_rule_moves_the_running_statistics_of_a_norm(name):
-    if name in ("ifa", "forward_forward"):
-        pytest.skip("it has no definition for convolutions")
+    if name in ("ifa", "forward_forward", "recurrent_forward_forward"):
+        pytest.skip("it has no definition for convolutions, or for norms")
     topology = "architecture.topology=conv8x3-6"
     network = network_of("cnn", topology, "architecture.norm=batch")
     rule = factory_of(name)(network, cross_entropy().value)
@@ -203,7 +212,7 @@ def test_the_readout_gets_its_true_gradient_without_dropout(name):
 
 def test_updates_of_the_mean_loss_do_not_grow_with_the_batch(name):
     """Twice the same batch has the same mean, and so the same updates; whatever replaces the error carries 1/batch."""
-    if name in ("node_perturbation", "forward_forward"):
+    if name in ("node_perturbation", "forward_forward", "recurrent_forward_forward"):
         pytest.skip("its noise differs for every example; a reference holds its scale")
     _, rule = make(name)
     params, feedback = rule.init(jax.random.key(0))
