@@ -1,10 +1,11 @@
-"""Forward-Forward on MNIST by the recipe of Hinton's code: three layers of 1000, 50 000 training images.
+"""Forward-Forward by the recipe of Hinton's code: the experiments of his paper, at full length and shortened.
 
-    python experiments/hinton2022/rows.py                     5 epochs: with the schedule, without it, without labels
-    python experiments/hinton2022/rows.py full --seeds 3      100 epochs
+    python experiments/hinton2022/rows.py                     all the short ones
+    python experiments/hinton2022/rows.py full --seeds 3      three layers of 1000, 50 000 training images, 100 epochs
+    python experiments/hinton2022/rows.py fields --seeds 1    local receptive fields, 60 epochs
     python experiments/hinton2022/rows.py --collect           only writes down what has been trained
 
-MNIST has to be where `$TFDS_DATA_DIR` says. Each row is a run in outputs/hinton2022; what is there already is not
+The data have to be where `$TFDS_DATA_DIR` says. Each row is a run in outputs/hinton2022; what is there already is not
 trained again. `measured.csv` beside this file is written at the end, errors by goodness worked out from the params.
 """
 
@@ -20,28 +21,85 @@ from fa_jax.records.trained import is_trained, params_of, seconds, trained, writ
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/hinton2022")
+MNIST, CIFAR = "experiment=hinton2022_mnist", "experiment=hinton2022_cifar10"
+FIVE = ("epochs=5", "evaluations=5")
+ALL = "task.validation=0"
+"""Trained on all 60 000 images."""
+WIDE = "architecture.hidden=[2000,2000,2000,2000]"
+FIELDS = (
+    "architecture=locally_connected",
+    "~architecture.hidden",
+    "architecture.topology=conv128x10vs6-conv220x2v-conv512x2v",
+    "rule.negatives=hybrid",
+    ALL,
+)
+RECURRENT = ("rule=recurrent_forward_forward", ALL)
+SLEEP = ("rule.sleep=50", "optimizer/schedule=constant", *FIVE)
+"""Fifty steps awake, fifty asleep."""
+FEW = ("task.train_examples=2000", "task.test_examples=1000", "batch_size=20", "epochs=5", "evaluations=1", "probe=100")
+SMALL = (*FEW, "architecture.topology=conv3x5-conv3x5")
+"""Of CIFAR-10, what a processor can do: fields of 5x5, few examples."""
 ROWS = {
-    "five": ("epochs=5", "evaluations=5"),
-    "five_constant": ("epochs=5", "evaluations=5", "optimizer/schedule=constant"),
-    "full": (),
-    "hybrid_five": ("rule.negatives=hybrid", "epochs=5", "evaluations=5"),
-    "fashion_five": ("task=fashion_mnist", "task.validation=10000", "epochs=5", "evaluations=5"),
-    "hybrid": (
-        "rule.negatives=hybrid",
-        "architecture.hidden=[2000,2000,2000,2000]",
-        "epochs=100",
-        "evaluations=50",
-        "task.validation=0",
+    "five": (MNIST, *FIVE),
+    "five_constant": (MNIST, *FIVE, "optimizer/schedule=constant"),
+    "full": (MNIST,),
+    "hybrid_five": (MNIST, "rule.negatives=hybrid", *FIVE),
+    "hybrid": (MNIST, "rule.negatives=hybrid", WIDE, "epochs=100", "evaluations=50", ALL),
+    "large": (MNIST, WIDE, "epochs=60", "evaluations=60", ALL),
+    "jitter_ten": (MNIST, "augmentation.shift=2", "epochs=10", "evaluations=10"),
+    "jitter": (MNIST, WIDE, "augmentation.shift=2", "epochs=500", "evaluations=100", ALL),
+    "fields_five": (MNIST, *FIELDS, *FIVE),
+    "fields": (MNIST, *FIELDS, "epochs=60", "evaluations=60"),
+    "recurrent_five": (MNIST, *RECURRENT, "architecture.hidden=[500,500]", *FIVE),
+    "recurrent": (MNIST, *RECURRENT, "architecture.hidden=[2000,2000,2000]", "epochs=60", "evaluations=20"),
+    "sleep_five": (MNIST, *SLEEP),
+    "sleep_five_slowly": (MNIST, *SLEEP, "optimizer.learning_rate=0.001", "optimizer.scaling.decay=0.99"),
+    "fashion_five": (MNIST, "task=fashion_mnist", "task.validation=10000", *FIVE),
+    "digits": (
+        MNIST,
+        "task=digits",
+        ALL,
+        "architecture.hidden=[500,500,500]",
+        "epochs=60",
+        "evaluations=20",
+        "probe=300",
     ),
-    "large": ("architecture.hidden=[2000,2000,2000,2000]", "epochs=60", "evaluations=60", "task.validation=0"),
+    **{
+        f"cifar10_{goodness}_{layers}{short and '_few'}": (
+            CIFAR,
+            f"rule.goodness={goodness}",
+            *((f"architecture.topology={'-'.join(['conv3x11'] * layers)}",) if not short else SMALL),
+        )
+        for goodness in ("minimised", "maximised")
+        for layers, short in ((2, ""), (3, ""), (2, "few"))
+    },
+    **{
+        f"cifar10_bp_{layers}{short and '_few'}": (
+            CIFAR,
+            "rule=bp",
+            "optimizer=momentum",
+            *((f"architecture.topology={'-'.join(['conv3x11'] * layers)}",) if not short else SMALL),
+        )
+        for layers, short in ((2, ""), (3, ""), (2, "few"))
+    },
 }
-SHORT = ("five", "five_constant", "hybrid_five", "fashion_five")
+SHORT = (
+    "five",
+    "five_constant",
+    "hybrid_five",
+    "jitter_ten",
+    "fields_five",
+    "recurrent_five",
+    "digits",
+    "fashion_five",
+)
+SHORT += ("sleep_five", "sleep_five_slowly", "cifar10_minimised_2_few", "cifar10_maximised_2_few", "cifar10_bp_2_few")
 BATCH = 1000
 
 
-def errors_by_goodness(run: Run) -> np.ndarray:
-    """Returns the test errors in %, one a seed, of choosing the label with the most goodness."""
-    job = build({**run.config, "rule": {**run.config["rule"], "inference": "goodness"}})
+def errors_by(run: Run, inference: str) -> np.ndarray:
+    """Returns the test errors in %, one a seed, of choosing the label in this way."""
+    job = build({**run.config, "rule": {**run.config["rule"], "inference": inference}})
     params = params_of(run)
     predict = jax.jit(lambda p, inputs: job.rule.predict(p, job.task.prepare(inputs)).argmax(-1))
     inputs, targets = job.task.test
@@ -60,8 +118,12 @@ def measured(name: str, run: Run) -> dict[str, object]:
         for split in ("validation", "test"):
             if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
                 found[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
-    if run.config["rule"]["negatives"] != "hybrid":
-        found["test error by goodness, last epoch"] = f"{errors_by_goodness(run).mean():.2f}"
+    negatives, inference = (run.config["rule"].get(option) for option in ("negatives", "inference"))
+    if inference == "goodness":
+        found["test error by goodness, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
+        found["test error, last epoch"] = f"{errors_by(run, 'softmax').mean():.2f}"
+    elif negatives not in ("hybrid", None):
+        found["test error by goodness, last epoch"] = f"{errors_by(run, 'goodness').mean():.2f}"
     pairs = [m for m in sorted(run.metrics) if m.startswith("pairwise_error_")]
     found["pairwise error by layer, last epoch"] = " ".join(f"{run.curves(m)[1][:, -1].mean():.2f}" for m in pairs)
     found["seconds"] = seconds(run)
@@ -85,7 +147,7 @@ def main() -> None:
     if unknown := [name for name in chosen.rows if name not in ROWS]:
         parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
     for name in [] if chosen.collect else chosen.rows:
-        trained(OUTPUTS / name, "experiment=hinton2022_mnist", *ROWS[name], f"seeds={chosen.seeds}")
+        trained(OUTPUTS / name, *ROWS[name], f"seeds={chosen.seeds}")
     collect()
 
 
