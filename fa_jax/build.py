@@ -237,11 +237,15 @@ def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(chosen[i : i + at_once]) for i in range(0, len(chosen), at_once))
 
 
-def _devices(wanted: int | None) -> tuple[jax.Device, ...]:
+def _devices(wanted: int | str) -> tuple[jax.Device, ...]:
     there = jax.devices()
-    if wanted is not None and processes.several():
+    if wanted == "all":
+        return tuple(there)
+    if isinstance(wanted, str):
+        raise BadOption(f"devices must be all, or how many; got {wanted!r}")
+    if processes.several():
         raise BadOption(f"devices is for one process; several use all that they have, {len(there)} here; got {wanted}")
-    if wanted is not None and integer("devices", wanted, least=1) > len(there):
+    if integer("devices", wanted, least=1) > len(there):
         raise BadOption(f"devices must be at most the number of devices there are, {len(there)}; got {wanted}")
     return tuple(there[:wanted])
 

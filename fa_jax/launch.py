@@ -260,7 +260,12 @@ def _claimed(place: Path) -> Path:
 
 
 def _use_all_cores() -> None:
-    """Makes each core a device of its own where there is no accelerator, so that they share the seeds."""
+    """Makes each core a device of its own where there is no accelerator, so that they share the seeds.
+
+    Whoever has told JAX another number of them has it.
+    """
+    if "JAX_NUM_CPU_DEVICES" in os.environ:
+        return
     with contextlib.suppress(RuntimeError):  # raised where JAX runs already, as in a test
         jax.config.update("jax_num_cpu_devices", _cores())
 

@@ -250,6 +250,7 @@ MISTAKES = {
     "batch_devices=99": "batch_devices must be at most the number of devices that are used",
     "batch_devices=2 devices=2 batch_size=33": "batch_devices must divide batch_size, which is 33; got 2",
     "devices=1.5": "devices must be an integer of at least 1; got 1.5",
+    "devices=some": "devices must be all, or how many; got 'some'",
     "seeds=[]": "seeds must be a number of seeds or a list of different ones",
     "architecture.activation=null": "architecture.activation must be one of",
     "run": "the first word, unless it is an override such as seeds=20, must be one of train, tune, ",

@@ -1,5 +1,9 @@
 """The loop trains what a plain Python loop would, whatever the grouping of seeds, the devices and the evaluations."""
 
+import os
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +15,7 @@ from fa_jax.losses import squared_error
 from fa_jax.metrics.scores import nse
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import keep_removed
+from fa_jax.records.reader import read_run
 from fa_jax.rules.bp import bp
 from fa_jax.rules.fa import fa
 from fa_jax.rules.node_perturbation import node_perturbation
@@ -271,3 +276,21 @@ def test_a_program_of_many_evaluations_compiles_once(monkeypatch):
     for step in (2, 9, 17):
         states = program.advance(states, fixed, seeds, step - 1, step, data)
     assert len(traces) == first
+
+
+@pytest.mark.slow
+def test_eight_devices_share_the_seeds_and_need_an_eighth_of_the_memory_each(tmp_path):
+    words = ["task=digits", "rule=dfa", "architecture.hidden=[50,40]", "seeds=8", "epochs=1", "evaluations=3"]
+    there = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+    runs = {}
+    for devices in ("all", 1):
+        command = [*words, f"devices={devices}", f"hydra.run.dir={tmp_path}/{devices}"]
+        subprocess.run([sys.executable, "-m", "fa_jax", *command], check=True, env=there, stdout=subprocess.DEVNULL)
+        runs[devices] = read_run(tmp_path / str(devices))
+        assert len(runs[devices].environment["devices"]) == 8
+    for metric in runs[1].metrics:
+        np.testing.assert_allclose(*(run.curves(metric)[1] for run in runs.values()), rtol=1e-4, atol=1e-5)
+    # The seeds' own: the data are on every device whole.
+    needs = [run.summary["cost"]["memory_bytes"] for run in runs.values()]
+    data = 1797 * 65 * 4
+    assert needs[0] < needs[1] / 2 + data
