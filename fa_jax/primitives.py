@@ -52,11 +52,14 @@ def _transport_backward(layer, residuals, cotangent):
     params, feedback, x = residuals
     if _is_plain_dense(layer):
         to_params = _dense_gradient(params, x, cotangent)
-    elif _is_plain_convolution(layer):
+    elif _is_plain(layer, nn.Conv):
         to_params = _convolution_gradient(layer, params, x, cotangent)
     else:
         (to_params,) = jax.vjp(lambda p: _apply(layer, p, x), params)[1](cotangent)
-    (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
+    if _is_plain(layer, nn.ConvLocal):
+        to_x = _local_cotangent(layer, feedback["kernel"], x, cotangent)
+    else:
+        (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
     return to_params, jax.tree.map(jnp.zeros_like, feedback), to_x
 
 
@@ -78,14 +81,18 @@ def _dense_gradient(params, x, cotangent):
     return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
 
 
-def _is_plain_convolution(layer: nn.Module) -> bool:
-    """Whether a layer is a two-dimensional `nn.Conv` without dilation, groups or anything else of its own."""
-    if type(layer) is not nn.Conv or isinstance(layer.kernel_size, int) or len(layer.kernel_size) != 2:
+def _is_plain(layer: nn.Module, kind: type) -> bool:
+    """Whether a layer is a two-dimensional `nn.Conv` or `nn.ConvLocal` without dilation, groups or anything else."""
+    if type(layer) is not kind or isinstance(layer.kernel_size, int) or len(layer.kernel_size) != 2:
         return False
-    usual = nn.Conv(layer.features, layer.kernel_size)
+    usual = kind(layer.features, layer.kernel_size)
     names = ("feature_group_count", "input_dilation", "kernel_dilation", "mask", "precision")
     names += ("conv_general_dilated", "conv_general_dilated_cls")
     return layer.padding in ("SAME", "VALID") and all(getattr(layer, n) == getattr(usual, n) for n in names)
+
+
+def _strides(layer: nn.Module) -> tuple[int, ...]:
+    return (layer.strides,) * 2 if isinstance(layer.strides, int) else tuple(layer.strides or (1, 1))
 
 
 def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
@@ -94,7 +101,7 @@ def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
     It is what JAX makes of it too, but with the axes in the order that XLA wants on a CPU. There it turns them round by
     itself only outside of loops, and in one, as a training loop is, it would take many times as long.
     """
-    stride = (layer.strides,) * 2 if isinstance(layer.strides, int) else tuple(layer.strides or (1, 1))
+    stride = _strides(layer)
     window, image, places = params["kernel"].shape[:2], x.shape[1:3], cotangent.shape[1:3]
     pads = jax.lax.padtype_to_pads(image, window, stride, str(layer.padding))
     # What the last window does not reach is cut off, by a padding below 0.
@@ -112,6 +119,26 @@ def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
     if "bias" in params:
         gradient["bias"] = jnp.sum(cotangent, (0, 1, 2))
     return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
+
+
+def _local_cotangent(layer: nn.ConvLocal, kernel, x, cotangent):
+    """What a layer whose places have weights of their own sends down: each window's share, added up where they overlap.
+
+    JAX's own gathers the windows by a convolution, whose transpose takes many times as long on a CPU, if they are large.
+    """
+    stride, window = _strides(layer), tuple(layer.kernel_size)
+    places = cotangent.shape[1:3]
+
+    def windows(image):
+        padding = jax.lax.padtype_to_pads(image.shape[1:3], window, stride, str(layer.padding))
+        image = jnp.pad(image, ((0, 0), *padding, (0, 0)))
+        ends = [(n - 1) * s + 1 for n, s in zip(places, stride, strict=True)]
+        offsets = [(i, j) for i in range(window[0]) for j in range(window[1])]
+        parts = [image[:, i : i + ends[0] : stride[0], j : j + ends[1] : stride[1]] for i, j in offsets]
+        return jnp.stack(parts, -1).reshape(len(image), *places, -1)  # as Flax's kernels are: channels, then the window
+
+    (to_x,) = jax.vjp(windows, x)[1](jnp.einsum("bijf,ijkf->bijk", cotangent, kernel))
+    return to_x
 
 
 transport.defvjp(_transport_forward, _transport_backward)
@@ -138,8 +165,8 @@ teach.defvjp(lambda h, signal: (h, signal), lambda signal, cotangent: (signal, j
 def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     """Flax interceptor: a linear layer with a kernel in the `feedback` collection is transported over it.
 
-    Every other dense or convolutional one is transported over its own kernel, which is backprop, for the layout of its
-    gradient.
+    Every other dense, convolutional or local one is transported over its own kernel, which is backprop, for the speed
+    of its gradient.
     """
     module = context.module
     # A layer without a path stands alone: it is the one inside `transport`, met again.
@@ -147,7 +174,7 @@ def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.modul
         return layer(*args, **kwargs)
     if module.has_variable("feedback", "kernel"):
         feedback = module.variables["feedback"]
-    elif _is_plain_dense(module) or _is_plain_convolution(module):
+    elif _is_plain_dense(module) or _is_plain(module, nn.Conv) or _is_plain(module, nn.ConvLocal):
         feedback = {"kernel": module.variables["params"]["kernel"]}
     else:
         return layer(*args, **kwargs)

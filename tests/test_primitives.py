@@ -38,3 +38,22 @@ def test_inside_a_loop_a_convolution_s_gradient_is_the_same(float64):
     start = jax.tree.map(lambda p: np.asarray(p, np.float64), start)
     looped = jax.jit(lambda p: jax.lax.fori_loop(0, 2, step, p))(start)
     np.testing.assert_allclose(looped["kernel"], step(1, step(0, start))["kernel"], rtol=1e-9)
+
+
+@pytest.mark.parametrize("padding", ["SAME", "VALID"])
+@pytest.mark.parametrize("strides", [None, 2, (2, 3)])
+@pytest.mark.parametrize("window", [(3, 3), (2, 3), (1, 1)])
+def test_a_local_layer_s_gradient_is_jax_s_and_its_cotangent_crosses_the_feedback(float64, window, strides, padding):
+    random = np.random.default_rng(0)
+    layer = nn.ConvLocal(4, window, strides=strides, padding=padding)
+    x = random.normal(size=(3, 7, 6, 2))
+    params = layer.init(jax.random.key(0), x)["params"]
+    params = {name: np.asarray(p, np.float64) for name, p in params.items()}
+    feedback = {"kernel": random.normal(size=params["kernel"].shape)}
+    cotangent = random.normal(size=layer.apply({"params": params}, x).shape)
+    to_params, to_x = jax.vjp(lambda p, x: transport(layer, p, feedback, x), params, x)[1](cotangent)
+    expected, _ = jax.vjp(lambda p, x: layer.apply({"params": p}, x), params, x)[1](cotangent)
+    for name in params:
+        np.testing.assert_allclose(to_params[name], expected[name], rtol=1e-9, atol=1e-12)
+    _, expected = jax.vjp(lambda p, x: layer.apply({"params": p}, x), {**params, **feedback}, x)[1](cotangent)
+    np.testing.assert_allclose(to_x, expected, rtol=1e-9, atol=1e-12)
