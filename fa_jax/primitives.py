@@ -124,7 +124,7 @@ def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
 def _local_cotangent(layer: nn.ConvLocal, kernel, x, cotangent):
     """What a layer whose places have weights of their own sends down: each window's share, added up where they overlap.
 
-    JAX's own gathers the windows by a convolution, whose transpose takes many times as long on a CPU, if they are large.
+    JAX's own gathers the windows by a convolution, whose transpose takes many times as long on a CPU.
     """
     stride, window = _strides(layer), tuple(layer.kernel_size)
     places = cotangent.shape[1:3]

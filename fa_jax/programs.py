@@ -9,6 +9,7 @@ import numpy as np
 
 from fa_jax import processes
 from fa_jax.build import Job
+from fa_jax.core import Batch
 from fa_jax.network import count
 from fa_jax.training import Program, make_program
 
@@ -50,6 +51,25 @@ def sizes(job: Job) -> dict[str, int]:
         "affiliated_params": count(job.network, params) - effective,
         "feedback_weights": sum(leaf.size for leaf in jax.tree.leaves(feedback)),
     }
+
+
+def operations(job: Job) -> float:
+    """Returns how many floating-point operations a seed's step takes, by the compiled step's own account.
+
+    Of the rule alone: what its updates and those of its feedback take, without the optimizer's. The layers of a
+    scanned stack count as one.
+    """
+    task, size = job.task, job.training.batch_size
+
+    def step(params, feedback, batch):
+        updates = job.rule.updates(params, feedback, batch)
+        return updates, None if job.rule.learn is None else job.rule.learn(params, feedback, batch, updates)
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    inputs = jax.ShapeDtypeStruct((size, *task.input_shape), np.float32)
+    batch = Batch(inputs, jax.ShapeDtypeStruct((size, task.outputs), np.float32), key)
+    compiled = jax.jit(step).lower(*jax.eval_shape(job.rule.init, key), batch).compile()
+    return compiled.cost_analysis()["flops"]
 
 
 def make_program_of(job: Job, seeds: int) -> Program:

@@ -1,84 +1,148 @@
-"""Every rule on every architecture that it has a definition for: one table, with intervals and what each rule costs.
+"""Every rule on every architecture that it has a definition for: two tables, with intervals and what each rule costs.
 
     python experiments/rules_by_architectures/compare.py digits
     python experiments/rules_by_architectures/compare.py mnist --epochs 5 --architectures mlp
+    python experiments/rules_by_architectures/compare.py digits --collect      only writes down what has been trained
 
-Each rule has the learning rate, of those tried on a validation split, with the lowest validation error: the same few
-trials for every rule. The rate goes to conf/recipe/tuned, where `tuned=true` finds it. The runs go to
-outputs/rules_by_architectures; what is there is not trained again.
+Every rule has seven trials of two seeds each on held-out examples: five learning rates at its own feedback scale, then,
+at the best of them, a third and three times that scale; a rule without one has two more rates around the best instead.
+What did best goes to conf/recipe/tuned, where `tuned=true` finds it. With it, and with the values that the rule and the
+task come with, it is then trained on everything. The runs go to outputs/rules_by_architectures; what is there is not
+trained again.
 """
 
 import argparse
+import contextlib
+import io
 from pathlib import Path
 from typing import Any
 
 from fa_jax import catalogue
-from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import trained, write_table
+from fa_jax.build import build
+from fa_jax.composing import compose, tell_apart
+from fa_jax.programs import operations
+from fa_jax.records.reader import Run
+from fa_jax.records.trained import is_trained, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures")
-RATES = (0.03, 0.1, 0.3, 1.0)
-OWN_RATES = {"associated_learning": (0.001, 0.003, 0.01, 0.03), "forward_forward": (0.01, 0.03, 0.1, 0.3)}
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
+OWN_RATES = {
+    "associated_learning": (0.0003, 0.001, 0.003, 0.01, 0.03),
+    "forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "recurrent_forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
+}
 """Of the rules that come with an optimizer of their own."""
+SCALES = (1 / 3, 3.0)
+BETWEEN = (3**-0.5, 3**0.5)
 HIDDEN = {"mlp": "[100,100]"}
+RELU = ("forward_forward", "recurrent_forward_forward")
+"""Rules that have a definition for such units alone."""
 HELD_OUT = {"digits": 200, "mnist": 10000}
 CONF = catalogue.CONF / "recipe" / "tuned" / "true"
 EXCLUDED = {"resnet20", "resnet56", "vgg"}
 """Too slow for a machine without an accelerator; named on the command line they are trained too."""
 
 
-def is_defined(architecture: str, rule: str) -> bool:
-    """Whether a rule has a definition for an architecture."""
-    return rule not in ("ifa", "forward_forward") or architecture == "mlp"
+class Case:
+    """A rule on an architecture and a task."""
+
+    def __init__(self, task: str, architecture: str, rule: str, epochs: float | None):
+        """Makes the words that are common to its runs."""
+        self.task, self.architecture, self.rule = task, architecture, rule
+        self.hidden = HIDDEN.get(architecture)
+        self.words = [f"task={task}", f"architecture={architecture}", f"rule={rule}"]
+        self.words += [] if self.hidden is None else [f"architecture.hidden={self.hidden}"]
+        self.words += ["architecture.activation=relu"] if rule in RELU and self.hidden is None else []
+        self.words += [] if epochs is None else [f"epochs={epochs:g}"]
+        self.place = OUTPUTS / task / architecture / rule
+
+    def config(self) -> dict[str, Any] | None:
+        """What it comes with; None where the rule has no definition for the architecture."""
+        with contextlib.redirect_stderr(io.StringIO()):
+            try:
+                return compose(tell_apart(self.words))[1][0].config
+            except ValueError as refusal:
+                print(f"{self.rule} on {self.architecture}: {refusal}")
+                return None
+
+    def tried(self, values: dict[str, float]) -> float:
+        """The mean validation error with these values; infinite where a seed diverged."""
+        words = [f"{option}={value:.4g}" for option, value in values.items()]
+        trial = [*self.words, *words, f"task.validation={HELD_OUT[self.task]}", "seeds=2", "probe=0", "evaluations=1"]
+        place = self.place / "_".join(words).replace("=", "_")
+        run = trained(place, *trial, "checkpoint=false", "checkpoint_every=null")
+        return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
+
+    def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
+        """Returns the values with the lowest validation error, and whether the rate is at the edge of the grid."""
+        rates = OWN_RATES.get(self.rule, RATES)
+        trials = {rate: self.tried({"optimizer.learning_rate": rate}) for rate in rates}
+        best = min(trials, key=trials.__getitem__)
+        candidates: list[tuple[float, dict[str, float]]] = [(trials[best], {"optimizer.learning_rate": best})]
+        if scale is None:
+            further = [{"optimizer.learning_rate": best * factor} for factor in BETWEEN]
+        else:
+            further = [{"optimizer.learning_rate": best, "rule.scale": scale * factor} for factor in SCALES]
+        candidates += [(self.tried(values), values) for values in further]
+        values = min(candidates, key=lambda one: one[0])[1]
+        return values, not rates[0] < values["optimizer.learning_rate"] < rates[-1]
+
+    def keep(self, values: dict[str, float]) -> None:
+        """Writes down what was found, with the hidden layers it was found with, for `tuned=true`."""
+        path = CONF / self.task / self.architecture / f"{self.rule}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = ["# @package _global_", f"# Found by experiments/rules_by_architectures/compare.py {self.task}."]
+        lines += [] if self.hidden is None else ["architecture:", f"  hidden: {self.hidden}"]
+        for option, value in values.items():
+            group, _, name = option.partition(".")
+            lines += [f"{group}:", f"  {name}: {value:.4g}"]
+        path.write_text("\n".join([*lines, ""]))
+
+    def final(self, name: str, values: dict[str, float], seeds: int) -> Run:
+        """The run on everything with these values."""
+        words = [f"{option}={value:.4g}" for option, value in values.items()]
+        return trained(self.place / name, *self.words, *words, f"seeds={seeds}", "checkpoint=false")
 
 
-def validation_error(run: Run) -> float:
-    """The mean validation error at the end; infinite where a seed diverged."""
-    return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
-
-
-def keep(task: str, architecture: str, rule: str, hidden: str | None, rate: float) -> None:
-    """Writes down the rate, with the hidden layers it was found with, for `tuned=true`."""
-    path = CONF / task / architecture / f"{rule}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["# @package _global_", f"# Found by experiments/rules_by_architectures/compare.py {task}."]
-    lines += [] if hidden is None else ["architecture:", f"  hidden: {hidden}"]
-    path.write_text("\n".join([*lines, "optimizer:", f"  learning_rate: {rate}", ""]))
-
-
-def compare(task: str, architecture: str, rule: str, epochs: float | None, seeds: int) -> dict[str, Any]:
-    """Returns a row of the table: the rate found, the test error at that rate, and the cost."""
-    rates, hidden = OWN_RATES.get(rule, RATES), HIDDEN.get(architecture)
-    words = [f"task={task}", f"architecture={architecture}", f"rule={rule}"]
-    words += [] if hidden is None else [f"architecture.hidden={hidden}"]
-    words += [] if epochs is None else [f"epochs={epochs}"]
-    place = OUTPUTS / task / architecture / rule
-    trials = {}
-    for rate in rates:
-        trial = [*words, f"optimizer.learning_rate={rate}", f"task.validation={HELD_OUT[task]}", "seeds=2", "probe=0"]
-        trials[rate] = validation_error(trained(place / f"rate_{rate}", *trial, "checkpoint=false", "evaluations=1"))
-    best = min(trials, key=trials.__getitem__)
-    if trials[best] < float("inf"):
-        keep(task, architecture, rule, hidden, best)
-    run = trained(place / "final", *words, f"optimizer.learning_rate={best}", f"seeds={seeds}", "checkpoint=false")
+def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
+    """A row of the table: the values, the test error and the cost."""
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
+    scale = run.config["rule"].get("scale")
     return {
-        "task": task,
-        "architecture": architecture,
-        "rule": rule,
-        "learning rate": best,
-        "at the edge of the grid": best in (rates[0], rates[-1]),
+        "task": case.task,
+        "architecture": case.architecture,
+        "rule": case.rule,
+        "values": name,
+        "learning rate": f"{run.config['optimizer']['learning_rate']:.3g}",
+        "feedback scale": "" if scale is None else f"{scale:.3g}",
+        "at the edge of the grid": "" if edge is None else edge,
         "test error": f"{error['mean']:.2f}",
         "low": f"{error['low']:.2f}",
         "high": f"{error['high']:.2f}",
         "n": error["n"],
+        "diverged": len(run.diverged),
         "angle of the first layer": "" if angle is None else f"{angle:.0f}",
         "seed-steps/s": f"{cost['seed_steps_per_second']:.0f}",
+        "Mflop a step": f"{operations(build(run.config)) / 1e6:.2f}",
         "compile seconds": f"{cost['compile_seconds']:.1f}",
         "MB": f"{cost['memory_bytes'] / 1e6:.1f}",
     }
+
+
+def compare(case: Case, seeds: int, collect: bool) -> list[tuple[dict[str, Any], Run]]:
+    """Returns a row and its run with what the rule comes with and one with what was found; none where undefined."""
+    if collect and not is_trained(case.place / "tuned"):
+        return []
+    config = case.config()
+    if config is None:
+        return []
+    values, edge = case.tune(config["rule"].get("scale"))
+    case.keep(values)
+    runs = (("as it comes", {}, None), ("tuned", values, edge))
+    done = [(name, case.final(name.replace(" ", "_"), own, seeds), at) for name, own, at in runs]
+    return [(row(case, name, run, at), run) for name, run, at in done]
 
 
 def main() -> None:
@@ -88,15 +152,12 @@ def main() -> None:
     parser.add_argument("--rules", nargs="*", default=sorted(catalogue.options("rule")))
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--collect", action="store_true")
     chosen = parser.parse_args()
     architectures = chosen.architectures or sorted(set(catalogue.options("architecture")) - EXCLUDED)
-    rows = []
-    for architecture in architectures:
-        for rule in chosen.rules:
-            if is_defined(architecture, rule):
-                rows.append(compare(chosen.task, architecture, rule, chosen.epochs, chosen.seeds))
-    places = [OUTPUTS / row["task"] / row["architecture"] / row["rule"] / "final" for row in rows]
-    write_table(HERE / f"measured_{chosen.task}.csv", rows, [read_run(place) for place in places])
+    cases = [Case(chosen.task, one, rule, chosen.epochs) for one in architectures for rule in chosen.rules]
+    rows = [pair for case in cases for pair in compare(case, chosen.seeds, chosen.collect)]
+    write_table(HERE / f"measured_{chosen.task}.csv", [one for one, _ in rows], [run for _, run in rows])
 
 
 if __name__ == "__main__":
