@@ -1,7 +1,8 @@
-"""The fully connected rows of the tables of Nøkland, NeurIPS 2016, by the recipe of the author's code.
+"""The rows of the tables of Nøkland, NeurIPS 2016, by the recipe of the author's code.
 
     python experiments/nokland2016/rows.py                          the short runs: 10 epochs, 2 seeds
     python experiments/nokland2016/rows.py 2x800 --epochs 300 --seeds 3
+    python experiments/nokland2016/rows.py "cifar10 conv" --epochs 300 --seeds 1
     python experiments/nokland2016/rows.py --collect                only writes down what has been trained
 
 The data have to be where `$TFDS_DATA_DIR` says. Each row and rule is one run in outputs/nokland2016/<epochs>epochs;
@@ -20,12 +21,15 @@ from fa_jax.records.trained import is_trained, seconds, trained, write_table
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")
 INPUTS = {"mnist": 784, "cifar10": 3072, "cifar100": 3072}
+CONV = ((5 * 5 * 3, 5 * 5 * 96, 5 * 5 * 128, 2304, 2048, 2048), (21600, 6272, 2304, 2048, 2048))
+"""Of the convolutional network: what each layer sums over, the readout included, and the sizes of the hidden layers."""
 
 
 class Row(NamedTuple):
     """A network, and the rules it is trained by."""
 
     hidden: tuple[int, ...]
+    """Widths; empty: the convolutional network."""
     rules: tuple[str, ...]
     further: tuple[str, ...] = ()
     task: str = "mnist"
@@ -51,28 +55,34 @@ ROWS = {
             ("1x1000", (1000,), ()),
             ("3x1000", (1000,) * 3, ()),
             ("3x1000 dropout", (1000,) * 3, DROPOUT),
+            ("conv", (), ()),
         )
     },
 }
 SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
 ZERO = ("dfa", "drtp", "sdfa")
-"""Rules whose tanh and logistic networks start at zero in the author's code; FA's do but for the first layer."""
+"""Rules whose tanh and logistic networks start at zero in the author's code; FA's do but for the first dense layer."""
+SMOOTHED, SMALL = 0.25, 0.01
+"""His stop rule: once the training error, smoothed by this much from 100 % on, is this small, in %."""
 
 
 def overrides(name: str, rule: str) -> list[str]:
     """Returns what the recipe says of a row and a rule, as words for the command line."""
     row = ROWS[name]
-    fans = (INPUTS[row.task], *row.hidden)
+    fans, sizes = ((INPUTS[row.task], *row.hidden), row.hidden) if row.hidden else CONV
     relu = any("relu" in word for word in row.further)
-    starts = [0.0 if not relu and (rule in ZERO or (rule == "fa" and layer)) else 1.0 for layer in range(len(fans))]
+    zero = rule in ZERO or (rule == "fa" and not row.hidden)
+    starts = [0.0 if not relu and (zero or (rule == "fa" and layer)) else 1.0 for layer in range(len(fans))]
     biases = [start * fan**-0.5 for start, fan in zip(starts, fans, strict=True)]
-    words = [f"rule={rule}", f"architecture.hidden={list(row.hidden)}", f"architecture.init_scale={starts}"]
+    words = [f"rule={rule}", f"architecture.init_scale={starts}"]
+    words += [f"architecture.hidden={list(row.hidden)}"] if row.hidden else []
     words += ["architecture.bias_init=uniform", f"architecture.bias_scale={biases}"]
     if rule != "bp":
-        # Into a hidden layer of n units from U(-1/sqrt(n), 1/sqrt(n)), whatever it comes from.
-        scales = [n**-0.5 for n in (row.hidden[:1] if rule == "ifa" else row.hidden)]
+        # Into a hidden layer of n units from U(-1/sqrt(n), 1/sqrt(n)); FA's from what its layer's weights are drawn from.
+        into = fans[1:] if rule == "fa" else sizes[: 1 if rule == "ifa" else None]
+        scales = [n**-0.5 for n in into]
         words += ["rule.distribution=uniform", f"rule.scale={scales if len(set(scales)) > 1 else scales[0]}"]
-    words.insert(0, f"experiment=nokland2016_{row.task}")
+    words.insert(0, f"experiment=nokland2016_{'' if row.hidden else 'conv_'}{row.task}")
     return [word.replace(" ", "") for word in (*words, *row.further)]
 
 
@@ -87,6 +97,20 @@ def place(name: str, rule: str, epochs: int) -> Path:
     return OUTPUTS / f"{epochs}epochs" / f"{name.replace(' ', '_')}_{rule}"
 
 
+def stopped(train_error: np.ndarray) -> int | None:
+    """Returns the epoch after which the author's code would have stopped, or None: it would not have yet.
+
+    Args:
+      train_error: in %, of every epoch.
+    """
+    smoothed = 100.0
+    for epoch, error in enumerate(train_error, 1):
+        smoothed += SMOOTHED * (error - smoothed)
+        if smoothed <= SMALL:
+            return epoch
+    return None
+
+
 def measured(name: str, rule: str, run: Run) -> dict[str, object]:
     """What a run came to: test errors in % after some epochs, the training error, the cosines to BP's signals."""
     _, train_error = run.curves("train_error")
@@ -96,6 +120,10 @@ def measured(name: str, rule: str, run: Run) -> dict[str, object]:
         if error is not None:
             row[f"test error, epoch {epoch}"] = f"{error.mean():.2f}"
             row[f"sd, epoch {epoch}"] = f"{error.std(ddof=1):.2f}" if len(error) > 1 else ""
+    stop = stopped(train_error.mean(0)[1:])
+    if stop is not None:
+        row["epoch of the stop rule"] = stop
+        row["test error there"] = f"{run.at_epoch('test_error', stop).mean():.2f}"
     row["train error, last epoch"] = f"{train_error[:, -1].mean():.3f}"
     layers = sorted((m for m in run.metrics if m.startswith("signal_angle_")), key=lambda m: int(m.rpartition("_")[2]))
     cosines = [np.cos(np.radians(run.curves(m)[1][:, -1])).mean() for m in layers]
