@@ -95,8 +95,8 @@ def _build(text: str) -> Job:
 
     task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
     change = config["augmentation"]
-    if not isinstance(change, dict) or set(change) != {"shift", "flip"}:
-        raise BadOption(f"augmentation must have shift and flip, as in augmentation.shift=2; got {change!r}")
+    if not isinstance(change, dict) or set(change) != {"shift", "flip", "contrast"}:
+        raise BadOption(f"augmentation must have shift, flip and contrast, as in augmentation.shift=2; got {change!r}")
     training = training._replace(augment=augmentation(task.input_shape, **change))
     examples = len(task.train.inputs)
     if batch_size > examples:

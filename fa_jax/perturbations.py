@@ -1,32 +1,37 @@
 """What may be done to training examples inside the compiled step: random shifts and flips, adversarial noise."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from fa_jax.core import Batch, LossFunction, PyTree
 from fa_jax.network import Network
-from fa_jax.options import BadOption, integer, switch
+from fa_jax.options import BadOption, integer, number, switch
+from fa_jax.tasks.preprocessing import standardise
 
 
 def augmentation(
-    shape: tuple[int, ...], *, shift: int, flip: bool
+    shape: tuple[int, ...], *, shift: int, flip: bool, contrast: list[float] | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Returns `(key, images) -> images`, `[batch, height, width, channels]`, each image changed by itself.
 
-    None if neither is asked for.
+    None if none is asked for.
 
     Args:
       shape: of one image.
       shift: pixels by which an image is moved at most, up or down and left or right; what comes in is zero.
       flip: whether left and right are exchanged in half of the images.
+      contrast: the least and the most by which the deviations of each channel from its mean are multiplied, at least 0,
+        after which every image is standardised anew; None: they are left as they are.
 
     Raises:
       BadOption: if an option is out of range, or the inputs are no images.
     """
     shift, flip = integer("augmentation.shift", shift, least=0), switch("augmentation.flip", flip)
-    if not (shift or flip):
+    factors = _range("augmentation.contrast", contrast)
+    if not (shift or flip or factors):
         return None
     if len(shape) != 3:
         raise BadOption(f"augmentation needs images; this task has inputs of shape {tuple(shape)}")
@@ -39,15 +44,31 @@ def augmentation(
         return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
 
     def augment(key, images):
-        moving, flipping = jax.random.split(key)
+        moving, flipping, contrasting = jax.random.split(key, 3)
         if shift:
             images = jax.vmap(move)(jax.random.split(moving, len(images)), images)
         if flip:
             chosen = jax.random.bernoulli(flipping, shape=(len(images), 1, 1, 1))
             images = jnp.where(chosen, images[:, :, ::-1], images)
+        if factors:
+            factor = jax.random.uniform(contrasting, (len(images), 1, 1, 1), minval=factors[0], maxval=factors[1])
+            mean = images.mean((1, 2), keepdims=True)
+            images = standardise(mean + factor * (images - mean))
         return images
 
     return augment
+
+
+def _range(option: str, got: Any) -> tuple[float, float] | None:
+    """Two numbers of at least 0, the first of them not the larger; or None."""
+    if got is None:
+        return None
+    if not isinstance(got, list) or len(got) != 2:
+        raise BadOption(f"{option} must be the least and the most, such as [0.2,1.8], or null; got {got!r}")
+    least, most = (number(option, one, least=0) for one in got)
+    if least > most:
+        raise BadOption(f"{option} must not fall; got {got!r}")
+    return least, most
 
 
 def attack(network: Network, loss: LossFunction, params: PyTree, batch: Batch, epsilon: float) -> Batch:

@@ -1,12 +1,13 @@
-"""Associated learning and backprop on MNIST, side by side: depth and sigmoid units, class separation, learning curves.
+"""Associated learning and backprop side by side: depth and sigmoid units, class separation, learning curves, CIFAR.
 
     python experiments/kao2019/rows.py                        all rows but the long ones
     python experiments/kao2019/rows.py depth separation       these
     python experiments/kao2019/rows.py exact_200 --seeds 3    the authors' own length, for an accelerator
+    python experiments/kao2019/rows.py cifar10 cifar100       likewise: four networks, 200 epochs
     python experiments/kao2019/rows.py --collect              only writes down what has been trained
 
-MNIST has to be where `$TFDS_DATA_DIR` says. Each row is some runs in outputs/kao2019/<row>; what is there already is
-not trained again. `measured.csv` beside this file is written at the end.
+The data have to be where `$TFDS_DATA_DIR` says. Each row is some runs in outputs/kao2019/<row>; what is there already
+is not trained again. `measured.csv` beside this file is written at the end.
 """
 
 import argparse
@@ -24,6 +25,17 @@ CNN = "conv32x3+conv32x3-conv32x3+conv32x3s2-conv64x3+conv64x3-conv64x3+conv64x3
 EXACT = ("batch_size=32", "shuffle=false", "optimizer.learning_rate=0.0001")
 """As in the authors' code: small batches in the same order every epoch, at a tenth of the rate."""
 
+VGG = "conv128x3+conv256x3p2-conv256x3+conv512x3p2-conv512x3p2+conv512x3p2-1024+1024"
+RESIDUAL = (
+    "architecture=resnet20",
+    "architecture.norm=batch_tensorflow",
+    "architecture.biases=true",
+    "architecture.normed_shortcuts=false",
+)
+FEW = ("task.train_examples=2000", "task.test_examples=1000", "epochs=2", "evaluations=2", "probe=20")
+FEW = (*FEW, "checkpoint=false", "optimizer.learning_rate=0.001")
+"""Of CIFAR-10, what a processor can do, at ten times the rate."""
+
 
 def associated(width: int, stages: int, activation: str = "elu") -> list[str]:
     """Associated learning with bridges of one hidden layer, five times as wide as the codes."""
@@ -35,6 +47,35 @@ def effective(width: int, stages: int, inside: str, elsewhere: str) -> list[str]
     hidden = [width] * stages + [5 * width, width] + [width] * (stages - 1)
     activations = [inside] * stages + [elsewhere] * (stages + 1)
     return ["rule=bp", "optimizer=adam", f"architecture.hidden={hidden}", f"architecture.activation={activations}"]
+
+
+def cifar(classes: int) -> Iterator[tuple[str, list[str]]]:
+    """The networks of the authors, by associated learning and by backprop: (name, words)."""
+    n = {"mlp": 3000, "cnn": 256 if classes == 10 else 500, "resnet20": 300 if classes == 10 else 500}
+    n["vgg"] = n["resnet20"]
+    decays = {"resnet20": 1e-4, "vgg": 1e-5}
+    networks = {
+        "mlp": [f"architecture.hidden={[n['mlp']] * 2}"],
+        "cnn": ["architecture=cnn", f"architecture.topology={CNN}"],
+        "resnet20": [*RESIDUAL, "architecture.stage=group"],
+        "vgg": ["architecture=cnn", f"architecture.topology={VGG}"],
+    }
+    for name, words in networks.items():
+        further = ["architecture.activation=elu", f"rule.width={n[name]}", f"rule.weight_decay={decays.get(name, 0.0)}"]
+        yield f"{name}_al", ["rule=associated_learning", *words, *further]
+    bp, relu = ["rule=bp", "optimizer=adam", "optimizer/schedule=staircase"], "architecture.activation=relu"
+    yield "mlp_bp", [*effective(n["mlp"], 2, "relu", "relu"), *bp[2:]]
+
+    def dense(width):
+        return "-".join(map(str, (5 * width, *[width] * 4)))
+
+    convolutions = f"{CNN.replace('+', '-')}-{dense(n['cnn'])}"
+    yield "cnn_bp", [*bp, "architecture=cnn", f"architecture.topology={convolutions}", relu]
+    decay = f"optimizer.weight_decay={1e-4 if classes == 10 else 5e-4}"
+    yield "resnet20_bp", [*bp, *RESIDUAL, relu, decay, "optimizer.learning_rate=0.001"]
+    convolutions = f"{VGG.partition('-1024')[0].replace('+', '-')}-conv512x3p2-{dense(n['vgg'])}"
+    norm = ["architecture.norm=batch_tensorflow", "optimizer.weight_decay=5e-4"]
+    yield "vgg_bp", [*bp, "architecture=cnn", f"architecture.topology={convolutions}", relu, *norm]
 
 
 def runs(row: str) -> Iterator[tuple[str, list[str], int]]:
@@ -64,14 +105,20 @@ def runs(row: str) -> Iterator[tuple[str, list[str], int]]:
             "rule.width=256",
         ]
         yield "al", [*words, *EXACT, "epochs=1", "evaluations=10", "probe=100"], 1
+    elif row in ("cifar10", "cifar100"):
+        for name, words in cifar(100 if row == "cifar100" else 10):
+            yield name, [f"experiment=kao2019_{row}", *words], 1
+    elif row == "cifar10_few":
+        for name, words in cifar(10):
+            yield name, ["experiment=kao2019_cifar10", *words, *FEW], 1
     else:
         words = [*EXACT, *DROPPING, "epochs=200", "evaluations=100", "probe=500"]
         yield "al", [*words, *associated(1024, 2)], 1
         yield "bp", [*words, *effective(1024, 2, "relu", "relu")], 1
 
 
-ROWS = ("depth", "separation", "schedule", "exact", "cnn")
-LONG = ("exact_200",)
+ROWS = ("depth", "separation", "schedule", "exact", "cnn", "cifar10_few")
+LONG = ("exact_200", "cifar10", "cifar100")
 
 
 def measured(row: str, name: str, run: Run) -> dict[str, object]:
@@ -115,7 +162,8 @@ def main() -> None:
     for row in [] if chosen.collect else chosen.rows:
         for name, words, seeds in runs(row):
             spaceless = [word.replace(" ", "") for word in words]
-            trained(OUTPUTS / row / name, MNIST, *spaceless, f"seeds={chosen.seeds or seeds}")
+            first = () if spaceless[0].startswith("experiment=") else (MNIST,)
+            trained(OUTPUTS / row / name, *first, *spaceless, f"seeds={chosen.seeds or seeds}")
     collect()
 
 

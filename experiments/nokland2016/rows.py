@@ -78,7 +78,7 @@ def overrides(name: str, rule: str) -> list[str]:
     words += [f"architecture.hidden={list(row.hidden)}"] if row.hidden else []
     words += ["architecture.bias_init=uniform", f"architecture.bias_scale={biases}"]
     if rule != "bp":
-        # Into a hidden layer of n units from U(-1/sqrt(n), 1/sqrt(n)); FA's from what its layer's weights are drawn from.
+        # Into a hidden layer of n units from U(-1/sqrt(n), 1/sqrt(n)), FA's as its layer's weights.
         into = fans[1:] if rule == "fa" else sizes[: 1 if rule == "ifa" else None]
         scales = [n**-0.5 for n in into]
         words += ["rule.distribution=uniform", f"rule.scale={scales if len(set(scales)) > 1 else scales[0]}"]

@@ -23,8 +23,6 @@ ACTIVATIONS = {
 }
 BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
 GROUP = 8
-MOMENTUM = 0.9
-"""How much of its running statistics a batch norm keeps at each batch: PyTorch's default (its variance is unbiased)."""
 
 
 class BatchNorm(nn.Module):
@@ -35,19 +33,27 @@ class BatchNorm(nn.Module):
     Ioffe, Szegedy, "Batch Normalization", ICML 2015 (arXiv 1502.03167), algorithms 1 and 2.
     """
 
+    momentum: float
+    """How much of its running statistics it keeps at each batch."""
+    epsilon: float
+    """Added to the variance."""
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        return nn.BatchNorm(use_running_average=not self.has_rng("dropout"), momentum=MOMENTUM, name="norm")(x)
+        options = {"momentum": self.momentum, "epsilon": self.epsilon, "name": "norm"}
+        return nn.BatchNorm(use_running_average=not self.has_rng("dropout"), **options)(x)
 
 
 NORMS: dict[str, Callable[[], nn.Module] | None] = {
     "none": None,
     "layer": nn.LayerNorm,
     "group": lambda: nn.GroupNorm(num_groups=None, group_size=GROUP),
-    "batch": BatchNorm,
+    "batch": lambda: BatchNorm(0.9, 1e-5),
+    "batch_tensorflow": lambda: BatchNorm(0.99, 1e-3),
 }
 """Normalisations: over the channels of each place of an image, over groups of eight channels at all places, or of each
-channel over the batch and all places."""
+channel over the batch and all places, with the constants of PyTorch (whose running variance is unbiased) or those of
+TensorFlow."""
 
 
 def check_groups(norm: str, channels: int, where: str) -> None:

@@ -53,6 +53,23 @@ def standardised(images: np.ndarray, top: int) -> Scaling:
     return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - shift) / scale)
 
 
+def per_image(images: np.ndarray, top: int) -> Scaling:
+    """Takes the mean of the training images from each place and channel, then standardises every image by itself."""
+    mean = np.float32(images.mean(0, dtype=np.float64))
+    return Scaling(_as_they_are, lambda stored: standardise((stored.astype(jnp.float32) - mean) / top))
+
+
+def standardise(images: jax.Array) -> jax.Array:
+    """Returns images `[batch, ...]` with a mean of 0 and a standard deviation of 1 each.
+
+    It is divided by 1/sqrt(n) at least, with n numbers an image, as TensorFlow does.
+    """
+    axes = tuple(range(1, images.ndim))
+    least = images[0].size ** -0.5
+    deviation = jnp.maximum(images.std(axes, keepdims=True), least)
+    return (images - images.mean(axes, keepdims=True)) / deviation
+
+
 def zca(images: np.ndarray, top: int) -> Scaling:
     """Whitens the images: `(x - mean) P` with the `P` of `whitening`, kept as float32.
 
@@ -79,6 +96,7 @@ PREPROCESSINGS = {
     "symmetric": symmetric,
     "centred": centred,
     "standardised": standardised,
+    "per_image": per_image,
     "zca": zca,
 }
 

@@ -43,7 +43,7 @@ def test_nothing_leaks_past_a_taught_layer():
             {"norm": "group", "width": 12},
             "architecture.norm=group needs channels in groups of 8; got 12 from architecture.width=12",
         ),
-        ({"norm": "bach"}, "architecture.norm must be one of none, layer, group, batch; got 'bach'"),
+        ({"norm": "bach"}, "architecture.norm must be one of none, layer, group, batch, batch_tensorflow; got 'bach'"),
     ],
 )
 def test_bad_options_are_named(options, message):

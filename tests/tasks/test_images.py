@@ -93,8 +93,8 @@ def test_the_first_examples_are_used_when_fewer_are_asked_for(raw):
         ({"test_examples": "all"}, "task.test_examples must be an integer of at least 1; got 'all'"),
         (
             {"preprocessing": "zac"},
-            "task.preprocessing must be one of unit, symmetric, centred, standardised, zca; got 'zac'; did you mean "
-            "'zca'?",
+            "task.preprocessing must be one of unit, symmetric, centred, standardised, per_image, zca; got 'zac'; did "
+            "you mean 'zca'?",
         ),
         (
             {"preprocessing": "zca"},

@@ -29,7 +29,7 @@ def moved(image, down, right):
 
 
 def test_each_image_is_moved_by_a_shift_of_its_own_and_all_shifts_come_up():
-    got = np.asarray(augmentation((6, 5, 2), shift=1, flip=False)(jax.random.key(0), IMAGES))
+    got = np.asarray(augmentation((6, 5, 2), shift=1, flip=False, contrast=None)(jax.random.key(0), IMAGES))
     seen = set()
     for image, result in zip(np.asarray(IMAGES), got, strict=True):
         found = [(d, r) for d in (-1, 0, 1) for r in (-1, 0, 1) if np.array_equal(moved(image, d, r), result)]
@@ -39,11 +39,28 @@ def test_each_image_is_moved_by_a_shift_of_its_own_and_all_shifts_come_up():
 
 
 def test_about_half_of_the_images_are_mirrored():
-    got = np.asarray(augmentation((6, 5, 2), shift=0, flip=True)(jax.random.key(0), IMAGES))
+    got = np.asarray(augmentation((6, 5, 2), shift=0, flip=True, contrast=None)(jax.random.key(0), IMAGES))
     mirrored = [np.array_equal(result, image[:, ::-1]) for image, result in zip(np.asarray(IMAGES), got, strict=True)]
     same = [np.array_equal(result, image) for image, result in zip(np.asarray(IMAGES), got, strict=True)]
     assert sum(mirrored) + sum(same) == 64
     assert 16 < sum(mirrored) < 48
+
+
+def test_contrast_is_changed_about_each_channel_s_mean_and_images_are_standardised():
+    images = 10 * IMAGES  # so that none is so even that it is divided by the least deviation
+    got = np.asarray(augmentation((6, 5, 2), shift=0, flip=False, contrast=[0.2, 1.8])(jax.random.key(0), images))
+    np.testing.assert_allclose(got.mean((1, 2, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(got.std((1, 2, 3)), 1, rtol=1e-4)
+    factors = []
+    for image, result in zip(np.asarray(images), got, strict=True):
+        means = image.mean((0, 1))
+        # The one factor that explains by how much the channels' means stand apart in units of their deviations.
+        apart = (result.mean((0, 1))[1] - result.mean((0, 1))[0]) / result.std((0, 1))[0]
+        factors.append((means[1] - means[0]) / image.std((0, 1))[0] / apart)
+        centred = (image - means) * factors[-1] + means
+        np.testing.assert_allclose(result, (centred - centred.mean()) / centred.std(), rtol=1e-3, atol=1e-3)
+    assert 0.2 <= min(factors) < 0.4
+    assert 1.6 < max(factors) <= 1.8
 
 
 def test_an_attack_moves_every_input_by_epsilon_and_raises_the_loss():
@@ -83,10 +100,24 @@ def test_training_on_attacked_examples_is_the_rule_on_the_attacked_batch():
 @pytest.mark.parametrize(
     ("shape", "options", "message"),
     [
-        ((30,), {"shift": 1, "flip": False}, "augmentation needs images"),
-        ((8, 8, 1), {"shift": 8, "flip": False}, "augmentation.shift must be below the image's 8x8 pixels; got 8"),
-        ((8, 8, 1), {"shift": -1, "flip": False}, "augmentation.shift must be an integer of at least 0; got -1"),
-        ((8, 8, 1), {"shift": 1, "flip": 1}, "augmentation.flip must be true or false; got 1"),
+        ((30,), {"shift": 1, "flip": False, "contrast": None}, "augmentation needs images"),
+        (
+            (8, 8, 1),
+            {"shift": 8, "flip": False, "contrast": None},
+            "augmentation.shift must be below the image's 8x8 pixels; got 8",
+        ),
+        (
+            (8, 8, 1),
+            {"shift": -1, "flip": False, "contrast": None},
+            "augmentation.shift must be an integer of at least 0; got -1",
+        ),
+        ((8, 8, 1), {"shift": 1, "flip": 1, "contrast": None}, "augmentation.flip must be true or false; got 1"),
+        ((8, 8, 1), {"shift": 0, "flip": False, "contrast": 2}, "augmentation.contrast must be the least and the most"),
+        (
+            (8, 8, 1),
+            {"shift": 0, "flip": False, "contrast": [2, 1]},
+            r"augmentation.contrast must not fall; got \[2, 1\]",
+        ),
     ],
 )
 def test_bad_options_are_named(shape, options, message):
