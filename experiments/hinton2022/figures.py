@@ -144,7 +144,7 @@ def main() -> None:
         save(goodness(full), HERE / "goodness")
         save(fields(full), HERE / "fields")
         save(hybrid_images(full), HERE / "hybrids")
-    write_table(HERE / "layers.csv", errors_by_layer(full), [full])
+    write_table(HERE / "layers.csv", [(row, [full]) for row in errors_by_layer(full)])
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ trained again. `measured.csv` beside this file is written at the end, errors by 
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import jax
@@ -36,9 +37,15 @@ FIELDS = (
 RECURRENT = ("rule=recurrent_forward_forward", ALL)
 SLEEP = ("rule.sleep=50", "optimizer/schedule=constant", *FIVE)
 """Fifty steps awake, fifty asleep."""
+ITERATED = ("rule.iterations=10", "rule.scored=[4,6]")
 FEW = ("task.train_examples=2000", "task.test_examples=1000", "batch_size=20", "epochs=5", "evaluations=1", "probe=100")
 SMALL = (*FEW, "architecture.topology=conv3x5-conv3x5")
 """Of CIFAR-10, what a processor can do: fields of 5x5, few examples."""
+OTHERS = {"bp": 9, "fa": 9, "dfa": 12}
+"""Rules beside Forward-Forward, and the epochs that take them as many operations as five take it (2.81 Gflop a step of
+100 examples; 1.52 and 1.13 for them, by `fa_jax.programs.operations`)."""
+BESIDE = (MNIST, "optimizer=averaged", "optimizer.learning_rate=0.15")
+"""At the rate of a twin of Hinton's code that trains by backprop."""
 ROWS = {
     "five": (MNIST, *FIVE),
     "five_constant": (MNIST, *FIVE, "optimizer/schedule=constant"),
@@ -49,6 +56,7 @@ ROWS = {
     "jitter_ten": (MNIST, "augmentation.shift=2", "epochs=10", "evaluations=10"),
     "jitter": (MNIST, WIDE, "augmentation.shift=2", "epochs=500", "evaluations=100", ALL),
     "fields_five": (MNIST, *FIELDS, *FIVE),
+    "fields_twenty": (MNIST, *FIELDS, "epochs=20", "evaluations=20"),
     "fields": (MNIST, *FIELDS, "epochs=60", "evaluations=60"),
     "recurrent_five": (MNIST, *RECURRENT, "architecture.hidden=[500,500]", *FIVE),
     "recurrent": (MNIST, *RECURRENT, "architecture.hidden=[2000,2000,2000]", "epochs=60", "evaluations=20"),
@@ -65,8 +73,14 @@ ROWS = {
         "probe=300",
     ),
     **{
+        f"{rule}_{epochs}_epochs": (*BESIDE, f"rule={rule}", f"epochs={epochs}", f"evaluations={epochs}")
+        for rule, longer in OTHERS.items()
+        for epochs in (5, longer)
+    },
+    **{
         f"cifar10_{goodness}_{layers}{short and '_few'}": (
             CIFAR,
+            *ITERATED,
             f"rule.goodness={goodness}",
             *((f"architecture.topology={'-'.join(['conv3x11'] * layers)}",) if not short else SMALL),
         )
@@ -93,6 +107,7 @@ SHORT = (
     "digits",
     "fashion_five",
 )
+SHORT += tuple(f"{rule}_{epochs}_epochs" for rule, longer in OTHERS.items() for epochs in (5, longer))
 SHORT += ("sleep_five", "sleep_five_slowly", "cifar10_minimised_2_few", "cifar10_maximised_2_few", "cifar10_bp_2_few")
 BATCH = 1000
 
@@ -112,20 +127,22 @@ def errors_by(run: Run, inference: str) -> np.ndarray:
 
 
 def measured(name: str, run: Run) -> dict[str, object]:
-    """What a run came to: errors in % by the softmax readouts after epochs, and by goodness at the end."""
+    """What a run came to: errors in % as the rule infers after epochs, and by the other inference at the end."""
     found: dict[str, object] = {"row": name, "seeds": len(run.summary["seeds"])}
-    for epoch in (1, 2, 3, 5, 10, 20, 30, 50, 60, 100):
+    for epoch in (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100):
         for split in ("validation", "test"):
             if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
                 found[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
     negatives, inference = (run.config["rule"].get(option) for option in ("negatives", "inference"))
     if inference == "goodness":
         found["test error by goodness, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
-        found["test error, last epoch"] = f"{errors_by(run, 'softmax').mean():.2f}"
+        found["test error by softmax, last epoch"] = f"{errors_by(run, 'softmax').mean():.2f}"
     elif negatives not in ("hybrid", None):
         found["test error by goodness, last epoch"] = f"{errors_by(run, 'goodness').mean():.2f}"
     pairs = [m for m in sorted(run.metrics) if m.startswith("pairwise_error_")]
     found["pairwise error by layer, last epoch"] = " ".join(f"{run.curves(m)[1][:, -1].mean():.2f}" for m in pairs)
+    angles = [m for m in sorted(run.metrics) if re.fullmatch(r"update_angle_\d", m)]
+    found["update angles to backprop, last epoch"] = " ".join(f"{run.curves(m)[1][:, -1].mean():.0f}" for m in angles)
     found["seconds"] = seconds(run)
     return found
 
@@ -135,7 +152,7 @@ def collect() -> None:
     runs = {name: read_run(OUTPUTS / name) for name in ROWS if is_trained(OUTPUTS / name)}
     if not runs:
         return
-    write_table(HERE / "measured.csv", [measured(*one) for one in runs.items()], list(runs.values()))
+    write_table(HERE / "measured.csv", [(measured(*one), [one[1]]) for one in runs.items()], "row")
 
 
 def main() -> None:

@@ -114,7 +114,8 @@ def main() -> None:
             figure = draw()
             for ending in ("png", "pdf"):
                 figure.savefig(HERE / f"{draw.__name__}.{ending}")
-    write_table(HERE / "exits.csv", exits(), [read_run(OUTPUTS / "depth" / "8_al_elu")])
+    run = read_run(OUTPUTS / "depth" / "8_al_elu")
+    write_table(HERE / "exits.csv", [(row, [run]) for row in exits()])
 
 
 if __name__ == "__main__":

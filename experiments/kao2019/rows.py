@@ -148,7 +148,7 @@ def collect() -> None:
     ]
     if not found:
         return
-    write_table(HERE / "measured.csv", [measured(*one) for one in found], [run for *_, run in found])
+    write_table(HERE / "measured.csv", [(measured(*one), [one[-1]]) for one in found], "row", "run")
 
 
 def main() -> None:

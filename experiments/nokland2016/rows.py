@@ -142,8 +142,8 @@ def collect(epochs: int) -> None:
                 runs[name, rule] = read_run(folder)
     if not runs:
         return
-    rows = [measured(name, rule, run) for (name, rule), run in runs.items()]
-    write_table(HERE / f"measured_{epochs}epochs.csv", rows, list(runs.values()))
+    rows = [(measured(name, rule, run), [run]) for (name, rule), run in runs.items()]
+    write_table(HERE / f"measured_{epochs}epochs.csv", rows, "row", "rule")
 
 
 def main() -> None:

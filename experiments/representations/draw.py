@@ -105,7 +105,7 @@ def main() -> None:
     figure.suptitle(f"t-SNE of {POINTS} test examples; accuracy of {NEIGHBOURS} nearest neighbours", fontsize=9)
     for ending in ("png", "pdf"):
         figure.savefig(chosen.to.with_name(f"{chosen.to.name}.{ending}"))
-    write_table(chosen.to.with_name(f"{chosen.to.name}.csv"), rows, runs)
+    write_table(chosen.to.with_name(f"{chosen.to.name}.csv"), [(row, runs) for row in rows])
 
 
 if __name__ == "__main__":

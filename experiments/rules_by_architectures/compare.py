@@ -157,7 +157,8 @@ def main() -> None:
     architectures = chosen.architectures or sorted(set(catalogue.options("architecture")) - EXCLUDED)
     cases = [Case(chosen.task, one, rule, chosen.epochs) for one in architectures for rule in chosen.rules]
     rows = [pair for case in cases for pair in compare(case, chosen.seeds, chosen.collect)]
-    write_table(HERE / f"measured_{chosen.task}.csv", [one for one, _ in rows], [run for _, run in rows])
+    key = "task", "architecture", "rule", "values"
+    write_table(HERE / f"measured_{chosen.task}.csv", [(one, [run]) for one, run in rows], *key)
 
 
 if __name__ == "__main__":

@@ -71,12 +71,25 @@ def provenance(runs: Sequence[Run]) -> str:
     )
 
 
-def write_table(path: Path, rows: Sequence[Mapping[str, object]], runs: Sequence[Run]) -> None:
-    """Writes rows as CSV under a comment with the provenance of the runs that they are from, and prints them."""
+def write_table(path: Path, rows: Sequence[tuple[Mapping[str, object], Sequence[Run]]], *key: str) -> None:
+    """Writes rows as CSV, each with the provenance of the runs that it is from as `measured`, and prints them.
+
+    Args:
+      path: of the CSV. Rows that it has already stay before the new ones, if they differ from all of these in the key:
+        their runs may be on another machine.
+      rows: each with its runs.
+      *key: the columns that tell rows apart; none: those that are there are replaced.
+    """
+    made = [{**row, "measured": provenance(runs)} for row, runs in rows]
+    new = {tuple(str(row[column]) for column in key) for row in made}
+    there: list[Mapping[str, object]] = []
+    if key and path.exists():
+        with path.open(newline="") as file:
+            there = [row for row in csv.DictReader(file) if tuple(row[column] for column in key) not in new]
+    columns = list(dict.fromkeys(column for row in (*there, *made) for column in row if column != "measured"))
     with path.open("w", newline="") as file:
-        file.write(f"# {provenance(runs)}\n")
-        writer = csv.DictWriter(file, list(dict.fromkeys(column for row in rows for column in row)))
+        writer = csv.DictWriter(file, [*columns, "measured"], restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
-    for row in rows:
+        writer.writerows([*there, *made])
+    for row in made:
         print(row)

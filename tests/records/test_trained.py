@@ -1,5 +1,6 @@
 """Runs by the folder: what is there is not trained again, and is not taken for something else."""
 
+import csv
 import sys
 
 import pytest
@@ -31,11 +32,20 @@ def test_a_run_of_other_options_is_not_taken_for_it(recorded, words):
         trained(recorded, *words)
 
 
-def test_a_table_names_the_commits_of_all_its_runs(recorded, tmp_path):
-    run = read_run(recorded)
+def test_a_table_names_the_commits_of_the_runs_of_each_row_and_keeps_rows_of_other_runs(recorded, tmp_path):
+    run, table = read_run(recorded), tmp_path / "table.csv"
     one, other = (run._replace(environment={**run.environment, "commit": commit * 8}) for commit in ("a1", "b2"))
     assert provenance([one, other, one]).endswith("commit a1a1a1a1 and commit b2b2b2b2")
-    write_table(tmp_path / "table.csv", [{"a": 1}, {"b": 2}], [one, other])
-    lines = (tmp_path / "table.csv").read_text().splitlines()
-    assert lines[0] == f"# {provenance([one, other])}"
-    assert lines[1:] == ["a,b", "1,", ",2"]
+
+    def rows():
+        with table.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    write_table(table, [({"a": 1, "b": 2}, [one]), ({"a": 3}, [one, other])], "a")
+    first = [{"a": "1", "b": "2", "measured": provenance([one])}]
+    assert rows() == [*first, {"a": "3", "b": "", "measured": provenance([one, other])}]
+    write_table(table, [({"a": 3, "c": 4}, [other])], "a")
+    new = {"a": "3", "b": "", "c": "4", "measured": provenance([other])}
+    assert rows() == [{**first[0], "c": ""}, new]
+    write_table(table, [({"c": 5}, [other])])
+    assert rows() == [{"c": "5", "measured": provenance([other])}]
