@@ -56,7 +56,9 @@ def _transport_backward(layer, residuals, cotangent):
         to_params = _convolution_gradient(layer, params, x, cotangent)
     else:
         (to_params,) = jax.vjp(lambda p: _apply(layer, p, x), params)[1](cotangent)
-    if _is_plain(layer, nn.ConvLocal):
+    if _is_plain(layer, nn.Conv):
+        to_x = _convolution_cotangent(layer, feedback["kernel"], x, cotangent)
+    elif _is_plain(layer, nn.ConvLocal):
         to_x = _local_cotangent(layer, feedback["kernel"], x, cotangent)
     else:
         (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
@@ -119,6 +121,26 @@ def _convolution_gradient(layer: nn.Conv, params, x, cotangent):
     if "bias" in params:
         gradient["bias"] = jnp.sum(cotangent, (0, 1, 2))
     return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
+
+
+def _convolution_cotangent(layer: nn.Conv, kernel, x, cotangent):
+    """What a convolution sends down, as a convolution of what it gets with its kernel turned round.
+
+    It is what JAX makes of it too, to the last bit, but with the axes in the order that XLA wants, as above.
+    """
+    stride, window, image = _strides(layer), kernel.shape[:2], x.shape[1:3]
+    pads = jax.lax.padtype_to_pads(image, window, stride, str(layer.padding))
+    spread = [(n - 1) * s + 1 for n, s in zip(cotangent.shape[1:3], stride, strict=True)]
+    before = [k - 1 - low for k, (low, _) in zip(window, pads, strict=True)]
+    sizes = zip(before, image, spread, window, strict=True)
+    return jax.lax.conv_general_dilated(
+        cotangent,
+        kernel[::-1, ::-1].transpose(0, 1, 3, 2),
+        (1, 1),
+        [(first, size + k - 1 - first - got) for first, size, got, k in sizes],
+        lhs_dilation=stride,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def _local_cotangent(layer: nn.ConvLocal, kernel, x, cotangent):
