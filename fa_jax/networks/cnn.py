@@ -9,10 +9,10 @@ import jax
 
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
-from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials
+from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials, max_pool
 from fa_jax.options import BadOption, choose, integer, per_layer, switch
 
-POOLS = {"max": nn.max_pool, "average": nn.avg_pool}
+POOLS = {"max": max_pool, "average": nn.avg_pool}
 PLACES = ("after_pooling", "before_pooling")
 CONVOLUTION = re.compile(r"conv(?P<channels>\d+)x(?P<window>\d+)(?P<valid>v?)(s(?P<stride>\d+))?(p(?P<pool>\d+))?")
 DENSE = re.compile(r"\d+")
