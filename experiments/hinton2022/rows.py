@@ -61,7 +61,7 @@ ROWS = {
     "recurrent_five": (MNIST, *RECURRENT, "architecture.hidden=[500,500]", *FIVE),
     "recurrent": (MNIST, *RECURRENT, "architecture.hidden=[2000,2000,2000]", "epochs=60", "evaluations=20"),
     "sleep_five": (MNIST, *SLEEP),
-    "sleep_five_slowly": (MNIST, *SLEEP, "optimizer.learning_rate=0.001", "optimizer.scaling.decay=0.99"),
+    "sleep_five_slowly": (MNIST, *SLEEP, "optimizer.learning_rate=0.003", "optimizer.scaling.decay=0.999"),
     "fashion_five": (MNIST, "task=fashion_mnist", "task.validation=10000", *FIVE),
     "digits": (
         MNIST,
