@@ -138,7 +138,8 @@ def errors_by(run: Run, inference: str) -> np.ndarray:
 def measured(name: str, run: Run) -> dict[str, object]:
     """What a run came to: errors in % as the rule infers after epochs, and by the other inference at the end."""
     found: dict[str, object] = {"row": name, "seeds": len(run.summary["seeds"])}
-    if found["diverged"] := len(run.diverged):
+    found["diverged"] = len(run.diverged)
+    if run.diverged:
         return found
     for epoch in (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100):
         for split in ("validation", "test"):
