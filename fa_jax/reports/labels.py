@@ -11,6 +11,7 @@ NAMES = {
     **{"kolen_pollack": "Kolen-Pollack", "direct_kolen_pollack": "direct Kolen-Pollack"},
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
     **{"associated_learning": "associated learning", "forward_forward": "forward-forward"},
+    "recurrent_forward_forward": "recurrent forward-forward",
 }
 GROUPS = ("architecture", "loss", "optimizer")
 
