@@ -97,6 +97,11 @@ def _build(text: str) -> Job:
     change = config["augmentation"]
     if not isinstance(change, dict) or set(change) != {"shift", "flip", "contrast"}:
         raise BadOption(f"augmentation must have shift, flip and contrast, as in augmentation.shift=2; got {change!r}")
+    if change["contrast"] is not None and config["task"].get("preprocessing") != "per_image":
+        raise BadOption(
+            "augmentation.contrast standardises every training image, and so needs task.preprocessing=per_image, which "
+            f"does the same to test images; got {config['task'].get('preprocessing')!r}"
+        )
     training = training._replace(augment=augmentation(task.input_shape, **change))
     examples = len(task.train.inputs)
     if batch_size > examples:
@@ -241,7 +246,7 @@ def _devices(wanted: int | str) -> tuple[jax.Device, ...]:
     there = jax.devices()
     if wanted == "all":
         return tuple(there)
-    if isinstance(wanted, str):
+    if isinstance(wanted, bool) or not isinstance(wanted, int):
         raise BadOption(f"devices must be all, or how many; got {wanted!r}")
     if processes.several():
         raise BadOption(f"devices is for one process; several use all that they have, {len(there)} here; got {wanted}")

@@ -88,6 +88,9 @@ class Rule(NamedTuple):
     network: Any = None
     """The `fa_jax.network.Network` whose params are among the rule's, where it is not the one that the rule was made
     for: backprop through it is what the rule is compared with."""
+    glance: Callable[[PyTree, jax.Array], jax.Array] | None = None
+    """`(params, inputs) -> logits`: what training batches are scored by as they pass, where `predict` takes longer than
+    a step; None: by `predict`."""
     needs_classes: bool = False
     """Whether targets have to be one-hot classes, for they are more to the rule than what the loss compares with."""
 

@@ -15,7 +15,8 @@ from fa_jax.core import Batch, PyTree
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, each_stage
 from fa_jax.networks.cnn import ConvolutionStage
-from fa_jax.options import BadOption, choose, number
+from fa_jax.networks.layers import max_pool
+from fa_jax.options import BadOption, choose, integer, number
 
 TINY = 1e-8
 
@@ -65,6 +66,10 @@ class Goodness(NamedTuple):
     temperature: float
     thresholds: tuple[float, ...]
     """Theta, one a layer."""
+    scales: tuple[float, ...]
+    """By what all that a layer learns from is multiplied: 1 over the units where goodness is a mean, else 1."""
+    read_from: int
+    """The first layer that chooses a label, from 0."""
 
     def excess(self, layer: int, y: jax.Array) -> jax.Array:
         """Returns `(G - theta) / temperature`, `[batch]`, of activities `[batch, ...]`."""
@@ -77,13 +82,13 @@ class Goodness(NamedTuple):
         It is half the gradient of log p or log(1 - p) of each example: `(1 - p) y` or `-p y`.
         """
         sign = self.sign if true else -self.sign
-        slope = sign / self.temperature / (math.prod(y.shape[1:]) if self.convention.mean else 1)
         missing = jax.nn.sigmoid(-sign * self.excess(layer, y))
-        return slope * missing.reshape(-1, *(1,) * (y.ndim - 1)) * y
+        return sign / self.temperature * self.scales[layer] * missing.reshape(-1, *(1,) * (y.ndim - 1)) * y
 
     def vote(self, activities: Sequence[jax.Array]) -> jax.Array:
-        """Returns how true each example seems to all layers but the first, `[batch]`: their excess, with the sign."""
-        return self.sign * functools.reduce(jnp.add, [self.excess(i, y) for i, y in enumerate(activities) if i])
+        """Returns how true each example seems to the layers that are read, `[batch]`: their excess, with the sign."""
+        read = [self.excess(i, y) for i, y in enumerate(activities) if i >= self.read_from]
+        return self.sign * functools.reduce(jnp.add, read)
 
     def contrast(self, true: Sequence[jax.Array], false: Sequence[jax.Array]) -> dict[str, jax.Array]:
         """Returns, by layer, the mean goodness of activities and how often they are the wrong way round.
@@ -100,7 +105,7 @@ class Goodness(NamedTuple):
 
 
 def goodness_of(
-    network: Network, *, goodness: str, convention: str, threshold: float | None, temperature: float
+    network: Network, *, goodness: str, convention: str, threshold: float | None, temperature: float, read_from: int
 ) -> Goodness:
     """Returns the `Goodness` of a network's hidden layers.
 
@@ -111,6 +116,7 @@ def goodness_of(
       threshold: of a layer's goodness, above 0: for each unit with `hinton`, for each input of a unit with `fan_in`,
         as it is with the others; None: the convention's.
       temperature: above 0.
+      read_from: the first layer that chooses a label, from 0.
 
     Raises:
       BadOption: if an option is none of these.
@@ -121,7 +127,8 @@ def goodness_of(
     units = [math.prod(hidden.shape) for hidden in network.hiddens.values()]
     inputs = [network.kernels[f"stages_{i}/linear"].forward_fan for i in range(len(units))]
     thresholds = tuple(theta * chosen.times(n, k) for n, k in zip(units, inputs, strict=True))
-    return Goodness(chosen, sign, number("rule.temperature", temperature, above=0), thresholds)
+    scales = tuple(1 / n if chosen.mean else 1.0 for n in units)
+    return Goodness(chosen, sign, number("rule.temperature", temperature, above=0), thresholds, scales, read_from)
 
 
 class Peers(NamedTuple):
@@ -145,6 +152,20 @@ def peers_of(peer_strength: float, peer_rate: float) -> Peers:
     return Peers(strength, number("rule.peer_rate", peer_rate, least=0, most=1))
 
 
+def first_read(read_from: int, layers: int) -> int:
+    """Returns the first layer that is read out, checked: from 0 to the last.
+
+    Raises:
+      BadOption: if there is no such layer.
+    """
+    if integer("rule.read_from", read_from, least=0) >= layers:
+        raise BadOption(
+            f"rule.read_from must be below the number of hidden layers, {layers}, so that one is left to be read out; "
+            f"got {read_from}"
+        )
+    return read_from
+
+
 def with_label(x: jax.Array, label: jax.Array) -> jax.Array:
     """Returns inputs `[batch, ...]`, the first numbers of each overwritten by a label `[batch, classes]`."""
     flat = x.reshape(len(x), -1)
@@ -155,14 +176,6 @@ def wrong_labels(logits: jax.Array, batch: Batch) -> jax.Array:
     """Returns a one-hot label for each example, drawn by the softmax of the logits from those that are not true."""
     drawn = jax.random.categorical(batch.key, jnp.where(batch.targets > 0, -jnp.inf, logits))
     return jax.nn.one_hot(drawn, batch.targets.shape[-1], dtype=batch.inputs.dtype)
-
-
-def straight(a: jax.Array) -> jax.Array:
-    """Returns `relu(a)`, whose gradient goes through as if it were `a`.
-
-    D is zero on silent units by itself, while the pull of their peers has to reach them.
-    """
-    return a + jax.lax.stop_gradient(jax.nn.relu(a) - a)
 
 
 def relu_stages(network: Network, rule: str) -> tuple[Chain, list[DenseStage | ConvolutionStage]]:
@@ -194,20 +207,32 @@ def relu_stages(network: Network, rule: str) -> tuple[Chain, list[DenseStage | C
         raise BadOption(f"rule={rule} normalises by itself; architecture.norm must be none")
     if any(stage.hidden_ends != "after_pooling" for stage in local):
         raise BadOption(f"rule={rule} needs architecture.hidden_ends=after_pooling")
+    if any(stage.pooling is not max_pool and stage.shape.pool > 1 for stage in local):
+        raise BadOption(f"rule={rule} has no definition for averages; architecture.pooling must be max")
     return chain, stages
 
 
-def decay_of(weight_decay: float, head_decay: float) -> dict[str, float]:
-    """Returns the decays of the parts of a rule, both at least 0, for `decayed`."""
-    weights = number("rule.weight_decay", weight_decay, least=0)
-    return {"stages": weights, "downs": weights, "heads": number("rule.head_decay", head_decay, least=0)}
+def decays_of(good: Goodness, weight_decay: float, head_decay: float) -> dict[str, float]:
+    """Returns the decays of the parts of a rule by their names, for `decayed`.
+
+    Args:
+      good: whose scales are the decays' too.
+      weight_decay: of the kernels of stages, and on the way down to them, at least 0.
+      head_decay: of those of readouts, at least 0.
+    """
+    weights, heads = (
+        number("rule.weight_decay", weight_decay, least=0),
+        number("rule.head_decay", head_decay, least=0),
+    )
+    of_layers = {f"{kind}_{i}": weights * s for i, s in enumerate(good.scales) for kind in ("stages", "downs")}
+    return of_layers | {f"heads_{i}": heads for i in range(len(good.scales))}
 
 
 def decayed(updates: PyTree, params: PyTree, decays: Mapping[str, float]) -> PyTree:
-    """Adds to the updates of kernels what decays them; `decays` by the first word of a part's name."""
+    """Adds to the updates of kernels what decays them; `decays` by a part's name."""
 
     def of(path, update, value):
-        decay = decays[path[0].key.partition("_")[0]]
+        decay = decays.get(path[0].key, 0.0)
         return update + decay * value if decay and path[-1].key == "kernel" else update
 
     return jax.tree_util.tree_map_with_path(of, updates, params)

@@ -103,7 +103,7 @@ class Network:
         _, state = self._run(params, batch.inputs, key=batch.key)
         return _merge(params, state[STATISTICS])
 
-    def call(self, method: str, params: PyTree, *arguments: jax.Array, key: jax.Array | None = None) -> Any:
+    def call(self, method: str, params: PyTree, *arguments: Any, key: jax.Array | None = None) -> Any:
         """Returns what another method of the module makes of arguments; `params` and `key` as for `apply`."""
         return self._run(params, *arguments, key=key, method=method)[0]
 

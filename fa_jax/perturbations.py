@@ -105,7 +105,10 @@ def masks(key: jax.Array, shape: tuple[int, ...], blurs: int) -> jax.Array:
 
 
 def hybrids(key: jax.Array, images: jax.Array, blurs: int) -> jax.Array:
-    """Returns images `[batch, height, width, channels]` each made of two different ones of the batch, by `masks`."""
+    """Returns images `[batch, height, width, channels]` each made of two different ones of the batch, by `masks`.
+
+    All of a batch are paired by one random shift along it. An image that is alone in its batch is left as it is.
+    """
     of_mask, of_shift = jax.random.split(key)
     mask = masks(of_mask, images.shape[:3], blurs)[..., None]
     others = jnp.roll(images, jax.random.randint(of_shift, (), 1, max(2, len(images))), 0)

@@ -7,7 +7,7 @@
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import flax.linen as nn
 import jax
@@ -52,13 +52,13 @@ def _transport_backward(layer, residuals, cotangent):
     params, feedback, x = residuals
     if _is_plain_dense(layer):
         to_params = _dense_gradient(params, x, cotangent)
-    elif _is_plain(layer, nn.Conv):
+    elif _is_plain(layer, nn.Conv, params["kernel"], x):
         to_params = _convolution_gradient(layer, params, x, cotangent)
     else:
         (to_params,) = jax.vjp(lambda p: _apply(layer, p, x), params)[1](cotangent)
-    if _is_plain(layer, nn.Conv):
+    if _is_plain(layer, nn.Conv, params["kernel"], x):
         to_x = _convolution_cotangent(layer, feedback["kernel"], x, cotangent)
-    elif _is_plain(layer, nn.ConvLocal):
+    elif _is_plain(layer, nn.ConvLocal, params["kernel"], x):
         to_x = _local_cotangent(layer, feedback["kernel"], x, cotangent)
     else:
         (to_x,) = jax.vjp(lambda x: _apply(layer, {**params, **feedback}, x), x)[1](cotangent)
@@ -83,8 +83,13 @@ def _dense_gradient(params, x, cotangent):
     return jax.tree.map(lambda g, p: g.astype(p.dtype), gradient, dict(params))
 
 
-def _is_plain(layer: nn.Module, kind: type) -> bool:
-    """Whether a layer is a two-dimensional `nn.Conv` or `nn.ConvLocal` without dilation, groups or anything else."""
+def _is_plain(layer: nn.Module, kind: type, kernel: jax.Array, x: jax.Array) -> bool:
+    """Whether a layer is a two-dimensional `nn.Conv` or `nn.ConvLocal` without dilation, groups or anything else.
+
+    And is given one batch of images, of numbers of one precision.
+    """
+    if x.ndim != 4 or {x.dtype, layer.dtype or x.dtype} != {kernel.dtype}:
+        return False
     if type(layer) is not kind or isinstance(layer.kernel_size, int) or len(layer.kernel_size) != 2:
         return False
     usual = kind(layer.features, layer.kernel_size)
@@ -148,7 +153,7 @@ def _local_cotangent(layer: nn.ConvLocal, kernel, x, cotangent):
 
     JAX's own gathers the windows by a convolution, whose transpose takes many times as long on a CPU.
     """
-    stride, window = _strides(layer), tuple(layer.kernel_size)
+    stride, window = _strides(layer), cast(tuple[int, ...], layer.kernel_size)
     places = cotangent.shape[1:3]
 
     def windows(image):
@@ -194,13 +199,14 @@ def cross_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.modul
     # A layer without a path stands alone: it is the one inside `transport`, met again.
     if not is_linear_call(context) or not module.path:
         return layer(*args, **kwargs)
+    (x,) = (*args, *kwargs.values())
+    kernel = module.variables["params"]["kernel"]
     if module.has_variable("feedback", "kernel"):
         feedback = module.variables["feedback"]
-    elif _is_plain_dense(module) or _is_plain(module, nn.Conv) or _is_plain(module, nn.ConvLocal):
-        feedback = {"kernel": module.variables["params"]["kernel"]}
+    elif _is_plain_dense(module) or any(_is_plain(module, kind, kernel, x) for kind in (nn.Conv, nn.ConvLocal)):
+        feedback = {"kernel": kernel}
     else:
         return layer(*args, **kwargs)
-    (x,) = (*args, *kwargs.values())
     return transport(module.clone(parent=None, name=None), module.variables["params"], feedback, x)
 
 

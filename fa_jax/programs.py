@@ -53,23 +53,25 @@ def sizes(job: Job) -> dict[str, int]:
     }
 
 
-def operations(job: Job) -> float:
+def operations(job: Job) -> float | None:
     """Returns how many floating-point operations a seed's step takes, by the compiled step's own account.
 
-    Of the rule alone: what its updates and those of its feedback take, without the optimizer's. The layers of a
-    scanned stack count as one.
+    Of the rule alone: what its updates and those of its feedback take, without the optimizer's. None where there is a
+    loop in it, as over iterations or scanned layers, of which the account has one turn only.
     """
     task, size = job.task, job.training.batch_size
 
-    def step(params, feedback, batch):
+    def step(params, feedback, inputs, targets, key):
+        batch = Batch(inputs, targets, key)
         updates = job.rule.updates(params, feedback, batch)
         return updates, None if job.rule.learn is None else job.rule.learn(params, feedback, batch, updates)
 
     key = jax.eval_shape(lambda: jax.random.key(0))
     inputs = jax.ShapeDtypeStruct((size, *task.input_shape), np.float32)
-    batch = Batch(inputs, jax.ShapeDtypeStruct((size, task.outputs), np.float32), key)
-    compiled = jax.jit(step).lower(*jax.eval_shape(job.rule.init, key), batch).compile()
-    return compiled.cost_analysis()["flops"]
+    targets = jax.ShapeDtypeStruct((size, task.outputs), np.float32)
+    program = jax.jit(step).lower(*jax.eval_shape(job.rule.init, key), inputs, targets, key).compile()
+    account = program.cost_analysis()
+    return None if account is None or " while(" in str(program.as_text()) else account["flops"]
 
 
 def make_program_of(job: Job, seeds: int) -> Program:

@@ -123,7 +123,7 @@ def make_program(
     def step(state, fixed, batch):
         if training.adversarial:
             batch = attack(network, loss.value, state.params, batch, training.adversarial)
-        tally = _count(state.tally, rule.predict(state.params, batch.inputs), batch.targets, loss, task)
+        tally = _count(state.tally, rule, state.params, batch, loss, task)
         updates = rule.updates(state.params, backward(state, fixed), batch)
         learned = state.learned
         if rule.learn is not None:
@@ -253,10 +253,11 @@ def _empty_tally(task: Task) -> dict[str, jax.Array]:
     return {name: jnp.zeros(()) for name in ("batches", "loss", *task.running)}
 
 
-def _count(tally, logits, targets, loss: Loss, task: Task) -> dict[str, jax.Array]:
+def _count(tally, rule: Rule, params: PyTree, batch: Batch, loss: Loss, task: Task) -> dict[str, jax.Array]:
+    logits = (rule.glance or rule.predict)(params, batch.inputs)
     outputs = loss.outputs(logits)
-    scores = {"batches": 1, "loss": loss.value(logits, targets)}
-    scores |= {name: metric.of(outputs, targets) for name, metric in task.running.items()}
+    scores = {"batches": 1, "loss": loss.value(logits, batch.targets)}
+    scores |= {name: metric.of(outputs, batch.targets) for name, metric in task.running.items()}
     return {name: total + scores[name] for name, total in tally.items()}
 
 

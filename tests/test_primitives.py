@@ -2,9 +2,11 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.network import Network
 from fa_jax.primitives import transport
 
 
@@ -57,3 +59,24 @@ def test_a_local_layer_s_gradient_is_jax_s_and_its_cotangent_crosses_the_feedbac
         np.testing.assert_allclose(to_params[name], expected[name], rtol=1e-9, atol=1e-12)
     _, expected = jax.vjp(lambda p, x: layer.apply({"params": p}, x), {**params, **feedback}, x)[1](cotangent)
     np.testing.assert_allclose(to_x, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("layer", [nn.Conv, nn.ConvLocal])
+@pytest.mark.parametrize("options", [{"dtype": jnp.bfloat16}, {"param_dtype": jnp.bfloat16}])
+def test_layers_of_low_precision_have_jax_s_gradients(layer, options):
+    network = Network(nn.Sequential([layer(4, (3, 3), **options), lambda x: x.reshape(len(x), -1)]), (5, 5, 2))
+    params, x = network.init(jax.random.key(0)), jnp.ones((3, 5, 5, 2))
+    ours = jax.grad(lambda p: jnp.sum(network.apply(p, x).astype(jnp.float32) ** 2))(params)
+    theirs = jax.grad(lambda p: jnp.sum(network.module.apply({"params": p}, x).astype(jnp.float32) ** 2))(params)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a, np.float32), np.asarray(b, np.float32))
+
+
+def test_images_with_more_than_one_batch_axis_are_convolved():
+    layer = nn.Conv(4, (3, 3))
+    network = Network(layer, (2, 5, 5, 2))
+    params, x = network.init(jax.random.key(0)), jnp.ones((3, 2, 5, 5, 2))
+    ours = jax.grad(lambda p: jnp.sum(network.apply(p, x) ** 2))(params)
+    theirs = jax.grad(lambda p: jnp.sum(layer.apply({"params": p}, x) ** 2))(params)
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(a, b)

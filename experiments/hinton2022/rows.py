@@ -18,7 +18,7 @@ import numpy as np
 
 from fa_jax.build import build
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, params_of, seconds, trained, write_table
+from fa_jax.records.trained import is_trained, params_of, provenance, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/hinton2022")
@@ -46,7 +46,7 @@ OTHERS = {"bp": 9, "fa": 9, "dfa": 12}
 100 examples; 1.52 and 1.13 for them, by `fa_jax.programs.operations`)."""
 BEST = {"bp": 0.15, "fa": 0.05, "dfa": 0.05}
 """Of these rates, those with the lowest validation error after five epochs."""
-RATES = (0.015, 0.05, 0.15)
+RATES = (0.005, 0.015, 0.05, 0.15, 0.5)
 BESIDE = (MNIST, "optimizer=averaged")
 ROWS = {
     "five": (MNIST, *FIVE),
@@ -145,9 +145,10 @@ def measured(name: str, run: Run) -> dict[str, object]:
         for split in ("validation", "test"):
             if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
                 found[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
+    found["test error, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
     negatives, inference = (run.config["rule"].get(option) for option in ("negatives", "inference"))
     if inference == "goodness":
-        found["test error by goodness, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
+        found["test error by goodness, last epoch"] = found["test error, last epoch"]
         found["test error by softmax, last epoch"] = f"{errors_by(run, 'softmax').mean():.2f}"
     elif negatives not in ("hybrid", None):
         found["test error by goodness, last epoch"] = f"{errors_by(run, 'goodness').mean():.2f}"
@@ -160,8 +161,10 @@ def measured(name: str, run: Run) -> dict[str, object]:
 
 
 def collect() -> None:
-    """Writes down every run that has finished."""
+    """Writes down every run that has finished and is not written down yet."""
     runs = {name: read_run(OUTPUTS / name) for name in ROWS if is_trained(OUTPUTS / name)}
+    text = (HERE / "measured.csv").read_text()
+    runs = {name: run for name, run in runs.items() if provenance([run]) not in text}
     if not runs:
         return
     write_table(HERE / "measured.csv", [(measured(*one), [one[1]]) for one in runs.items()], "row")

@@ -158,6 +158,9 @@ def main() -> None:
         if unknown := [name for name in chosen.rows if name not in ROWS]:
             parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
         for name in chosen.rows:
+            if unknown := [rule for rule in chosen.rules if rule not in ROWS[name].rules]:
+                parser.error(f"--rules of {name} are {', '.join(ROWS[name].rules)}; got {unknown[0]}")
+        for name in chosen.rows:
             for rule in ROWS[name].rules if not chosen.rules else chosen.rules:
                 train(name, rule, chosen.epochs, chosen.seeds)
     collect(chosen.epochs)

@@ -20,6 +20,7 @@ from typing import Any
 from fa_jax import catalogue
 from fa_jax.build import build
 from fa_jax.composing import compose, tell_apart
+from fa_jax.options import BadOption
 from fa_jax.programs import operations
 from fa_jax.records.reader import Run
 from fa_jax.records.trained import is_trained, trained, write_table
@@ -55,14 +56,17 @@ class Case:
         self.words += [] if self.hidden is None else [f"architecture.hidden={self.hidden}"]
         self.words += ["architecture.activation=relu"] if rule in RELU and self.hidden is None else []
         self.words += [] if epochs is None else [f"epochs={epochs:g}"]
-        self.place = OUTPUTS / task / architecture / rule
+        self.length = "" if epochs is None else f" --epochs {epochs:g}"
+        self.place = OUTPUTS / f"{task}{self.length.replace(' --', '_').replace(' ', '_')}" / architecture / rule
 
     def config(self) -> dict[str, Any] | None:
         """What it comes with; None where the rule has no definition for the architecture."""
         with contextlib.redirect_stderr(io.StringIO()):
             try:
                 return compose(tell_apart(self.words))[1][0].config
-            except ValueError as refusal:
+            except BadOption as refusal:
+                if not str(refusal).startswith(f"rule={self.rule} "):
+                    raise
                 print(f"{self.rule} on {self.architecture}: {refusal}")
                 return None
 
@@ -92,7 +96,10 @@ class Case:
         """Writes down what was found, with the hidden layers it was found with, for `tuned=true`."""
         path = CONF / self.task / self.architecture / f"{self.rule}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = ["# @package _global_", f"# Found by experiments/rules_by_architectures/compare.py {self.task}."]
+        lines = [
+            "# @package _global_",
+            f"# Found by experiments/rules_by_architectures/compare.py {self.task}{self.length}.",
+        ]
         lines += [] if self.hidden is None else ["architecture:", f"  hidden: {self.hidden}"]
         for option, value in values.items():
             group, _, name = option.partition(".")
@@ -109,7 +116,7 @@ def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
     """A row of the table: the values, the test error and the cost."""
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
-    scale = run.config["rule"].get("scale")
+    scale, flops = run.config["rule"].get("scale"), operations(build(run.config))
     return {
         "task": case.task,
         "architecture": case.architecture,
@@ -125,7 +132,7 @@ def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
         "diverged": len(run.diverged),
         "angle of the first layer": "" if angle is None else f"{angle:.0f}",
         "seed-steps/s": f"{cost['seed_steps_per_second']:.0f}",
-        "Mflop a step": f"{operations(build(run.config)) / 1e6:.2f}",
+        "Mflop a step": "" if flops is None else f"{flops / 1e6:.2f}",
         "compile seconds": f"{cost['compile_seconds']:.1f}",
         "MB": f"{cost['memory_bytes'] / 1e6:.1f}",
     }
@@ -148,8 +155,9 @@ def compare(case: Case, seeds: int, collect: bool) -> list[tuple[dict[str, Any],
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted(HELD_OUT))
-    parser.add_argument("--architectures", nargs="*")
-    parser.add_argument("--rules", nargs="*", default=sorted(catalogue.options("rule")))
+    parser.add_argument("--architectures", nargs="*", choices=sorted(catalogue.options("architecture")))
+    rules = sorted(catalogue.options("rule"))
+    parser.add_argument("--rules", nargs="*", choices=rules, default=rules)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--collect", action="store_true")

@@ -60,13 +60,18 @@ TensorFlow."""
 def max_pool(x: jax.Array, window: tuple[int, int], strides: tuple[int, int]) -> jax.Array:
     """Returns the maxima of windows that stay inside the image, `[batch, height, width, channels]`.
 
-    They and their gradient, which goes to the first of equals, are those of `flax.linen.max_pool`; XLA takes up to ten
-    times as long for the gradient of that one on a CPU.
+    They and their gradient, which goes to the first of equals, are those of `flax.linen.max_pool`, and what is not a
+    number stays so; XLA takes up to ten times as long for the gradient of that one on a CPU.
     """
     sizes = [(n - k) // s * s + 1 for n, k, s in zip(x.shape[1:3], window, strides, strict=True)]
     offsets = [(i, j) for i in range(window[0]) for j in range(window[1])]
     first, *rest = (x[:, i : i + sizes[0] : strides[0], j : j + sizes[1] : strides[1]] for i, j in offsets)
-    return functools.reduce(lambda best, one: jnp.where(one > best, one, best), rest, first)
+    return functools.reduce(lambda best, one: jnp.where((one > best) | jnp.isnan(one), one, best), rest, first)
+
+
+def straight(a: jax.Array) -> jax.Array:
+    """Returns `relu(a)`, whose gradient goes through as if it were `a`: what is taught so reaches silent units too."""
+    return a + jax.lax.stop_gradient(jax.nn.relu(a) - a)
 
 
 def check_groups(norm: str, channels: int, where: str) -> None:

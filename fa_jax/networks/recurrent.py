@@ -8,22 +8,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.goodness import straight
 from fa_jax.network import Network
 from fa_jax.networks.chain import DenseStage
 from fa_jax.networks.cnn import ConvolutionStage
+from fa_jax.networks.layers import straight
 
 States = list[jax.Array]
 """The activities of all layers, `[batch, ...]` each."""
 
 
 class Recurrent(nn.Module):
-    """Stages that are sent what is below and above them, and a linear readout of each stage but the first.
+    """Stages that are sent what is below and above them, and linear readouts of the last of them.
 
     Called, it returns the logits of the readouts after one pass upward.
     """
 
     stages: Sequence[nn.Module]
+    """Without activation functions and `Hidden`, which come after what is from below and above has been added up."""
+    hiddens: Sequence[nn.Module]
     downs: Sequence[nn.Module]
     heads: Sequence[nn.Module]
     normalise: Callable[[jax.Array], jax.Array]
@@ -34,14 +36,14 @@ class Recurrent(nn.Module):
         states = self.upward(x)
         if self.is_initializing():
             self.iterated(x, jnp.zeros((len(x), self.heads[0].features)), states)
-        sent = [self.normalise(y).reshape(len(x), -1) for y in states[1:]]
+        sent = [self.normalise(y).reshape(len(x), -1) for y in states[-len(self.heads) :]]
         return functools.reduce(jnp.add, [head(n) for head, n in zip(self.heads, sent, strict=True)])
 
     def upward(self, x: jax.Array) -> States:
         """Returns the states that images start with."""
         states: States = []
-        for stage in self.stages:
-            states.append(jax.nn.relu(stage(self.normalise(states[-1] if states else x))))
+        for stage, hidden in zip(self.stages, self.hiddens, strict=True):
+            states.append(hidden(jax.nn.relu(stage(self.normalise(states[-1] if states else x)))))
         return states
 
     def inputs(self, x: jax.Array, label: jax.Array, states: States) -> States:
@@ -51,7 +53,7 @@ class Recurrent(nn.Module):
         for i, (stage, down) in enumerate(zip(self.stages, self.downs, strict=True)):
             rising = stage(n[i])
             falling = down(n[i + 2] if _is_local(down) else n[i + 2].reshape(len(x), -1))
-            found.append(straight(rising + falling.reshape(rising.shape)))
+            found.append(self.hiddens[i](straight(rising + falling.reshape(rising.shape))))
         return found
 
     def iterated(self, x: jax.Array, label: jax.Array, states: States) -> States:

@@ -30,18 +30,19 @@ from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.goodness import (
     CONVENTIONS,
     Goodness,
-    decay_of,
     decayed,
+    decays_of,
+    first_read,
     goodness_of,
     peers_of,
     rates,
     relu_stages,
-    straight,
     with_label,
     wrong_labels,
 )
 from fa_jax.network import Network
 from fa_jax.networks.chain import unstacked
+from fa_jax.networks.layers import straight
 from fa_jax.options import BadOption, choose, integer, number
 from fa_jax.perturbations import hybrids
 
@@ -50,7 +51,7 @@ CLOCK = "clock"
 
 
 class ForwardForward(nn.Module):
-    """Stages with normalised activities between them, and a linear readout of each stage but the first.
+    """Stages with normalised activities between them, and linear readouts of the last of them.
 
     Called, it returns the logits of the readouts, on images with a neutral label if there are labels in them at all.
     """
@@ -65,7 +66,7 @@ class ForwardForward(nn.Module):
         classes = self.heads[0].features
         neutral = jnp.full((len(x), classes), 1 / classes)
         activities = self.passed(with_label(x, neutral) if self.labelled else x)
-        sent = [self.normalise(y).reshape(len(x), -1) for y in activities[1:]]
+        sent = [self.normalise(y).reshape(len(x), -1) for y in activities[-len(self.heads) :]]
         return functools.reduce(jnp.add, [head(n) for head, n in zip(self.heads, sent, strict=True)])
 
     def passed(self, x: jax.Array) -> list[jax.Array]:
@@ -96,30 +97,32 @@ def forward_forward(
     weight_decay: float,
     head_decay: float,
     sleep: int,
+    read_from: int,
     inference: str,
 ) -> Rule:
     """Returns the `Rule` of Forward-Forward.
 
-    Its params are those of the network's stages, unstacked where they are scanned, and of a readout `heads_i` of each
-    stage but the first; the network's own readout has no part in it. Its feedback holds the running means m_l, shaped
-    like the activities, and the number of steps if it is to sleep, for an optimizer at rate 1.
+    Its params are those of the network's stages, unstacked where they are scanned, and of readouts `heads_i` of the
+    layers from `read_from` on; the network's own readout has no part in it. Its feedback holds the running means m_l,
+    shaped like the activities, and the number of steps if it is to sleep, for an optimizer at rate 1.
 
     Args:
-      network: an `mlp`, or convolutional or with local fields, of ReLU layers, at least two.
+      network: an `mlp`, or convolutional or with local fields, of ReLU layers.
       loss: a mean over the batch; the readouts descend it.
       goodness, convention, threshold, temperature: as for `fa_jax.goodness.goodness_of`.
       negatives: how wrong labels are drawn: `hard`, by the readouts' own probabilities, or `uniform`; or else `hybrid`:
         there are no labels in the images, and false ones are made of two (section 3.2).
       blurs: how often the masks of hybrids are blurred, at least 0.
-      peer_strength: lambda, at least 0.
+      peer_strength: lambda, at least 0; it and the decay of weights have the scale of the convention.
       peer_rate: how much of a running mean a batch replaces, from 0 to 1.
       head_rate: the learning rate of the readouts, as a multiple of the others'.
       weight_decay: of the stages' kernels, added to their updates.
       head_decay: of the readouts'.
       sleep: steps of a phase: so many on positive data alone, awake, are followed by as many on negative data alone,
-        asleep (section 5); 0: both at every step.
+        asleep (section 5), while the means follow positive data all along; 0: both at every step.
+      read_from: the first layer that has a readout and a vote, from 0; the paper's is 1.
       inference: `softmax`: one pass with a neutral label and the readouts; `goodness`: a pass for each label, its logit
-        the sum of the goodness of all layers but the first, less their thresholds, over the temperature.
+        the sum of the goodness of those layers, less their thresholds, over the temperature.
 
     Raises:
       BadOption: if an option is out of range, or the network is another.
@@ -128,17 +131,19 @@ def forward_forward(
     hard = choose("rule.negatives", negatives, {"hard": True, "uniform": False, "hybrid": None})
     blurs, sleep = integer("rule.blurs", blurs, least=0), integer("rule.sleep", sleep, least=0)
     by_softmax = choose("rule.inference", inference, {"softmax": True, "goodness": False})
-    _check(network, stages, hard is not None, by_softmax)
+    _check(network, hard is not None, by_softmax)
+    first = first_read(read_from, len(stages))
     peers = peers_of(peer_strength, peer_rate)
-    heads_rate = number("rule.head_rate", head_rate, above=0)
-    decays = decay_of(weight_decay, head_decay)
+    own_rates = functools.partial(rates, number("rule.head_rate", head_rate, above=0))
     normalise = choose("rule.convention", convention, CONVENTIONS).normalise
-    heads = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[1:]]
+    heads = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[first:]]
     own = Network(ForwardForward(stages, heads, hard is not None, normalise), network.input_shape)
-    learning = [stage.clone(activation=straight) for stage in stages]
-    taught = Network(ForwardForward(learning, heads, hard is not None, normalise), network.input_shape)
-    good = goodness_of(own, goodness=goodness, convention=convention, threshold=threshold, temperature=temperature)
+    taught = Network(own.module.clone(stages=[stage.clone(activation=straight) for stage in stages]), own.input_shape)
+    options = {"goodness": goodness, "convention": convention, "threshold": threshold, "temperature": temperature}
+    good = goodness_of(own, **options, read_from=first)
+    decays = decays_of(good, weight_decay, head_decay)
     true, false = _data(own, hard, blurs)
+    by_goodness = functools.partial(_by_goodness, own, good)
     names = [f"stages_{i}" for i in range(len(stages))]
 
     def init(key):
@@ -160,7 +165,7 @@ def forward_forward(
 
             (positive, negative), pull = jax.vjp(activity, params[name])
             up, down = good.told(i, positive, True), good.told(i, negative, False)
-            told = up + peers.pull(peers.follow(feedback[name], positive)), down
+            told = up + good.scales[i] * peers.pull(peers.follow(feedback[name], positive)), down
             if awake is not None:
                 told = jnp.where(awake, told[0], 0), jnp.where(awake, 0, told[1])
             (found[name],) = pull([-d / len(d) for d in told])
@@ -175,8 +180,6 @@ def forward_forward(
         changed = {n: feedback[n] - peers.follow(feedback[n], y) for n, y in zip(names, activities, strict=True)}
         return {**changed, CLOCK: -jnp.ones(())} if sleep else changed
 
-    by_goodness = functools.partial(_by_goodness, own, good)
-
     def report(params, feedback, batch):
         del feedback
         both = (own.call("passed", params, data) for data in (true(batch), false(params, batch)))
@@ -187,16 +190,16 @@ def forward_forward(
         name = f"probe_error_by_{'goodness' if by_softmax else 'softmax'}"
         return {**found, name: 100 * jnp.mean(chosen != batch.targets.argmax(-1))}
 
-    predict = own.apply if by_softmax else by_goodness
     return Rule(
         init,
         updates,
-        predict,
+        own.apply if by_softmax else by_goodness,
         learn=learn,
         report=report,
-        rates=functools.partial(rates, heads_rate),
+        rates=own_rates,
         network=own,
         needs_classes=True,
+        glance=own.apply,
     )
 
 
@@ -231,17 +234,11 @@ def _by_goodness(own: Network, good: Goodness, params: PyTree, inputs: jax.Array
     return jax.lax.map(of, jnp.eye(own.outputs)).T
 
 
-def _check(network: Network, stages: Sequence[nn.Module], labelled: bool, by_softmax: bool) -> None:
-    """Refuses a network without a layer to read out, inputs without room for a label, and what needs one without it."""
-    if len(stages) < 2:
-        shapes = [list(hidden.shape) for hidden in network.hiddens.values()]
-        raise BadOption(
-            f"rule=forward_forward needs two hidden layers or more, such as architecture.hidden=[100,100]; got {shapes}"
-        )
+def _check(network: Network, labelled: bool, by_softmax: bool) -> None:
+    """Refuses inputs without room for a label, and what needs one without it."""
     size = math.prod(network.input_shape)
     if size < network.outputs:
         raise BadOption(f"rule=forward_forward writes {network.outputs} classes into inputs of {size} numbers: too few")
-
     if labelled:
         return
     if len(network.input_shape) != 3:

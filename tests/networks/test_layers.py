@@ -18,3 +18,11 @@ def test_maxima_and_their_gradient_are_flax_s_also_among_equals(window, strides)
     np.testing.assert_array_equal(ours, theirs)
     cotangent = random.integers(-9, 9, ours.shape).astype(np.float32)
     np.testing.assert_array_equal(pull(cotangent)[0], other(cotangent)[0])
+
+
+def test_what_is_not_a_number_is_the_maximum():
+    x = np.zeros((1, 2, 2, 1), np.float32)
+    for place in ((0, 0, 0, 0), (0, 1, 1, 0)):
+        broken = x.copy()
+        broken[place] = np.nan
+        assert np.isnan(max_pool(broken, (2, 2), (2, 2)))

@@ -30,6 +30,7 @@ OPTIONS = {
     "weight_decay": 0.0,
     "head_decay": 0.0,
     "sleep": 0,
+    "read_from": 1,
     "inference": "softmax",
 }
 
@@ -291,7 +292,7 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"hidden": (9,)}, r"rule=forward_forward needs two hidden layers or more, .*; got \[\[9\]\]"),
+        ({"hidden": (9,)}, "rule.read_from must be below the number of hidden layers, 1, .*; got 1"),
         ({"biases": False}, "rule=forward_forward needs architecture.biases=true"),
         ({"dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
         ({"input_dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
@@ -453,3 +454,55 @@ def test_who_sleeps_learns_from_true_data_for_some_steps_and_then_from_false_dat
 def test_bad_options_of_local_fields_and_scales_are_named(wrong, message):
     with pytest.raises(BadOption, match=message):
         make_local(**wrong)
+
+
+def test_kernels_alone_decay_by_the_scale_of_the_convention():
+    decays = {"weight_decay": 0.1, "head_decay": 0.2}
+    for convention, scale in (("hinton", lambda n: 1), ("mean_square", lambda n: 1 / n)):
+        with_decay, without = (make(options={**d, "convention": convention}) for d in (decays, {}))
+        params, feedback = trained_somewhat(without)
+        plain, decayed = (rule.updates(params, feedback, random_batch()) for rule in (without, with_decay))
+        for i, units in enumerate((9, 8, 5)):
+            layer, other = decayed[f"stages_{i}"]["linear"], plain[f"stages_{i}"]["linear"]
+            expected = other["kernel"] + 0.1 * scale(units) * params[f"stages_{i}"]["linear"]["kernel"]
+            np.testing.assert_allclose(layer["kernel"], expected, rtol=1e-5)
+            np.testing.assert_array_equal(layer["bias"], other["bias"])
+        expected = plain["heads_0"]["kernel"] + 0.2 * params["heads_0"]["kernel"]
+        np.testing.assert_allclose(decayed["heads_0"]["kernel"], expected, rtol=1e-5)
+
+
+def test_peers_pull_by_the_scale_of_the_convention():
+    pulls = {}
+    for convention in ("hinton", "mean_square"):
+        pulled, alone = (make(options={"convention": convention, "peer_strength": s}) for s in (0.3, 0.0))
+        params, feedback = trained_somewhat(alone)
+        biases = [r.updates(params, feedback, random_batch())["stages_1"]["linear"]["bias"] for r in (pulled, alone)]
+        pulls[convention] = np.subtract(*biases)
+    np.testing.assert_allclose(pulls["mean_square"], pulls["hinton"] / 8, rtol=1e-3, atol=1e-7)
+
+
+def test_all_layers_may_be_read(float64):
+    rule = make(options={"read_from": 0})
+    params, _ = rule.init(jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 3)
+    heads = {f"heads_{i}": {"kernel": jax.random.normal(k, (n, 4))} for i, (k, n) in enumerate(zip(keys, (9, 8, 5), strict=True))}
+    params, x = {**params, **heads}, random_batch(dtype=np.float64).inputs
+    activities = passed(rule, params, x, jnp.full((len(x), 4), 0.25))
+    votes = sum(by_size(y) @ params[f"heads_{i}"]["kernel"] for i, y in enumerate(activities))
+    np.testing.assert_allclose(rule.predict(params, x), votes, rtol=1e-9)
+
+
+def test_the_signal_of_a_nudge_is_that_of_true_data():
+    rule = make(options={"peer_strength": 0.3})
+    params, feedback = trained_somewhat(rule)
+    batch = random_batch()
+    nudges = {name: jnp.zeros((7, *hidden.shape)) for name, hidden in rule.network.hiddens.items()}
+    signals = rule.network.nudges(rule.updates(rule.network.nudge(params, nudges), feedback, batch))
+    for i, y in enumerate(passed(rule, params, batch.inputs, batch.targets)):
+        p = jax.nn.sigmoid(jnp.sum(y**2, -1) - y.shape[-1])[:, None]
+        np.testing.assert_allclose(signals[f"stages_{i}/hidden"], -(1 - p) * y / 7, rtol=1e-5, atol=1e-7)
+
+
+def test_averages_of_units_are_refused():
+    with pytest.raises(BadOption, match="has no definition for averages; architecture"):
+        make_local(topology="conv5x3p2-conv6x2", pooling="average")

@@ -29,6 +29,7 @@ OPTIONS = {
     "head_rate": 10.0,
     "weight_decay": 0.0,
     "head_decay": 0.0,
+    "read_from": 1,
     "inference": "goodness",
 }
 
@@ -156,7 +157,7 @@ def test_local_fields_get_from_above_through_local_fields(float64, shared):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"hidden": (9,)}, r"rule=recurrent_forward_forward needs two hidden layers or more, .*; got \[\[9\]\]"),
+        ({"hidden": (9,)}, "rule.read_from must be below the number of hidden layers, 1, .*; got 1"),
         ({"activation": "tanh"}, "rule=recurrent_forward_forward needs architecture.activation=relu"),
         ({"options": {"damping": 1.0}}, "rule.damping must be at least 0 and below 1; got 1.0"),
         ({"options": {"iterations": 0}}, "rule.iterations must be an integer of at least 1; got 0"),
@@ -174,3 +175,36 @@ def test_bad_options_are_named(wrong, message):
 def test_pooling_is_refused():
     with pytest.raises(BadOption, match="has no definition for pooling"):
         make_local(topology="conv2x3p2-conv3x2")
+
+
+def test_the_signal_of_a_nudge_is_that_of_true_data_without_the_peers(float64):
+    rule = make(options={"peer_strength": 0.3, "learned_from": 1, "iterations": 1, "scored": [1, 1]})
+    params, feedback = doubled(trained_somewhat(rule))
+    batch = random_batch(dtype=np.float64)
+    nudges = {name: jnp.zeros((7, *hidden.shape)) for name, hidden in rule.network.hiddens.items()}
+    signals = rule.network.nudges(rule.updates(rule.network.nudge(params, nudges), feedback, batch))
+    states, news = settle(*dense(params), np.asarray(batch.inputs), np.asarray(batch.targets), 1)
+    for i, (y, r) in enumerate(zip(states[1], news[0], strict=True)):
+        p = logistic((y**2).sum(-1) - y.shape[-1])[:, None]
+        np.testing.assert_allclose(signals[f"hiddens_{i}"], -0.7 * (r > 0) * (1 - p) * y / 7, rtol=1e-8, atol=1e-13)
+
+
+def test_hidden_layers_are_their_activities(float64):
+    rule = make()
+    params, _ = doubled(trained_somewhat(rule))
+    x = np.asarray(random_batch(dtype=np.float64).inputs)
+    _, hiddens = rule.network.forward(params, x)
+    (states, *_), _ = settle(*dense(params), x, np.zeros((7, 4)), 1)
+    for i, y in enumerate(states):
+        np.testing.assert_allclose(hiddens[f"hiddens_{i}"], y, rtol=1e-9)
+
+
+def test_the_way_down_decays_like_the_way_up():
+    rules = [make(options={"weight_decay": d}) for d in (0.1, 0.0)]
+    params, feedback = trained_somewhat(rules[0])
+    decayed, plain = (rule.updates(params, feedback, random_batch()) for rule in rules)
+    for part, kernel in (("downs_1", ()), ("stages_1", ("linear",))):
+        ours, theirs, own = decayed[part], plain[part], params[part]
+        for step in (*kernel, "kernel"):
+            ours, theirs, own = ours[step], theirs[step], own[step]
+        np.testing.assert_allclose(ours, theirs + 0.1 * own, rtol=1e-4, atol=1e-6)
