@@ -38,7 +38,7 @@ RECURRENT = ("rule=recurrent_forward_forward", ALL)
 SLEEP = ("rule.sleep=50", "optimizer/schedule=constant", *FIVE)
 """Fifty steps awake, fifty asleep."""
 ITERATED = ("rule.iterations=10", "rule.scored=[4,6]")
-FEW = ("task.train_examples=2000", "task.test_examples=1000", "batch_size=20", "epochs=5", "evaluations=1", "probe=100")
+FEW = ("task.train_examples=1000", "task.test_examples=500", "batch_size=20", "epochs=3", "evaluations=1", "probe=100")
 SMALL = (*FEW, "architecture.topology=conv3x5-conv3x5")
 """Of CIFAR-10, what a processor can do: fields of 5x5, few examples."""
 OTHERS = {"bp": 9, "fa": 9, "dfa": 12}

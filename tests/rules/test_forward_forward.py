@@ -485,7 +485,8 @@ def test_all_layers_may_be_read(float64):
     rule = make(options={"read_from": 0})
     params, _ = rule.init(jax.random.key(0))
     keys = jax.random.split(jax.random.key(1), 3)
-    heads = {f"heads_{i}": {"kernel": jax.random.normal(k, (n, 4))} for i, (k, n) in enumerate(zip(keys, (9, 8, 5), strict=True))}
+    sizes = zip(keys, (9, 8, 5), strict=True)
+    heads = {f"heads_{i}": {"kernel": jax.random.normal(key, (n, 4))} for i, (key, n) in enumerate(sizes)}
     params, x = {**params, **heads}, random_batch(dtype=np.float64).inputs
     activities = passed(rule, params, x, jnp.full((len(x), 4), 0.25))
     votes = sum(by_size(y) @ params[f"heads_{i}"]["kernel"] for i, y in enumerate(activities))
