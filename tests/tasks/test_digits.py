@@ -54,7 +54,7 @@ def test_validation_digits_are_the_last_of_the_training_ones():
         ({"validation": True}, "task.validation must be an integer of at least 0; got True"),
         (
             {"preprocessing": None},
-            "task.preprocessing must be one of unit, symmetric, centred, standardised, zca; got None",
+            "task.preprocessing must be one of unit, symmetric, centred, standardised, per_image, zca; got None",
         ),
     ],
 )
