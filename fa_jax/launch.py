@@ -115,7 +115,10 @@ def _go_on(folder: Path, typed: Words) -> int:
         with _held(folder):
             return _hand_to_hydra([*words, _override("hydra.sweep.dir", folder)], task)
     console.print(f"going on with {folder}", highlight=False, soft_wrap=True)
-    summary = resume(folder, force=force, trusted=typed.trusted)
+    try:
+        summary = resume(folder, force=force, trusted=typed.trusted)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(*([folder] if processes.is_first() else [])) from None
     if processes.is_first():
         _report(folder, summary, console)
     return 0

@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from fa_jax import catalogue
 from fa_jax.options import BadOption, nearest
 
+ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "std": "scale"}
+"""Of options, as people of the field are used to."""
 GROUPS = ("task", "architecture", "rule", "loss", "optimizer")
 
 
@@ -62,6 +64,10 @@ def one_line_errors(words: Sequence[str]) -> Iterator[None]:
         valid = ", ".join(options)
         raise BadOption(f"{group} must be one of {valid}; got {option!r}{nearest(option, options)}") from None
     except (HydraException, OmegaConfBaseException) as problem:
+        several = re.search(r"Ambiguous value for argument '([^']+)'", str(problem))
+        if several:
+            text = f"{several[1]} has several values; --multirun trains with each of them, and [a,b] is a list"
+            raise BadOption(text) from None
         key = re.search(r"Could not override '([^']+)'", str(problem))
         if isinstance(problem, ConfigCompositionException) and key:
             raise BadOption(_no_such_option(key[1].partition("@")[0], words)) from None
@@ -90,7 +96,9 @@ def _no_such_option(name: str, words: Sequence[str]) -> str:
                 where, there = f"with {own}={choices[own]}" if own in choices else "here", [*GROUPS, *names]
                 break
     kin = [option for option in there if "." in name and option.startswith(name.rpartition(".")[0] + ".")]
-    meant = nearest(name, kin) or nearest(name, there) or (f"; valid: {', '.join(kin)}" if kin else "")
+    spelt_out = f"{name.rpartition('.')[0]}.{ABBREVIATIONS.get(name.rpartition('.')[2])}"
+    near = nearest(spelt_out if spelt_out in kin else name, kin) or nearest(name, there)
+    meant = near or (f"; valid: {', '.join(kin)}" if kin else "")
     return f"{name} is no option {where}{meant}"
 
 

@@ -100,12 +100,13 @@ class Run(NamedTuple):
         return {int(seed): np.flatnonzero(seeds == seed) for seed in np.unique(seeds)}
 
 
-def read_run(folder: Path) -> Run:
+def read_run(folder: Path | str) -> Run:
     """Returns the run in a folder.
 
     Raises:
       FileNotFoundError: if there is none.
     """
+    folder = Path(folder)
     config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
     summary = folder / "summary.json"
     status = json.loads((folder / "status.json").read_text())

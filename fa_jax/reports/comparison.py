@@ -15,7 +15,7 @@ from rich.console import Console
 from fa_jax.options import BadOption, nearest
 from fa_jax.records.conditions import Condition, conditions
 from fa_jax.records.reader import KEYS, Run
-from fa_jax.reports.contrasts import Contrast, contrasts, declared, planned
+from fa_jax.reports.contrasts import Contrast, contrasts, declared, planned, unlike
 from fa_jax.reports.labels import labels
 from fa_jax.reports.tables import (
     contrast_sheet,
@@ -75,10 +75,7 @@ def compare(
         pairs = planned(found, names, against or REFERENCE)
         others = len(found) - sum((against or REFERENCE) in one for one in zip(rules, names, strict=True))
         if len(pairs) < others:
-            note = (
-                f"{others - len(pairs)} without a contrast: none of {against or REFERENCE}, or more than one, "
-                "differs from them only in what a rule brings with it; contrasts=a:b declares one"
-            )
+            note = _without_contrast(found, names, [i for i, _ in pairs], against or REFERENCE)
     made = contrasts(found, [(i, j, metric or found[j].run.main_metric) for i, j in pairs])
     if dropped := [(i, j) for i, j in pairs if (i, j) not in [(one.condition, one.against) for one in made]]:
         said = ", ".join(f"{names[i]} - {names[j]}" for i, j in dropped)
@@ -86,6 +83,19 @@ def compare(
             [*([note] if note else []), f"without a test, since one of them did not come to its end: {said}"]
         )
     return Comparison(found, names, metric, made, note)
+
+
+def _without_contrast(found: Sequence[Condition], names: Sequence[str], paired: Sequence[int], against: str) -> str:
+    """Says which conditions have no contrast, in what they differ from the reference, and how to get one."""
+    rules = [one.run.choices["rule"] for one in found]
+    references = [i for i, both in enumerate(zip(rules, names, strict=True)) if against in both]
+    lines = []
+    for i in (i for i in range(len(found)) if i not in (*paired, *references)):
+        differing = min((unlike(found[i], found[j]) for j in references), key=len)
+        why = f"differs also in {', '.join(differing)}" if differing else f"has several of {against} to go with"
+        lines.append(f"{names[i]} {why}")
+    words = f"contrasts='{names[i]}:{names[references[0]]}'"
+    return f"without a contrast: {'; '.join(lines)}. {words} asks for it all the same"
 
 
 def show(comparison: Comparison, console: Console) -> None:

@@ -113,10 +113,7 @@ def contrasts(conditions: Sequence[Condition], wanted: Sequence[tuple[int, int, 
 def _closest(conditions: Sequence[Condition], ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
     """Each of ours with the one of theirs that is closest to it, if there is one."""
     described = [options(one.run.config) for one in conditions]
-    own = [
-        {key: value for key, value in one.items() if not key.startswith(OF_THE_RULE)} | {"task": c.run.choices["task"]}
-        for one, c in zip(described, conditions, strict=True)
-    ]
+    own = [_apart_from_the_rule(one) for one in conditions]
     pairs = []
     for i in ours:
         kin = [j for j in theirs if own[j] == own[i]]
@@ -124,6 +121,17 @@ def _closest(conditions: Sequence[Condition], ours: Sequence[int], theirs: Seque
         if kin and agreeing.count(max(agreeing)) == 1:
             pairs.append((i, kin[agreeing.index(max(agreeing))]))
     return pairs
+
+
+def unlike(one: Condition, other: Condition) -> list[str]:
+    """Returns the options in which two conditions differ, but for what a rule brings with it."""
+    ours, theirs = _apart_from_the_rule(one), _apart_from_the_rule(other)
+    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
+
+
+def _apart_from_the_rule(condition: Condition) -> dict[str, str]:
+    chosen = {key: value for key, value in options(condition.run.config).items() if not key.startswith(OF_THE_RULE)}
+    return chosen | {"task": condition.run.choices["task"]}
 
 
 def _numbers(side: str, names: Sequence[str], rules: Sequence[str]) -> list[int]:

@@ -113,8 +113,9 @@ def score_sheet(conditions: Sequence[Condition], names: Sequence[str], metric: s
 
 def contrast_sheet(found: Sequence[Contrast], names: Sequence[str]) -> Sheet:
     """Returns a row a contrast."""
-    ratio = any(is_logarithmic(one.metric) for one in found)
-    headings = ["contrast", "ratio" if ratio else "difference", "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n"]
+    kinds = dict.fromkeys("ratio" if is_logarithmic(one.metric) else "difference" for one in found)
+    what = " or ".join(kinds)
+    headings = ["contrast", what, "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n"]
     headings += ["needed"]
     rows = [
         [
@@ -135,7 +136,7 @@ def contrast_sheet(found: Sequence[Contrast], names: Sequence[str]) -> Sheet:
     fewest = min((one.n for one in found if not math.isnan(one.p_wilcoxon)), default=6)
     metrics = ", ".join(dict.fromkeys(one.metric for one in found))
     text = (
-        f"{metrics}, {'ratio' if ratio else 'mean difference'} in pairs over the n seeds that both have; d: Cohen's of "
+        f"{metrics}, mean {what} in pairs over the n seeds that both have; d: Cohen's of "
         f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(found)} "
         f"contrast{'s' if len(found) != 1 else ''}\n"
         "needed: seeds, for a power of 80 % at the 5 % level, were d as large as here; -: all pairs differ alike"
@@ -231,7 +232,7 @@ def caption(summary: dict[str, Any]) -> str:
     """Says what a run's table holds and what it cost."""
     cost = summary["cost"]
     lost = summary["diverged_seeds"]
-    parts = [f"{len(summary['seeds'])} seeds"]
+    parts = [f"{len(summary['seeds'])} seed{'s' if len(summary['seeds']) != 1 else ''}"]
     parts += [f"{len(lost)} of them diverged and left out: {lost}"] if lost else []
     parts += [f"{cost['effective_params']:,} params"]
     parts += [f"{cost['affiliated_params']:,} more in training"] if cost["affiliated_params"] else []

@@ -93,7 +93,8 @@ def test_what_a_rule_brings_with_it_is_no_reason_against_a_contrast_and_all_else
 def test_where_several_are_as_close_there_is_no_contrast_and_it_is_said():
     found = compare([run("bp", BP, rate=0.1), run("bp", BP, rate=0.2), run("fa", FA, rate=0.3)])
     assert not found.contrasts
-    assert "contrasts=a:b" in found.note
+    why = "without a contrast: FA has several of bp to go with"
+    assert found.note == f"{why}. contrasts='FA:BP learning_rate=0.1' asks for it all the same"
     (one,) = compare(
         [run("bp", BP, rate=0.1), run("bp", BP, rate=0.2), run("fa", FA, rate=0.3)], wanted="fa:BP learning_rate=0.2"
     ).contrasts
@@ -170,3 +171,11 @@ def test_the_bootstrap_holds_the_mean_as_often_as_its_docstring_says():
 def test_the_interquartile_mean_is_that_of_the_middle_half():
     assert interquartile_mean([100, 1, 2, 3, 4, 5, 6, -100]) == 3.5
     assert math.isnan(interquartile_mean([]))
+
+
+def test_where_more_differs_than_the_rule_it_is_said_in_what():
+    one, other = run("bp", BP), run("fa", FA)
+    other.config["epochs"] = 3
+    other.config["batch_size"] = 7
+    note = compare([one, other]).note
+    assert note.startswith("without a contrast: FA differs also in batch_size, epochs. contrasts='FA:BP'"), note
