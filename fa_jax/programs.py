@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import re
 import time
 
 import jax
@@ -69,9 +70,11 @@ def operations(job: Job) -> float | None:
     key = jax.eval_shape(lambda: jax.random.key(0))
     inputs = jax.ShapeDtypeStruct((size, *task.input_shape), np.float32)
     targets = jax.ShapeDtypeStruct((size, task.outputs), np.float32)
-    program = jax.jit(step).lower(*jax.eval_shape(job.rule.init, key), inputs, targets, key).compile()
-    account = program.cost_analysis()
-    return None if account is None or " while(" in str(program.as_text()) else account["flops"]
+    arguments = *jax.eval_shape(job.rule.init, key), inputs, targets, key
+    if re.search(r"= (scan|while)\[", str(jax.make_jaxpr(step)(*arguments))):
+        return None
+    account = jax.jit(step).lower(*arguments).compile().cost_analysis()
+    return None if account is None else account["flops"]
 
 
 def make_program_of(job: Job, seeds: int) -> Program:
