@@ -22,7 +22,7 @@ from fa_jax.goodness import with_label
 from fa_jax.perturbations import hybrids, masks
 from fa_jax.records.reader import Run, read_run
 from fa_jax.records.statistics import band
-from fa_jax.records.trained import params_of, write_table
+from fa_jax.records.trained import is_trained, params_of, write_table
 from fa_jax.reports.figures import STYLE, save
 
 HERE = Path(__file__).parent
@@ -30,6 +30,8 @@ LAYERS = ("#0072B2", "#E69F00", "#009E73")
 SIDE = 28
 FIELDS = (5, 16)
 """Rows and columns of units."""
+BY_LAYER = ("full", "fashion_five", "digits")
+"""Rows whose errors are found layer by layer."""
 SHOWN = 8
 """Examples of hybrid images."""
 
@@ -103,7 +105,12 @@ def errors_by_layer(run: Run) -> list[dict[str, object]]:
         errors.append(100 * np.mean(found != np.asarray(targets), -1))
     names = [*(f"{i + 1}" for i in range(len(errors[0]) - 1)), "all but the first"]
     return [
-        {"layer": name, "seeds": len(errors), "test error": f"{column.mean():.2f}", "sd": f"{column.std(ddof=1):.2f}"}
+        {
+            "layer": name,
+            "seeds": len(errors),
+            "test error": f"{column.mean():.2f}",
+            "sd": f"{column.std(ddof=1):.2f}" if len(errors) > 1 else "",
+        }
         for name, column in zip(names, np.transpose(errors), strict=True)
     ]
 
@@ -144,7 +151,9 @@ def main() -> None:
         save(goodness(full), HERE / "goodness")
         save(fields(full), HERE / "fields")
         save(hybrid_images(full), HERE / "hybrids")
-    write_table(HERE / "layers.csv", [(row, [full]) for row in errors_by_layer(full)])
+    runs = {name: read_run(OUTPUTS / name) for name in BY_LAYER if is_trained(OUTPUTS / name)}
+    rows = [({"row": name, **row}, [run]) for name, run in runs.items() for row in errors_by_layer(run)]
+    write_table(HERE / "layers.csv", rows, "row", "layer")
 
 
 if __name__ == "__main__":
