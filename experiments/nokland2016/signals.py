@@ -14,14 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint
 from rows import is_trained, place
 
 from fa_jax.build import build
 from fa_jax.core import Batch
 from fa_jax.network import gradient
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import write_table
+from fa_jax.records.trained import checkpoint_of, write_table
 
 HERE = Path(__file__).parent
 ROWS = {"2x800": ("fa", "dfa", "ifa", "drtp", "sdfa"), "7x240": ("fa", "dfa")}
@@ -31,9 +30,7 @@ PROBE = 1000
 def cosines(run: Run) -> np.ndarray:
     """Returns the mean cosines of each seed, `[seeds, 2, layers]`: at the activations, and at the total inputs."""
     job = build(run.config)
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        kept = checkpointer.restore((run.folder / "checkpoint").absolute())
-    test = job.task.test
+    kept, test = checkpoint_of(run), job.task.test
     batch = Batch(job.task.prepare(test.inputs[:PROBE]), job.task.encode(test.targets[:PROBE]), jax.random.key(0))
 
     @jax.jit

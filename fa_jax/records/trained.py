@@ -40,12 +40,17 @@ def is_trained(folder: Path) -> bool:
     return (folder / "status.json").exists() and read_run(folder).status["status"] in ENDED
 
 
-def params_of(run: Run) -> PyTree:
-    """Returns the params that a run ended with, the seeds in front."""
+def checkpoint_of(run: Run) -> dict[str, PyTree]:
+    """Returns the `params` and the `feedback` that a run ended with, the seeds in front."""
     import orbax.checkpoint  # a second's import
 
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((run.folder / "checkpoint").absolute())["params"]
+        return checkpointer.restore((run.folder / "checkpoint").absolute())
+
+
+def params_of(run: Run) -> PyTree:
+    """Returns the params that a run ended with, the seeds in front."""
+    return checkpoint_of(run)["params"]
 
 
 def seconds(run: Run) -> int:
