@@ -18,20 +18,20 @@ from fa_jax.networks.cnn import ConvolutionStage
 from fa_jax.networks.layers import max_pool
 from fa_jax.options import BadOption, choose, integer, number
 
-TINY = 1e-8
-
 
 def by_size(y: jax.Array) -> jax.Array:
     """Returns each example divided by the root of its mean square; no mean is taken out, zeros stay zeros."""
-    power = jnp.mean(jnp.square(y), range(1, y.ndim), keepdims=True)
-    # The root of 0 has no derivative, and where it is not taken it must not be differentiated either.
-    return y / (TINY + jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0))
+    return y / (1e-8 + _root(jnp.mean(jnp.square(y), range(1, y.ndim), keepdims=True)))
 
 
 def by_length(y: jax.Array) -> jax.Array:
     """Returns each example divided by its length plus 1e-4."""
-    power = jnp.sum(jnp.square(y), range(1, y.ndim), keepdims=True)
-    return y / (1e-4 + jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0))
+    return y / (1e-4 + _root(jnp.sum(jnp.square(y), range(1, y.ndim), keepdims=True)))
+
+
+def _root(power: jax.Array) -> jax.Array:
+    """The root, with a derivative of 0 at 0; where it is not taken it must not be differentiated either."""
+    return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0)
 
 
 class Convention(NamedTuple):

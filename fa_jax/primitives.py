@@ -88,7 +88,7 @@ def _is_plain(layer: nn.Module, kind: type, kernel: jax.Array, x: jax.Array) -> 
 
     And is given one batch of images, of numbers of one precision.
     """
-    if x.ndim != 4 or {x.dtype, layer.dtype or x.dtype} != {kernel.dtype}:
+    if x.ndim != 4 or {x.dtype, jnp.dtype(layer.dtype or x.dtype)} != {kernel.dtype}:
         return False
     if type(layer) is not kind or isinstance(layer.kernel_size, int) or len(layer.kernel_size) != 2:
         return False

@@ -85,6 +85,10 @@ def compare(
     return Comparison(found, names, metric, made, note)
 
 
+SAID = 6
+"""How many things of a kind a note names."""
+
+
 def _without_contrast(found: Sequence[Condition], names: Sequence[str], paired: Sequence[int], against: str) -> str:
     """Says which conditions have no contrast, in what they differ from the reference, and how to get one."""
     rules = [one.run.choices["rule"] for one in found]
@@ -92,10 +96,16 @@ def _without_contrast(found: Sequence[Condition], names: Sequence[str], paired: 
     lines = []
     for i in (i for i in range(len(found)) if i not in (*paired, *references)):
         differing = min((unlike(found[i], found[j]) for j in references), key=len)
-        why = f"differs also in {', '.join(differing)}" if differing else f"has several of {against} to go with"
+        why = f"differs also in {_some(differing, ', ')}" if differing else f"has several of {against} to go with"
         lines.append(f"{names[i]} {why}")
     words = f"contrasts='{names[i]}:{names[references[0]]}'"
-    return f"without a contrast: {'; '.join(lines)}. {words} asks for it all the same"
+    return f"without a contrast: {_some(lines, '; ')}. {words} asks for it all the same"
+
+
+def _some(things: Sequence[str], between: str) -> str:
+    """The first of them in a row, and how many there are more."""
+    more = [f"and {len(things) - SAID} more"] if len(things) > SAID else []
+    return between.join([*things[:SAID], *more])
 
 
 def show(comparison: Comparison, console: Console) -> None:

@@ -122,7 +122,8 @@ def forward_forward(
         asleep (section 5), while the means follow positive data all along; 0: both at every step.
       read_from: the first layer that has a readout and a vote, from 0; the paper's is 1.
       inference: `softmax`: one pass with a neutral label and the readouts; `goodness`: a pass for each label, its logit
-        the sum of the goodness of those layers, less their thresholds, over the temperature.
+        the sum of the goodness of those layers, less their thresholds, over the temperature. Training batches are
+        scored by softmax, which takes one pass, in either case.
 
     Raises:
       BadOption: if an option is out of range, or the network is another.

@@ -148,6 +148,7 @@ def recurrent_forward_forward(
       read_from: the first layer that has a readout, from 0; all have a vote.
       inference: `softmax`: one pass upward and the readouts; `goodness`: all iterations up to the last that is scored,
         for each label, its logit the mean over iterations of the sum of the layers' goodness less their thresholds.
+        Training batches are scored by softmax in either case.
 
     Raises:
       BadOption: if an option is out of range, or the network is another.

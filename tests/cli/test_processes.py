@@ -74,19 +74,19 @@ def test_several_processes_have_the_numbers_of_one(folder, many, words):  # noqa
     assert [code for code, *_ in (first, *others)] == [0] * many
     assert "recorded in together" in first[1]
     assert all("%" not in stdout for _, stdout, _ in others)
-    alike(folder, "alone", "together", many)
+    alike(folder, "alone", "together", exactly=many <= len(jax.devices()))
     assert sorted(path.name for path in folder.iterdir()) == ["alone", "together"]
 
 
-def alike(folder, one, other, many):  # noqa: F811
-    """The same run, bit for bit if one process has as many devices for it as there were processes."""
-    if many <= len(jax.devices()):
+def alike(folder, one, other, exactly):  # noqa: F811
+    """The same run, bit for bit if no device had more seeds in one than in the other, which rounds sums differently."""
+    if exactly:
         same(folder / one, folder / other)
     else:
         columns = [read_run(folder / name).metrics for name in (one, other)]
         assert columns[0].keys() == columns[1].keys()
         for name, values in columns[0].items():
-            np.testing.assert_allclose(columns[1][name], values, rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(columns[1][name], values, rtol=1e-4, atol=1e-6)
 
 
 def lose(folder, many, victim):  # noqa: F811
@@ -120,7 +120,8 @@ def test_where_one_is_killed_the_others_say_so_and_the_run_goes_on_later(folder,
     assert codes == [0, 0]
     assert "begins again" not in (folder / "cut" / "run.log").read_text()
     assert main([*LONG, f"seeds={many}", f"epochs={reached // 44 + 400}", "hydra.run.dir=whole"]) == 0
-    alike(folder, "whole", "cut", many)
+    # Two processes went on with what `many` began.
+    alike(folder, "whole", "cut", exactly=many == 2 <= len(jax.devices()))
 
 
 @pytest.mark.slow
