@@ -37,16 +37,18 @@ class Row(NamedTuple):
 
 DROPOUT = ("architecture.dropout=0.5", "architecture.input_dropout=0.1")
 OF_CIFAR = ("bp", "fa", "dfa")
+OF_MNIST = (*OF_CIFAR, "ifa")
 ROWS = {
-    "2x800": Row((800, 800), ("bp", "fa", "dfa", "ifa", "drtp", "sdfa")),
-    "1x800": Row((800,), ("bp", "dfa")),
-    "7x240": Row((240,) * 7, ("bp", "fa", "dfa")),
-    "2x800 relu": Row((800, 800), ("bp", "dfa"), ("architecture.activation=relu",)),
-    "2x800 logistic": Row((800, 800), ("bp", "dfa"), ("architecture.activation=logistic",)),
-    "2x800 dropout": Row((800, 800), ("dfa",), DROPOUT),
-    "2x800 adversarial": Row((800, 800), ("dfa",), ("adversarial=0.08",)),
-    "3x800": Row((800,) * 3, ("bp", "fa", "dfa")),
-    "100x240": Row((240,) * 100, ("bp", "fa", "dfa")),
+    "2x800": Row((800, 800), (*OF_MNIST, "drtp", "sdfa")),
+    "1x800": Row((800,), OF_CIFAR),
+    "7x240": Row((240,) * 7, OF_MNIST),
+    "2x800 relu": Row((800, 800), OF_MNIST, ("architecture.activation=relu",)),
+    "2x800 logistic": Row((800, 800), OF_MNIST, ("architecture.activation=logistic",)),
+    "2x800 dropout": Row((800, 800), OF_MNIST, DROPOUT),
+    "2x800 adversarial": Row((800, 800), OF_MNIST, ("adversarial=0.08",)),
+    "3x800": Row((800,) * 3, OF_MNIST),
+    "4x800": Row((800,) * 4, OF_MNIST),
+    "100x240": Row((240,) * 100, OF_CIFAR),
     "3x400": Row((400,) * 3, ("bp", "dfa")),
     **{
         f"{task} {name}": Row(hidden, OF_CIFAR, further, task)

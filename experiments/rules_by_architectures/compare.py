@@ -1,7 +1,7 @@
 """Every rule on every architecture that it has a definition for: two tables, with intervals and what each rule costs.
 
     python experiments/rules_by_architectures/compare.py digits
-    python experiments/rules_by_architectures/compare.py mnist --epochs 5 --architectures mlp
+    python experiments/rules_by_architectures/compare.py mnist --epochs 2
     python experiments/rules_by_architectures/compare.py digits --collect      only writes down what has been trained
 
 Every rule has seven trials of two seeds each on held-out examples: five learning rates at its own feedback scale, then,
@@ -36,13 +36,18 @@ OWN_RATES = {
 """Of the rules that come with an optimizer of their own."""
 SCALES = (1 / 3, 3.0)
 BETWEEN = (3**-0.5, 3**0.5)
-HIDDEN = {"mlp": "[100,100]"}
-RELU = ("forward_forward", "recurrent_forward_forward")
-"""Rules that have a definition for such units alone."""
+SIZES: dict[str, dict[str, dict[str, str]]] = {
+    "digits": {
+        "mlp": {"hidden": "[100,100]"},
+        "cnn": {"topology": "conv16x3p2-conv32x3p2-64"},
+        "locally_connected": {"topology": "conv16x3s2-conv32x3s2-64"},
+    },
+    "mnist": {"mlp": {"hidden": "[100,100]"}, "lenet": {}},
+}
+"""The architectures of each task, and how large they are where not as they come. Others, which come too large for a
+machine without an accelerator, are trained where they are named on the command line."""
 HELD_OUT = {"digits": 200, "mnist": 10000}
 CONF = catalogue.CONF / "recipe" / "tuned" / "true"
-EXCLUDED = {"resnet20", "resnet56", "vgg"}
-"""Too slow for a machine without an accelerator; named on the command line they are trained too."""
 
 
 class Case:
@@ -51,10 +56,9 @@ class Case:
     def __init__(self, task: str, architecture: str, rule: str, epochs: float | None):
         """Makes the words that are common to its runs."""
         self.task, self.architecture, self.rule = task, architecture, rule
-        self.hidden = HIDDEN.get(architecture)
+        self.network = SIZES[task].get(architecture, {})
         self.words = [f"task={task}", f"architecture={architecture}", f"rule={rule}"]
-        self.words += [] if self.hidden is None else [f"architecture.hidden={self.hidden}"]
-        self.words += ["architecture.activation=relu"] if rule in RELU and self.hidden is None else []
+        self.words += [f"architecture.{option}={value}" for option, value in self.network.items()]
         self.words += [] if epochs is None else [f"epochs={epochs:g}"]
         self.length = "" if epochs is None else f" --epochs {epochs:g}"
         self.place = OUTPUTS / f"{task}{self.length.replace(' --', '_').replace(' ', '_')}" / architecture / rule
@@ -93,14 +97,15 @@ class Case:
         return values, not rates[0] < values["optimizer.learning_rate"] < rates[-1]
 
     def keep(self, values: dict[str, float]) -> None:
-        """Writes down what was found, with the hidden layers it was found with, for `tuned=true`."""
+        """Writes down what was found, with the network it was found with, for `tuned=true`."""
         path = CONF / self.task / self.architecture / f"{self.rule}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [
             "# @package _global_",
             f"# Found by experiments/rules_by_architectures/compare.py {self.task}{self.length}.",
         ]
-        lines += [] if self.hidden is None else ["architecture:", f"  hidden: {self.hidden}"]
+        lines += ["architecture:"] if self.network else []
+        lines += [f"  {option}: {value}" for option, value in self.network.items()]
         for option, value in values.items():
             group, _, name = option.partition(".")
             lines += [f"{group}:", f"  {name}: {value:.4g}"]
@@ -162,7 +167,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--collect", action="store_true")
     chosen = parser.parse_args()
-    architectures = chosen.architectures or sorted(set(catalogue.options("architecture")) - EXCLUDED)
+    architectures = chosen.architectures or list(SIZES[chosen.task])
     cases = [Case(chosen.task, one, rule, chosen.epochs) for one in architectures for rule in chosen.rules]
     rows = [pair for case in cases for pair in compare(case, chosen.seeds, chosen.collect)]
     key = "task", "architecture", "rule", "values"
