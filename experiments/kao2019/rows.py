@@ -32,7 +32,7 @@ RESIDUAL = (
     "architecture.biases=true",
     "architecture.normed_shortcuts=false",
 )
-FEW = ("task.train_examples=2000", "task.test_examples=1000", "epochs=2", "evaluations=2", "probe=20")
+FEW = ("task.train_examples=10000", "task.test_examples=1000", "epochs=2", "evaluations=10", "probe=20")
 FEW = (*FEW, "checkpoint=false", "optimizer.learning_rate=0.001")
 """Of CIFAR-10, what a processor can do, at ten times the rate."""
 
@@ -154,13 +154,20 @@ def collect() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", default=ROWS, help=f"of {', '.join((*ROWS, *LONG))}")
+    parser.add_argument("--runs", nargs="+", help="of these rows, such as cnn_al; default: all of them")
     parser.add_argument("--seeds", type=int, help="default: as many as each row says")
     parser.add_argument("--collect", action="store_true")
     chosen = parser.parse_args()
     if unknown := [row for row in chosen.rows if row not in (*ROWS, *LONG)]:
         parser.error(f"rows are {', '.join((*ROWS, *LONG))}; got {unknown[0]}")
+    for row in chosen.rows if chosen.runs else ():
+        names = [name for name, _, _ in runs(row)]
+        if unknown := [name for name in chosen.runs if name not in names]:
+            parser.error(f"--runs of {row} are {', '.join(names)}; got {unknown[0]}")
     for row in [] if chosen.collect else chosen.rows:
         for name, words, seeds in runs(row):
+            if chosen.runs and name not in chosen.runs:
+                continue
             spaceless = [word.replace(" ", "") for word in words]
             first = () if spaceless[0].startswith("experiment=") else (MNIST,)
             trained(OUTPUTS / row / name, *first, *spaceless, f"seeds={chosen.seeds or seeds}")
