@@ -3,9 +3,9 @@
     python experiments/nokland2016/rows.py "2x800 adversarial" --rules dfa --epochs 5 --seeds 1
     python experiments/nokland2016/perturbed.py
 
-`fa-jax` counts the training error on the batches that a network learns from, which are the perturbed ones. Here the run of
-`rows.py` is repeated in a loop that counts on both; `perturbed.csv` has, epoch by epoch, what it counts and what the run
-did. The order of the images is another one.
+`fa-jax` counts the training error on the batches that a network learns from, which are the perturbed ones. Here the
+run of `rows.py` is repeated, with another order of the images, in a loop that counts on both; `perturbed.csv` has, epoch
+by epoch, what it counted and what the run recorded.
 """
 
 from pathlib import Path
@@ -60,8 +60,8 @@ def main() -> None:
     rows = []
     for epoch, (before, after) in enumerate(errors(build(run.config), 5), 1):
         recorded = run.at_epoch("train_error", epoch).mean()
-        row = {"epoch": epoch, "as they are": f"{before:.2f}", "perturbed": f"{after:.2f}", "recorded": f"{recorded:.2f}"}
-        rows.append((row, [run]))
+        row = {"epoch": epoch, "as they are": f"{before:.2f}", "perturbed": f"{after:.2f}"}
+        rows.append(({**row, "recorded": f"{recorded:.2f}"}, [run]))
     write_table(HERE / "perturbed.csv", rows)
 
 
