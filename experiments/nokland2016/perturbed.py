@@ -4,8 +4,8 @@
     python experiments/nokland2016/perturbed.py
 
 `fa-jax` counts the training error on the batches that a network learns from, which are the perturbed ones. Here the
-run of `rows.py` is repeated, with another order of the images, in a loop that counts on both; `perturbed.csv` has, epoch
-by epoch, what it counted and what the run recorded.
+run of `rows.py` is repeated, with another order of the images, in a loop that counts on both; `perturbed.csv` has,
+epoch by epoch, what it counted and what the run recorded.
 """
 
 from pathlib import Path
