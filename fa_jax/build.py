@@ -97,11 +97,6 @@ def _build(text: str) -> Job:
     change = config["augmentation"]
     if not isinstance(change, dict) or set(change) != {"shift", "flip", "contrast"}:
         raise BadOption(f"augmentation must have shift, flip and contrast, as in augmentation.shift=2; got {change!r}")
-    if change["contrast"] is not None and config["task"].get("preprocessing") != "per_image":
-        raise BadOption(
-            "augmentation.contrast standardises every training image, and so needs task.preprocessing=per_image, which "
-            f"does the same to test images; got {config['task'].get('preprocessing')!r}"
-        )
     training = training._replace(augment=augmentation(task.input_shape, **change))
     examples = len(task.train.inputs)
     if batch_size > examples:

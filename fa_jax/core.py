@@ -119,8 +119,9 @@ class Task(NamedTuple):
     test: Split
     validation: Split | None
     """Examples held out of the training set, or None."""
-    prepare: Callable[[jax.Array], jax.Array]
-    """Stored inputs -> network inputs `[batch, *input_shape]`, float32."""
+    prepare: Callable[..., jax.Array]
+    """Stored inputs -> network inputs `[batch, *input_shape]`, float32. That of images takes a second argument, a
+    function `images -> images` that augments them, before what is done to each image by itself."""
     encode: Callable[[jax.Array], jax.Array]
     """Stored targets -> `[batch, outputs]`, float32."""
     metrics: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]]

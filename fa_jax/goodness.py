@@ -203,7 +203,7 @@ def relu_stages(network: Network, rule: str) -> tuple[Chain, list[DenseStage | C
     if not all(stage.use_bias if isinstance(stage, DenseStage) else stage.initial["use_bias"] for stage in stages):
         raise BadOption(f"rule={rule} needs architecture.biases=true")
     local = [stage for stage in stages if isinstance(stage, ConvolutionStage)]
-    if any(stage.norm is not None for stage in local):
+    if any(stage.norm is not None for stage in stages):
         raise BadOption(f"rule={rule} normalises by itself; architecture.norm must be none")
     if any(stage.hidden_ends != "after_pooling" for stage in local):
         raise BadOption(f"rule={rule} needs architecture.hidden_ends=after_pooling")

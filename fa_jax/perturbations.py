@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from fa_jax.core import Batch, LossFunction, PyTree
 from fa_jax.network import Network
 from fa_jax.options import BadOption, integer, number, switch
-from fa_jax.tasks.preprocessing import standardise
 
 
 def augmentation(
@@ -23,8 +22,8 @@ def augmentation(
       shape: of one image.
       shift: pixels by which an image is moved at most, up or down and left or right; what comes in is zero.
       flip: whether left and right are exchanged in half of the images.
-      contrast: the least and the most by which the deviations of each channel from its mean are multiplied, at least 0,
-        after which every image is standardised anew; None: they are left as they are.
+      contrast: the least and the most by which the deviations of each channel from its mean are multiplied, at least 0;
+        None: they are left as they are.
 
     Raises:
       BadOption: if an option is out of range, or the inputs are no images.
@@ -53,7 +52,7 @@ def augmentation(
         if factors:
             factor = jax.random.uniform(contrasting, (len(images), 1, 1, 1), minval=factors[0], maxval=factors[1])
             mean = images.mean((1, 2), keepdims=True)
-            images = standardise(mean + factor * (images - mean))
+            images = mean + factor * (images - mean)
         return images
 
     return augment

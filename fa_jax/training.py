@@ -84,7 +84,7 @@ class Training(NamedTuple):
     adversarial: float = 0.0
     """How far each input is moved against the network before a step, see `perturbations.attack`."""
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    """`(key, inputs) -> inputs` before a step, see `perturbations.augmentation`; None: as they are."""
+    """`(key, images) -> images` before a step, see `perturbations.augmentation`; None: as they are."""
     measures: tuple[Callable, ...] = ()
     """Further `(rule, network, loss, params, feedback, batch) -> {name: scalar}` on the probe."""
 
@@ -154,9 +154,8 @@ def make_program(
             fetch = _fetcher(data.train, task, training, state.order)
 
             def body(i, state):
-                inputs, targets = fetch(i - number * per_epoch)
-                if training.augment is not None:
-                    inputs = training.augment(jax.random.fold_in(stream(key, Stream.AUGMENTATION), i), inputs)
+                augmenting = jax.random.fold_in(stream(key, Stream.AUGMENTATION), i)
+                inputs, targets = fetch(i - number * per_epoch, augmenting)
                 if batch_devices > 1:
                     inputs, targets = jax.lax.with_sharding_constraint((inputs, targets), PartitionSpec("batch"))
                 return step(state, fixed, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
@@ -235,16 +234,17 @@ def _over_seeds(
 
 
 def _fetcher(train: Split, task: Task, training: Training, order: jax.Array) -> Callable:
-    """Returns `batch index in the epoch -> (inputs, targets)`."""
+    """Returns `(batch index in the epoch, key of its augmentation) -> (inputs, targets)`."""
     size = training.batch_size
 
-    def fetch(i):
+    def fetch(i, key):
         if training.shuffle:
             chosen = jax.lax.dynamic_slice_in_dim(order, i * size, size)
             rows = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), train)
         else:
             rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), train)
-        return task.prepare(rows.inputs), task.encode(rows.targets)
+        augment = () if training.augment is None else (functools.partial(training.augment, key),)
+        return task.prepare(rows.inputs, *augment), task.encode(rows.targets)
 
     return fetch
 

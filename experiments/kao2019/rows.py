@@ -11,6 +11,7 @@ is not trained again. `measured.csv` beside this file is written at the end.
 """
 
 import argparse
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,10 +73,15 @@ def cifar(classes: int) -> Iterator[tuple[str, list[str]]]:
     convolutions = f"{CNN.replace('+', '-')}-{dense(n['cnn'])}"
     yield "cnn_bp", [*bp, "architecture=cnn", f"architecture.topology={convolutions}", relu]
     decay = f"optimizer.weight_decay={1e-4 if classes == 10 else 5e-4}"
-    yield "resnet20_bp", [*bp, *RESIDUAL, relu, decay, "optimizer.learning_rate=0.001"]
-    convolutions = f"{VGG.partition('-1024')[0].replace('+', '-')}-conv512x3p2-{dense(n['vgg'])}"
-    norm = ["architecture.norm=batch_tensorflow", "optimizer.weight_decay=5e-4"]
-    yield "vgg_bp", [*bp, "architecture=cnn", f"architecture.topology={convolutions}", relu, *norm]
+    above = f"architecture.dense={[5 * n['resnet20'], *[n['resnet20']] * 4]}"
+    yield "resnet20_bp", [*bp, *RESIDUAL, relu, above, decay, "optimizer.learning_rate=0.001"]
+    convolutions = f"{VGG.partition('-1024')[0].replace('+', '-')}-{dense(n['vgg'])}"
+    norm = ["architecture.norm=batch_tensorflow", "architecture.norm_dense=true", "optimizer.weight_decay=5e-4"]
+    # Its dense layers start as Glorot's, all others as He's.
+    fans = (2048, 5 * n["vgg"], *[n["vgg"]] * 4, classes)
+    scales = [2**0.5] * 6 + [(6 / (below + above)) ** 0.5 for below, above in itertools.pairwise(fans)]
+    start = [f"architecture.init={['fan_normal'] * 6 + ['uniform'] * 6}", f"architecture.init_scale={scales}"]
+    yield "vgg_bp", [*bp, "architecture=cnn", f"architecture.topology={convolutions}", relu, *norm, *start]
 
 
 def runs(row: str) -> Iterator[tuple[str, list[str], int]]:

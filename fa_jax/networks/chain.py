@@ -52,27 +52,36 @@ def require_hidden(network: Network) -> None:
 
 
 class DenseStage(nn.Module):
-    """One hidden layer: a dense layer on the flattened input, an activation function, dropout, and `Hidden`."""
+    """One hidden layer: a dense layer on the flat input, normalisation, activation function, dropout, and `Hidden`."""
 
     features: int
     activation: Callable[[jax.Array], jax.Array]
     use_bias: bool
     kernel_init: Callable
     bias_init: Callable
-    dropout: float
+    dropout: float = 0.0
     input_dropout: float = 0.0
     hidden: bool = True
+    norm: Callable[[], nn.Module] | None = None
+    average: bool = False
+    """Whether images are flattened to their channels' averages."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.reshape(x.shape[0], -1)
+        x = _flat(x, self.average)
         x = nn.Dropout(self.input_dropout, deterministic=not self.has_rng("dropout"))(x)
         linear = nn.Dense(
             self.features, self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, name="linear"
         )
-        h = self.activation(linear(x))
+        h = linear(x)
+        h = self.activation(h if self.norm is None else self.norm()(h))
         h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
         return Hidden(name="hidden")(h) if self.hidden else h
+
+
+def _flat(x: jax.Array, average: bool) -> jax.Array:
+    """Inputs `[batch, ..., channels]` flattened, or averaged over all but the channels."""
+    return x.mean(tuple(range(1, x.ndim - 1))) if average else x.reshape(len(x), -1)
 
 
 class JoinedStage(nn.Module):
@@ -97,7 +106,7 @@ class Readout(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = x.mean(tuple(range(1, x.ndim - 1))) if self.average else x.reshape(len(x), -1)
+        x = _flat(x, self.average)
         linear = nn.Dense(
             self.outputs, self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, name="linear"
         )

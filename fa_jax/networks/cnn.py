@@ -76,6 +76,7 @@ def cnn(
     activation: str,
     biases: bool,
     norm: str,
+    norm_dense: bool,
     pooling: str,
     pool_stride: int,
     hidden_ends: str,
@@ -95,7 +96,8 @@ def cnn(
         and pooling are as they are (Bartunov et al., arXiv 1807.04587, 2018: locally connected).
       activation: a name in `ACTIVATIONS`.
       biases: whether units have one.
-      norm: a name in `NORMS`, between the convolution and the activation function; dense stages have none.
+      norm: a name in `NORMS`, between the convolution and the activation function.
+      norm_dense: whether dense hidden layers are normalised likewise.
       pooling: `max` or `average`.
       pool_stride: of the pooling, whose windows stay inside the image.
       hidden_ends: where a hidden layer ends and is taught, `after_pooling` (as in the code of Nøkland, 2016) or
@@ -115,9 +117,12 @@ def cnn(
     _check_sizes(topology, layers, input_shape, pool_stride)
     function = choose("architecture.activation", activation, ACTIVATIONS)
     chosen_norm = choose("architecture.norm", norm, NORMS)
+    dense_norm = chosen_norm if switch("architecture.norm_dense", norm_dense) else None
     for layer in layers:
         if not isinstance(layer, int):
             check_groups(norm, layer.channels, f"in architecture.topology={topology}")
+        elif dense_norm is not None:
+            check_groups(norm, layer, f"in architecture.topology={topology}")
     pool = choose("architecture.pooling", pooling, POOLS)
     place = choose("architecture.hidden_ends", hidden_ends, {place: place for place in PLACES})
     rates = per_layer("architecture.dropout", dropout, len(layers), drop_rate)
@@ -138,6 +143,7 @@ def cnn(
                     dropout=rates[i],
                     input_dropout=before,
                     hidden=end,
+                    norm=dense_norm,
                     **init.keywords(),
                 )
             else:

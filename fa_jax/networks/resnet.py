@@ -1,4 +1,4 @@
-"""Residual networks for small images: a convolution, three groups of residual blocks, and an averaging readout."""
+"""Residual networks for small images: a convolution, three groups of residual blocks, an average, dense layers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, Hidden, JoinedStage, Readout
+from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, initials
 from fa_jax.options import BadOption, choose, integer, switch
 
@@ -71,6 +71,7 @@ def resnet(
     norm: str,
     normed_shortcuts: bool,
     stage: str,
+    dense: list[int],
     **initial,
 ) -> Network:
     """Returns a `Network` after He, Zhang, Ren, Sun, arXiv 1512.03385, 2015, section 4.2 (ResNet-20, -56, ...).
@@ -81,13 +82,14 @@ def resnet(
     Args:
       input_shape: of one image, `(height, width, channels)`.
       outputs: the number of outputs.
-      depth: the number of layers, `6 n + 2` for n blocks in each of three groups.
+      depth: the number of layers but for dense hidden ones, `6 n + 2` for n blocks in each of three groups.
       width: channels of the first group; the second has twice as many, the third four times.
       activation: a name in `ACTIVATIONS`.
       biases: whether units have one.
       norm: a name in `NORMS`.
       normed_shortcuts: whether the 1x1 convolutions are normalised as well.
       stage: what a rule teaches as one, a `block` or a `group` of blocks.
+      dense: widths of dense hidden layers above the average; none in He's.
       **initial: how weights and biases start, one value each, as in `fa_jax.networks.layers.initials`.
 
     Raises:
@@ -102,6 +104,11 @@ def resnet(
     function = choose("architecture.activation", activation, ACTIVATIONS)
     chosen_norm = choose("architecture.norm", norm, NORMS)
     check_groups(norm, width, f"from architecture.width={width}")
+    if not isinstance(dense, list | tuple):
+        raise BadOption(f"architecture.dense must be a list of widths such as [500,100], or []; got {dense!r}")
+    widths = [integer("architecture.dense", features, least=1) for features in dense]
+    for features in widths:
+        check_groups(norm, features, f"from architecture.dense={widths}")
     (start,) = initials(1, **initial)
     of_layer = {"use_bias": switch("architecture.biases", biases), **start.keywords()}
 
@@ -117,5 +124,6 @@ def resnet(
     for group in range(GROUPS):
         members = [block(group, number) for number in range(blocks)]
         stages += members if by_block else [JoinedStage(members)]
+    stages += [DenseStage(features, function, norm=chosen_norm, average=True, **of_layer) for features in widths]
     readout = Readout(outputs, average=True, **of_layer)
     return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))

@@ -75,6 +75,9 @@ def labelled(train: Labelled, test: Labelled, *, classes: int, top: int, preproc
         )
     scaling = PREPROCESSINGS[preprocessing](train[0][:kept], top)
 
+    def prepare(stored, augment=lambda images: images):
+        return scaling.finish(augment(scaling.prepare(stored)))
+
     def split(examples: Labelled) -> Split:
         return Split(jnp.asarray(scaling.store(examples[0])), jnp.asarray(examples[1]))
 
@@ -82,7 +85,7 @@ def labelled(train: Labelled, test: Labelled, *, classes: int, top: int, preproc
         train=split((train[0][:kept], train[1][:kept])),
         test=split(test),
         validation=split((train[0][kept:], train[1][kept:])) if validation else None,
-        prepare=scaling.prepare,
+        prepare=prepare,
         encode=lambda stored: jax.nn.one_hot(stored, classes, dtype=jnp.float32),
         metrics={"error": scores.error},
         running={"error": Running(scores.error)},

@@ -21,7 +21,9 @@ class Scaling(NamedTuple):
     store: Callable[[np.ndarray], np.ndarray]
     """Images, uint8 `[n, ...]` -> what is kept on the device, `[n, ...]`; done once."""
     prepare: Callable[[jax.Array], jax.Array]
-    """A batch of what is kept -> network inputs, float32, of the same shape; done in every step."""
+    """A batch of what is kept -> float32 of the same shape, which may be augmented; done in every step."""
+    finish: Callable[[jax.Array], jax.Array] = lambda images: images
+    """What is then done to each image by itself, to give network inputs."""
 
 
 def unit(images: np.ndarray, top: int) -> Scaling:
@@ -56,7 +58,7 @@ def standardised(images: np.ndarray, top: int) -> Scaling:
 def per_image(images: np.ndarray, top: int) -> Scaling:
     """Takes the mean of the training images from each place and channel, then standardises every image by itself."""
     mean = np.float32(images.mean(0, dtype=np.float64))
-    return Scaling(_as_they_are, lambda stored: standardise((stored.astype(jnp.float32) - mean) / top))
+    return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - mean) / top, standardise)
 
 
 def standardise(images: jax.Array) -> jax.Array:

@@ -251,7 +251,6 @@ MISTAKES = {
     "batch_devices=99": "batch_devices must be at most the number of devices that are used",
     "batch_devices=2 devices=2 batch_size=33": "batch_devices must divide batch_size, which is 33; got 2",
     "devices=1.5": "devices must be all, or how many; got 1.5",
-    "task=digits augmentation.contrast=[0.5,2]": "needs task.preprocessing=per_image",
     "devices=some": "devices must be all, or how many; got 'some'",
     "seeds=[]": "seeds must be a number of seeds or a list of different ones",
     "architecture.activation=null": "architecture.activation must be one of",

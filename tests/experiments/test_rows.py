@@ -90,6 +90,22 @@ def test_every_row_builds_and_its_rule_is_defined_on_its_network(few_images, nam
     assert updates == params
 
 
+@pytest.mark.parametrize(
+    ("classes", "counts"),
+    [
+        (10, {"mlp": 117_273_010, "cnn": 5_929_962, "resnet20": 1_099_526, "vgg": 10_596_070}),
+        (100, {"mlp": 117_543_100, "cnn": 12_452_520, "resnet20": 2_496_016, "vgg": 13_976_560}),
+    ],
+)
+def test_backprop_s_networks_of_kao_2019_have_the_params_of_the_authors_code(few_images, classes, counts):
+    for name, expected in counts.items():
+        job = job_of(ROWS[f"kao2019 cifar{classes} {name}_bp"])
+        params, _ = jax.eval_shape(job.rule.init, jax.random.key(0))
+        found = jax.tree_util.tree_leaves_with_path(params)
+        trained = [leaf for path, leaf in found if path[-1].key in ("kernel", "bias", "scale")]
+        assert sum(np.prod(leaf.shape, dtype=int) for leaf in trained) == expected, name
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
 def test_a_row_on_cifar_100_trains(few_images, name):

@@ -22,6 +22,18 @@ def test_depth_counts_the_layers_but_for_shortcuts():
         assert (shapes[0], shapes[-1]) == ((32, 32, 16), (8, 8, 64))
 
 
+def test_dense_layers_stand_above_the_average():
+    network = resnet((8, 8, 3), 4, **{**RESIDUAL, "dense": [6, 5]})
+    assert [h.shape for h in network.hiddens.values()][-2:] == [(6,), (5,)]
+    params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 3))
+    logits, hiddens = network.forward(params, batch.inputs)
+    *_, block, first, second = hiddens.values()
+    for below, above, name in ((block.mean((1, 2)), first, "stages_4"), (first, second, "stages_5")):
+        linear = params[name]["linear"]
+        np.testing.assert_allclose(np.tanh(below @ linear["kernel"]), above, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(second @ params["readout"]["linear"]["kernel"], logits, rtol=1e-5, atol=1e-6)
+
+
 def test_nothing_leaks_past_a_taught_layer():
     """Shallow learning teaches zeros at every sum; a leak through a shortcut would show below."""
     network = resnet((8, 8, 3), 4, **RESIDUAL)
@@ -38,6 +50,9 @@ def test_nothing_leaks_past_a_taught_layer():
     ("options", "message"),
     [
         ({"depth": 21}, "architecture.depth must be 6 n \\+ 2, such as 20 or 56; got 21"),
+        ({"dense": 500}, r"architecture.dense must be a list of widths such as \[500,100\], or \[\]; got 500"),
+        ({"dense": [0]}, "architecture.dense must be an integer of at least 1; got 0"),
+        ({"norm": "group", "width": 8, "dense": [12]}, r"got 12 from architecture.dense=\[12\]"),
         ({"depth": 2}, "architecture.depth must be an integer of at least 8"),
         (
             {"norm": "group", "width": 12},

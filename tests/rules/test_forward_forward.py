@@ -326,6 +326,7 @@ LOCAL = {
     "norm": "none",
     "pooling": "max",
     "pool_stride": 2,
+    "norm_dense": False,
     "hidden_ends": "after_pooling",
     "dropout": 0.0,
     "input_dropout": 0.0,

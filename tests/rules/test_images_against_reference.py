@@ -29,6 +29,7 @@ CNN = {
     "norm": "none",
     "pooling": "max",
     "pool_stride": 2,
+    "norm_dense": False,
     "hidden_ends": "after_pooling",
     "dropout": 0.0,
     "input_dropout": 0.0,
@@ -148,6 +149,7 @@ RESIDUAL = {
     "norm": "none",
     "normed_shortcuts": True,
     "stage": "block",
+    "dense": [],
     **INITIAL,
 }
 

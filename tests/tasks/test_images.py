@@ -212,6 +212,22 @@ def test_centred_images_have_no_mean_at_any_place():
     np.testing.assert_allclose(task.prepare(task.test.inputs), (test[0] - mean) / 255, atol=1e-6)
 
 
+def test_images_are_standardised_one_by_one_after_they_were_augmented():
+    train, test = random_images(300), random_images(50, seed=1)
+    task = plain(train, test, "per_image")
+    centred = (test[0] - train[0].mean(0, dtype=np.float64)) / 255
+
+    def standardised(images):
+        deviation = np.maximum(images.std((1, 2, 3), keepdims=True), images[0].size ** -0.5)
+        return (images - images.mean((1, 2, 3), keepdims=True)) / deviation
+
+    np.testing.assert_allclose(task.prepare(task.test.inputs), standardised(centred), atol=1e-5)
+    # What moves in from outside is the mean of all images at its place, which is 0 before each is standardised.
+    moved = np.concatenate([0 * centred[:, :1], centred[:, :-1]], 1)
+    down = lambda images: jnp.concatenate([jnp.zeros_like(images[:, :1]), images[:, :-1]], 1)  # noqa: E731
+    np.testing.assert_allclose(task.prepare(task.test.inputs, down), standardised(moved), atol=1e-5)
+
+
 def test_pixels_that_never_change_whiten_to_0():
     train, test = random_images(100), random_images(100, seed=1)
     train[0][:, 0, 0, 0] = test[0][:, 0, 0, 0] = 9

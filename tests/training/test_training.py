@@ -35,7 +35,7 @@ def task_of(examples=40):
         train=split,
         test=split,
         validation=Split(*(a[:9] for a in split)),
-        prepare=lambda x: x.astype(jnp.float32) / 255,
+        prepare=lambda x, augment=lambda images: images: augment(x.astype(jnp.float32) / 255),
         encode=lambda y: y,
         metrics={"nse": nse},
         running={"nse": Running(lambda y, t: jnp.log(jnp.mean(jnp.square(y - t))), jnp.exp)},
