@@ -3,6 +3,7 @@
     python experiments/rules_by_architectures/compare.py digits
     python experiments/rules_by_architectures/compare.py mnist --epochs 2
     python experiments/rules_by_architectures/compare.py digits --collect      only writes down what has been trained
+    python experiments/rules_by_architectures/compare.py digits --table        only prints what is written down
 
 Every rule has seven trials of two seeds each on held-out examples: five learning rates at its own feedback scale, then,
 at the best of them, a third and three times that scale; a rule without one has two more rates around the best instead.
@@ -13,9 +14,13 @@ trained again.
 
 import argparse
 import contextlib
+import csv
 import io
+import itertools
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from fa_jax import catalogue
 from fa_jax.build import build
@@ -48,6 +53,19 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
 """The architectures of each task, and how large they are where not as they come. Others, which come too large for a
 machine without an accelerator, are trained where they are named on the command line."""
 HELD_OUT = {"digits": 200, "mnist": 10000}
+COLUMNS = {
+    "rule": "left",
+    "as it comes (%)": "right",
+    "tuned (%)": "right",
+    "95 % interval": "left",
+    "learning rate": "right",
+    "feedback scale": "right",
+    "angle": "right",
+    "seed-steps/s": "right",
+    "Mflop": "right",
+    "compiling (s)": "right",
+    "memory (MB)": "right",
+}
 CONF = catalogue.CONF / "recipe" / "tuned" / "true"
 
 
@@ -158,6 +176,42 @@ def compare(case: Case, seeds: int, collect: bool) -> list[tuple[dict[str, Any],
     return [(row(case, name, run, at), run) for name, run, at in done]
 
 
+def table(path: Path) -> str:
+    """Returns what `path` has as Markdown: the rules on each architecture, that with the lowest tuned error first."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    parts = []
+    for architecture, of_it in itertools.groupby(
+        sorted(rows, key=lambda r: r["architecture"]), lambda r: r["architecture"]
+    ):
+        of_rules: dict[str, dict[str, dict[str, str]]] = {}
+        for one in of_it:
+            of_rules.setdefault(one["rule"], {})[one["values"]] = one
+        ordered = sorted(of_rules.items(), key=lambda item: float(item[1]["tuned"]["test error"]))
+        lines = [line(rule, both["as it comes"], both["tuned"]) for rule, both in ordered]
+        text = tabulate(lines, list(COLUMNS), "pipe", disable_numparse=True, colalign=list(COLUMNS.values()))
+        parts.append(f"{architecture}:\n\n{text}\n")
+    return "\n".join(parts)
+
+
+def line(rule: str, plain: dict[str, str], tuned: dict[str, str]) -> list[str]:
+    """A line of the table: `COLUMNS` of a rule, all but the first number of the tuned values."""
+    lost = f" ({plain['diverged']} of {int(plain['diverged']) + int(plain['n'])} diverged)"
+    return [
+        rule,
+        plain["test error"] + (lost if int(plain["diverged"]) else ""),
+        tuned["test error"],
+        f"{tuned['low']} to {tuned['high']}",
+        tuned["learning rate"] + (" (edge)" if tuned["at the edge of the grid"] == "True" else ""),
+        tuned["feedback scale"] or "-",
+        f"{tuned['angle of the first layer']}°" if tuned["angle of the first layer"] else "-",
+        f"{int(tuned['seed-steps/s']):,}",
+        tuned["Mflop a step"] or "-",
+        tuned["compile seconds"],
+        tuned["MB"],
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted(HELD_OUT))
@@ -167,12 +221,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--table", action="store_true", help="print the CSV as Markdown, and train nothing")
     chosen = parser.parse_args()
+    path = HERE / f"measured_{chosen.task}.csv"
+    if chosen.table:
+        print(table(path))
+        return
     architectures = chosen.architectures or list(SIZES[chosen.task])
     cases = [Case(chosen.task, one, rule, chosen.epochs) for one in architectures for rule in chosen.rules]
     rows = [pair for case in cases for pair in compare(case, chosen.seeds, chosen.collect)]
     key = "task", "architecture", "rule", "values"
-    write_table(HERE / f"measured_{chosen.task}.csv", [(one, [run]) for one, run in rows], *key)
+    write_table(path, [(one, [run]) for one, run in rows], *key)
 
 
 if __name__ == "__main__":
