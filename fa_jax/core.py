@@ -73,8 +73,9 @@ class Rule(NamedTuple):
     """`(params, feedback, batch) -> updates`: a gradient, or what the rule takes for one. Params may have nudges in
     them (`Network.nudge`), whose updates are the rule's learning signals: what a rule does to a gradient of weights
     after it has been found, it must not do to theirs."""
-    predict: Callable[[PyTree, jax.Array], jax.Array]
-    """`(params, inputs) -> logits [batch, outputs]`, without dropout or noise."""
+    predict: Callable[..., jax.Array]
+    """`(params, inputs, key=None) -> logits [batch, outputs]`, without dropout; given a key, with it, and norms take
+    the statistics of the batch, which is how training batches are scored."""
     learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None
     """`(params, feedback, batch, updates) -> updates of the feedback`, or None: the feedback is fixed."""
     crossing: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
@@ -88,9 +89,9 @@ class Rule(NamedTuple):
     network: Any = None
     """The `fa_jax.network.Network` whose params are among the rule's, where it is not the one that the rule was made
     for: backprop through it is what the rule is compared with."""
-    glance: Callable[[PyTree, jax.Array], jax.Array] | None = None
-    """`(params, inputs) -> logits`: what training batches are scored by as they pass, where `predict` takes longer than
-    a step; None: by `predict`."""
+    glance: Callable[..., jax.Array] | None = None
+    """`(params, inputs, key) -> logits`: what training batches are scored by as they pass, where `predict` takes longer
+    than a step; None: by `predict`."""
     needs_classes: bool = False
     """Whether targets have to be one-hot classes, for they are more to the rule than what the loss compares with."""
 

@@ -4,7 +4,8 @@ Nothing travels down, so stages on several devices need not wait for each other'
 they learn in turn: stage i meets batch m after exactly m of its own updates, and stage i - 1 made it after exactly m of
 its. With stages that cost the same, n batches and k devices take (n + k - 1) / (n k) of the time of one device.
 
-Kao, Chen, 2021, where the cost is O(n + l) against O(n l); each device has a thread here, and queues between them.
+Kao, Chen, 2021, where the cost is O(n + l) against O(n l); each device has a thread here, and queues between them: a
+single program over a mesh of devices would have all stages wait for the slowest in every step.
 """
 
 import queue
@@ -20,7 +21,7 @@ import optax
 from fa_jax.core import Batch, PyTree
 from fa_jax.network import Network
 from fa_jax.options import BadOption
-from fa_jax.rules.associated_learning import PARTS, component
+from fa_jax.rules.associated_learning import PARTS, component, decayed
 
 WAITING = 2
 """Batches that may wait in front of a device."""
@@ -41,20 +42,22 @@ def train_pipelined(
     params: PyTree,
     batches: Iterable[Batch],
     devices: Sequence[jax.Device],
+    weight_decay: float = 0.0,
 ) -> tuple[PyTree, list[Event]]:
     """Returns the params after one step on each batch, and what every device did when.
 
     Stages go to the devices in order, as evenly as their number allows, the first ones having more.
 
     Args:
-      associated: the network of `associated_learning`, its `Rule.network` with all exits; without dropout.
+      associated: the network of `associated_learning`, its `Rule.network`.
       optimizer: makes the optimizer of some of its params, given these; none that mixes params, as a global norm does.
       params: of the whole network.
       batches: those of each step.
       devices: the same one once more counts as another, so that `[device] * 2` is two threads on one.
+      weight_decay: the rule's.
 
     Raises:
-      BadOption: if there are more devices than stages, or the network keeps running statistics.
+      BadOption: if there are more devices than stages, or the network keeps running statistics or drops units.
     """
     stages = len(associated.module.stages)
     if len(devices) > stages:
@@ -63,8 +66,11 @@ def train_pipelined(
         raise BadOption(
             "pipeline: a network with running statistics cannot be trained in one; use architecture.norm=none"
         )
+    if any(getattr(layer, "dropout", 0) or getattr(layer, "input_dropout", 0) for layer in _layers(associated)):
+        raise BadOption("pipeline: stages draw their dropout apart from each other; architecture.dropout must be 0")
     groups = np.array_split(np.arange(stages), len(devices))
-    workers = [_Worker(associated, optimizer, params, g, d) for g, d in zip(groups, devices, strict=True)]
+    places = zip(groups, devices, strict=True)
+    workers = [_Worker(associated, optimizer, params, group, device, weight_decay) for group, device in places]
     queues: list[queue.Queue] = [queue.Queue(WAITING) for _ in devices]
     events: list[Event] = []
     problems: list[BaseException] = []
@@ -104,10 +110,23 @@ def train_pipelined(
     return {name: jax.device_get(part) for worker in workers for name, part in worker.params.items()}, told
 
 
+def _layers(associated: Network) -> list[Any]:
+    """The layers of all stages."""
+    return [layer for stage in associated.module.stages for layer in getattr(stage, "layers", [stage])]
+
+
 class _Worker:
     """Some stages on a device, with their params and optimizer."""
 
-    def __init__(self, associated: Network, optimizer: Callable, params: PyTree, stages: np.ndarray, device: Any):
+    def __init__(
+        self,
+        associated: Network,
+        optimizer: Callable,
+        params: PyTree,
+        stages: np.ndarray,
+        device: Any,
+        weight_decay: float,
+    ):
         self.device = device
         names = [f"{part}_{stage}" for stage in stages for part in PARTS]
         own = {name: params[name] for name in names}
@@ -125,7 +144,7 @@ class _Worker:
                 return losses, (s, t)
 
             updates, (s, t) = jax.grad(total, has_aux=True)(params, s, t)
-            updates, slots = tx.update(updates, slots, params)
+            updates, slots = tx.update(decayed(updates, params, weight_decay), slots, params)
             return optax.apply_updates(params, updates), slots, s, t
 
         self._advance = jax.jit(advance, donate_argnums=(0, 1))
@@ -148,7 +167,7 @@ def stage_seconds(
     arrived = jax.device_put((batch.inputs, batch.targets), device)
     medians = []
     for i in range(len(associated.module.stages)):
-        worker = _Worker(associated, optimizer, params, np.array([i]), device)
+        worker = _Worker(associated, optimizer, params, np.array([i]), device, 0.0)
         taken = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()

@@ -45,7 +45,7 @@ class State(NamedTuple):
     order: jax.Array
     """The examples in the order of the epoch under way, `[examples]`; empty where they are not shuffled."""
     tally: dict[str, jax.Array]
-    """Sums over the training batches since the last evaluation, each scored before its update."""
+    """Sums over the training batches since the last evaluation, each scored before its update, with its dropout."""
 
 
 class Data(NamedTuple):
@@ -254,7 +254,7 @@ def _empty_tally(task: Task) -> dict[str, jax.Array]:
 
 
 def _count(tally, rule: Rule, params: PyTree, batch: Batch, loss: Loss, task: Task) -> dict[str, jax.Array]:
-    logits = (rule.glance or rule.predict)(params, batch.inputs)
+    logits = (rule.glance or rule.predict)(params, batch.inputs, key=batch.key)
     outputs = loss.outputs(logits)
     scores = {"batches": 1, "loss": loss.value(logits, batch.targets)}
     scores |= {name: metric.of(outputs, batch.targets) for name, metric in task.running.items()}

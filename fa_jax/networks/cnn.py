@@ -16,6 +16,8 @@ POOLS = {"max": max_pool, "average": nn.avg_pool}
 PLACES = ("after_pooling", "before_pooling")
 CONVOLUTION = re.compile(r"conv(?P<channels>\d+)x(?P<window>\d+)(?P<valid>v?)(s(?P<stride>\d+))?(p(?P<pool>\d+))?")
 DENSE = re.compile(r"\d+")
+BEGINNING = re.compile(r"conv(\d+(x\d*)?)?")
+"""Of what might have become a convolution."""
 GRAMMAR = (
     "a layer is conv<channels>x<window>, with v for no padding, s<stride> and p<pooling window>, or a dense width; "
     "- ends a stage, + does not"
@@ -118,6 +120,8 @@ def cnn(
     function = choose("architecture.activation", activation, ACTIVATIONS)
     chosen_norm = choose("architecture.norm", norm, NORMS)
     dense_norm = chosen_norm if switch("architecture.norm_dense", norm_dense) else None
+    if norm_dense and chosen_norm is None:
+        raise BadOption("architecture.norm_dense=true has dense layers normalised by architecture.norm, which is none")
     for layer in layers:
         if not isinstance(layer, int):
             check_groups(norm, layer.channels, f"in architecture.topology={topology}")
@@ -194,9 +198,9 @@ def parse(topology: str) -> list[list[Convolution | int]]:
 def _layer(topology: str, token: str, at: int) -> Convolution | int:
     """One layer of a topology, which begins `at` characters into it."""
     convolution = CONVOLUTION.match(token)
-    found = convolution or DENSE.match(token)
+    found = convolution or DENSE.match(token) or BEGINNING.match(token)
     end = found.end() if found else 0
-    if found is None or end < len(token):
+    if found is None or end < len(token) or found.re is BEGINNING:
         raise BadOption(
             f"architecture.topology={topology} cannot be read at character {at + end + 1}, "
             f"{token[end:] or 'the end'!r}: {GRAMMAR}"

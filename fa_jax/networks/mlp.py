@@ -6,8 +6,8 @@ import flax.linen as nn
 
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage
-from fa_jax.networks.layers import activation_function, drop_rate, initials
-from fa_jax.options import BadOption, integer, per_layer, switch
+from fa_jax.networks.layers import NORMS, activation_function, check_groups, drop_rate, initials
+from fa_jax.options import BadOption, choose, integer, per_layer, switch
 
 SCANNED_FROM = 8
 """Equal layers in a row are scanned from this many on; fewer run faster side by side and compile as fast."""
@@ -21,6 +21,7 @@ def mlp(
     activation,
     biases: bool,
     dropout,
+    norm: str = "none",
     input_dropout: float = 0.0,
     **initial,
 ) -> Network:
@@ -32,6 +33,7 @@ def mlp(
       hidden: widths from the input on, each at least 1.
       activation: a name in `ACTIVATIONS`, or a list of one a hidden layer.
       biases: whether units have one.
+      norm: a name in `NORMS`, between the dense layer and the activation function.
       dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one a hidden layer.
       input_dropout: the probability that an input is.
       **initial: how weights and biases start, as in `fa_jax.networks.layers.initials`.
@@ -44,6 +46,9 @@ def mlp(
     widths = [integer("architecture.hidden", width, least=1) for width in hidden]
     functions = per_layer("architecture.activation", activation, len(widths), activation_function)
     rates = per_layer("architecture.dropout", dropout, len(widths), drop_rate)
+    chosen_norm = choose("architecture.norm", norm, NORMS)
+    for width in widths:
+        check_groups(norm, width, f"in architecture.hidden={widths}")
     input_rate = drop_rate("architecture.input_dropout", input_dropout)
     use_bias = switch("architecture.biases", biases)
     inits = initials(len(widths) + 1, **initial)
@@ -63,6 +68,7 @@ def mlp(
                 use_bias,
                 dropout=rates[first],
                 input_dropout=input_rate if first == 0 and i == 0 else 0.0,
+                norm=chosen_norm,
                 **inits[first].keywords(),
             )
             for i in range(len(lengths))

@@ -89,7 +89,7 @@ def resnet(
       norm: a name in `NORMS`.
       normed_shortcuts: whether the 1x1 convolutions are normalised as well.
       stage: what a rule teaches as one, a `block` or a `group` of blocks.
-      dense: widths of dense hidden layers above the average; none in He's.
+      dense: widths of dense hidden layers above the average, each a stage, and normalised too; none in He's.
       **initial: how weights and biases start, one value each, as in `fa_jax.networks.layers.initials`.
 
     Raises:

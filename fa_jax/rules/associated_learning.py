@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Rule, Stream, stream
+from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, each_stage, unstacked
 from fa_jax.options import BadOption, integer, number
@@ -114,6 +114,16 @@ def component(associated: Network, index: int) -> Callable:
     return run
 
 
+def decayed(updates: PyTree, params: PyTree, decay: float) -> PyTree:
+    """Returns the updates of (some of) the params with `decay` times the stages' kernels added to theirs."""
+
+    def one(path, update, value):
+        of_a_stage = path[0].key.startswith("stages_") and path[-1].key == "kernel"
+        return update + decay * value if of_a_stage else update
+
+    return jax.tree_util.tree_map_with_path(one, updates, params) if decay else updates
+
+
 def associated_learning(
     network: Network,
     loss: LossFunction,
@@ -127,8 +137,8 @@ def associated_learning(
     """Returns the `Rule` of associated learning; its feedback is `()`.
 
     Its params are those of the network's stages, unstacked where they are scanned, and of bridges, encoders and
-    decoders; the network's readout has no part in it. `Rule.network` is what predicts through all stages: these, the
-    last bridge and the decoders, the effective params; the other bridges and the encoders serve training alone.
+    decoders; the network's readout has no part in it. `Rule.network` is what predicts: the stages up to the exit, the
+    bridge there and the decoders, the effective params; all others serve training alone.
 
     Args:
       network: one whose module is a `Chain`; a stage is trained by backpropagation within.
@@ -187,11 +197,7 @@ def associated_learning(
     def updates(params, feedback, batch):
         del feedback
         found = jax.grad(lambda p: sum(map(sum, losses(p, batch, batch.key))))(params)
-        return jax.tree_util.tree_map_with_path(decayed, found, params) if decay else found
-
-    def decayed(path, update, value):
-        of_a_stage = path[0].key.startswith("stages_") and path[-1].key == "kernel"
-        return update + decay * value if of_a_stage else update
+        return decayed(found, params, decay)
 
     def rates(params):
         return jax.tree_util.tree_map_with_path(
@@ -203,4 +209,4 @@ def associated_learning(
         kinds = zip(("associated_loss", "inverse_loss"), losses(params, batch), strict=True)
         return {f"{kind}_{i}": value for kind, values in kinds for i, value in enumerate(values)}
 
-    return Rule(init, updates, predicting.apply, network=associated, rates=rates, report=report, needs_classes=True)
+    return Rule(init, updates, predicting.apply, network=predicting, rates=rates, report=report, needs_classes=True)

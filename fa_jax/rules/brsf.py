@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from fa_jax.core import LossFunction, Rule
 from fa_jax.feedback import backward_kernels
 from fa_jax.network import Network
+from fa_jax.options import BadOption
 from fa_jax.rules.usf import sign_symmetric
 
 
@@ -20,8 +21,14 @@ def brsf(network: Network, loss: LossFunction, **magnitudes) -> Rule:
     Args:
       network: any network.
       loss: a mean over the batch.
-      **magnitudes: how M is drawn, as in `fa_jax.rules.frsf.frsf`.
+      **magnitudes: how M is drawn, as in `fa_jax.rules.frsf.frsf`, but for copies of the weights.
+
+    Raises:
+      BadOption: if an option is out of range, or M would be the weights themselves, for then it is backprop.
     """
+    distribution = magnitudes["distribution"]
+    if "weights" in (distribution if isinstance(distribution, list | tuple) else [distribution]):
+        raise BadOption("rule=brsf draws its magnitudes anew; rule.distribution=weights would make it backprop")
     draw = backward_kernels(network, fan="forward_fan", **magnitudes)
 
     def sizes(params, feedback, batch):

@@ -31,7 +31,7 @@ def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
       **feedback: how it is drawn, as in `fa_jax.feedback.direct_matrices`, but for `shared`.
 
     Raises:
-      BadOption: if the network is no such chain.
+      BadOption: if the network is no such chain, or normalises.
     """
     if not isinstance(network.module, Chain):
         raise BadOption(
@@ -44,6 +44,8 @@ def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
             "rule=ifa needs stages of one dense layer each, such as those of architecture=mlp: it is defined for no "
             f"others; got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
         )
+    if any(getattr(stage, "norm", None) is not None for stage in network.module.stages):
+        raise BadOption("rule=ifa has no definition for normalised layers; architecture.norm must be none")
     weights = network.weights(network.init(jax.random.key(0)))
     still = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]
     if still:

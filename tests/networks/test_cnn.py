@@ -49,7 +49,10 @@ def test_joined_layers_are_one_stage_and_compute_the_same():
 @pytest.mark.parametrize(
     ("topology", "message"),
     [
-        ("conv96y5", "cannot be read at character 1, 'conv96y5'"),
+        ("conv96y5", "cannot be read at character 7, 'y5'"),
+        ("conv8x3-conv8xp2", "cannot be read at character 15, 'p2'"),
+        ("conv8x3-conv", "cannot be read at character 13, 'the end'"),
+        ("con8x3", "cannot be read at character 1, 'con8x3'"),
         ("conv96x5q3", "cannot be read at character 9, 'q3'"),
         ("conv8x3--10", "cannot be read at character 9, 'the end'"),
         ("", "cannot be read at character 1, 'the end'"),

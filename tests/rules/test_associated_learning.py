@@ -1,6 +1,8 @@
 """Associated learning: gradients from the paper in numpy, what each local loss moves, the pipeline, predictions."""
 
+import collections
 import itertools
+import threading
 
 import flax.linen as nn
 import hydra.utils
@@ -11,6 +13,7 @@ import optax
 import pytest
 from omegaconf import OmegaConf
 
+from fa_jax import pipeline
 from fa_jax.build import build
 from fa_jax.core import Stream, stream
 from fa_jax.losses import cross_entropy
@@ -95,17 +98,19 @@ def test_each_local_loss_moves_its_own_functions_and_nothing_else():
                 assert all(np.any(leaf) == reached for leaf in jax.tree.leaves(block)), (which, i, name)
 
 
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.slow), 2, 3])
-def test_the_pipeline_is_the_sequence(devices):
+@pytest.mark.parametrize(
+    ("devices", "decay"), [pytest.param(1, 0.0, marks=pytest.mark.slow), (2, 0.5), pytest.param(4, 0.0)]
+)
+def test_the_pipeline_is_the_sequence(devices, decay):
     """On devices that work on different batches at once: no params are stale."""
-    _, rule = make()
+    _, rule = make((9, 8, 5, 7), weight_decay=decay)
     before, feedback = rule.init(jax.random.key(0))
-    data = [random_batch(seed=seed) for seed in range(20)]
+    data = [random_batch(seed=seed) for seed in range(50)]
 
     def optimizer(params):
         return at_rates(optax.adam(0.01), rule.rates, params)
 
-    found, events = train_pipelined(rule.network, optimizer, before, data, jax.devices()[:devices])
+    found, events = train_pipelined(rule.network, optimizer, before, data, jax.devices()[:devices], decay)
 
     in_turn = optimizer(before)
     params, slots, update = before, in_turn.init(before), jax.jit(rule.updates)
@@ -116,11 +121,28 @@ def test_the_pipeline_is_the_sequence(devices):
     assert not np.allclose(found["stages_2"]["linear"]["kernel"], before["stages_2"]["linear"]["kernel"], atol=1e-3)
     for device in range(devices):
         own = [event for event in events if event.device == device]
-        assert [event.batch for event in own] == list(range(20))
+        assert [event.batch for event in own] == list(range(50))
         assert all(a.end <= b.begin for a, b in itertools.pairwise(own))
     for event in events:
         below = [other for other in events if (other.device, other.batch) == (event.device - 1, event.batch)]
         assert all(other.end <= event.begin for other in below)
+
+
+def test_a_device_works_on_a_batch_while_the_next_one_works_on_the_batch_before(monkeypatch):
+    _, rule = make()
+    params, _ = rule.init(jax.random.key(0))
+    calls, original, meeting = collections.Counter(), pipeline._Worker.step, threading.Barrier(2)
+
+    def step(worker, *arrived):
+        calls[worker.device] += 1
+        if calls[worker.device] == {jax.devices()[0]: 2, jax.devices()[1]: 1}[worker.device]:
+            meeting.wait(timeout=60)  # nobody else comes, if one waits for the other to have done its work
+        return original(worker, *arrived)
+
+    monkeypatch.setattr(pipeline._Worker, "step", step)
+    data = [random_batch(seed=seed) for seed in range(3)]
+    train_pipelined(rule.network, lambda p: optax.sgd(0.1), params, data, jax.devices()[:2])
+    assert calls == {jax.devices()[0]: 3, jax.devices()[1]: 3}
 
 
 def test_a_pipeline_says_what_it_cannot_do():
@@ -128,6 +150,14 @@ def test_a_pipeline_says_what_it_cannot_do():
     params, _ = rule.init(jax.random.key(0))
     with pytest.raises(BadOption, match="at most as many devices as stages, 3; got 4"):
         train_pipelined(rule.network, optax.sgd, params, [], jax.devices()[:4])
+    for options, message in (
+        ({"norm": "batch"}, "running statistics"),
+        ({"dropout": 0.5}, "architecture.dropout must"),
+    ):
+        network = mlp((12,), 4, hidden=[9, 8], **{"dropout": 0.0, **MLP, **options})
+        other = associated_learning(network, cross_entropy().value, **OPTIONS)
+        with pytest.raises(BadOption, match=message):
+            train_pipelined(other.network, optax.sgd, other.init(jax.random.key(0))[0], [], jax.devices()[:2])
     batch = random_batch(inputs=(13,))
     with pytest.raises(Exception, match="13"):
         train_pipelined(rule.network, lambda p: optax.sgd(0.1), params, [batch] * 9, jax.devices()[:3])
@@ -304,6 +334,9 @@ def test_what_it_predicts_with_and_what_serves_training_are_counted_apart(compos
     assert found["effective_params"] == stages + bridge + decoders
     assert found["affiliated_params"] == bridge + encoders
     assert found["feedback_weights"] == 0
+    left = sizes(build(OmegaConf.to_container(compose(*words, "rule.exit_stage=1"), resolve=True)))
+    assert left["effective_params"] == 65 * 20 + bridge + 9 * 10
+    assert sum(left.values()) == sum(found.values())
 
 
 def test_a_task_without_classes_is_refused(compose):

@@ -150,6 +150,58 @@ def test_dropout_is_the_same_in_the_pass_that_finds_the_error_and_the_one_that_t
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("factory", [dfa, ifa])
+def test_dropout_multiplies_the_signals_too(factory):
+    network = mlp((12,), 4, hidden=[9, 8], dropout=0.5, input_dropout=0.2, **MLP)
+    rule, batch = factory(network, LOSS, **FEEDBACK), random_batch()
+    params, feedback = rule.init(jax.random.key(0))
+    logits, hiddens = network.forward(params, batch.inputs, key=batch.key)
+    error = np.asarray(jax.grad(LOSS)(logits, batch.targets))
+    first, second = map(np.asarray, hiddens.values())
+    # Units that are kept count twice; the slope of tanh is taken at what they were before.
+    slopes = [2.0 * (h != 0) * (1 - (h / 2) ** 2) for h in (first, second)]
+    matrices = [np.asarray(matrix) for matrix in feedback.values()]
+    below = (error @ matrices[0]) * slopes[0]
+    up = below @ params["stages_1"]["linear"]["kernel"] if factory is ifa else error @ matrices[1]
+    above = up * slopes[1]
+    got = rule.updates(params, feedback, batch)
+    assert 0 < np.mean(first == 0) < 1
+    np.testing.assert_allclose(got["stages_1"]["linear"]["kernel"], first.T @ above, rtol=1e-4, atol=1e-6)
+    for name, delta in (("stages_0", below), ("stages_1", above)):
+        np.testing.assert_allclose(got[name]["linear"]["bias"], delta.sum(0), rtol=1e-4, atol=1e-6)
+
+
+def test_from_zero_weights_direct_feedback_alone_has_signals_everywhere():
+    network = mlp((12,), 4, hidden=[9, 8], dropout=0.0, **{**MLP, "init_scale": 0.0})
+    batch = random_batch()
+
+    def signals(rule):
+        params, feedback = rule.init(jax.random.key(0))
+        _, hiddens = network.forward(params, batch.inputs)
+        nudged = network.nudge(params, jax.tree.map(jnp.zeros_like, hiddens))
+        return feedback, rule.updates(params, feedback, batch), network.nudges(rule.updates(nudged, feedback, batch))
+
+    _, _, by_bp = signals(bp(network, LOSS))
+    assert not any(np.any(signal) for signal in by_bp.values())
+    _, _, by_fa = signals(fa(network, LOSS, **FEEDBACK))
+    assert all(np.any(signal) for signal in by_fa.values())
+    feedback, updates, by_dfa = signals(dfa(network, LOSS, **FEEDBACK))
+    error = (1 / 4 - np.asarray(batch.targets)) / len(batch.inputs)
+    for name, matrix in feedback.items():
+        np.testing.assert_allclose(by_dfa[name], error @ matrix, rtol=1e-5, atol=1e-7)
+    kernels = network.weights(updates)
+    assert [bool(np.any(kernel)) for kernel in kernels.values()] == [True, False, False]
+    assert all(np.any(updates[name]["linear"]["bias"]) for name in ("stages_0", "stages_1"))
+    assert np.any(updates["readout"]["bias"])
+    with pytest.raises(BadOption, match="rule=ifa cannot learn where stages_1/linear starts at zero"):
+        ifa(network, LOSS, **FEEDBACK)
+
+
+def test_ifa_refuses_layers_that_are_normalised():
+    with pytest.raises(BadOption, match="rule=ifa has no definition for normalised layers"):
+        ifa(mlp((12,), 4, hidden=[9, 8], dropout=0.0, norm="layer", **MLP), LOSS, **FEEDBACK)
+
+
 def test_a_rule_that_teaches_hidden_layers_refuses_a_network_that_marks_none():
     with pytest.raises(BadOption, match="marks none"):
         dfa(Network(Convolutional(), (8, 8, 1)), LOSS, **FEEDBACK)

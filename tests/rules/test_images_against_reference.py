@@ -1,16 +1,24 @@
 """On convolutional and residual networks too, every kind of rule equals its equations, in float64, without autodiff."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
 
+from fa_jax.feedback import backward_kernels
 from fa_jax.losses import squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.resnet import resnet
 from fa_jax.rules.bp import bp
+from fa_jax.rules.brsf import brsf
 from fa_jax.rules.dfa import dfa
+from fa_jax.rules.direct_kolen_pollack import direct_kolen_pollack
 from fa_jax.rules.drtp import drtp
 from fa_jax.rules.fa import fa
+from fa_jax.rules.frsf import frsf
+from fa_jax.rules.kolen_pollack import kolen_pollack
+from fa_jax.rules.sdfa import sdfa
 from fa_jax.rules.usf import usf
 from tests.conftest import random_batch
 from tests.rules.images import back, convolve, kernel_update, max_pool, unpool
@@ -19,6 +27,7 @@ from tests.rules.test_against_reference import double
 pytestmark = pytest.mark.usefixtures("float64")
 
 LOSS = squared_error(output="linear", derivative="exact").value
+DKP = functools.partial(direct_kolen_pollack, zero=False)
 FEEDBACK = {"distribution": "normal", "scale": 0.7, "kept": 0.8}
 INITIAL = {"init": "fan_normal", "init_scale": 1.2, "kept": 1.0, "bias_init": "uniform", "bias_scale": 0.3}
 CNN = {
@@ -117,12 +126,47 @@ def test_usf_s_magnitude_is_that_of_the_window(case):
     truth.check(got, truth.deltas_backward(kernels))
 
 
-@pytest.mark.parametrize("factory", [dfa, drtp])
+@pytest.mark.parametrize("factory", [frsf, brsf])
+def test_signs_are_those_of_the_weights_on_the_way_through_convolutions(case, factory):
+    network, params, batch, truth = case
+    rule = factory(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    if factory is brsf:
+        feedback = backward_kernels(network, fan="forward_fan", **FEEDBACK)(batch.key, params)
+    kernels = [None, *(np.abs(feedback[n]) * np.sign(w) for n, w in zip(NAMES[1:], truth.kernels[1:], strict=True))]
+    got = rule.updates(params, feedback if factory is frsf else (), batch)
+    truth.check(got, truth.deltas_backward(kernels))
+
+
+def test_kolen_pollack_s_feedback_takes_the_updates_of_the_kernels(case):
+    network, params, batch, truth = case
+    rule = kolen_pollack(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    learned = rule.learn(params, feedback, batch, rule.updates(params, feedback, batch))
+    deltas = truth.deltas_backward([None, *(np.asarray(feedback[name]) for name in NAMES[1:])])
+    expected = kernel_update(truth.p0, deltas[1], truth.kernels[1], "VALID")
+    np.testing.assert_allclose(learned[NAMES[1]], expected, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(learned[NAMES[2]], truth.flat.T @ deltas[2], rtol=1e-9, atol=1e-12)
+    assert set(learned) == set(NAMES[1:])
+
+
+def test_direct_kolen_pollack_learns_the_product_of_error_and_pooled_activations(case):
+    network, params, batch, truth = case
+    rule = DKP(network, LOSS, **FEEDBACK)
+    feedback = double(rule.init(jax.random.key(2))[1])
+    learned = rule.learn(params, feedback, batch, rule.updates(params, feedback, batch))
+    for name, h in zip(network.hiddens, (truth.p0, truth.h1, truth.h2), strict=True):
+        np.testing.assert_allclose(learned[name], np.tensordot(truth.error, h, (0, 0)), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("factory", [dfa, drtp, sdfa, DKP])
 def test_direct_signals_reach_the_places_of_the_maxima_alone(case, factory):
     network, params, batch, truth = case
     rule = factory(network, LOSS, **FEEDBACK)
     feedback = double(rule.init(jax.random.key(2))[1])
-    teaching = truth.error if factory is dfa else -np.asarray(batch.targets) / len(truth.x)
+    examples = len(truth.x)
+    sent = {drtp: -np.asarray(batch.targets) / examples, sdfa: np.sign(truth.error) / examples}
+    teaching = sent.get(factory, truth.error)
     signals = [np.tensordot(teaching, np.asarray(feedback[name]), 1) for name in network.hiddens]
     assert [s.shape[1:] for s in signals] == [(3, 3, 4), (1, 1, 5), (6,)]
     truth.check(rule.updates(params, feedback, batch), truth.deltas(signals))

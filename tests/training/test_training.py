@@ -80,9 +80,9 @@ def train(
     return rows, jax.device_get(states), jax.device_get(fixed)
 
 
-def by_hand(seed, steps):
+def by_hand(seed, steps, network):
     """The same, as anybody would write it."""
-    task, network = task_of(), network_of()
+    task = task_of()
     rule = fa(network, LOSS.value, **FEEDBACK)
     key = jax.random.key(seed)
     params, feedback = rule.init(key)
@@ -92,15 +92,18 @@ def by_hand(seed, steps):
         order = jax.random.permutation(jax.random.fold_in(stream(key, Stream.ORDER), epoch), 40)
         rows = order[6 * place : 6 * place + 6]
         x, y = task.train.inputs[rows] / 255.0, task.train.targets[rows]
-        losses.append(float(LOSS.value(network.apply(params, x), y)))
-        updates = rule.updates(params, feedback, Batch(x, y, jax.random.key(0)))
-        params = jax.tree.map(lambda p, u: p - 0.1 * u, params, updates)
+        batch = Batch(x, y, jax.random.fold_in(stream(key, Stream.NOISE), i))
+        losses.append(float(LOSS.value(network.apply(params, x, key=batch.key), y)))
+        updates = rule.updates(params, feedback, batch)
+        params = jax.tree.map(lambda p, u: p - 0.1 * u, network.follow(params, batch), updates)
     return params, losses
 
 
-def test_the_loop_is_the_loop_written_by_hand_over_epochs():
-    rows, states, _ = train([3], [0, 20])
-    params, losses = by_hand(3, 20)
+@pytest.mark.parametrize("options", [{}, {"norm": "batch", "dropout": 0.3}], ids=["plain", "normalised, dropped out"])
+def test_the_loop_is_the_loop_written_by_hand_over_epochs(options):
+    network = network_of(**options)
+    rows, states, _ = train([3], [0, 20], network=network)
+    params, losses = by_hand(3, 20, network)
     for ours, theirs in zip(jax.tree.leaves(states.params), jax.tree.leaves(params), strict=True):
         np.testing.assert_allclose(ours[0], theirs, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(rows[1]["train_loss"][0], np.mean(losses), rtol=1e-5)
