@@ -4,16 +4,19 @@
     python experiments/nokland2016/rows.py 2x800 --epochs 300 --seeds 3
     python experiments/nokland2016/rows.py "cifar10 conv" --epochs 300 --seeds 1
     python experiments/nokland2016/rows.py --collect                only writes down what has been trained
+    python experiments/nokland2016/rows.py --table                  only prints what is written down
 
 The data have to be where `$TFDS_DATA_DIR` says. Each row and rule is one run in outputs/nokland2016/<epochs>epochs;
 what is there already is not trained again. `measured_<epochs>epochs.csv` beside this file is written at the end.
 """
 
 import argparse
+import csv
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from tabulate import tabulate
 
 from fa_jax.records.reader import Run, read_run
 from fa_jax.records.trained import is_trained, seconds, trained, write_table
@@ -33,6 +36,8 @@ class Row(NamedTuple):
     rules: tuple[str, ...]
     further: tuple[str, ...] = ()
     task: str = "mnist"
+    zero: bool | None = None
+    """Whether all weights start at zero; None: as in the author's code."""
 
 
 DROPOUT = ("architecture.dropout=0.5", "architecture.input_dropout=0.1")
@@ -50,6 +55,8 @@ ROWS = {
     "4x800": Row((800,) * 4, OF_MNIST),
     "100x240": Row((240,) * 100, OF_CIFAR),
     "3x400": Row((400,) * 3, ("bp", "dfa")),
+    "2x800 from zero": Row((800, 800), ("bp",), zero=True),
+    "2x800 not from zero": Row((800, 800), ("dfa",), zero=False),
     **{
         f"{task} {name}": Row(hidden, OF_CIFAR, further, task)
         for task in ("cifar10", "cifar100")
@@ -64,6 +71,7 @@ ROWS = {
 SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
 ZERO = ("dfa", "drtp", "sdfa")
 """Rules whose tanh and logistic networks start at zero in the author's code; FA's do but for the first dense layer."""
+TABLES = {"mnist": "table1_mnist.csv", "cifar10": "table2_cifar10.csv", "cifar100": "table3_cifar100.csv"}
 SMOOTHED, SMALL = 0.25, 0.01
 """His stop rule: once the training error, smoothed by this much from 100 % on, is this small, in %."""
 
@@ -75,6 +83,7 @@ def overrides(name: str, rule: str) -> list[str]:
     relu = any("relu" in word for word in row.further)
     zero = rule in ZERO or (rule == "fa" and not row.hidden)
     starts = [0.0 if not relu and (zero or (rule == "fa" and layer)) else 1.0 for layer in range(len(fans))]
+    starts = starts if row.zero is None else [float(not row.zero)] * len(fans)
     biases = [start * fan**-0.5 for start, fan in zip(starts, fans, strict=True)]
     words = [f"rule={rule}", f"architecture.init_scale={starts}"]
     words += [f"architecture.hidden={list(row.hidden)}"] if row.hidden else []
@@ -122,16 +131,81 @@ def measured(name: str, rule: str, run: Run) -> dict[str, object]:
         if error is not None:
             row[f"test error, epoch {epoch}"] = f"{error.mean():.2f}"
             row[f"sd, epoch {epoch}"] = f"{error.std(ddof=1):.2f}" if len(error) > 1 else ""
-    stop = stopped(train_error.mean(0)[1:])
-    if stop is not None:
-        row["epoch of the stop rule"] = stop
-        row["test error there"] = f"{run.at_epoch('test_error', stop).mean():.2f}"
+    stops = [stopped(errors[1:]) for errors in train_error]
+    if None not in stops:
+        there = np.array([run.at_epoch("test_error", stop)[seed] for seed, stop in enumerate(stops)])
+        row["epoch of the stop rule"] = f"{np.mean(stops):.0f}"
+        row["test error there"] = f"{there.mean():.2f}"
+        row["sd there"] = f"{there.std(ddof=1):.2f}" if len(there) > 1 else ""
     row["train error, last epoch"] = f"{train_error[:, -1].mean():.3f}"
     layers = sorted((m for m in run.metrics if m.startswith("signal_angle_")), key=lambda m: int(m.rpartition("_")[2]))
     cosines = [np.cos(np.radians(run.curves(m)[1][:, -1])).mean() for m in layers]
     row["signal cosine by hidden layer, last epoch"] = " ".join(f"{c:.2f}" for c in cosines)
     row["seconds"] = seconds(run)
     return row
+
+
+def published(file: str) -> list[dict[str, str]]:
+    """The rows of a table in `published`."""
+    with (HERE / "published" / file).open(newline="") as lines:
+        return list(csv.DictReader(line for line in lines if not line.startswith("#")))
+
+
+def against(row: dict[str, str]) -> dict[str, float]:
+    """Test errors in % that those of a row are compared with: of the short runs, and the paper's.
+
+    Args:
+      row: of a table of measured rows.
+    """
+    found = {}
+    for short in published("short_runs.csv"):
+        if (short["row"], short["rule"]) == (row["row"], row["rule"]):
+            found = {f"epoch {epoch}": float(short[f"epoch{epoch}"]) for epoch in (1, 5, 10) if short[f"epoch{epoch}"]}
+    task = ROWS[row["row"]].task
+    network, _, further = row["row"].removeprefix(f"{task} ").partition(" ")
+    unit = further if further in ("relu", "logistic") else "tanh"
+    model = f"{network} {unit}" + (f" + {further}" if further and further != unit else "")
+    for one in published(TABLES[task]):
+        if (one["model"], one["rule"]) == (model, row["rule"]) and one["error"]:
+            found["the end"] = float(one["error"])
+    return found
+
+
+def tables() -> str:
+    """Returns what the short runs, and those to their end, came to, with deviations, as Markdown."""
+
+    def told(error: str, theirs: float | None) -> str:
+        return error if theirs is None or not error else f"{error} ({float(error) - theirs:+.2f})"
+
+    short = []
+    for row in measured_rows(10):
+        errors = [told(row[f"test error, epoch {e}"], against(row).get(f"epoch {e}")) for e in (1, 5, 10)]
+        short.append([row["row"], row["rule"], row["seeds"], *errors, row["signal cosine by hidden layer, last epoch"]])
+    ends = []
+    for epochs in (100, 300):
+        for row in measured_rows(epochs):
+            error, at = row["test error there"], row["epoch of the stop rule"]
+            if not error and epochs == 300:
+                error, at = row["test error, epoch 300"], "300"
+            theirs = against(row).get("the end")
+            end = [told(error, theirs), "" if theirs is None else f"{theirs:.2f}"] if error else ["", ""]
+            about = [row["train error, last epoch"], epochs, row["seconds"]]
+            ends.append([row["row"], row["rule"], row["seeds"], at or "not yet", *end, *about])
+    cosines = "cosines of the signals, layer by layer"
+    heads = ["network", "rule", "seeds", *(f"epoch {epoch}" for epoch in (1, 5, 10)), cosines]
+    ending = ["network", "rule", "seeds", "stops after epoch", "test error there", "the paper's"]
+    ending += ["training error, last epoch", "epochs", "seconds"]
+    plain = {"tablefmt": "pipe", "disable_numparse": True}
+    return f"{tabulate(short, heads, **plain)}\n\n{tabulate(ends, ending, **plain)}"
+
+
+def measured_rows(epochs: int) -> list[dict[str, str]]:
+    """The rows of a table of runs of so many epochs; none where there is none."""
+    path = HERE / f"measured_{epochs}epochs.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as lines:
+        return [{"test error there": "", "epoch of the stop rule": "", **row} for row in csv.DictReader(lines)]
 
 
 def collect(epochs: int) -> None:
@@ -154,8 +228,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--collect", action="store_true")
+    parser.add_argument(
+        "--table", action="store_true", help="print what is written down as Markdown, and train nothing"
+    )
     parser.add_argument("--rules", nargs="+", default=(), help="of the row's; default: all of them")
     chosen = parser.parse_args()
+    if chosen.table:
+        print(tables())
+        return
     if not chosen.collect:
         if unknown := [name for name in chosen.rows if name not in ROWS]:
             parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")

@@ -46,7 +46,7 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
         "mlp": {"hidden": "[100,100]"},
         "cnn": {"topology": "conv16x3p2-conv32x3p2-64"},
         "locally_connected": {"topology": "conv16x3s2-conv32x3s2-64"},
-        "resnet20": {"depth": "8", "width": "8"},
+        "resnet8": {},
     },
     "mnist": {"mlp": {"hidden": "[100,100]"}, "lenet": {}},
 }

@@ -142,6 +142,30 @@ class Torch:
             yield from (batch for batch in batches if len(batch) == self.batch_size)
 
 
+class TorchNokland(Torch):
+    """Backprop by the recipe of Nøkland (2016): logistic outputs, binary cross-entropy, RMSprop."""
+
+    def __init__(
+        self, hidden: Sequence[int], threads: int = 1, batch_size: int = 64, train_examples: int = SIZES["train"]
+    ):
+        """Makes the network and its data; arguments as for `Torch`."""
+        super().__init__(hidden, threads=threads, batch_size=batch_size, train_examples=train_examples)
+        import torch
+
+        self.optimizer = torch.optim.RMSprop(self.net.parameters(), 1e-4, alpha=0.99, eps=1e-8, foreach=True)
+
+    def run(self, steps: int) -> None:
+        from torch.nn.functional import binary_cross_entropy_with_logits, one_hot
+
+        for _ in range(steps):
+            chosen = next(self.batches)
+            targets = one_hot(self.targets[chosen], CLASSES).float()
+            self.optimizer.zero_grad(set_to_none=True)
+            logits = self.net(self.inputs[chosen])
+            (binary_cross_entropy_with_logits(logits, targets, reduction="sum") / len(chosen)).backward()
+            self.optimizer.step()
+
+
 class TorchForwardForward(Torch):
     """Forward-Forward in plain PyTorch: positive and negative data in one batch, one backward pass that stays local.
 

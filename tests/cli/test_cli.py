@@ -209,7 +209,7 @@ MISTAKES = {
     "loss=cross_entropy": "loss=cross_entropy needs targets from 0 to 1",
     "rule=dfaa": "got 'dfaa'; did you mean 'dfa'?",
     "task=mnits": "did you mean 'mnist'?",
-    "architecture=mpl": "mlp, resnet20, resnet56, vgg; got 'mpl'; did you mean 'mlp'?",
+    "architecture=mpl": "mlp, resnet20, resnet56, resnet8, vgg; got 'mpl'; did you mean 'mlp'?",
     "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, cosine, halfway, staircase; got 'cosin'",
     "epchs=3": "epchs is no option here; did you mean 'epochs'?",
     "optimizer.rate=3": "optimizer.rate is no option here",

@@ -27,10 +27,10 @@ def record(monkeypatch):
     sys.modules.pop("record")
 
 
-def ours(contestants, rule, seeds=1):
+def ours(contestants, rule, *words, seeds=1):
     overrides = ["task=mnist", f"rule={rule}", "architecture.hidden=[16]", "architecture.activation=tanh"]
     overrides += ["batch_size=64", "optimizer.learning_rate=0.1", f"seeds={seeds}", "devices=1", "probe=0"]
-    return contestants.FaJax(overrides, FEW)
+    return contestants.FaJax([*overrides, *words], FEW)
 
 
 @pytest.mark.parametrize("rule", ["bp", "fa", "dfa"])
@@ -51,9 +51,13 @@ def test_the_images_have_the_form_of_mnist_and_differ_between_the_splits(contest
     assert not np.array_equal(images, contestants.mnist_like("test", 1000)[0])
 
 
-def test_pytorch_and_our_backprop_make_the_same_first_update(contestants):
+NOKLAND = "optimizer=rmsprop", "loss=binary_cross_entropy", "optimizer.learning_rate=0.0001"
+
+
+@pytest.mark.parametrize(("peer", "words"), [("Torch", ()), ("TorchNokland", NOKLAND)])
+def test_pytorch_and_our_backprop_make_the_same_first_update(contestants, peer, words):
     torch = pytest.importorskip("torch")
-    mine, theirs = ours(contestants, "bp"), contestants.Torch([16], train_examples=64)
+    mine, theirs = ours(contestants, "bp", *words), getattr(contestants, peer)([16], train_examples=64)
     layers = [theirs.net[0], theirs.net[2]]
 
     def weights():
