@@ -2,7 +2,7 @@
 
     python experiments/kao2019/rows.py                        all rows but the long ones
     python experiments/kao2019/rows.py depth separation       these
-    python experiments/kao2019/rows.py exact_200 --seeds 3    the authors' own length, for an accelerator
+    python experiments/kao2019/rows.py exact_200 cnn_200      the authors' own length, for an accelerator
     python experiments/kao2019/rows.py cifar10 cifar100       likewise: four networks, 200 epochs
     python experiments/kao2019/rows.py --collect              only writes down what has been trained
 
@@ -25,6 +25,14 @@ DROPPING = ("optimizer/schedule=staircase", "optimizer.schedule.drops=[[0.4,0.1]
 CNN = "conv32x3+conv32x3-conv32x3+conv32x3s2-conv64x3+conv64x3-conv64x3+conv64x3s2"
 EXACT = ("batch_size=32", "shuffle=false", "optimizer.learning_rate=0.0001")
 """As in the authors' code: small batches in the same order every epoch, at a tenth of the rate."""
+
+FULL = (*DROPPING, "epochs=200", "evaluations=100")
+LENGTHS = {
+    "exact": ("epochs=4", "evaluations=4"),
+    "exact_20": (*DROPPING, "epochs=20", "evaluations=20"),
+    "exact_200": (*FULL, "probe=500"),
+}
+CNN_LENGTHS = {"cnn": ("epochs=1", "evaluations=10"), "cnn_200": FULL}
 
 VGG = "conv128x3+conv256x3p2-conv256x3+conv512x3p2-conv512x3p2+conv512x3p2-1024+1024"
 RESIDUAL = (
@@ -50,6 +58,11 @@ def effective(width: int, stages: int, inside: str, elsewhere: str) -> list[str]
     return ["rule=bp", "optimizer=adam", f"architecture.hidden={hidden}", f"architecture.activation={activations}"]
 
 
+def dense(width: int) -> str:
+    """The dense layers that backprop has above its convolutions."""
+    return "-".join(map(str, (5 * width, *[width] * 4)))
+
+
 def cifar(classes: int) -> Iterator[tuple[str, list[str]]]:
     """The networks of the authors, by associated learning and by backprop: (name, words)."""
     n = {"mlp": 3000, "cnn": 256 if classes == 10 else 500, "resnet20": 300 if classes == 10 else 500}
@@ -66,9 +79,6 @@ def cifar(classes: int) -> Iterator[tuple[str, list[str]]]:
         yield f"{name}_al", ["rule=associated_learning", *words, *further]
     bp, relu = ["rule=bp", "optimizer=adam", "optimizer/schedule=staircase"], "architecture.activation=relu"
     yield "mlp_bp", [*effective(n["mlp"], 2, "relu", "relu"), *bp[2:]]
-
-    def dense(width):
-        return "-".join(map(str, (5 * width, *[width] * 4)))
 
     convolutions = f"{CNN.replace('+', '-')}-{dense(n['cnn'])}"
     yield "cnn_bp", [*bp, "architecture=cnn", f"architecture.topology={convolutions}", relu]
@@ -100,31 +110,32 @@ def runs(row: str) -> Iterator[tuple[str, list[str], int]]:
         words = [*DROPPING, "epochs=20", "evaluations=20"]
         yield "al", [*words, *associated(256, 2)], 4
         yield "bp", [*words, *effective(256, 2, "relu", "relu")], 4
-    elif row == "exact":
-        yield "al", [*associated(1024, 2), *EXACT, "epochs=4", "evaluations=4"], 1
-    elif row == "cnn":
-        words = [
-            "architecture=cnn",
-            "~architecture.hidden",
-            f"architecture.topology={CNN}",
-            "architecture.activation=elu",
-            "rule.width=256",
-        ]
-        yield "al", [*words, *EXACT, "epochs=1", "evaluations=10", "probe=100"], 1
+    elif row in LENGTHS:
+        words = [*EXACT, *LENGTHS[row]]
+        yield "al", [*words, *associated(1024, 2)], 1
+        yield "bp", [*words, *effective(1024, 2, "relu", "relu")], 1
+    elif row in CNN_LENGTHS:
+        words = [*EXACT, *CNN_LENGTHS[row], "architecture=cnn", "~architecture.hidden", "probe=100"]
+        elu, relu = (f"architecture.activation={activation}" for activation in ("elu", "relu"))
+        yield "al", [*words, f"architecture.topology={CNN}", elu, "rule.width=256"], 1
+        convolutions = f"{CNN.replace('+', '-')}-{dense(256)}"
+        yield "bp", [*words, "rule=bp", "optimizer=adam", f"architecture.topology={convolutions}", relu], 1
     elif row in ("cifar10", "cifar100"):
         for name, words in cifar(100 if row == "cifar100" else 10):
             yield name, [f"experiment=kao2019_{row}", *words], 1
     elif row == "cifar10_few":
         for name, words in cifar(10):
             yield name, ["experiment=kao2019_cifar10", *words, *FEW], 1
-    else:
-        words = [*EXACT, *DROPPING, "epochs=200", "evaluations=100", "probe=500"]
-        yield "al", [*words, *associated(1024, 2)], 1
-        yield "bp", [*words, *effective(1024, 2, "relu", "relu")], 1
+
+
+def all_words(words: list[str], seeds: int) -> list[str]:
+    """Returns the words of a run as they stand on the command line."""
+    first = [] if words[0].startswith("experiment=") else [MNIST]
+    return [*first, *(word.replace(" ", "") for word in words), f"seeds={seeds}"]
 
 
 ROWS = ("depth", "separation", "schedule", "exact", "cnn", "cifar10_few")
-LONG = ("exact_200", "cifar10", "cifar100")
+LONG = ("exact_20", "exact_200", "cnn_200", "cifar10", "cifar100")
 
 
 def measured(row: str, name: str, run: Run) -> dict[str, object]:
@@ -174,9 +185,7 @@ def main() -> None:
         for name, words, seeds in runs(row):
             if chosen.runs and name not in chosen.runs:
                 continue
-            spaceless = [word.replace(" ", "") for word in words]
-            first = () if spaceless[0].startswith("experiment=") else (MNIST,)
-            trained(OUTPUTS / row / name, *first, *spaceless, f"seeds={chosen.seeds or seeds}")
+            trained(OUTPUTS / row / name, *all_words(words, chosen.seeds or seeds))
     collect()
 
 
