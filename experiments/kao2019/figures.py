@@ -40,7 +40,7 @@ def by_layer(run: Run, prefix: str, at: int) -> np.ndarray:
 
 
 def depth() -> Figure:
-    """The error after five epochs by the number of stages, and the norms of the true gradients before training."""
+    """The error after five epochs by the number of stages, and the norms of what layers are taught before training."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     errors, norms = figure.subplots(1, 2)
     for kind, (label, colour, line) in KINDS.items():
@@ -48,11 +48,11 @@ def depth() -> Figure:
         last = np.stack([run.curves("test_error")[1][:, -1] for run in runs])
         errors.plot(STAGES, last.mean(1), line, color=colour, label=label)
         errors.plot(STAGES, last, ".", color=colour, markersize=4)
-        found = by_layer(runs[-1], "bp_signal_norm", 0).mean(0)
+        found = by_layer(runs[-1], "signal_norm" if kind.startswith("al") else "bp_signal_norm", 0).mean(0)
         norms.plot(range(len(found)), found, line, color=colour, marker=".", markersize=4)
     errors.set(xlabel="stages", ylabel="test error after 5 epochs (%)", xticks=STAGES, yscale="log", ylim=(2, 100))
     errors.set_yticks([2, 5, 10, 20, 50, 100], labels=["2", "5", "10", "20", "50", "100"])
-    norms.set(xlabel="hidden layer, from the input", ylabel="norm of the true gradient, at the start", yscale="log")
+    norms.set(xlabel="hidden layer, from the input", ylabel="norm of the learning signal, at the start", yscale="log")
     norms.set_title("8 stages", fontsize=9)
     figure.legend(*errors.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure

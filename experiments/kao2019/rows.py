@@ -147,7 +147,11 @@ def measured(row: str, name: str, run: Run) -> dict[str, object]:
         if error is not None:
             found[f"accuracy, epoch {epoch}"] = f"{100 - error.mean():.2f}"
             found[f"sd, epoch {epoch}"] = f"{error.std(ddof=1):.2f}" if len(error) > 1 else ""
-    for prefix, what in (("separation", "separation by layer"), ("bp_signal_norm", "norms of the true gradients")):
+    for prefix, what in (
+        ("separation", "separation by layer"),
+        ("signal_norm", "norms of the learning signals"),
+        ("bp_signal_norm", "norms of the true gradients"),
+    ):
         layers = sorted((m for m in run.metrics if m.startswith(f"{prefix}_")), key=lambda m: int(m.rpartition("_")[2]))
         at = -1 if prefix == "separation" else 0
         found[what] = " ".join(f"{run.curves(m)[1][:, at].mean():.3g}" for m in layers)
