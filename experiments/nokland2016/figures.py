@@ -17,12 +17,12 @@ from rows import place
 
 from fa_jax.records.reader import Run, read_run
 from fa_jax.records.trained import params_of
-from fa_jax.reports.figures import STYLE, draw_curves, save
+from fa_jax.reports.figures import STYLE, save
 from fa_jax.reports.labels import NAMES
 
 HERE = Path(__file__).parent
 EPOCHS = 10
-NETS = {"2x800": ("bp", "fa", "dfa", "ifa"), "7x240": ("bp", "fa", "dfa")}
+NETS = dict.fromkeys(("2x800", "7x240"), ("bp", "fa", "dfa", "ifa"))
 UNITS = 16
 SIDE = 28
 
@@ -33,12 +33,16 @@ def runs_of(net: str) -> dict[str, Run]:
 
 
 def errors() -> Figure:
-    """Test errors over training examples."""
+    """Test errors by epoch, the mean of each rule and a thin line a seed."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, net in zip(figure.subplots(1, 2), NETS, strict=True):
         runs = runs_of(net)
-        draw_curves(axes, list(runs.values()), "test_error", [NAMES[rule] for rule in runs])
-        axes.set_ylim(0, 20)
+        for rule, run in runs.items():
+            examples, values = run.curves("test_error")
+            epochs = EPOCHS * examples / examples[-1]
+            (mean,) = axes.plot(epochs, values.mean(0), label=NAMES[rule])
+            axes.plot(epochs, values.T, color=mean.get_color(), linewidth=0.4)
+        axes.set(ylim=(0, 20), xlabel="epochs", ylabel="test error (%)")
         axes.set_title(f"784-{net}-10, tanh")
         axes.legend()
     return figure
