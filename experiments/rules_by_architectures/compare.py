@@ -44,7 +44,8 @@ BETWEEN = (3**-0.5, 3**0.5)
 SIZES: dict[str, dict[str, dict[str, str]]] = {
     "digits": {
         "mlp": {"hidden": "[100,100]"},
-        "cnn": {"topology": "conv16x3p2-conv32x3p2-64"},
+        "cnn": {},
+        "lenet": {},
         "locally_connected": {"topology": "conv16x3s2-conv32x3s2-64"},
         "resnet8": {},
     },
