@@ -52,7 +52,7 @@ def depth() -> Figure:
         norms.plot(range(len(found)), found, line, color=colour, marker=".", markersize=4)
     errors.set(xlabel="stages", ylabel="test error after 5 epochs (%)", xticks=STAGES, yscale="log", ylim=(2, 100))
     errors.set_yticks([2, 5, 10, 20, 50, 100], labels=["2", "5", "10", "20", "50", "100"])
-    norms.set(xlabel="hidden layer, from the input", ylabel="norm of the learning signal, at the start", yscale="log")
+    norms.set(xlabel="hidden layer, from the input", ylabel="learning signal's norm at the start", yscale="log")
     norms.set_title("8 stages", fontsize=9)
     figure.legend(*errors.get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return figure
