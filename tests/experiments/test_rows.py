@@ -137,7 +137,7 @@ def test_associated_learning_goes_some_steps_on_cifar_100_by_the_authors_setting
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", STEPS)
-def test_a_row_on_cifar_100_trains(few_images, name):
+def test_a_row_on_cifar_100_has_updates(few_images, name):
     job = job_of(ROWS[name])
     params, feedback = job.rule.init(jax.random.key(0))
     inputs, targets = job.task.prepare(job.task.train.inputs[:8]), job.task.encode(job.task.train.targets[:8])
@@ -148,7 +148,7 @@ def test_a_row_on_cifar_100_trains(few_images, name):
 
 
 @pytest.mark.slow
-def test_the_convolutional_row_on_cifar_100_trains_on_whitened_images(few_images, monkeypatch):
+def test_the_convolutional_row_on_cifar_100_has_updates_on_whitened_images(few_images, monkeypatch):
     monkeypatch.setattr(store, "read", lambda *of: few_images(*of, examples=3200))
     words = [*NOKLAND.overrides("cifar100 conv", "dfa"), *FEW, "seeds=1"]
     job = building.build(compose(tell_apart(words))[1][0].config)
