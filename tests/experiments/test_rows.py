@@ -17,9 +17,9 @@ from fa_jax.tasks import store
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 
-def script(paper):
-    """The module `rows.py` of an experiment."""
-    spec = importlib.util.spec_from_file_location(f"rows_{paper}", EXPERIMENTS / paper / "rows.py")
+def script(paper, name="rows"):
+    """A module of an experiment."""
+    spec = importlib.util.spec_from_file_location(f"{name}_{paper}", EXPERIMENTS / paper / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -133,6 +133,18 @@ def test_associated_learning_goes_some_steps_on_cifar_100_by_the_authors_setting
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(after))
     assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
     assert 0 < metrics["associated_loss_0"][0] < 1
+
+
+@pytest.mark.parametrize("experiment", ["nokland2016", "rules_by_architectures"])
+def test_the_readme_has_the_tables_that_the_script_prints(experiment):
+    if experiment == "nokland2016":
+        printed = NOKLAND.tables()
+    else:
+        paths = sorted((EXPERIMENTS / experiment).glob("measured_*.csv"))
+        printed = "\n".join(script(experiment, "compare").table(path) for path in paths)
+    lines = (EXPERIMENTS / experiment / "README.md").read_text().splitlines()
+    missing = [line for line in printed.splitlines() if line.startswith("|") and line not in lines]
+    assert not missing
 
 
 @pytest.mark.slow
