@@ -180,7 +180,8 @@ def tables() -> str:
     short = []
     for row in measured_rows(10):
         errors = [told(row[f"test error, epoch {e}"], against(row).get(f"epoch {e}")) for e in (1, 5, 10)]
-        short.append([row["row"], row["rule"], row["seeds"], *errors, row["signal cosine by hidden layer, last epoch"]])
+        cosines = "" if row["rule"] == "bp" else row["signal cosine by hidden layer, last epoch"]
+        short.append([row["row"], row["rule"], row["seeds"], *errors, cosines])
     ends = []
     for epochs in (100, 300):
         for row in measured_rows(epochs):
@@ -191,8 +192,8 @@ def tables() -> str:
             end = [told(error, theirs), "" if theirs is None else f"{theirs:.2f}"] if error else ["", ""]
             about = [row["train error, last epoch"], epochs, row["seconds"]]
             ends.append([row["row"], row["rule"], row["seeds"], at or "not yet", *end, *about])
-    cosines = "cosines of the signals, layer by layer"
-    heads = ["network", "rule", "seeds", *(f"epoch {epoch}" for epoch in (1, 5, 10)), cosines]
+    heads = ["network", "rule", "seeds", *(f"epoch {epoch}" for epoch in (1, 5, 10))]
+    heads.append("cosines of the signals, layer by layer")
     ending = ["network", "rule", "seeds", "stops after epoch", "test error there", "the paper's"]
     ending += ["training error, last epoch", "epochs", "seconds"]
     plain = {"tablefmt": "pipe", "disable_numparse": True}
@@ -200,12 +201,13 @@ def tables() -> str:
 
 
 def measured_rows(epochs: int) -> list[dict[str, str]]:
-    """The rows of a table of runs of so many epochs; none where there is none."""
+    """The rows of a table of runs of so many epochs, in the order of `ROWS`; none where there is none."""
     path = HERE / f"measured_{epochs}epochs.csv"
     if not path.exists():
         return []
     with path.open(newline="") as lines:
-        return [{"test error there": "", "epoch of the stop rule": "", **row} for row in csv.DictReader(lines)]
+        found = [{"test error there": "", "epoch of the stop rule": "", **row} for row in csv.DictReader(lines)]
+    return sorted(found, key=lambda row: (list(ROWS).index(row["row"]), ROWS[row["row"]].rules.index(row["rule"])))
 
 
 def collect(epochs: int) -> None:
