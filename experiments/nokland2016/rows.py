@@ -185,17 +185,16 @@ def tables() -> str:
     ends = []
     for epochs in (100, 300):
         for row in measured_rows(epochs):
-            error, at = row["test error there"], row["epoch of the stop rule"]
-            if not error and epochs == 300:
-                error, at = row["test error, epoch 300"], "300"
+            error = row["test error there"] or row[f"test error, epoch {epochs}"]
+            at = row["epoch of the stop rule"] or f"not within {epochs}"
             theirs = against(row).get("the end")
-            end = [told(error, theirs), "" if theirs is None else f"{theirs:.2f}"] if error else ["", ""]
-            about = [row["train error, last epoch"], epochs, row["seconds"]]
-            ends.append([row["row"], row["rule"], row["seeds"], at or "not yet", *end, *about])
+            end = [told(error, theirs), "" if theirs is None else f"{theirs:.2f}"]
+            about = [row["train error, last epoch"], row["seconds"]]
+            ends.append([row["row"], row["rule"], row["seeds"], at, *end, *about])
     heads = ["network", "rule", "seeds", *(f"epoch {epoch}" for epoch in (1, 5, 10))]
     heads.append("cosines of the signals, layer by layer")
-    ending = ["network", "rule", "seeds", "stops after epoch", "test error there", "the paper's"]
-    ending += ["training error, last epoch", "epochs", "seconds"]
+    ending = ["network", "rule", "seeds", "stops after epoch", "test error then, or at the end", "the paper's"]
+    ending += ["training error at the end", "seconds"]
     plain = {"tablefmt": "pipe", "disable_numparse": True}
     return f"{tabulate(short, heads, **plain)}\n\n{tabulate(ends, ending, **plain)}"
 
