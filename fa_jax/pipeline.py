@@ -11,7 +11,7 @@ single program over a mesh of devices would have all stages wait for the slowest
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,7 +21,7 @@ import optax
 from fa_jax.core import Batch, PyTree
 from fa_jax.network import Network
 from fa_jax.options import BadOption
-from fa_jax.rules.associated_learning import PARTS, component, decayed
+from fa_jax.rules.associated_learning import PARTS, Associated, component, decayed
 
 WAITING = 2
 """Batches that may wait in front of a device."""
@@ -38,11 +38,10 @@ class Event(NamedTuple):
 
 def train_pipelined(
     associated: Network,
-    optimizer: Callable[[PyTree], optax.GradientTransformation],
+    optimizer: optax.GradientTransformation,
     params: PyTree,
     batches: Iterable[Batch],
     devices: Sequence[jax.Device],
-    weight_decay: float = 0.0,
 ) -> tuple[PyTree, list[Event]]:
     """Returns the params after one step on each batch, and what every device did when.
 
@@ -50,18 +49,24 @@ def train_pipelined(
 
     Args:
       associated: the network of `associated_learning`, its `Rule.network`.
-      optimizer: makes the optimizer of some of its params, given these; none that mixes params, as a global norm does.
+      optimizer: with the rule's rates, as a job's has them (`optimizers.at_rates`); none that mixes params, as a global
+        norm does, for each device has one of its own.
       params: of the whole network.
       batches: those of each step.
       devices: the same one once more counts as another, so that `[device] * 2` is two threads on one.
-      weight_decay: the rule's.
 
     Raises:
-      BadOption: if there are more devices than stages, or the network keeps running statistics or drops units.
+      BadOption: if there are more devices than stages, or none, or the network is no such one, or keeps running
+        statistics, or drops units.
     """
+    if not isinstance(associated, Network) or not isinstance(associated.module, Associated):
+        raise BadOption(
+            "pipeline: there must be the network of an associated learning, as job.network is with "
+            f"rule=associated_learning; got {type(getattr(associated, 'module', associated)).__name__}"
+        )
     stages = len(associated.module.stages)
-    if len(devices) > stages:
-        raise BadOption(f"pipeline: there must be at most as many devices as stages, {stages}; got {len(devices)}")
+    if not 1 <= len(devices) <= stages:
+        raise BadOption(f"pipeline: there must be 1 device to as many as stages, {stages}; got {len(devices)}")
     if associated.statistics:
         raise BadOption(
             "pipeline: a network with running statistics cannot be trained in one; use architecture.norm=none"
@@ -70,7 +75,7 @@ def train_pipelined(
         raise BadOption("pipeline: stages draw their dropout apart from each other; architecture.dropout must be 0")
     groups = np.array_split(np.arange(stages), len(devices))
     places = zip(groups, devices, strict=True)
-    workers = [_Worker(associated, optimizer, params, group, device, weight_decay) for group, device in places]
+    workers = [_Worker(associated, optimizer, params, group, device) for group, device in places]
     queues: list[queue.Queue] = [queue.Queue(WAITING) for _ in devices]
     events: list[Event] = []
     problems: list[BaseException] = []
@@ -121,19 +126,19 @@ class _Worker:
     def __init__(
         self,
         associated: Network,
-        optimizer: Callable,
+        optimizer: optax.GradientTransformation,
         params: PyTree,
         stages: np.ndarray,
         device: Any,
-        weight_decay: float,
     ):
         self.device = device
         names = [f"{part}_{stage}" for stage in stages for part in PARTS]
         own = {name: params[name] for name in names}
         steps = [component(associated, int(stage)) for stage in stages]
-        tx = optimizer(own)
         # Copied, for the arrays are given up to the steps, and may not be this worker's alone.
-        self.params, self._slots = jax.device_put(jax.tree.map(np.array, jax.device_get((own, tx.init(own)))), device)
+        self.params, self._slots = jax.device_put(
+            jax.tree.map(np.array, jax.device_get((own, optimizer.init(own)))), device
+        )
 
         def advance(params, slots, s, t, key):
             def total(params, s, t):
@@ -144,7 +149,7 @@ class _Worker:
                 return losses, (s, t)
 
             updates, (s, t) = jax.grad(total, has_aux=True)(params, s, t)
-            updates, slots = tx.update(decayed(updates, params, weight_decay), slots, params)
+            updates, slots = optimizer.update(decayed(associated, updates, params), slots, params)
             return optax.apply_updates(params, updates), slots, s, t
 
         self._advance = jax.jit(advance, donate_argnums=(0, 1))
@@ -157,7 +162,7 @@ class _Worker:
 
 def stage_seconds(
     associated: Network,
-    optimizer: Callable[[PyTree], optax.GradientTransformation],
+    optimizer: optax.GradientTransformation,
     params: PyTree,
     batch: Batch,
     device: jax.Device,
@@ -167,7 +172,7 @@ def stage_seconds(
     arrived = jax.device_put((batch.inputs, batch.targets), device)
     medians = []
     for i in range(len(associated.module.stages)):
-        worker = _Worker(associated, optimizer, params, np.array([i]), device, 0.0)
+        worker = _Worker(associated, optimizer, params, np.array([i]), device)
         taken = []
         for _ in range(repeats + 1):
             begin = time.perf_counter()

@@ -83,10 +83,8 @@ def measure(name: str, cores: int, counts: list[int]) -> dict[str, dict]:
         optax.scale_by_adam(), learning_rate=1e-4, schedule=optimizers.constant, weight_decay=0.0, clip=None
     )(steps)
 
-    def optimizer(params):
-        return optimizers.at_rates(adam, learning.rule.rates, params)
-
     params, _ = learning.rule.init(jax.random.key(0))
+    optimizer = optimizers.at_rates(adam, learning.rule.rates, params)
     task, size = learning.task, learning.training.batch_size
     rows = [slice(i * size, (i + 1) * size) for i in range(WARM + steps)]
     batches = [

@@ -129,7 +129,7 @@ def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[str]) -> None
             axes.plot(examples, mean, line, color=colour, linewidth=1.4)
             axes.fill_between(examples, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.axhline(90, color="#555555", linewidth=0.6)
-    axes.set_ylim(0, max(100, axes.get_ylim()[1]))
+    axes.set_ylim(0, min(180, max(100, axes.get_ylim()[1])))
     axes.set_yticks(np.arange(0, axes.get_ylim()[1], 30))
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")

@@ -49,6 +49,7 @@ class Associated(nn.Module):
       bridges, encoders, decoders: b, g and h, one of each a stage; encoders and decoders are the linear layers, whose
         units are logistic.
       exit: the number of stages that a prediction goes through.
+      weight_decay: times the stages' kernels, what is added to their updates.
     """
 
     stages: Sequence[nn.Module]
@@ -56,6 +57,7 @@ class Associated(nn.Module):
     encoders: Sequence[nn.Module]
     decoders: Sequence[nn.Module]
     exit: int
+    weight_decay: float
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits `[batch, classes]`: the output without the last decoder's logistic function."""
@@ -114,8 +116,9 @@ def component(associated: Network, index: int) -> Callable:
     return run
 
 
-def decayed(updates: PyTree, params: PyTree, decay: float) -> PyTree:
-    """Returns the updates of (some of) the params with `decay` times the stages' kernels added to theirs."""
+def decayed(associated: Network, updates: PyTree, params: PyTree) -> PyTree:
+    """Returns the updates of params, all or some, with the weight decay in them."""
+    decay = associated.module.weight_decay
 
     def one(path, update, value):
         of_a_stage = path[0].key.startswith("stages_") and path[-1].key == "kernel"
@@ -165,7 +168,6 @@ def associated_learning(
         raise BadOption(f"rule.bridge must be a list of widths such as [640], or null; got {bridge!r}")
     widths = (*(integer("rule.bridge", one, least=1) for one in hidden), n)
     rate = number("rule.label_rate", label_rate, above=0)
-    decay = number("rule.weight_decay", weight_decay, least=0)
     stages = list(each_stage(chain))
     count = len(stages)
     last = count if exit_stage is None else integer("rule.exit_stage", exit_stage, least=1)
@@ -181,6 +183,7 @@ def associated_learning(
         encoders=[dense(n) for _ in stages],
         decoders=[dense(n if i else network.outputs) for i in range(count)],
         exit=count,
+        weight_decay=number("rule.weight_decay", weight_decay, least=0),
     )
     associated = Network(whole, network.input_shape)
     predicting = associated if last == count else Network(whole.clone(exit=last), network.input_shape)
@@ -197,7 +200,7 @@ def associated_learning(
     def updates(params, feedback, batch):
         del feedback
         found = jax.grad(lambda p: sum(map(sum, losses(p, batch, batch.key))))(params)
-        return decayed(found, params, decay)
+        return decayed(associated, found, params)
 
     def rates(params):
         return jax.tree_util.tree_map_with_path(

@@ -107,15 +107,12 @@ def test_the_pipeline_is_the_sequence(devices, decay):
     before, feedback = rule.init(jax.random.key(0))
     data = [random_batch(seed=seed) for seed in range(50)]
 
-    def optimizer(params):
-        return at_rates(optax.adam(0.01), rule.rates, params)
+    optimizer = at_rates(optax.adam(0.01), rule.rates, before)
+    found, events = train_pipelined(rule.network, optimizer, before, data, jax.devices()[:devices])
 
-    found, events = train_pipelined(rule.network, optimizer, before, data, jax.devices()[:devices], decay)
-
-    in_turn = optimizer(before)
-    params, slots, update = before, in_turn.init(before), jax.jit(rule.updates)
+    params, slots, update = before, optimizer.init(before), jax.jit(rule.updates)
     for batch in data:
-        steps, slots = in_turn.update(update(params, feedback, batch), slots, params)
+        steps, slots = optimizer.update(update(params, feedback, batch), slots, params)
         params = optax.apply_updates(params, steps)
     assert_trees_close(found, params, rtol=1e-5, atol=1e-6)
     assert not np.allclose(found["stages_2"]["linear"]["kernel"], before["stages_2"]["linear"]["kernel"], atol=1e-3)
@@ -141,15 +138,19 @@ def test_a_device_works_on_a_batch_while_the_next_one_works_on_the_batch_before(
 
     monkeypatch.setattr(pipeline._Worker, "step", step)
     data = [random_batch(seed=seed) for seed in range(3)]
-    train_pipelined(rule.network, lambda p: optax.sgd(0.1), params, data, jax.devices()[:2])
+    train_pipelined(rule.network, optax.sgd(0.1), params, data, jax.devices()[:2])
     assert calls == {jax.devices()[0]: 3, jax.devices()[1]: 3}
 
 
 def test_a_pipeline_says_what_it_cannot_do():
     _, rule = make()
     params, _ = rule.init(jax.random.key(0))
-    with pytest.raises(BadOption, match="at most as many devices as stages, 3; got 4"):
-        train_pipelined(rule.network, optax.sgd, params, [], jax.devices()[:4])
+    for devices in (0, 4):
+        with pytest.raises(BadOption, match=f"1 device to as many as stages, 3; got {devices}"):
+            train_pipelined(rule.network, optax.sgd(0.1), params, [], jax.devices()[:devices])
+    for other in (rule, make()[0]):
+        with pytest.raises(BadOption, match="there must be the network of an associated learning"):
+            train_pipelined(other, optax.sgd(0.1), params, [], jax.devices()[:1])
     for options, message in (
         ({"norm": "batch"}, "running statistics"),
         ({"dropout": 0.5}, "architecture.dropout must"),
@@ -157,10 +158,10 @@ def test_a_pipeline_says_what_it_cannot_do():
         network = mlp((12,), 4, hidden=[9, 8], **{"dropout": 0.0, **MLP, **options})
         other = associated_learning(network, cross_entropy().value, **OPTIONS)
         with pytest.raises(BadOption, match=message):
-            train_pipelined(other.network, optax.sgd, other.init(jax.random.key(0))[0], [], jax.devices()[:2])
+            train_pipelined(other.network, optax.sgd(0.1), other.init(jax.random.key(0))[0], [], jax.devices()[:2])
     batch = random_batch(inputs=(13,))
     with pytest.raises(Exception, match="13"):
-        train_pipelined(rule.network, lambda p: optax.sgd(0.1), params, [batch] * 9, jax.devices()[:3])
+        train_pipelined(rule.network, optax.sgd(0.1), params, [batch] * 9, jax.devices()[:3])
 
 
 def test_the_model_of_a_pipeline_is_that_of_its_slowest_device():
