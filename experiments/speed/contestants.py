@@ -276,7 +276,7 @@ def _tensors(examples: int):
     return flat, torch.from_numpy(classes.astype(np.int64))
 
 
-LOOPS = {loop.__name__: loop for loop in (FaJax, Torch, TorchForwardForward, TorchAssociatedLearning)}
+LOOPS = {loop.__name__: loop for loop in (FaJax, Torch, TorchNokland, TorchForwardForward, TorchAssociatedLearning)}
 
 
 def main(spec: dict) -> None:
