@@ -91,7 +91,7 @@ class Rule(NamedTuple):
     for: backprop through it is what the rule is compared with."""
     glance: Callable[..., jax.Array] | None = None
     """`(params, inputs, key) -> logits`: what training batches are scored by as they pass, where `predict` takes longer
-    than a step; None: by `predict`."""
+    than a step, which then need not take a key; None: by `predict`."""
     needs_classes: bool = False
     """Whether targets have to be one-hot classes, for they are more to the rule than what the loss compares with."""
 

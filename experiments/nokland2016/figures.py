@@ -8,10 +8,12 @@ experiments/representations.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import jax
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rows import place
 
@@ -32,16 +34,21 @@ def runs_of(net: str) -> dict[str, Run]:
     return {rule: read_run(place(net, rule, EPOCHS)) for rule in NETS[net]}
 
 
+def draw(axes: Axes, run: Run, metric: str, **style: Any) -> None:
+    """Draws a metric by epoch: the mean over seeds, and a thin line a seed in its colour; `style` is of the mean."""
+    examples, values = run.curves(metric)
+    epochs = EPOCHS * examples / examples[-1]
+    (mean,) = axes.plot(epochs, values.mean(0), **style)
+    axes.plot(epochs, values.T, color=mean.get_color(), linewidth=0.4)
+
+
 def errors() -> Figure:
     """Test errors by epoch, the mean of each rule and a thin line a seed."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, net in zip(figure.subplots(1, 2), NETS, strict=True):
         runs = runs_of(net)
         for rule, run in runs.items():
-            examples, values = run.curves("test_error")
-            epochs = EPOCHS * examples / examples[-1]
-            (mean,) = axes.plot(epochs, values.mean(0), label=NAMES[rule])
-            axes.plot(epochs, values.T, color=mean.get_color(), linewidth=0.4)
+            draw(axes, run, "test_error", label=NAMES[rule])
         axes.set(ylim=(0, 20), xlabel="epochs", ylabel="test error (%)")
         axes.set_title(f"784-{net}-10, tanh")
         axes.legend()
@@ -59,11 +66,8 @@ def angles() -> Figure:
             hidden = sum(m.startswith("signal_angle_") for m in run.metrics)  # the readout's updates are backprop's
             names = [f"{kind}_angle_{i}" for i in range(hidden)]
             for i, name in enumerate(names):
-                examples, values = run.curves(name)
                 shade = mpl.colormaps["viridis_r"](i / max(1, len(names) - 1))
-                epochs = EPOCHS * examples / examples[-1]
-                axes.plot(epochs, values.mean(0), color=shade, label=f"layer {i + 1}", linewidth=1.4)
-                axes.plot(epochs, values.T, color=shade, linewidth=0.4)
+                draw(axes, run, name, color=shade, label=f"layer {i + 1}", linewidth=1.4)
             axes.axhline(90, color="#555555", linewidth=0.6)
             axes.legend(fontsize=5.5, ncols=2)
         column[0].set_title(f"{net}, {NAMES[rule]}")
@@ -93,8 +97,8 @@ def features() -> Figure:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with mpl.rc_context(STYLE):
-        for draw in (errors, angles, features):
-            save(draw(), HERE / draw.__name__)
+        for figure in (errors, angles, features):
+            save(figure(), HERE / figure.__name__)
 
 
 if __name__ == "__main__":

@@ -179,7 +179,8 @@ def tables() -> str:
 
     short = []
     for row in measured_rows(10):
-        errors = [told(row[f"test error, epoch {e}"], against(row).get(f"epoch {e}")) for e in (1, 5, 10)]
+        theirs = against(row)
+        errors = [told(row[f"test error, epoch {epoch}"], theirs.get(f"epoch {epoch}")) for epoch in (1, 5, 10)]
         cosines = "" if row["rule"] == "bp" else row["signal cosine by hidden layer, last epoch"]
         short.append([row["row"], row["rule"], row["seeds"], *errors, cosines])
     ends = []
@@ -187,8 +188,8 @@ def tables() -> str:
         for row in measured_rows(epochs):
             error = row["test error there"] or row[f"test error, epoch {epochs}"]
             at = row["epoch of the stop rule"] or f"not within {epochs}"
-            theirs = against(row).get("the end")
-            end = [told(error, theirs), "" if theirs is None else f"{theirs:.2f}"]
+            paper = against(row).get("the end")
+            end = [told(error, paper), "" if paper is None else f"{paper:.2f}"]
             about = [row["train error, last epoch"], row["seconds"]]
             ends.append([row["row"], row["rule"], row["seeds"], at, *end, *about])
     heads = ["network", "rule", "seeds", *(f"epoch {epoch}" for epoch in (1, 5, 10))]

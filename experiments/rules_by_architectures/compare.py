@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import csv
 import io
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -182,14 +181,13 @@ def table(path: Path) -> str:
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     parts = []
-    for architecture, of_it in itertools.groupby(
-        sorted(rows, key=lambda r: r["architecture"]), lambda r: r["architecture"]
-    ):
-        of_rules: dict[str, dict[str, dict[str, str]]] = {}
-        for one in of_it:
-            of_rules.setdefault(one["rule"], {})[one["values"]] = one
-        ordered = sorted(of_rules.items(), key=lambda item: float(item[1]["tuned"]["test error"]))
-        lines = [line(rule, both["as it comes"], both["tuned"]) for rule, both in ordered]
+    for architecture in sorted({one["architecture"] for one in rows}):
+        plain, tuned = (
+            {one["rule"]: one for one in rows if (one["architecture"], one["values"]) == (architecture, values)}
+            for values in ("as it comes", "tuned")
+        )
+        ordered = sorted(tuned, key=lambda rule: float(tuned[rule]["test error"]))
+        lines = [line(rule, plain[rule], tuned[rule]) for rule in ordered]
         text = tabulate(lines, list(COLUMNS), "pipe", disable_numparse=True, colalign=list(COLUMNS.values()))
         parts.append(f"{architecture}:\n\n{text}\n")
     return "\n".join(parts)

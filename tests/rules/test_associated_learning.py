@@ -98,9 +98,7 @@ def test_each_local_loss_moves_its_own_functions_and_nothing_else():
                 assert all(np.any(leaf) == reached for leaf in jax.tree.leaves(block)), (which, i, name)
 
 
-@pytest.mark.parametrize(
-    ("devices", "decay"), [pytest.param(1, 0.0, marks=pytest.mark.slow), (2, 0.5), pytest.param(4, 0.0)]
-)
+@pytest.mark.parametrize(("devices", "decay"), [pytest.param(1, 0.0, marks=pytest.mark.slow), (2, 0.5), (4, 0.0)])
 def test_the_pipeline_is_the_sequence(devices, decay):
     """On devices that work on different batches at once: no params are stale."""
     _, rule = make((9, 8, 5, 7), weight_decay=decay)
