@@ -6,11 +6,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import BadOption, choose, integer, number, per_layer, switch
 from fa_jax.core import Named, PyTree
-from fa_jax.distributions import DISTRIBUTIONS, thin
+from fa_jax.initializers import DISTRIBUTIONS, thin
 from fa_jax.network import Network
 from fa_jax.networks.chain import require_hidden
-from fa_jax.options import BadOption, choose, integer, number, per_layer, switch
 
 COPY = "weights"
 """The distribution that is none: the feedback is the initial forward weights, times the scale."""

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fa_jax.checks import choose
 from fa_jax.core import Loss
-from fa_jax.options import choose
 
 OUTPUTS = {"linear": lambda logits: logits, "logistic": jax.nn.sigmoid, "softmax": jax.nn.softmax}
 

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from fa_jax.checks import BadOption, number
 from fa_jax.core import PyTree
-from fa_jax.options import BadOption, number
 
 
 def descend(

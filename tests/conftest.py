@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fa_jax import catalogue
+from fa_jax.cli import help as catalogue
 from fa_jax.core import Batch
 
 jax.config.update("jax_num_cpu_devices", 4)

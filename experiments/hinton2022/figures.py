@@ -1,6 +1,6 @@
 """Figures of the recorded runs: learning curve, goodness by layer, first-layer weights; and of hybrid images.
 
-    python experiments/hinton2022/figures.py       after rows.py full
+    python -m experiments.hinton2022.figures       after rows.py full
 
 `curve`, `goodness`, `fields` and `hybrids`, as PNG and PDF beside this file; and `layers.csv`, the test error of
 choosing the label with the most goodness in one layer alone, and in all but the first.
@@ -15,15 +15,15 @@ import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from rows import BATCH, OUTPUTS
 
-from fa_jax.build import build
-from fa_jax.goodness import with_label
-from fa_jax.perturbations import hybrids, masks
+from experiments.common import is_trained, params_of, write_table
+from experiments.hinton2022.rows import BATCH, OUTPUTS
+from fa_jax.cli.build import build
 from fa_jax.records.reader import Run, read_run
 from fa_jax.records.statistics import band
-from fa_jax.records.trained import is_trained, params_of, write_table
 from fa_jax.reports.figures import STYLE, save
+from fa_jax.rules.forward_forward.goodness import with_label
+from fa_jax.tasks.augmentation import hybrids, masks
 
 HERE = Path(__file__).parent
 LAYERS = ("#0072B2", "#E69F00", "#009E73")

@@ -1,6 +1,6 @@
 """Memory of a training step against depth, Forward-Forward and backprop, by the compiled programs' own account.
 
-    python experiments/hinton2022/memory.py
+    python -m experiments.hinton2022.memory
 
 Layers of 2000 units, 2 to 47 of them, Adam, 2500 examples a step (a positive and a negative one of each for
 Forward-Forward, twice as many for backprop), one seed. `memory.csv` and `memory.png` are written beside this file.
@@ -17,10 +17,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from fa_jax.build import build
-from fa_jax.composing import compose, tell_apart
-from fa_jax.programs import make_program_of
+from fa_jax.cli.build import build
+from fa_jax.cli.compose import compose, tell_apart
 from fa_jax.reports.figures import STYLE, save
+from fa_jax.training.compile import make_program_of
 
 HERE = Path(__file__).parent
 DEPTHS = (2, 7, 12, 17, 27, 37, 47)

@@ -1,9 +1,9 @@
 """Forward-Forward by the recipe of Hinton's code: the experiments of his paper, at full length and shortened.
 
-    python experiments/hinton2022/rows.py                     all the short ones
-    python experiments/hinton2022/rows.py full --seeds 3      three layers of 1000, 50 000 training images, 100 epochs
-    python experiments/hinton2022/rows.py fields --seeds 1    local receptive fields, 60 epochs
-    python experiments/hinton2022/rows.py --collect           only writes down what has been trained
+    python -m experiments.hinton2022.rows                     all the short ones
+    python -m experiments.hinton2022.rows full --seeds 3      three layers of 1000, 50 000 training images, 100 epochs
+    python -m experiments.hinton2022.rows fields --seeds 1    local receptive fields, 60 epochs
+    python -m experiments.hinton2022.rows --collect           only writes down what has been trained
 
 The data have to be where `$TFDS_DATA_DIR` says. Each row is a run in outputs/hinton2022; what is there already is not
 trained again. `measured.csv` beside this file is written at the end, errors by goodness worked out from the params.
@@ -16,9 +16,9 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fa_jax.build import build
+from experiments.common import is_trained, params_of, provenance, seconds, trained, write_table
+from fa_jax.cli.build import build
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, params_of, provenance, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/hinton2022")
@@ -43,7 +43,7 @@ SMALL = (*FEW, "architecture.topology=conv3x5-conv3x5")
 """Of CIFAR-10, what a processor can do: fields of 5x5, few examples."""
 OTHERS = {"bp": 9, "fa": 9, "dfa": 12}
 """Rules beside Forward-Forward, and the epochs that take them as many operations as five take it (2.81 Gflop a step of
-100 examples; 1.52 and 1.13 for them, by `fa_jax.programs.operations`)."""
+100 examples; 1.52 and 1.13 for them, by `fa_jax.training.compile.operations`)."""
 BEST = {"bp": 0.5, "fa": 0.15, "dfa": 0.015}
 """Of these rates, those with the lowest validation error after five epochs."""
 RATES = (0.005, 0.015, 0.05, 0.15, 0.5)

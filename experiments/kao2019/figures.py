@@ -1,6 +1,6 @@
 """Figures of what `rows.py` has trained, and what each exit of an associated network is worth.
 
-    python experiments/kao2019/figures.py
+    python -m experiments.kao2019.figures
 
 draws `depth.png` (errors by depth, and the true gradients at the start), `separation.png` (classes apart, by layer and
 epoch) and `codes.png` (the label's codes), and writes `exits.csv`: accuracy and multiplications by exit.
@@ -15,10 +15,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from fa_jax.build import build
+from experiments.common import params_of, write_table
+from fa_jax.cli.build import build
 from fa_jax.network import Network
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import params_of, write_table
 from fa_jax.reports.figures import STYLE
 
 HERE = Path(__file__).parent

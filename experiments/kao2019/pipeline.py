@@ -1,6 +1,6 @@
 """Associated learning as a pipeline: its speed against learning in turn and against backprop, and its timeline.
 
-    python experiments/kao2019/pipeline.py
+    python -m experiments.kao2019.pipeline
 
 MNIST has to be where `$TFDS_DATA_DIR` says, and the machine idle. `pipeline.csv` and `timeline.png` beside this file
 are written. Networks are trained with a core for each device, one device having one core and two having two, and with
@@ -23,13 +23,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fa_jax import catalogue, optimizers
-from fa_jax.build import build
+from fa_jax import optimizers
+from fa_jax.cli import help as catalogue
+from fa_jax.cli.build import build
+from fa_jax.cli.errors import plain
 from fa_jax.core import Batch
-from fa_jax.mistakes import plain
-from fa_jax.pipeline import modelled, stage_seconds, train_pipelined
-from fa_jax.programs import make_program_of
 from fa_jax.records.writer import environment
+from fa_jax.rules.associated_learning.pipeline import modelled, stage_seconds, train_pipelined
+from fa_jax.training.compile import make_program_of
 
 HERE = Path(__file__).parent
 NETWORKS = {

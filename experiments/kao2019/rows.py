@@ -1,10 +1,10 @@
 """Associated learning and backprop side by side: depth and sigmoid units, class separation, learning curves, CIFAR.
 
-    python experiments/kao2019/rows.py                        all rows but the long ones
-    python experiments/kao2019/rows.py depth separation       these
-    python experiments/kao2019/rows.py exact_200 cnn_200      the authors' own length, for an accelerator
-    python experiments/kao2019/rows.py cifar10 cifar100       likewise: four networks, 200 epochs
-    python experiments/kao2019/rows.py --collect              only writes down what has been trained
+    python -m experiments.kao2019.rows                        all rows but the long ones
+    python -m experiments.kao2019.rows depth separation       these
+    python -m experiments.kao2019.rows exact_200 cnn_200      the authors' own length, for an accelerator
+    python -m experiments.kao2019.rows cifar10 cifar100       likewise: four networks, 200 epochs
+    python -m experiments.kao2019.rows --collect              only writes down what has been trained
 
 The data have to be where `$TFDS_DATA_DIR` says. Each row is some runs in outputs/kao2019/<row>; what is there already
 is not trained again. `measured.csv` beside this file is written at the end.
@@ -15,8 +15,8 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+from experiments.common import is_trained, seconds, trained, write_table
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/kao2019")

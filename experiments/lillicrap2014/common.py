@@ -1,6 +1,6 @@
 """What the three tasks share: training what is missing, reading it back, and setting down what was measured.
 
-python experiments/lillicrap2014/common.py task1           prints the table of a task for the README
+python -m experiments.lillicrap2014.common task1           prints the table of a task for the README
 """
 
 import csv

@@ -1,6 +1,6 @@
 """Task 1, figs. 1d, 1e and 4: trains what is missing, draws the figures and checks rows 5 to 11 of the acceptance list.
 
-    python experiments/lillicrap2014/task1.py
+    python -m experiments.lillicrap2014.task1
 
 The published points are read from fig. 1d; figs. 1e and 4 could not be read, so nothing is drawn over their curves.
 The runs go to outputs/lillicrap2014.
@@ -10,9 +10,9 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from common import HERE, NAMES, Check, at, conclude, published, sweep
 from matplotlib.figure import Figure
 
+from experiments.lillicrap2014.common import HERE, NAMES, Check, at, conclude, published, sweep
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 

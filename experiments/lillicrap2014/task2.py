@@ -1,7 +1,7 @@
 """Task 2, figs. 2a, 2b and S1: trains what is missing, draws the figures, checks rows 17 to 20 of the acceptance list.
 
-    python experiments/lillicrap2014/task2.py                  20 epochs, 3 seeds
-    python experiments/lillicrap2014/task2.py --epochs 300     the paper's length
+    python -m experiments.lillicrap2014.task2                  20 epochs, 3 seeds
+    python -m experiments.lillicrap2014.task2 --epochs 300     the paper's length
 
 MNIST has to be where `$TFDS_DATA_DIR` says. The runs go to outputs/lillicrap2014.
 """
@@ -13,10 +13,10 @@ import jax
 import matplotlib as mpl
 import numpy as np
 import orbax.checkpoint
-from common import HERE, NAMES, Check, at, conclude, published, sweep
 from matplotlib.figure import Figure
 
-from fa_jax.build import build
+from experiments.lillicrap2014.common import HERE, NAMES, Check, at, conclude, published, sweep
+from fa_jax.cli.build import build
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 

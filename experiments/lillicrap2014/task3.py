@@ -1,6 +1,6 @@
 """Task 3, fig. 2d: trains what is missing, draws the figure and checks rows 13 to 16 of the acceptance list.
 
-    python experiments/lillicrap2014/task3.py
+    python -m experiments.lillicrap2014.task3
 
 Five curves, 20 trials, 400 000 examples each. The runs go to outputs/lillicrap2014.
 """
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-from common import HERE, NAMES, Check, at, conclude, published, sweep
 from matplotlib.figure import Figure
 from scipy import stats
 
+from experiments.lillicrap2014.common import HERE, NAMES, Check, at, conclude, published, sweep
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 

@@ -1,6 +1,6 @@
 """Figures of what rows.py has trained: error curves, angles of signals and updates, features of the first layer.
 
-    python experiments/nokland2016/figures.py       after rows.py 2x800 7x240
+    python -m experiments.nokland2016.figures       after rows.py 2x800 7x240
 
 `errors`, `angles` and `features`, as PNG and PDF beside this file. The maps of hidden layers are drawn by
 experiments/representations.
@@ -15,10 +15,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rows import place
 
+from experiments.common import params_of
+from experiments.nokland2016.rows import place
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import params_of
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.reports.labels import NAMES
 

@@ -1,7 +1,7 @@
 """Training error under adversarial training, on images before and after they are perturbed.
 
-    python experiments/nokland2016/rows.py "2x800 adversarial" --rules dfa --epochs 5 --seeds 1
-    python experiments/nokland2016/perturbed.py
+    python -m experiments.nokland2016.rows "2x800 adversarial" --rules dfa --epochs 5 --seeds 1
+    python -m experiments.nokland2016.perturbed
 
 `fa-jax` counts the training error on the batches that a network learns from, which are the perturbed ones. Here the
 run of `rows.py` is repeated, with another order of the images, in a loop that counts on both; `perturbed.csv` has,
@@ -13,13 +13,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import optax
-from rows import place
 
-from fa_jax.build import Job, build
+from experiments.common import write_table
+from experiments.nokland2016.rows import place
+from fa_jax.cli.build import Job, build
 from fa_jax.core import Batch
-from fa_jax.perturbations import attack
 from fa_jax.records.reader import read_run
-from fa_jax.records.trained import write_table
+from fa_jax.tasks.augmentation import attack
 
 HERE = Path(__file__).parent
 

@@ -1,10 +1,10 @@
 """The rows of the tables of Nøkland, NeurIPS 2016, by the recipe of the author's code.
 
-    python experiments/nokland2016/rows.py                          the short runs: 10 epochs, 2 seeds
-    python experiments/nokland2016/rows.py 2x800 --epochs 300 --seeds 3
-    python experiments/nokland2016/rows.py "cifar10 conv" --epochs 300 --seeds 1
-    python experiments/nokland2016/rows.py --collect                only writes down what has been trained
-    python experiments/nokland2016/rows.py --table                  only prints what is written down
+    python -m experiments.nokland2016.rows                          the short runs: 10 epochs, 2 seeds
+    python -m experiments.nokland2016.rows 2x800 --epochs 300 --seeds 3
+    python -m experiments.nokland2016.rows "cifar10 conv" --epochs 300 --seeds 1
+    python -m experiments.nokland2016.rows --collect                only writes down what has been trained
+    python -m experiments.nokland2016.rows --table                  only prints what is written down
 
 The data have to be where `$TFDS_DATA_DIR` says. Each row and rule is one run in outputs/nokland2016/<epochs>epochs;
 what is there already is not trained again. `measured_<epochs>epochs.csv` beside this file is written at the end.
@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from tabulate import tabulate
 
+from experiments.common import is_trained, seconds, trained, write_table
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import is_trained, seconds, trained, write_table
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")

@@ -1,7 +1,7 @@
 """Cosines of the rules' signals and backprop's, at the activations and at the total inputs, of what `rows.py` trained.
 
-    python experiments/nokland2016/rows.py 2x800 7x240
-    python experiments/nokland2016/signals.py
+    python -m experiments.nokland2016.rows 2x800 7x240
+    python -m experiments.nokland2016.signals
 
 `fa-jax` records the angle of what a hidden layer is told of its activation h. The signals of the paper, and of the
 implementation that ours are held against, are one step further: times the slope, at its total input. Units that are
@@ -14,13 +14,13 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from rows import is_trained, place
 
-from fa_jax.build import build
+from experiments.common import checkpoint_of, write_table
+from experiments.nokland2016.rows import is_trained, place
+from fa_jax.cli.build import build
 from fa_jax.core import Batch
 from fa_jax.network import gradient
 from fa_jax.records.reader import Run, read_run
-from fa_jax.records.trained import checkpoint_of, write_table
 
 HERE = Path(__file__).parent
 ROWS = {"2x800": ("fa", "dfa", "ifa", "drtp", "sdfa"), "7x240": ("fa", "dfa")}

@@ -1,6 +1,6 @@
 """Hidden layers of recorded runs, looked at: t-SNE maps, nearest neighbours, class separation.
 
-    python experiments/representations/draw.py outputs/mnist/dfa/<time> outputs/mnist/bp/<time> --to figure
+    python -m experiments.representations.draw outputs/mnist/dfa/<time> outputs/mnist/bp/<time> --to figure
 
 writes `figure.png` and `figure.pdf`, a row per run and a map per layer, the input first, of its first seed; and
 `figure.csv` with, by layer and over seeds, the accuracy of the 5 nearest neighbours and the separation of the classes.
@@ -19,11 +19,11 @@ from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
 
-from fa_jax.build import Job, build
+from experiments.common import params_of, write_table
+from fa_jax.cli.build import Job, build
 from fa_jax.core import Split
 from fa_jax.metrics.separation import centroid_ratio, ratio
 from fa_jax.records.reader import read_run
-from fa_jax.records.trained import params_of, write_table
 from fa_jax.reports.labels import labels
 
 NEIGHBOURS = 5

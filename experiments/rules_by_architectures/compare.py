@@ -1,9 +1,9 @@
 """Every rule on every architecture that it has a definition for: two tables, with intervals and what each rule costs.
 
-    python experiments/rules_by_architectures/compare.py digits
-    python experiments/rules_by_architectures/compare.py mnist --epochs 2
-    python experiments/rules_by_architectures/compare.py digits --collect      only writes down what has been trained
-    python experiments/rules_by_architectures/compare.py digits --table        only prints what is written down
+    python -m experiments.rules_by_architectures.compare digits
+    python -m experiments.rules_by_architectures.compare mnist --epochs 2
+    python -m experiments.rules_by_architectures.compare digits --collect      only writes down what has been trained
+    python -m experiments.rules_by_architectures.compare digits --table        only prints what is written down
 
 Every rule has seven trials of two seeds each on held-out examples: five learning rates at its own feedback scale, then,
 at the best of them, a third and three times that scale; a rule without one has two more rates around the best instead.
@@ -21,13 +21,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fa_jax import catalogue
-from fa_jax.build import build
-from fa_jax.composing import compose, tell_apart
-from fa_jax.options import BadOption
-from fa_jax.programs import operations
+from experiments.common import is_trained, trained, write_table
+from fa_jax.checks import BadOption
+from fa_jax.cli import help as catalogue
+from fa_jax.cli.build import build
+from fa_jax.cli.compose import compose, tell_apart
 from fa_jax.records.reader import Run
-from fa_jax.records.trained import is_trained, trained, write_table
+from fa_jax.training.compile import operations
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures")

@@ -1,7 +1,7 @@
 """Measures how fast fa_jax trains, starts and evaluates, and how fast PyTorch and BioTorch train the same network.
 
-    python experiments/speed/benchmark.py [section ...] [--repeats 7] [--out measured.csv]
-    python experiments/speed/benchmark.py --table
+    python -m experiments.speed.benchmark [section ...] [--repeats 7] [--out measured.csv]
+    python -m experiments.speed.benchmark --table
 
 What is measured, and how it is kept fair, is in the README beside this file. Every section replaces its own rows in the
 CSV; its ratios and requirements come first.
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from record import Row, read, record, table
+from experiments.speed.record import Row, read, record, table
 
 HERE = Path(__file__).parent
 CORES = sorted(os.sched_getaffinity(0))

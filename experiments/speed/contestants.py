@@ -63,9 +63,9 @@ class FaJax:
         import jax.numpy as jnp
         from omegaconf import OmegaConf, open_dict
 
-        from fa_jax import catalogue
-        from fa_jax.build import build
-        from fa_jax.programs import make_program_of
+        from fa_jax.cli import help as catalogue
+        from fa_jax.cli.build import build
+        from fa_jax.training.compile import make_program_of
 
         with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
             config = hydra.compose("config", list(overrides))
@@ -169,7 +169,8 @@ class TorchNokland(Torch):
 class TorchForwardForward(Torch):
     """Forward-Forward in plain PyTorch: positive and negative data in one batch, one backward pass that stays local.
 
-    The arithmetic is that of `fa_jax.rules.forward_forward` with uniform negatives; its gradients are twice as large.
+    The arithmetic is that of `fa_jax.rules.forward_forward.feedforward` with uniform negatives; its gradients are
+    twice as large.
     """
 
     def __init__(self, hidden: Sequence[int], threads: int, batch_size: int = 100):
@@ -218,7 +219,7 @@ class TorchForwardForward(Torch):
 
 
 class TorchAssociatedLearning(Torch):
-    """Associated learning in plain PyTorch, with the fused Adam; as in `fa_jax.rules.associated_learning`."""
+    """Associated learning in plain PyTorch, with the fused Adam; as in `fa_jax.rules.associated_learning.rule`."""
 
     def __init__(self, hidden: Sequence[int], threads: int, batch_size: int = 128):
         """Makes the stages, codes as wide as they are and bridges of one hidden layer, five times as wide."""

@@ -1,6 +1,6 @@
 """The three tasks of YAGI's feedback_alignment repository: trains what is missing, then draws and tabulates.
 
-python experiments/yagi2022/figures.py task1        also task2, task3 and task3_readme
+python -m experiments.yagi2022.figures task1        also task2, task3 and task3_readme
 
 The figure has the repository's two panels and colours; its numbers go to `measured.csv` beside the published ones.
 The repository plots the training loss of every batch, summed over the batch. Here a training point is the mean of

@@ -6,9 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.network import STATISTICS, Network
-from fa_jax.options import BadOption
 from fa_jax.primitives import teach
 
 SCANNED: Any = {"params": 0, STATISTICS: 0, "feedback": 0, "signal": 0, "hidden": 0, "noted": 0}

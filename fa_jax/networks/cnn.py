@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
+from fa_jax.checks import BadOption, choose, integer, per_layer, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials, max_pool
-from fa_jax.options import BadOption, choose, integer, per_layer, switch
 
 POOLS = {"max": max_pool, "average": nn.avg_pool}
 PLACES = ("after_pooling", "before_pooling")

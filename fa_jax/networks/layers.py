@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.distributions import DISTRIBUTIONS, Distribution, constant, thin, uniform
-from fa_jax.options import BadOption, choose, number, per_layer
+from fa_jax.checks import BadOption, choose, number, per_layer
+from fa_jax.initializers import DISTRIBUTIONS, Distribution, constant, thin, uniform
 
 ACTIVATIONS = {
     "linear": lambda a: a,

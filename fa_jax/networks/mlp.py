@@ -4,10 +4,10 @@ import itertools
 
 import flax.linen as nn
 
+from fa_jax.checks import BadOption, choose, integer, per_layer, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage
 from fa_jax.networks.layers import NORMS, activation_function, check_groups, drop_rate, initials
-from fa_jax.options import BadOption, choose, integer, per_layer, switch
 
 SCANNED_FROM = 8
 """Equal layers in a row are scanned from this many on; fewer run faster side by side and compile as fast."""

@@ -6,10 +6,10 @@ from typing import Any
 import flax.linen as nn
 import jax
 
+from fa_jax.checks import BadOption, choose, integer, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, initials
-from fa_jax.options import BadOption, choose, integer, switch
 
 LAYERS_OUTSIDE_BLOCKS = 2
 GROUPS = 3

@@ -19,10 +19,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from fa_jax import processes
+from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
-from fa_jax.options import BadOption
 from fa_jax.records.writer import checkpointer, write_json
+from fa_jax.training import distributed as processes
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
 
 NAME = ".lock"
 

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 from omegaconf import OmegaConf
 
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
 from fa_jax.records.reader import KEYS
 from fa_jax.records.statistics import has_diverged, is_logarithmic, summarise, summarise_logarithm
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from rich.console import Console
 
-from fa_jax.options import BadOption, nearest
+from fa_jax.checks import BadOption, nearest
 from fa_jax.records.conditions import Condition, conditions
 from fa_jax.records.reader import KEYS, Run
 from fa_jax.reports.contrasts import Contrast, contrasts, declared, planned, unlike

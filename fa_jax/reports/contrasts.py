@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fa_jax.options import BadOption, nearest
+from fa_jax.checks import BadOption, nearest
 from fa_jax.records.conditions import ENDED, Condition, options
 from fa_jax.records.statistics import SMALLEST, is_logarithmic, summarise
 

@@ -8,10 +8,10 @@ Liao, Leibo, Poggio, "How Important Is Weight Symmetry in Backpropagation?", AAA
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import BadOption
 from fa_jax.core import LossFunction, Rule
 from fa_jax.feedback import backward_kernels
 from fa_jax.network import Network
-from fa_jax.options import BadOption
 from fa_jax.rules.usf import sign_symmetric
 
 

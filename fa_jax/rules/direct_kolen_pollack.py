@@ -13,9 +13,9 @@ are those of its public code; the paper was not read.
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import switch
 from fa_jax.core import LossFunction, Rule
 from fa_jax.network import Network
-from fa_jax.options import switch
 from fa_jax.rules.dfa import dfa
 
 

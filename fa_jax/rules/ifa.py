@@ -12,11 +12,11 @@ one hidden layer it is direct feedback alignment.
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LossFunction, Named, PyTree, Rule, Stream, stream
 from fa_jax.feedback import direct_matrices, forward_paths, project_all
 from fa_jax.network import Network, gradient
 from fa_jax.networks.chain import Chain
-from fa_jax.options import BadOption
 
 
 def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:

@@ -9,10 +9,10 @@ two references (Williams, 1992; Werfel, Xie, Seung, 2005): the equation is the s
 
 import jax
 
+from fa_jax.checks import number
 from fa_jax.core import LossFunction, Rule, Stream, stream
 from fa_jax.network import Network, gradient
 from fa_jax.networks.chain import require_hidden
-from fa_jax.options import number
 
 
 def node_perturbation(network: Network, loss: LossFunction, *, sigma: float) -> Rule:

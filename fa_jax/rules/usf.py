@@ -11,10 +11,10 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import choose, number, per_layer
 from fa_jax.core import Batch, LossFunction, PyTree, Rule, Stream, stream
-from fa_jax.distributions import DISTRIBUTIONS, standard_deviation
+from fa_jax.initializers import DISTRIBUTIONS, standard_deviation
 from fa_jax.network import Network, gradient
-from fa_jax.options import choose, number, per_layer
 
 
 def usf(network: Network, loss: LossFunction, *, distribution: str, scale) -> Rule:
@@ -24,7 +24,7 @@ def usf(network: Network, loss: LossFunction, *, distribution: str, scale) -> Ru
       network: any network.
       loss: a mean over the batch.
       distribution, scale: a layer's magnitude c is the standard deviation of this distribution, in
-        `fa_jax.distributions.DISTRIBUTIONS`, the fan being that of the forward weights; or one a layer. With those of
+        `fa_jax.initializers.DISTRIBUTIONS`, the fan being that of the forward weights; or one a layer. With those of
         the forward weights, c is their initial standard deviation.
     """
     names = list(network.kernels)[1:]

@@ -3,12 +3,12 @@
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import BadOption, choose, integer
 from fa_jax.core import Running, Split, Task
 from fa_jax.metrics import scores
-from fa_jax.options import BadOption, choose, integer
-from fa_jax.tasks import store
+from fa_jax.tasks import tfds as store
 from fa_jax.tasks.preprocessing import PREPROCESSINGS
-from fa_jax.tasks.store import Labelled
+from fa_jax.tasks.tfds import Labelled
 
 
 def images(

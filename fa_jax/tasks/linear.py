@@ -2,9 +2,9 @@
 
 import jax
 
+from fa_jax.checks import integer, number, switch
 from fa_jax.core import Stream, Task, stream
-from fa_jax.options import integer, number, switch
-from fa_jax.tasks.regression import teacher_student
+from fa_jax.tasks.teacher_student import teacher_student
 
 
 def linear(*, seed: int, train_examples: int, test_examples: int, teacher_scale: float, scale_to_unit: bool) -> Task:
@@ -17,7 +17,7 @@ def linear(*, seed: int, train_examples: int, test_examples: int, teacher_scale:
       seed: draws the teacher and the data.
       train_examples, test_examples: how many.
       teacher_scale: s, above 0.
-      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (`fa_jax.tasks.regression`).
+      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (`fa_jax.tasks.teacher_student`).
     """
     key = jax.random.key(integer("task.seed", seed, least=0))
     scale = number("task.teacher_scale", teacher_scale, above=0)

@@ -5,11 +5,11 @@ import itertools
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import choose, integer, number, per_layer, switch
 from fa_jax.core import Stream, Task, stream
-from fa_jax.distributions import uniform
+from fa_jax.initializers import uniform
 from fa_jax.networks.layers import BIAS_DISTRIBUTIONS
-from fa_jax.options import choose, integer, number, per_layer, switch
-from fa_jax.tasks.regression import teacher_student
+from fa_jax.tasks.teacher_student import teacher_student
 
 WIDTHS = (30, 20, 10, 10)
 
@@ -37,7 +37,7 @@ def nonlinear(
       teacher_bias: the teacher's biases: the constant, or the bound of the uniform distribution.
       teacher_bias_distribution: `constant` or `uniform`.
       input_scale: standard deviation of the inputs, above 0.
-      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (`fa_jax.tasks.regression`).
+      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (`fa_jax.tasks.teacher_student`).
     """
     key = jax.random.key(integer("task.seed", seed, least=0))
     scales = per_layer("task.teacher_scales", teacher_scales, 3, lambda option, got: number(option, got, above=0))

@@ -12,8 +12,8 @@ import time
 import numpy as np
 import pytest
 
-from fa_jax import catalogue
-from fa_jax.cli import main
+from fa_jax.cli import help as catalogue
+from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs, read_run
 
 SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "checkpoint=false"]
@@ -111,7 +111,7 @@ def test_a_sweep_over_an_option_names_it_in_the_labels(folder):
 
 
 def test_a_failed_job_is_listed_and_the_others_are_compared(folder, capsys, monkeypatch):
-    from fa_jax import run as module
+    from fa_jax.training import run as module
 
     original = module._train_group
     seen = []
@@ -141,7 +141,7 @@ def test_diverged_seeds_are_counted_and_not_averaged(folder, capsys):
 
 
 def test_an_interrupt_leaves_what_was_recorded_and_marks_it(folder, capsys, monkeypatch):
-    from fa_jax import run as module
+    from fa_jax.training import run as module
 
     original = module.Writer.evaluation
 
@@ -291,7 +291,7 @@ def test_a_full_disk_is_refused_before_anything_is_compiled(folder, capsys, monk
 def test_a_disk_that_fills_up_on_the_way_costs_one_line_and_keeps_what_was_recorded(folder, capsys, monkeypatch):
     import errno
 
-    from fa_jax import run as module
+    from fa_jax.training import run as module
 
     original = module.Writer.evaluation
 
@@ -319,7 +319,7 @@ def test_a_glob_sweeps_over_all_of_a_group(folder):
 
 
 def test_an_interrupted_sweep_compares_what_is_finished(folder, monkeypatch):
-    from fa_jax import run as module
+    from fa_jax.training import run as module
 
     original = module._train_group
     seen = []

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from tests.cli.test_cli import logging_as_before
 
 SWEEP = "--multirun task=digits rule=bp,fa seeds=3 epochs=1 evaluations=2 architecture.hidden=[10]"
@@ -54,11 +54,11 @@ def test_the_report_is_one_page(sweep, tmp_path, capsys):
 def test_compare_imports_no_training_code(sweep, tmp_path):
     code = f"""
 import sys
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from tests.cli.test_cli import logging_as_before
 main(["compare", "{sweep}", "output={tmp_path}"])
 main(["report", "{sweep}", "output={tmp_path}"])
-loaded = [name for name in ("jax", "fa_jax.training", "fa_jax.core", "orbax") if name in sys.modules]
+loaded = [name for name in ("jax", "fa_jax.training.loop", "fa_jax.core", "orbax") if name in sys.modules]
 assert not loaded, loaded
 """
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

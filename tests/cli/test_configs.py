@@ -5,9 +5,9 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from fa_jax import catalogue
-from fa_jax.build import build
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
+from fa_jax.cli import help as catalogue
+from fa_jax.cli.build import build
 
 
 def names(group):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs
 from tests.cli.test_cli import folder  # noqa: F401
 from tests.cli.test_resume import same

@@ -13,10 +13,10 @@ import jax
 import numpy as np
 import pytest
 
-from fa_jax import run as runner
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from fa_jax.records.reader import read_run
 from fa_jax.records.writer import Writer
+from fa_jax.training import run as runner
 from tests.cli.test_cli import folder  # noqa: F401
 
 DIGITS = ["task=digits", "epochs=4", "evaluations=4", "checkpoint_every=0", "probe=10"]
@@ -197,7 +197,14 @@ def test_what_may_not_be_resumed_is_refused_in_one_line(folder, monkeypatch, cap
     holder.kill()
     holder.communicate()
     config = (at / "config.yaml").read_text()
-    strangers = ("os.system", "fa_jax.rules.fa.os.system", "fa_jax.rules.nothing", "fa_jax.cli.main", "optaxes.sgd", 3)
+    strangers = (
+        "os.system",
+        "fa_jax.rules.fa.os.system",
+        "fa_jax.rules.nothing",
+        "fa_jax.cli.main.main",
+        "optaxes.sgd",
+        3,
+    )
     for stranger in strangers:
         (at / "config.yaml").write_text(config.replace("fa_jax.rules.fa.fa", str(stranger)))
         assert f"its config.yaml calls {stranger}" in refused(f"resume={at}")

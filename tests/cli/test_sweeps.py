@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from fa_jax import run as runner
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs
 from fa_jax.records.writer import Writer
+from fa_jax.training import run as runner
 from tests.cli.test_cli import folder, logging_as_before  # noqa: F401
 from tests.cli.test_resume import same
 
@@ -188,7 +188,7 @@ CONFIGS = {
 }
 
 
-@pytest.mark.parametrize("target", ["os.system", "fa_jax.cli.main"])
+@pytest.mark.parametrize("target", ["os.system", "fa_jax.cli.main.main"])
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("shown", [[], ["--cfg", "job"]])
 def test_configs_from_elsewhere_call_nothing_that_is_not_trusted(folder, capsys, name, target, shown):  # noqa: F811

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs
 from tests.cli.test_cli import folder  # noqa: F401
 

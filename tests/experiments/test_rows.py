@@ -7,12 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from fa_jax import build as building
-from fa_jax.composing import compose, tell_apart
+from fa_jax.cli import build as building
+from fa_jax.cli.compose import compose, tell_apart
 from fa_jax.core import Batch
 from fa_jax.network import count
-from fa_jax.programs import make_program_of
-from fa_jax.tasks import store
+from fa_jax.tasks import tfds as store
+from fa_jax.training.compile import make_program_of
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 

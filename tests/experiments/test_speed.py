@@ -1,30 +1,10 @@
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-SPEED = Path(__file__).parents[2] / "experiments" / "speed"
+from experiments.speed import contestants, record
+
 FEW = {"train_examples": 64, "test_examples": 32}
 """As many training examples as a batch holds, so that every batch is all of them."""
-
-
-@pytest.fixture
-def contestants(monkeypatch):
-    monkeypatch.syspath_prepend(str(SPEED))
-    import contestants
-
-    yield contestants
-    sys.modules.pop("contestants")
-
-
-@pytest.fixture
-def record(monkeypatch):
-    monkeypatch.syspath_prepend(str(SPEED))
-    import record
-
-    yield record
-    sys.modules.pop("record")
 
 
 def ours(contestants, rule, *words, seeds=1):
@@ -34,7 +14,7 @@ def ours(contestants, rule, *words, seeds=1):
 
 
 @pytest.mark.parametrize("rule", ["bp", "fa", "dfa"])
-def test_the_training_loss_falls_by_a_tenth_within_a_hundred_steps(contestants, rule):
+def test_the_training_loss_falls_by_a_tenth_within_a_hundred_steps(rule):
     contestant = ours(contestants, rule, seeds=2)
     contestant.run(10)
     first = np.asarray(contestant.states.tally["loss"]) / 10
@@ -44,7 +24,7 @@ def test_the_training_loss_falls_by_a_tenth_within_a_hundred_steps(contestants, 
     assert np.all(rest < 0.9 * first)
 
 
-def test_the_images_have_the_form_of_mnist_and_differ_between_the_splits(contestants):
+def test_the_images_have_the_form_of_mnist_and_differ_between_the_splits():
     images, classes = contestants.mnist_like("train", 1000)
     assert (images.shape, images.dtype, classes.dtype) == ((1000, 28, 28, 1), np.uint8, np.int32)
     assert set(classes) == set(range(10))
@@ -55,7 +35,7 @@ NOKLAND = "optimizer=rmsprop", "loss=binary_cross_entropy", "optimizer.learning_
 
 
 @pytest.mark.parametrize(("peer", "words"), [("Torch", ()), ("TorchNokland", NOKLAND)])
-def test_pytorch_and_our_backprop_make_the_same_first_update(contestants, peer, words):
+def test_pytorch_and_our_backprop_make_the_same_first_update(peer, words):
     torch = pytest.importorskip("torch")
     mine, theirs = ours(contestants, "bp", *words), getattr(contestants, peer)([16], train_examples=64)
     layers = [theirs.net[0], theirs.net[2]]
@@ -82,7 +62,7 @@ def test_pytorch_and_our_backprop_make_the_same_first_update(contestants, peer, 
         np.testing.assert_allclose(layer.bias.detach().numpy(), np.asarray(bias)[0], rtol=0, atol=1e-6)
 
 
-def test_pytorch_and_our_associated_learning_make_the_same_first_update(contestants):
+def test_pytorch_and_our_associated_learning_make_the_same_first_update():
     torch = pytest.importorskip("torch")
     words = ["task=mnist", "rule=associated_learning", "architecture.hidden=[16,16]", "architecture.activation=elu"]
     words += ["rule.width=16", "batch_size=64", "optimizer.learning_rate=1e-3", "seeds=1", "devices=1", "probe=0"]
@@ -115,13 +95,13 @@ def test_pytorch_and_our_associated_learning_make_the_same_first_update(contesta
         np.testing.assert_allclose(other[large], ours[large], rtol=2e-2, err_msg=str(name))
 
 
-def test_a_requirement_is_met_by_the_median_and_not_by_the_best_round(record):
+def test_a_requirement_is_met_by_the_median_and_not_by_the_best_round():
     assert record.Row("ratio", [1.0, 1.9, 3.0], "", ">= 2").record()["met"] == "no"
     assert record.Row("ratio", [1.0, 2.0, 3.0], "", ">= 2").record()["met"] == "yes"
     assert record.Row("seconds", [61.0, 59.0, 58.0], "s", "< 60").record()["met"] == "yes"
 
 
-def test_a_section_measured_again_replaces_its_own_rows_only(record, tmp_path):
+def test_a_section_measured_again_replaces_its_own_rows_only(tmp_path):
     out = tmp_path / "measured.csv"
     for section, value in (("start", 9.0), ("overhead", 5.0), ("start", 8.0)):
         record.record(section, [record.Row("what", [value], "s")], out)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fa_jax import catalogue
-from fa_jax.build import build
+from fa_jax.cli import help as catalogue
+from fa_jax.cli.build import build
 from fa_jax.core import Batch
 from fa_jax.losses import squared_error
 from fa_jax.network import pick

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.network import pick
 from fa_jax.networks.cnn import Convolution, cnn, parse
-from fa_jax.options import BadOption
 from fa_jax.rules.bp import bp
 from tests.conftest import random_batch
 from tests.rules.test_images_against_reference import CNN

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.networks.mlp import mlp
-from fa_jax.options import BadOption
 from tests.rules.test_contract import MLP
 
 

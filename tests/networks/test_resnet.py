@@ -4,10 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.network import gradient
 from fa_jax.networks.resnet import resnet
-from fa_jax.options import BadOption
 from fa_jax.rules.shallow import shallow
 from tests.conftest import random_batch
 from tests.rules.test_images_against_reference import RESIDUAL

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from fa_jax import catalogue
+from fa_jax.cli import help as catalogue
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
 from fa_jax.records.checkpoints import Checkpoints
 
 

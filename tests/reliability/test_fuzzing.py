@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from fa_jax import catalogue
-from fa_jax.cli import main
-from fa_jax.composing import compose as composed
-from fa_jax.composing import tell_apart
-from fa_jax.mistakes import _names, one_line_errors, plain
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
+from fa_jax.cli import help as catalogue
+from fa_jax.cli.compose import compose as composed
+from fa_jax.cli.compose import tell_apart
+from fa_jax.cli.errors import _names, one_line_errors, plain
+from fa_jax.cli.main import main
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies

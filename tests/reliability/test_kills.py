@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from fa_jax.records.reader import read_run
 from tests.cli.test_cli import folder  # noqa: F401
 from tests.cli.test_resume import kill_at_random, same
-from tests.tasks.test_store import CUT
+from tests.tasks.test_tfds import CUT
 
 DIGITS = ["task=digits", "seeds=2", "epochs=4000", "evaluations=120", "checkpoint_every=0", "probe=10"]
 MNIST = ["task=mnist", f"task.data_dir={CUT}", "seeds=2", "epochs=8000", "evaluations=120", "checkpoint_every=0"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from fa_jax.cli import main
+from fa_jax.cli.main import main
 from tests.cli.test_cli import folder  # noqa: F401
 
 RUN = ["task=digits", "epochs=0.2", "evaluations=1", "seeds=2", "probe=4", "checkpoint=false", "checkpoint_every=null"]

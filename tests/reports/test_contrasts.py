@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
 from fa_jax.records.conditions import conditions
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import bootstrap_interval, interquartile_mean

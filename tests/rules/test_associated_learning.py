@@ -13,17 +13,17 @@ import optax
 import pytest
 from omegaconf import OmegaConf
 
-from fa_jax import pipeline
-from fa_jax.build import build
+from fa_jax.checks import BadOption
+from fa_jax.cli.build import build
 from fa_jax.core import Stream, stream
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network, count
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import at_rates
-from fa_jax.options import BadOption
-from fa_jax.pipeline import modelled, train_pipelined
-from fa_jax.programs import sizes
-from fa_jax.rules.associated_learning import associated_learning
+from fa_jax.rules.associated_learning import pipeline
+from fa_jax.rules.associated_learning.pipeline import modelled, train_pipelined
+from fa_jax.rules.associated_learning.rule import associated_learning
+from fa_jax.training.compile import sizes
 from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
 from tests.rules.test_contract import MLP
 

@@ -10,11 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from fa_jax import catalogue
+from fa_jax.checks import BadOption
+from fa_jax.cli import help as catalogue
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.networks.mlp import mlp
-from fa_jax.options import BadOption
 from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
 
 RULES = sorted(catalogue.options("rule"))

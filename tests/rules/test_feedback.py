@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.feedback import backward_kernels, direct_matrices, forward_paths
 from fa_jax.networks.mlp import mlp
-from fa_jax.options import BadOption
 from tests.rules.test_contract import MLP
 
 

@@ -6,14 +6,14 @@ import numpy as np
 import optax
 import pytest
 
-from fa_jax.goodness import by_size, with_label
+from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.optimizers import halfway
-from fa_jax.options import BadOption
-from fa_jax.perturbations import hybrids
-from fa_jax.rules.forward_forward import forward_forward
+from fa_jax.rules.forward_forward.feedforward import forward_forward
+from fa_jax.rules.forward_forward.goodness import by_size, with_label
+from fa_jax.tasks.augmentation import hybrids
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules.test_contract import MLP
 

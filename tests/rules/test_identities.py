@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network, gradient
 from fa_jax.networks.chain import Hidden
 from fa_jax.networks.mlp import mlp
-from fa_jax.options import BadOption
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
-from fa_jax.options import BadOption
-from fa_jax.rules.recurrent_forward_forward import recurrent_forward_forward
+from fa_jax.rules.forward_forward.recurrent import recurrent_forward_forward
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules.test_contract import MLP
 from tests.rules.test_forward_forward import LOCAL, doubled, logistic, negatives, patches, trained_somewhat

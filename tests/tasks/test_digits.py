@@ -9,7 +9,7 @@ import pytest
 import yaml
 from sklearn.datasets import load_digits
 
-from fa_jax.options import BadOption
+from fa_jax.checks import BadOption
 from fa_jax.tasks.digits import digits
 
 CONF = Path(__file__).parents[2] / "conf" / "task" / "digits.yaml"

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
+from fa_jax.checks import BadOption
 from fa_jax.core import Split
-from fa_jax.options import BadOption
-from fa_jax.tasks import store
+from fa_jax.tasks import tfds as store
 from fa_jax.tasks.images import images, labelled
 from fa_jax.tasks.preprocessing import PREPROCESSINGS, moments, whitening
 

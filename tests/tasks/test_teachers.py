@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.core import Stream, stream
-from fa_jax.options import BadOption
 from fa_jax.tasks.linear import linear
 from fa_jax.tasks.nonlinear import nonlinear
 

@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
-from fa_jax.options import BadOption
-from fa_jax.perturbations import attack, augmentation, hybrids, masks
 from fa_jax.rules.dfa import dfa
+from fa_jax.tasks.augmentation import attack, augmentation, hybrids, masks
 from tests.conftest import random_batch
 from tests.rules.test_contract import MLP
-from tests.training.test_training import task_of, train
+from tests.training.test_loop import task_of, train
 
 LOSS = cross_entropy().value
 IMAGES = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (64, 6, 5, 2)).astype(np.float32))
@@ -76,8 +76,8 @@ def test_training_on_attacked_examples_is_the_rule_on_the_attacked_batch():
     _, plain, _ = train([0], [1], rule=dfa, options=options, shuffle=False)
     _, states, feedback = train([0], [1], rule=dfa, options=options, shuffle=False, adversarial=0.1)
     assert any(np.any(a != b) for a, b in zip(*map(jax.tree.leaves, (plain.params, states.params)), strict=True))
-    from tests.training.test_training import LOSS as SQUARED
-    from tests.training.test_training import network_of
+    from tests.training.test_loop import LOSS as SQUARED
+    from tests.training.test_loop import network_of
 
     network, task = network_of(), task_of()
     rule = dfa(network, SQUARED.value, **options)

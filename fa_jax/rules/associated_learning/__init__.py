@@ -1,0 +1,1 @@
+"""Associated learning: the rule, and its pipeline over several devices."""

@@ -1,0 +1,1 @@
+"""Forward-Forward: goodness, negative data, and the feed-forward and recurrent rule."""

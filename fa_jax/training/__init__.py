@@ -1,0 +1,1 @@
+"""The training loop: compiled programs, runs, and several processes."""
