@@ -1,100 +1,144 @@
-"""Runs by the folder: what an experiment's script trains, once, and where its numbers come from."""
+"""What the scripts share: training runs that are missing, and tables of results with their provenance."""
 
 import csv
+import json
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import jax
+
 from fa_jax.core import PyTree
-from fa_jax.records.conditions import ENDED
-from fa_jax.records.reader import Run, read_run
+from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
 
 
-def trained(folder: Path, *words: str) -> Run:
-    """Returns the run in a folder, trained to its end first where it has not been.
+def trained(folder: Path, *arguments: str) -> Run:
+    """Returns the run in a folder, after training or resuming it if it is not finished.
 
     Args:
-      folder: of the run; one that was cut off there goes on from its checkpoint.
-      *words: what `fa-jax` is told, but for the folder.
+      folder: of the run.
+      *arguments: of `fa-jax`, without the folder.
 
     Raises:
-      subprocess.CalledProcessError: if `fa-jax` ends in an error.
-      ValueError: if the folder holds a run that was told something else.
+      subprocess.CalledProcessError: if `fa-jax` fails.
+      ValueError: if the folder holds a run of other arguments.
     """
-    there = (folder / "status.json").exists()
-    if there:
-        told = {word for word in read_run(folder).environment["command"][1:] if not word.startswith("hydra.run.dir=")}
-        if told != set(words):
-            other = " ".join(sorted(told ^ set(words)))
-            raise ValueError(f"{folder} holds a run of other options ({other}); move it away to train this one")
-    if not is_trained(folder):
-        command = ["-m", "fa_jax", f"resume={folder}"] if there else ["-m", "fa_jax", *words, f"hydra.run.dir={folder}"]
-        print(" ".join(["fa-jax", *command[2:]]), flush=True)
-        subprocess.run([sys.executable, *command], check=True)
+    recorded = None
+    if (folder / "status.json").exists():
+        recorded = read_run(folder).environment["command"][1:]
+    _train(folder, arguments, recorded, finished=is_trained(folder), option="hydra.run.dir")
     return read_run(folder)
 
 
+def trained_sweep(folder: Path, *arguments: str) -> list[Run]:
+    """Returns the runs of the sweep in a folder, after training those that are not finished.
+
+    Arguments and errors are those of `trained`.
+    """
+    recorded = None
+    if (folder / SWEEP).exists():
+        recorded = json.loads((folder / SWEEP).read_text())["overrides"]
+    finished = recorded is not None and sum(run.is_finished for run in find_runs(folder)) == jobs_of(folder)
+    _train(folder, arguments, recorded, finished=finished, option="hydra.sweep.dir", flags=("--multirun",))
+    return find_runs(folder)
+
+
 def is_trained(folder: Path) -> bool:
-    """Whether a folder holds a run that came to its end."""
-    return (folder / "status.json").exists() and read_run(folder).status["status"] in ENDED
+    """Returns whether a folder holds a finished run."""
+    return (folder / "status.json").exists() and read_run(folder).is_finished
 
 
-def checkpoint_of(run: Run) -> dict[str, PyTree]:
-    """Returns the `params` and the `feedback` that a run ended with, the seeds in front."""
-    import orbax.checkpoint  # a second's import
+def _train(
+    folder: Path,
+    arguments: Sequence[str],
+    recorded: Sequence[str] | None,
+    *,
+    finished: bool,
+    option: str,
+    flags: Sequence[str] = (),
+) -> None:
+    """Trains or resumes what a folder is for, unless it is finished.
 
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((run.folder / "checkpoint").absolute())
+    Args:
+      folder: of the run or sweep.
+      arguments: that it needs, without the folder.
+      recorded: those that it was started with; None: there is nothing yet.
+      finished: whether there is nothing left to train.
+      option: of `fa-jax`, which names the folder.
+      flags: of `fa-jax`, for a new one.
+    """
+    if recorded is not None:
+        before = {argument for argument in recorded if not argument.startswith(f"{option}=")}
+        if before != set(arguments):
+            different = " ".join(sorted(before ^ set(arguments)))
+            raise ValueError(f"{folder} was trained with other options ({different}); move it away to train again")
+    if finished:
+        return
+    command = [*flags, *arguments, f"{option}={folder}"] if recorded is None else [f"resume={folder}"]
+    print("fa-jax", *command, flush=True)
+    subprocess.run([sys.executable, "-m", "fa_jax", *command], check=True)
 
 
-def params_of(run: Run) -> PyTree:
-    """Returns the params that a run ended with, the seeds in front."""
-    return checkpoint_of(run)["params"]
+def of_seed(tree: PyTree, index: int) -> PyTree:
+    """Returns the params or feedback of one seed, given a tree with a leading axis of seeds."""
+    return jax.tree.map(lambda array: array[index], tree)
 
 
-def seconds(run: Run) -> int:
+def layer_columns(run: Run, metric: str) -> list[str]:
+    """Returns the columns of a metric that has one value per layer, from the first layer up."""
+    layers = {column.layer: name for name, column in run.columns.items() if column.metric == metric}
+    return [layers[layer] for layer in sorted(layers)]
+
+
+def seconds(run: Run) -> float:
     """Returns how long a run took, compilation and evaluations included."""
     cost = (run.summary or {})["cost"]
-    return round(sum(cost[f"{part}_seconds"] for part in ("compile", "train", "evaluation")))
+    return sum(cost[f"{part}_seconds"] for part in ("compile", "train", "evaluation"))
 
 
 def provenance(runs: Sequence[Run]) -> str:
-    """Returns when the last of these runs was made, and the machines, versions of JAX and commits of them all."""
-    made = [run.environment for run in runs]
+    """Returns when the last of these runs started, and the machines, versions of JAX and commits of all of them."""
+    environments = [run.environment for run in runs]
 
-    def all_of(values: Iterable[str]) -> str:
+    def joined(values: Iterable[str]) -> str:
         return " and ".join(dict.fromkeys(values))
 
     return ", ".join(
         (
-            max(one["time"] for one in made),
-            all_of(f"{one['processor']}, {one['cores']} cores" for one in made),
-            all_of(f"jax {one['packages']['jax']}" for one in made),
-            all_of(f"commit {(one['commit'] or 'unknown')[:8]}" for one in made),
+            max(environment["time"] for environment in environments),
+            joined(f"{environment['processor']}, {environment['cores']} cores" for environment in environments),
+            joined(f"jax {environment['packages']['jax']}" for environment in environments),
+            joined(f"commit {(environment['commit'] or 'unknown')[:8]}" for environment in environments),
         )
     )
 
 
-def write_table(path: Path, rows: Sequence[tuple[Mapping[str, object], Sequence[Run]]], *key: str) -> None:
-    """Writes rows as CSV, each with the provenance of the runs that it is from as `measured`, and prints them.
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """Returns the rows of a CSV, without comments, which start with `#`; none if there is no such file."""
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(line for line in file if not line.startswith("#")))
+
+
+def write_table(path: Path, results: Sequence[tuple[Mapping[str, object], Sequence[Run]]], *key: str) -> None:
+    """Writes rows to a CSV, each with the provenance of its runs in the column `measured`, and prints them.
 
     Args:
-      path: of the CSV. Rows that it has already stay before the new ones, if they differ from all of these in the key:
-        their runs may be on another machine.
-      rows: each with its runs.
-      *key: the columns that tell rows apart; none: those that are there are replaced.
+      path: of the CSV.
+      results: pairs of a row and the runs that it was computed from.
+      *key: columns that identify a row. Rows of the file with another key are kept, before the new ones: their runs may
+        be on another machine. Without a key, all rows are replaced.
     """
-    made = [{**row, "measured": provenance(runs)} for row, runs in rows]
-    new = {tuple(str(row[column]) for column in key) for row in made}
-    there: list[Mapping[str, object]] = []
-    if key and path.exists():
-        with path.open(newline="") as file:
-            there = [row for row in csv.DictReader(file) if tuple(row[column] for column in key) not in new]
-    columns = list(dict.fromkeys(column for row in (*there, *made) for column in row if column != "measured"))
+    new = [{**row, "measured": provenance(runs)} for row, runs in results]
+    replaced = {tuple(str(row[column]) for column in key) for row in new}
+    kept = [row for row in read_rows(path) if tuple(row[column] for column in key) not in replaced] if key else []
+    rows: list[Mapping[str, object]] = [*kept, *new]
+    columns = list(dict.fromkeys(column for row in rows for column in row if column != "measured"))
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, [*columns, "measured"], restval="", lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*there, *made])
-    for row in made:
+        writer.writerows(rows)
+    for row in new:
         print(row)

@@ -1,4 +1,4 @@
-"""What a person typed, checked: a mistake becomes one line with the option, what was got and what is valid."""
+"""Checks of arguments: a wrong value raises a `BadOption` of one line with its name, the value and the valid ones."""
 
 import difflib
 import math
@@ -7,24 +7,47 @@ from typing import Any
 
 
 class BadOption(ValueError):
-    """A mistake in what the user asked for. The command line prints its one line and exits with 2."""
+    """A mistake in an argument.
+
+    Attributes:
+      problem: the message without the option, such as `must be above 0; got -1`.
+      option: the argument, such as `scale`, or an environment variable, such as `$HOME`; None if the problem concerns
+        several.
+      complete: whether the option is named as it is typed, group included.
+    """
+
+    def __init__(self, problem: str, option: str | None = None, *, complete: bool = False):
+        super().__init__(f"{option} {problem}" if option else problem)
+        self.problem, self.option, self.complete = problem, option, complete or (option or "").startswith("$")
+
+    def within(self, group: str, choice: str | None = None) -> "BadOption":
+        """Returns the same mistake as seen from outside: `scale` within `feedback` is `feedback.scale`.
+
+        Args:
+          group: that the argument belongs to, such as `rule`.
+          choice: the option of that group, such as `ifa`; names the culprit where no single argument is to blame.
+        """
+        if self.complete:
+            return self
+        name = f"{group}.{self.option}" if self.option else f"{group}={choice}" if choice else f"{group}:"
+        return BadOption(self.problem, name, complete=True)
 
 
 def nearest(got: str, valid: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` for the name in `valid` closest to `got`, or nothing when none is close."""
-    found = difflib.get_close_matches(str(got), list(valid), n=1)
-    return f"; did you mean {found[0]!r}?" if found else ""
+    """Returns `; did you mean 'x'?` for the name in `valid` closest to `got`, or an empty string if none is close."""
+    close = difflib.get_close_matches(str(got), list(valid), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
-def choose(option: str, got: str, choices: Mapping[str, Any]) -> Any:
+def choose(option: str, got: Any, choices: Mapping[str, Any]) -> Any:
     """Returns `choices[got]`.
 
     Raises:
-      BadOption: if there is no such choice; the message lists them and names the nearest.
+      BadOption: if there is no such choice; the message lists the choices and names the nearest.
     """
     if not isinstance(got, str) or got not in choices:
         valid = ", ".join(choices)
-        raise BadOption(f"{option} must be one of {valid}; got {got!r}{nearest(str(got), choices)}")
+        raise BadOption(f"must be one of {valid}; got {got!r}{nearest(str(got), choices)}", option)
     return choices[got]
 
 
@@ -35,24 +58,30 @@ def integer(option: str, got: Any, *, least: int) -> int:
       BadOption: if it is anything else (a float, a bool, a string, too small).
     """
     if isinstance(got, bool) or not isinstance(got, int) or got < least:
-        raise BadOption(f"{option} must be an integer of at least {least}; got {got!r}")
+        raise BadOption(f"must be an integer of at least {least}; got {got!r}", option)
     return got
 
 
 def number(
-    option: str, got: Any, *, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
+    option: str,
+    got: Any,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+    below: float = math.inf,
 ) -> float:
-    """Returns `got` as a float if it is finite, greater than `above`, at least `least` and at most `most`.
+    """Returns `got` as a float if it is finite and within the bounds, of which `above` and `below` are exclusive.
 
     Raises:
       BadOption: if it is anything else (NaN, infinite, a string, out of range).
     """
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
-    bounds += [f"at most {most:g}"] * (most < math.inf)
+    bounds += [f"at most {most:g}"] * (most < math.inf) + [f"below {below:g}"] * (below < math.inf)
     valid = " ".join(["a finite number", " and ".join(bounds)]).strip()
-    fine = isinstance(got, int | float) and not isinstance(got, bool) and math.isfinite(got)
-    if not fine or got <= above or got < least or got > most:
-        raise BadOption(f"{option} must be {valid}; got {got!r}")
+    finite = isinstance(got, int | float) and not isinstance(got, bool) and math.isfinite(got)
+    if not finite or got <= above or got < least or got > most or got >= below:
+        raise BadOption(f"must be {valid}; got {got!r}", option)
     return float(got)
 
 
@@ -63,12 +92,23 @@ def switch(option: str, got: Any) -> bool:
       BadOption: if it is anything else.
     """
     if not isinstance(got, bool):
-        raise BadOption(f"{option} must be true or false; got {got!r}")
+        raise BadOption(f"must be true or false; got {got!r}", option)
     return got
 
 
+def sequence(option: str, got: Any, example: str) -> list[Any]:
+    """Returns `got` as a list if it is a list or a tuple.
+
+    Raises:
+      BadOption: if it is anything else; the message shows the example.
+    """
+    if not isinstance(got, list | tuple):
+        raise BadOption(f"must be a list such as {example}; got {got!r}", option)
+    return list(got)
+
+
 def per_layer(option: str, got: Any, layers: int, check: Callable[[str, Any], Any]) -> list[Any]:
-    """Returns one checked value a layer: `got` itself for each, or the entries of a list of `layers` values.
+    """Returns one checked value for each layer: `got` itself for all, or the entries of a list of that length.
 
     Raises:
       BadOption: if a list has another length, or `check(option, value)` refuses a value.
@@ -76,5 +116,5 @@ def per_layer(option: str, got: Any, layers: int, check: Callable[[str, Any], An
     if not isinstance(got, Sequence) or isinstance(got, str):
         return [check(option, got)] * layers
     if len(got) != layers:
-        raise BadOption(f"{option} must be one value or a list of {layers}, one a layer; got {len(got)}: {list(got)}")
+        raise BadOption(f"must be one value or a list of {layers}, one per layer; got {len(got)}: {list(got)}", option)
     return [check(option, value) for value in got]

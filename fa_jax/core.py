@@ -4,100 +4,152 @@ A learning rule is a pure function
 
     updates = rule.updates(params, feedback, batch)
 
-* `params` is what the optimizer trains; `feedback` is the backward machinery, fixed or learned, that carries the
-  learning signal; `updates` has the tree of `params` and the sign of a gradient, so any Optax optimizer descends it.
-* A loss is a mean over the batch. Its error, and whatever a rule puts in the error's place, carries `1/batch`.
-* All randomness of a step (dropout, noise) comes from `batch.key`. Nothing hides in a closure, a global or a clock.
-* Layers count from 0 at the input. Arrays have the batch first; a stack of equal scanned layers is in front of that.
+* `params` is what the optimizer trains. `feedback` holds the weights that carry the learning signal backward, fixed or
+  learned. `updates` has the tree of `params` and the sign of a gradient, so any Optax optimizer descends it.
+* A loss is a mean over the batch. Its error, and whatever a rule puts in the error's place, includes the factor
+  `1/batch`.
+* All randomness of a step (dropout, noise, negative data) comes from `batch.key`. A rule reads no closure, global
+  variable or clock.
+* Layers count from 0 at the input. The batch is the leading axis; a scanned stack of equal layers adds one axis in
+  front of it.
 """
 
 import enum
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
 PyTree = Any
-Named = dict[str, jax.Array]
-"""Arrays by the name of their place in the network, as in `stages_0/hidden`."""
+LayerArrays = dict[str, jax.Array]
+"""Arrays keyed by the path of a layer in the network, such as `stages_0/hidden`."""
 LossFunction = Callable[[jax.Array, jax.Array], jax.Array]
-"""`(logits, targets) -> scalar`, both `[batch, outputs]`: a mean over the batch, a sum over the outputs."""
+"""`(logits, targets) -> scalar`, both `[batch, outputs]`: the mean over the batch of a sum over the outputs."""
 
 
 class Loss(NamedTuple):
-    """What is minimised, and how logits become outputs."""
+    """A loss, and the output units that belong to it."""
 
     value: LossFunction
     outputs: Callable[[jax.Array], jax.Array]
-    """Logits -> outputs, `[batch, outputs]` both: the identity, logistic units or softmax."""
-    probabilities: bool = False
-    """Whether the targets have to be probabilities, from 0 to 1."""
+    """Logits to outputs, `[batch, outputs]` both: identity, sigmoid or softmax."""
+    needs_probabilities: bool = False
+    """True if the targets must be probabilities, in [0, 1]."""
 
 
 class Stream(enum.IntEnum):
-    """The independent random streams of a seed. A new one goes at the end, so that no other one shifts."""
+    """The independent random streams of a seed. Append new ones, so that the existing ones keep their numbers."""
 
     TEACHER = 0
+    """The teacher network of a teacher-student task."""
     DATA = 1
+    """The examples of a generated task."""
     ORDER = 2
+    """The order of the examples in an epoch."""
     INIT = 3
+    """The initial params."""
     FEEDBACK = 4
+    """The initial feedback."""
     NOISE = 5
+    """The randomness of a training step, `Batch.key`."""
     PROBE = 6
+    """The randomness of measurements on the probe batch."""
     AUGMENTATION = 7
+    """The augmentation of training images."""
 
 
 def stream(key: jax.Array, which: Stream) -> jax.Array:
-    """Returns the key of one stream of a seed, whose own key is `jax.random.key(seed)`."""
+    """Returns the key of one random stream, given a seed's key, `jax.random.key(seed)`."""
     return jax.random.fold_in(key, int(which))
 
 
 class Batch(NamedTuple):
-    """The examples of one step, and its randomness."""
+    """The examples of one step, and the key of its randomness."""
 
     inputs: jax.Array
-    """`[batch, ...]`, ready for the network."""
+    """`[batch, *input_shape]`, preprocessed, float32."""
     targets: jax.Array
-    """`[batch, outputs]`: one-hot classes or real values."""
+    """`[batch, outputs]`: one-hot classes or real values, float32."""
     key: jax.Array
-    """A JAX key, another one every step."""
+    """A JAX key, different in every step."""
+
+
+class Metric(NamedTuple):
+    """A number that is recorded, declared once: records, tables, figures and tuning read everything from here.
+
+    The metrics of a task are scores; a run is judged by the first of them. Every other metric is declared by a
+    `Measure`.
+    """
+
+    name: str
+    label: str
+    """The name in tables and on axes, such as `error`."""
+    unit: str = ""
+    """The unit, such as `%` or `degrees`; empty for a plain number."""
+    better: Literal["lower", "higher", "neither"] = "lower"
+    logarithmic: bool = False
+    """True if values span decades: means are geometric, axes logarithmic."""
+    bounds: tuple[float | None, float | None] = (None, None)
+    """The smallest and the largest possible value, where there is one."""
+    plotted: bool = True
+    """Whether the report draws it. Norms are recorded only."""
+    score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    """For scores only: `(outputs, targets) -> scalar`, both `[n, outputs]`, over all examples of a split."""
+    batch_score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    """For scores only: the score of one training batch; these are averaged. None: `score` is used."""
+    from_batches: Callable[[jax.Array], jax.Array] = lambda mean: mean
+    """For scores only: maps the mean of `batch_score` over batches to the metric."""
+
+
+class Measure(NamedTuple):
+    """Metrics on the probe batch, the first test examples, computed at every evaluation without changing anything."""
+
+    metrics: tuple[Metric, ...]
+    compute: Callable[..., Mapping[str, jax.Array]]
+    """Returns scalars by the name of a metric, or by `<name>_<layer>` for one value per layer. The arguments are
+    `(rule, network, loss, params, feedback, batch)`; those of `Extras.measure` are `(params, feedback, batch)`."""
+
+
+class Extras(NamedTuple):
+    """The optional part of a rule. Most rules need none of it."""
+
+    signals: Callable[[PyTree, PyTree, Batch], LayerArrays] | None = None
+    """`(params, feedback, batch) -> signals`: the rule's substitute for dL/dh of each hidden layer, named and
+    shaped like `Network.hiddens`, to be compared with backprop's. `backward_rule` provides it."""
+    weight_pairs: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
+    """`(params, feedback) -> {layer: (backward weights, forward weights)}`, each pair of one shape, by the name of a
+    kernel or of a hidden layer, to measure their alignment. None: the rule has no backward weights to compare."""
+    measure: Measure | None = None
+    """Further metrics of this rule."""
+    learning_rates: Callable[[PyTree], PyTree] | None = None
+    """`(params) -> tree of floats`: multipliers of the learning rate, one for each param. None: 1."""
+    network: Any = None
+    """The `fa_jax.network.Network` used for prediction and for the comparison with backprop, if the rule replaces the
+    network that it was built for. Its params are a subset of the rule's."""
+    train_predict: Callable[..., jax.Array] | None = None
+    """Cheaper substitute for `predict`, used for training metrics. None: `predict`."""
+    needs_classes: bool = False
+    """True if the rule consumes labels directly, so that targets must be one-hot."""
 
 
 class Rule(NamedTuple):
-    """A learning rule: three pure functions, and what else there is to it."""
+    """A learning rule: four pure functions, of which the last is optional, and `extras`."""
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
-    """`(key) -> (params, feedback)`, drawn from the streams INIT and FEEDBACK of a seed's key. All rules on a network
-    start a seed from the same params."""
+    """`(key) -> (params, feedback)`, given a seed's key; draws from its streams INIT and FEEDBACK. For one seed, all
+    rules on one network start from the same params."""
     updates: Callable[[PyTree, PyTree, Batch], PyTree]
-    """`(params, feedback, batch) -> updates`: a gradient, or what the rule takes for one. Params may have nudges in
-    them (`Network.nudge`), whose updates are the rule's learning signals: what a rule does to a gradient of weights
-    after it has been found, it must not do to theirs."""
+    """`(params, feedback, batch) -> updates`: the gradient, or the rule's substitute for it."""
     predict: Callable[..., jax.Array]
-    """`(params, inputs, key=None) -> logits [batch, outputs]`, without dropout; given a key, with it, and norms take
-    the statistics of the batch, which is how training batches are scored."""
+    """`(params, inputs, key=None) -> logits [batch, outputs]`. Without a key: no dropout, and norms use their running
+    statistics. With a key: dropout, and norms use the statistics of the batch, as in training metrics."""
     learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None
-    """`(params, feedback, batch, updates) -> updates of the feedback`, or None: the feedback is fixed."""
-    crossing: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
-    """`(params, feedback) -> {place: (backward weights, forward weights)}`, two arrays of one shape, in the order of
-    the forward pass, to measure alignment; None: the rule's signal crosses no weights."""
-    report: Callable[[PyTree, PyTree, Batch], Mapping[str, jax.Array]] | None = None
-    """`(params, feedback, batch) -> {name: scalar}`: what else is worth recording of the rule on a probe batch, without
-    dropout."""
-    rates: Callable[[PyTree], PyTree] | None = None
-    """`(params) -> tree of floats`: by what each param's learning rate is multiplied; None: by 1."""
-    network: Any = None
-    """The `fa_jax.network.Network` whose params are among the rule's, where it is not the one that the rule was made
-    for: backprop through it is what the rule is compared with."""
-    glance: Callable[..., jax.Array] | None = None
-    """`(params, inputs, key) -> logits`: what training batches are scored by as they pass, where `predict` takes longer
-    than a step, which then need not take a key; None: by `predict`."""
-    needs_classes: bool = False
-    """Whether targets have to be one-hot classes, for they are more to the rule than what the loss compares with."""
+    """`(params, feedback, batch, updates) -> updates of the feedback`. None: the feedback is fixed."""
+    extras: Extras = Extras()
 
 
 class Split(NamedTuple):
-    """Examples as they are stored; `Task.prepare` and `Task.encode` make a batch of them inside the compiled step."""
+    """Examples as they are stored on the device; a step makes a batch of them by `Task.prepare` and `Task.encode`."""
 
     inputs: jax.Array
     """`[n, ...]`: uint8 images, or floats."""
@@ -105,29 +157,19 @@ class Split(NamedTuple):
     """`[n]` int32 classes, or `[n, outputs]` floats."""
 
 
-class Running(NamedTuple):
-    """A metric of the training batches: a number a batch, and what the mean of those numbers stands for."""
-
-    of: Callable[[jax.Array, jax.Array], jax.Array]
-    """`(outputs, targets) -> scalar`, both `[batch, outputs]`."""
-    finish: Callable[[jax.Array], jax.Array] = lambda mean: mean
-
-
 class Task(NamedTuple):
-    """What is to be learned."""
+    """A data set with its preprocessing and its metrics."""
 
     train: Split
     test: Split
     validation: Split | None
     """Examples held out of the training set, or None."""
     prepare: Callable[..., jax.Array]
-    """Stored inputs -> network inputs `[batch, *input_shape]`, float32. That of images takes a second argument, a
-    function `images -> images` that augments them, before what is done to each image by itself."""
+    """Stored inputs to network inputs, `[batch, *input_shape]` float32. For images, it takes an optional second
+    argument, a function `images -> images` that augments them before each image is standardised individually."""
     encode: Callable[[jax.Array], jax.Array]
-    """Stored targets -> `[batch, outputs]`, float32."""
-    metrics: Mapping[str, Callable[[jax.Array, jax.Array], jax.Array]]
-    """Name -> `(outputs, targets) -> scalar`, both `[n, outputs]` over a whole split."""
-    running: Mapping[str, Running]
-    """Name -> how the metric is followed over the training batches between two evaluations."""
+    """Stored targets to `[batch, outputs]`, float32."""
+    metrics: tuple[Metric, ...]
+    """The scores of outputs; runs are judged by the first."""
     input_shape: tuple[int, ...]
     outputs: int

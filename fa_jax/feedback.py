@@ -1,4 +1,8 @@
-"""The random weights that carry a learning signal backward, drawn once a seed from the stream FEEDBACK."""
+"""Initialisation of feedback: the weights that carry a learning signal backward.
+
+An initialiser is a function `(network, key, params, **options) -> feedback`; a rule is given one with its options
+bound, as `init_feedback`. `key` is the key of the seed's stream FEEDBACK.
+"""
 
 import math
 from collections.abc import Callable
@@ -7,166 +11,218 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, integer, number, per_layer, switch
-from fa_jax.core import Named, PyTree
-from fa_jax.initializers import DISTRIBUTIONS, thin
+from fa_jax.core import LayerArrays, PyTree
+from fa_jax.initializers import DISTRIBUTIONS, sparsify
 from fa_jax.network import Network
 from fa_jax.networks.chain import require_hidden
 
+InitFeedback = Callable[[Network, jax.Array, PyTree], PyTree]
 COPY = "weights"
-"""The distribution that is none: the feedback is the initial forward weights, times the scale."""
+"""The distribution that copies the initial forward weights, times the scale."""
 
 
-def backward_kernels(
-    network: Network,
-    *,
-    distribution: str,
-    scale,
-    kept,
-    rank: int | None = None,
-    fan: str = "backward_fan",
-) -> Callable[[jax.Array, PyTree], Named]:
-    """Returns `(key, params) -> feedback` for a rule whose signal crosses layer after layer.
-
-    One kernel of the forward kernel's shape, `[*stack, ..., in, out]`, for each linear layer but the first, below which
-    there is nothing to teach.
+def layerwise(
+    network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None, fan: str
+) -> LayerArrays:
+    """Draws a backward kernel for each linear layer but the first, which needs none.
 
     Args:
-      network: the one to be trained.
-      distribution: a name in `DISTRIBUTIONS`, or `weights`: a copy of the initial forward weights; or one a
-        layer.
-      scale: the distribution's, above 0; or one a layer, a scanned stack counting as one.
-      kept: the fraction of the entries kept, the others being zero; or one a layer, likewise.
-      rank: of each kernel as a matrix of its outputs by all else; None: whatever is drawn.
-      fan: which of a `Kernel`'s fans the distribution goes by.
+      network: to be trained.
+      key: of the stream FEEDBACK.
+      params: as from `network.init`.
+      distribution: a name in `DISTRIBUTIONS`, or `weights`: a copy of the initial forward weights. This, scale and
+        density may each be a list of one value per layer, of which a scanned stack counts as one.
+      scale: of the distribution, above 0.
+      density: the probability that an entry is kept, in (0, 1]; the other entries are zero.
+      rank: of each kernel as a matrix of outputs by inputs; None: full.
+      fan: `fan_in` or `fan_out`: the fan that the distribution uses.
+
+    Returns:
+      `[*stack, *shape]` of the forward kernel, by its name.
 
     Raises:
-      BadOption: if an option is none of these, or the rank is above what a kernel can have.
+      BadOption: if an option is out of range, or the rank exceeds that of a kernel.
     """
     names = list(network.kernels)[1:]
     choices = {**DISTRIBUTIONS, COPY: None}
-    draws = per_layer("rule.distribution", distribution, len(names), lambda option, got: choose(option, got, choices))
-    scales, fractions = _checked(scale, kept, len(names))
-    matrices = [(math.prod(network.kernels[name].shape[:-1]), network.kernels[name].shape[-1]) for name in names]
-    _check_rank(rank, dict(zip(names, matrices, strict=True)))
+    draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, choices))
+    scales, densities = _scales(scale, len(names)), _densities(density, len(names))
+    matrices = {n: (math.prod(network.kernels[n].shape[:-1]), network.kernels[n].shape[-1]) for n in names}
+    _check_rank(rank, matrices)
     if rank is not None and None in draws:
-        raise BadOption("rule.rank needs feedback that is drawn; with rule.distribution=weights it must be null")
-
-    def draw(key, params):
-        weights = network.weights(params)
-        feedback = {}
-        for i, (name, distribute) in enumerate(zip(names, draws, strict=True)):
-            value, thinning = jax.random.split(jax.random.fold_in(key, i))
-            stack, shape, *_ = network.kernels[name]
-            like = weights[name]
-            if distribute is None:
-                full = scales[i] * like
-            else:
-                full = _matrix(
-                    value,
-                    (*stack, *matrices[i]),
-                    getattr(network.kernels[name], fan),
-                    distribute,
-                    scales[i],
-                    rank,
-                )
-            full = full.reshape((*stack, *shape))
-            feedback[name] = thin(thinning, full, fractions[i]).astype(like.dtype)
-        return feedback
-
-    return draw
+        raise BadOption("must be null with distribution=weights: only drawn feedback has a rank", "rank")
+    fans = {
+        name: choose("fan", fan, {"fan_in": kernel.fan_in, "fan_out": kernel.fan_out})
+        for name, kernel in network.kernels.items()
+    }
+    weights = network.weights(params)
+    feedback = {}
+    for i, (name, chosen) in enumerate(zip(names, draws, strict=True)):
+        value_key, density_key = jax.random.split(jax.random.fold_in(key, i))
+        stack, shape, *_ = network.kernels[name]
+        if chosen is None:
+            full = scales[i] * weights[name]
+        else:
+            full = _matrix(value_key, (*stack, *matrices[name]), fans[name], chosen.draw, scales[i], rank)
+        full = full.reshape((*stack, *shape))
+        feedback[name] = sparsify(density_key, full, densities[i]).astype(weights[name].dtype)
+    return feedback
 
 
-def direct_matrices(
-    network: Network,
-    *,
-    distribution: str,
-    scale,
-    kept,
-    rank: int | None = None,
-    shared: bool = False,
-    layers: int | None = None,
-) -> Callable[[jax.Array], Named]:
-    """Returns `key -> feedback` for a rule that sends the output error straight to the hidden layers.
-
-    One array `[*stack, outputs, *shape]` for each hidden layer of `[*stack, batch, *shape]`.
+def deviations(network: Network, key: jax.Array, params: PyTree, *, distribution, scale) -> LayerArrays:
+    """Returns the standard deviation of a distribution for each linear layer but the first; nothing is drawn.
 
     Args:
-      network: the one to be trained.
-      distribution: a name in `DISTRIBUTIONS`; or one a layer. The fan is the number of outputs.
-      scale: the distribution's, above 0; or one a layer.
-      kept: the fraction of the entries kept, the others being zero; or one a layer.
-      rank: of each array as a matrix of the outputs by all else; None: whatever is drawn.
-      shared: whether all layers see the first units of one matrix, as wide as the widest layer (Launay, Poli,
-        Krzakala, arXiv 1906.04554, 2019); they may still differ in scale and in what is kept.
-      layers: how many hidden layers, from the input, get one; None: all.
+      network, key, params: as for `layerwise`.
+      distribution: a name in `DISTRIBUTIONS`, whose fan is the fan-in; or one per layer.
+      scale: of the distribution, above 0; or one per layer. With those of the forward weights, this is their initial
+        standard deviation.
+    """
+    del key
+    names, weights = list(network.kernels)[1:], network.weights(params)
+    chosen = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS))
+    layers = zip(names, chosen, _scales(scale, len(names)), strict=True)
+    values = {name: drawn.deviation(network.kernels[name].fan_in, layer_scale) for name, drawn, layer_scale in layers}
+    return {name: jnp.asarray(value, weights[name].dtype) for name, value in values.items()}
+
+
+def direct(
+    network: Network,
+    key: jax.Array,
+    params: PyTree,
+    *,
+    distribution,
+    scale,
+    density,
+    rank: int | None,
+    shared: bool,
+) -> LayerArrays:
+    """Draws a matrix from the output error to each hidden layer.
+
+    Args:
+      network: to be trained; marks its hidden layers.
+      key: of the stream FEEDBACK.
+      params: not used.
+      distribution: a name in `DISTRIBUTIONS`, whose fan is the number of outputs. This, scale and density may each be a
+        list of one value per layer, of which a scanned stack counts as one.
+      scale: of the distribution, above 0.
+      density: the probability that an entry is kept, in (0, 1]; the other entries are zero.
+      rank: of each matrix; None: full.
+      shared: whether all layers use the first rows of one matrix, as wide as the widest layer (Launay, Poli, Krzakala,
+        arXiv 1906.04554, 2019). Scales and densities may still differ.
+
+    Returns:
+      `[*stack, outputs, *shape]` by the name of each hidden layer with activation `[*stack, batch, *shape]`.
 
     Raises:
-      BadOption: if an option is none of these, the network marks no hidden layer, or the rank is above what an array
-        can have.
+      BadOption: if an option is out of range, the network marks no hidden layer, or the rank exceeds that of a matrix.
     """
+    del params
     require_hidden(network)
-    names = list(network.hiddens)[:layers]
-    draws = per_layer(
-        "rule.distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS)
-    )
-    scales, fractions = _checked(scale, kept, len(names))
-    shared = switch("rule.shared", shared)
+    return _direct(network, key, list(network.hiddens), distribution, scale, density, rank, switch("shared", shared))
+
+
+def first_layer(
+    network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None
+) -> LayerArrays:
+    """Draws a matrix from the output error to the first hidden layer alone; arguments as for `direct`."""
+    del params
+    require_hidden(network)
+    return _direct(network, key, list(network.hiddens)[:1], distribution, scale, density, rank, shared=False)
+
+
+def direct_zeros(network: Network, key: jax.Array, params: PyTree) -> LayerArrays:
+    """Returns zeros in the shapes of `direct`, for feedback that is learned."""
+    del key, params
+    require_hidden(network)
+    return {name: jnp.zeros((*h.stack, network.outputs, *h.shape)) for name, h in network.hiddens.items()}
+
+
+def require_all_kernels(network: Network, feedback: LayerArrays) -> LayerArrays:
+    """Returns the feedback, checked to be one array for each linear layer but the first.
+
+    Raises:
+      BadOption: if layers are missing, or others are there.
+    """
+    if set(feedback) != {*list(network.kernels)[1:]}:
+        raise BadOption("needs feedback of each linear layer but the first, such as layerwise")
+    return feedback
+
+
+def require_all_hidden(network: Network, feedback: LayerArrays) -> LayerArrays:
+    """Returns the feedback, checked to be one array for each hidden layer.
+
+    Raises:
+      BadOption: if layers are missing, or others are there.
+    """
+    if set(feedback) != set(network.hiddens):
+        raise BadOption("needs feedback of each hidden layer, such as direct")
+    return feedback
+
+
+def _direct(network, key, names, distribution, scale, density, rank, shared: bool) -> LayerArrays:
+    draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS))
+    scales, densities = _scales(scale, len(names)), _densities(density, len(names))
     outputs = network.outputs
     sizes = {name: math.prod(network.hiddens[name].shape) for name in names}
     _check_rank(rank, {name: (size, outputs) for name, size in sizes.items()})
-
-    def draw(key):
-        feedback = {}
-        for i, (name, distribute) in enumerate(zip(names, draws, strict=True)):
-            value, thinning = jax.random.split(jax.random.fold_in(key, 0 if shared else i))
-            stack, shape = network.hiddens[name]
-            # Drawn transposed, so that with one hidden layer the draw is that of `backward_kernels`.
-            drawn = (max(sizes.values()), outputs) if shared else (*stack, sizes[name], outputs)
-            full = thin(thinning, _matrix(value, drawn, outputs, distribute, scales[i], rank), fractions[i])
-            if shared:
-                full = jnp.broadcast_to(full[: sizes[name]], (*stack, sizes[name], outputs))
-            feedback[name] = jnp.moveaxis(full.reshape(*stack, *shape, outputs), -1, len(stack))
-        return feedback
-
-    return draw
+    feedback = {}
+    for i, (name, chosen) in enumerate(zip(names, draws, strict=True)):
+        value_key, density_key = jax.random.split(jax.random.fold_in(key, 0 if shared else i))
+        stack, shape = network.hiddens[name]
+        # Drawn transposed, so that with one hidden layer the draw equals that of `layerwise`.
+        drawn = (max(sizes.values()), outputs) if shared else (*stack, sizes[name], outputs)
+        full = sparsify(density_key, _matrix(value_key, drawn, outputs, chosen.draw, scales[i], rank), densities[i])
+        if shared:
+            full = jnp.broadcast_to(full[: sizes[name]], (*stack, sizes[name], outputs))
+        feedback[name] = jnp.moveaxis(full.reshape(*stack, *shape, outputs), -1, len(stack))
+    return feedback
 
 
-def _matrix(key, shape, fan, distribute, scale, rank) -> jax.Array:
-    """Draws matrices `[*stack, rows, columns]`: of entries by themselves, or of a rank with the same variance."""
+def _matrix(key, shape, fan, draw, scale, rank) -> jax.Array:
+    """Draws matrices `[*stack, rows, columns]`: with independent entries, or of a rank with the same variance."""
     if rank is None:
-        return distribute(key, shape, fan, scale)
+        return draw(key, shape, fan, scale)
     left, right = jax.random.split(key)
     *stack, rows, columns = shape
     mixing = jax.random.normal(right, (*stack, rank, columns)) * rank**-0.5
-    return distribute(left, (*stack, rows, rank), fan, scale) @ mixing
+    return draw(left, (*stack, rows, rank), fan, scale) @ mixing
+
+
+def _scales(scale, layers: int) -> list[float]:
+    return per_layer("scale", scale, layers, lambda option, got: number(option, got, above=0))
+
+
+def _densities(density, layers: int) -> list[float]:
+    return per_layer("density", density, layers, lambda option, got: number(option, got, above=0, most=1))
 
 
 def _check_rank(rank: int | None, matrices: dict[str, tuple[int, int]]) -> None:
     if rank is None:
         return
-    integer("rule.rank", rank, least=1)
+    integer("rank", rank, least=1)
     name, most = min(((name, min(shape)) for name, shape in matrices.items()), key=lambda pair: pair[1])
     if rank > most:
-        raise BadOption(f"rule.rank must be at most {most}, the most that the feedback of {name} can have; got {rank}")
+        raise BadOption(f"must be at most {most}, the full rank of the feedback of {name}; got {rank}", "rank")
 
 
 def project(error: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Sends the output error to a hidden layer through its direct feedback: `e B`.
+    """Returns `e B`, the output error projected to a hidden layer.
 
     Args:
-      error: dL/dlogits, `[batch, outputs]`, with the `1/batch` of the mean loss in it.
-      matrix: `[outputs, *shape]`, or `[depth, outputs, *shape]` with a two-dimensional rest for a scanned stack.
+      error: dL/dlogits, `[batch, outputs]`, with the `1/batch` of the mean loss.
+      matrix: `[outputs, *shape]`.
 
     Returns:
-      The signal of that layer, `[batch, *shape]`.
+      The learning signal of that layer, `[batch, *shape]`.
 
     Reference: Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 7.
     """
     return jnp.tensordot(error, matrix, 1)
 
 
-def project_all(network: Network, error: jax.Array, feedback: Named) -> Named:
-    """Returns `project(error, feedback[name])` for each hidden layer that has feedback, `[*stack, batch, *shape]`."""
+def project_all(network: Network, error: jax.Array, feedback: LayerArrays) -> LayerArrays:
+    """Returns `project(error, feedback[name])` for each hidden layer with feedback, `[*stack, batch, *shape]`."""
     signals = {}
     for name, matrix in feedback.items():
         send = project
@@ -176,11 +232,13 @@ def project_all(network: Network, error: jax.Array, feedback: Named) -> Named:
     return signals
 
 
-def forward_paths(network: Network, params: PyTree) -> Named | None:
-    """Returns the product of the forward weights from each hidden layer to the output, transposed like direct feedback.
+def forward_paths(network: Network, params: PyTree) -> LayerArrays | None:
+    """Returns the products of forward weights from each hidden layer to the output, shaped like direct feedback.
 
-    `[*stack, outputs, width]` by hidden layer, for a network in which every hidden layer is one dense layer; else None.
-    It is what backprop's signal would cross if all the activation functions between were the identity.
+    If all activation functions above a layer were the identity, backprop's signal would pass through its product.
+
+    Returns:
+      `[*stack, outputs, width]` by the name of each hidden layer; None unless every hidden layer is one dense layer.
     """
     kernels = list(network.kernels.items())
     layers = [(h.stack, h.shape) for h in network.hiddens.values()]
@@ -196,8 +254,3 @@ def forward_paths(network: Network, params: PyTree) -> Named | None:
         else:
             paths[name], product = product, product @ weights[above].T
     return {name: paths[name] for name in network.hiddens}
-
-
-def _checked(scale, kept, layers: int) -> tuple[list[float], list[float]]:
-    scales = per_layer("rule.scale", scale, layers, lambda option, got: number(option, got, above=0))
-    return scales, per_layer("rule.kept", kept, layers, lambda option, got: number(option, got, above=0, most=1))

@@ -1,15 +1,16 @@
-"""How weights are drawn, forward and backward alike: a distribution, a scale, and the fraction of entries kept.
+"""Distributions of weights, forward and backward alike.
 
-Every distribution is `(key, shape, fan, scale) -> array`, where `fan` is how many numbers one output of the weights
-sums over: the inputs of a forward kernel, the components of the error that cross a backward one.
+Each has the signature `(key, shape, fan, scale) -> array`. `fan` is the number of terms that one output of the weights
+sums: the inputs of a forward kernel, or the components of the error that a backward kernel receives.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-Distribution = Callable[[jax.Array, tuple[int, ...], int, float], jax.Array]
+Draw = Callable[[jax.Array, tuple[int, ...], int, float], jax.Array]
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> jax.Array:
@@ -25,7 +26,7 @@ def normal(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> ja
 
 
 def fan_uniform(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> jax.Array:
-    """Draws from U[-a, a] with `a = scale / sqrt(fan)`: at scale 1 what Torch draws for a linear layer."""
+    """Draws from U[-a, a] with `a = scale / sqrt(fan)`; at scale 1 this is Torch's default for a linear layer."""
     return uniform(key, shape, fan, scale * fan**-0.5)
 
 
@@ -35,20 +36,28 @@ def fan_normal(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -
 
 
 def constant(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> jax.Array:
-    """Gives every entry the value `scale`."""
+    """Sets every entry to `scale`."""
     del key, fan
     return jnp.full(shape, scale, jnp.float32)
 
 
-def standard_deviation(distribution: str, fan: int, scale: float) -> float:
-    """Returns that of a distribution in `DISTRIBUTIONS`."""
-    of_uniform = 3**-0.5 if distribution.endswith("uniform") else 1.0
-    return scale * of_uniform * (fan**-0.5 if distribution.startswith("fan_") else 1.0)
+class Distribution(NamedTuple):
+    """A distribution of weights."""
+
+    draw: Draw
+    deviation: Callable[[int, float], float]
+    """`(fan, scale) -> standard deviation`."""
 
 
-DISTRIBUTIONS = {"uniform": uniform, "normal": normal, "fan_uniform": fan_uniform, "fan_normal": fan_normal}
+DISTRIBUTIONS = {
+    "uniform": Distribution(uniform, lambda fan, scale: scale * 3**-0.5),
+    "normal": Distribution(normal, lambda fan, scale: scale),
+    "fan_uniform": Distribution(fan_uniform, lambda fan, scale: scale * 3**-0.5 * fan**-0.5),
+    "fan_normal": Distribution(fan_normal, lambda fan, scale: scale * fan**-0.5),
+}
+BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
 
 
-def thin(key: jax.Array, weights: jax.Array, kept: float) -> jax.Array:
-    """Sets every entry to zero with probability `1 - kept`, each by itself, and leaves the others as they are."""
-    return weights if kept == 1 else weights * jax.random.bernoulli(key, kept, weights.shape)
+def sparsify(key: jax.Array, weights: jax.Array, density: float) -> jax.Array:
+    """Sets each entry to zero with probability `1 - density`, independently; the others keep their values."""
+    return weights if density == 1 else weights * jax.random.bernoulli(key, density, weights.shape)

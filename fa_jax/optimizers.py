@@ -1,6 +1,6 @@
-"""How updates become steps: an Optax chain of clipping, weight decay, scaling and a scheduled learning rate."""
+"""Optimizers: Optax chains of clipping, weight decay, scaling and a scheduled learning rate."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +8,8 @@ import optax
 
 from fa_jax.checks import BadOption, number
 from fa_jax.core import PyTree
+
+Path = tuple[str, ...]
 
 
 def descend(
@@ -17,70 +19,74 @@ def descend(
     schedule: Callable[[float, int], optax.Schedule],
     weight_decay: float,
     clip: float | None,
-) -> Callable[[int], optax.GradientTransformation]:
-    """Returns `steps -> optimizer`, for a run of that many steps.
+) -> Callable[[int, Collection[Path]], optax.GradientTransformation]:
+    """Returns `(steps, statistics) -> optimizer`, for a run of a number of steps.
+
+    `statistics` are the paths of running statistics among the params (`Network.statistics`), which do not decay.
 
     Args:
-      scaling: what the optimizer is named for: `optax.identity`, `optax.scale_by_adam`, ...
-      learning_rate: at its highest, above 0.
+      scaling: the transformation that names the optimizer: `optax.identity`, `optax.scale_by_adam`, ...
+      learning_rate: the highest, above 0.
       schedule: `(learning_rate, steps) -> schedule`.
-      weight_decay: times each param, added to its update before the scaling, so it is multiplied by the learning rate.
-        Biases decay as well; the running statistics of a norm do not.
-      clip: the global norm above which updates are scaled down to it; None: never. Where a rule has rates of its own,
-        it is the norm of the params of one rate.
+      weight_decay: a multiple of each param, biases included, that is added to its update before the scaling; so it is
+        multiplied by the learning rate.
+      clip: the global norm to which larger updates are scaled down; None: no limit. With learning-rate multipliers, the
+        norm is that of the params of one multiplier.
     """
-    rate = number("optimizer.learning_rate", learning_rate, above=0)
-    decay = number("optimizer.weight_decay", weight_decay, least=0)
-    clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("optimizer.clip", clip, above=0))
+    rate = number("learning_rate", learning_rate, above=0)
+    decay = number("weight_decay", weight_decay, least=0)
+    clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("clip", clip, above=0))
 
-    def for_steps(steps):
+    def for_run(steps: int, statistics: Collection[Path] = frozenset()) -> optax.GradientTransformation:
+        def decays(params):
+            return jax.tree_util.tree_map_with_path(
+                lambda path, _: tuple(entry.key for entry in path) not in statistics, params
+            )
+
         return optax.chain(
             clipping,
-            optax.add_decayed_weights(decay, _learned) if decay else optax.identity(),
+            optax.add_decayed_weights(decay, decays) if decay else optax.identity(),
             scaling,
             optax.scale_by_learning_rate(schedule(rate, steps)),
         )
 
-    return for_steps
+    return for_run
 
 
-def at_rates(
-    optimizer: optax.GradientTransformation, rates: Callable[[PyTree], PyTree], params: PyTree
+def with_multipliers(
+    optimizer: optax.GradientTransformation, multipliers: Callable[[PyTree], PyTree], params: PyTree
 ) -> optax.GradientTransformation:
-    """Returns an optimizer whose steps are multiplied by a rate of their own for each param.
+    """Returns an optimizer whose steps are multiplied by a learning-rate multiplier for each param.
 
-    Params of one rate share an optimizer, which sees no others: a global norm is theirs alone.
+    Params with one multiplier share an optimizer, which sees no others.
 
     Args:
-      optimizer: what makes the steps.
-      rates: `(params) -> tree of floats`.
-      params: as they will be, or their shapes.
+      optimizer: the optimizer to wrap.
+      multipliers: `(params) -> tree of floats`.
+      params: the params, or their shapes.
     """
-    different = set(jax.tree.leaves(rates(params)))
-    return optax.partition({rate: optax.chain(optimizer, optax.scale(rate)) for rate in different}, rates)
-
-
-def _learned(params):
-    """Marks what rules update, which the running statistics among the params are not."""
-    statistics = (["mean"], ["var"])
-    return jax.tree_util.tree_map_with_path(lambda path, _: [e.key for e in path[-1:]] not in statistics, params)
+    distinct = set(jax.tree.leaves(multipliers(params)))
+    return optax.partition({value: optax.chain(optimizer, optax.scale(value)) for value in distinct}, multipliers)
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:
-    """The same learning rate throughout."""
+    """Returns a constant learning rate."""
     del steps
     return optax.constant_schedule(learning_rate)
 
 
 def cosine(learning_rate: float, steps: int, *, final: float, warmup: float) -> optax.Schedule:
-    """A linear rise from 0 over the fraction `warmup` of the steps, then half a cosine down to `final` of the rate."""
-    rising = round(number("optimizer.schedule.warmup", warmup, least=0, most=1) * steps)
-    end = learning_rate * number("optimizer.schedule.final", final, least=0, most=1)
+    """Returns a linear rise from 0 over the fraction `warmup` of the steps, then a cosine decay.
+
+    `final` is the last rate as a fraction of the highest. Both fractions are in [0, 1].
+    """
+    rising = round(number("schedule.warmup", warmup, least=0, most=1) * steps)
+    end = learning_rate * number("schedule.final", final, least=0, most=1)
     return optax.warmup_cosine_decay_schedule(0.0 if rising else learning_rate, learning_rate, rising, steps, end)
 
 
-def staircase(learning_rate: float, steps: int, *, drops: list[tuple[float, float]]) -> optax.Schedule:
-    """The rate times a factor from each given fraction of the steps on; the factors multiply up.
+def step_decay(learning_rate: float, steps: int, *, drops: list[tuple[float, float]]) -> optax.Schedule:
+    """Returns the rate times a factor from each given fraction of the steps on; factors accumulate.
 
     Args:
       learning_rate: at the start.
@@ -88,47 +94,48 @@ def staircase(learning_rate: float, steps: int, *, drops: list[tuple[float, floa
       drops: pairs (fraction of the steps, factor).
 
     Raises:
-      BadOption: if it is no list of such pairs, or a fraction is not from 0 to 1.
+      BadOption: if it is no list of such pairs, or a fraction is outside [0, 1].
     """
     if not isinstance(drops, list) or not all(isinstance(drop, list | tuple) and len(drop) == 2 for drop in drops):
-        raise BadOption(f"optimizer.schedule.drops must be pairs such as [[0.5,0.1],[0.75,0.1]]; got {drops!r}")
-    at: dict[int, float] = {}
+        raise BadOption(f"must be pairs such as [[0.5,0.1],[0.75,0.1]]; got {drops!r}", "schedule.drops")
+    factors: dict[int, float] = {}
     for fraction, factor in drops:
-        step = round(number("optimizer.schedule.drops", fraction, least=0, most=1) * steps)
-        at[step] = at.get(step, 1.0) * number("optimizer.schedule.drops", factor, least=0)
-    return optax.piecewise_constant_schedule(learning_rate, at)
+        step = round(number("schedule.drops", fraction, least=0, most=1) * steps)
+        factors[step] = factors.get(step, 1.0) * number("schedule.drops", factor, least=0)
+    return optax.piecewise_constant_schedule(learning_rate, factors)
 
 
-def halfway(learning_rate: float, steps: int, *, stairs: float) -> optax.Schedule:
-    """The rate for half of the steps, then down to nearly 0 in equal stairs, such as one an epoch.
+def constant_then_linear(learning_rate: float, steps: int, *, steps_down: float) -> optax.Schedule:
+    """Returns the rate for half of the run, then a linear decay in equal steps to nearly 0.
 
-    In stair e of E, from 1, the rate is times `(1 + 2 (E - e)) / E` for e above E / 2: the schedule of Hinton's code
-    for arXiv 2212.13345.
+    With E steps down in the whole run, such as one per epoch, the factor in step e, from 1, is `(1 + 2 (E - e)) / E`
+    for e above E / 2: the schedule of Hinton's code for arXiv 2212.13345.
     """
-    count = max(1, round(number("optimizer.schedule.stairs", stairs, above=0)))
-    starts = jnp.asarray([-(-stair * steps // count) for stair in range(1, count)], jnp.int32)
+    count = max(1, round(number("schedule.steps_down", steps_down, above=0)))
+    starts = jnp.asarray([-(-i * steps // count) for i in range(1, count)], jnp.int32)
 
     def schedule(step):
-        stair = 1 + jnp.searchsorted(starts, step, side="right")
-        return learning_rate * jnp.where(2 * stair <= count, 1.0, (1 + 2 * (count - stair)) / count)
+        number_of_step = 1 + jnp.searchsorted(starts, step, side="right")
+        factor = (1 + 2 * (count - number_of_step)) / count
+        return learning_rate * jnp.where(2 * number_of_step <= count, 1.0, factor)
 
     return schedule
 
 
 def keep_removed() -> optax.GradientTransformation:
-    """Returns the transformation that keeps connections removed: weights that start at exactly 0 stay there.
+    """Returns the transformation that keeps removed connections removed: weights that start at exactly 0 stay there.
 
-    Only kernels count, a bias may start at 0; and so may a kernel as a whole.
+    Only kernels count (a bias may start at 0), and no kernel that starts at 0 as a whole.
     """
 
     def init(params):
-        def there(path, p):
+        def is_kept(path, p):
             return (p != 0) | ~jnp.any(p != 0) if path[-1].key == "kernel" else jnp.ones_like(p, bool)
 
-        return jax.tree_util.tree_map_with_path(there, params)
+        return jax.tree_util.tree_map_with_path(is_kept, params)
 
     def update(updates, state, params=None):
         del params
-        return jax.tree.map(lambda u, kept: jnp.where(kept, u, 0), updates, state), state
+        return jax.tree.map(lambda u, is_kept: jnp.where(is_kept, u, 0), updates, state), state
 
     return optax.GradientTransformation(init, update)

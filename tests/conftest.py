@@ -1,26 +1,38 @@
-"""What all tests share: several host devices, float64 where asked for, and a config as the command line composes it."""
+"""What all tests share: several host devices, float64 on request, networks, rules, and a folder to run in."""
 
+import contextlib
+import functools
+import json
+import logging
 import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import absl.logging
 import hydra
+import hydra.utils
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
-from fa_jax.cli import help as catalogue
+from fa_jax import feedback
+from fa_jax.cli.groups import CONF, LISTED, choices
 from fa_jax.core import Batch
+from fa_jax.losses import cross_entropy
+from fa_jax.networks.mlp import mlp
 
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Nearly all the time of a test goes into compilation, half of it into optimizing code that runs for milliseconds.
+# Most of a test's time is compilation, and half of that optimizes code that runs for milliseconds.
 # `XLA_FLAGS= pytest` tests the optimized code that users run.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-# What one test has compiled, no other need; those that start processes of their own hand it on to these.
+# Tests share compiled programs, also with the processes that they start.
 CACHE = {
     "jax_compilation_cache_dir": str(Path(__file__).parents[1] / ".pytest_cache" / "jax"),
     "jax_persistent_cache_min_compile_time_secs": 0.0,
@@ -30,11 +42,84 @@ for name, value in CACHE.items():
     jax.config.update(name, value)
     os.environ[name.upper()] = str(value)
 
-jax.devices()  # now: a test that calls the command line first would have it make other devices
+jax.devices()  # now: a test that calls the command line first would make other devices
 
 # Absl, which Orbax logs through, keeps the stderr of its import, here one of pytest's, and closes it when logging is
 # configured anew.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
+
+WEIGHTS = {"init": "fan_uniform", "init_scale": 1.0, "density": 1.0, "bias_init": "constant", "bias_scale": 0.0}
+MLP = {"activation": "tanh", "biases": True, **WEIGHTS}
+"""Options of a plain `mlp`, without `hidden` and `dropout`."""
+RANDOM_WEIGHTS = {"init": "fan_normal", "init_scale": 1.2, "density": 1.0, "bias_init": "uniform", "bias_scale": 0.3}
+CNN = {
+    "topology": "conv4x3p3-conv5x3v-6",
+    "shared_weights": True,
+    "activation": "tanh",
+    "biases": True,
+    "norm": "none",
+    "pooling": "max",
+    "pool_stride": 2,
+    "norm_dense": False,
+    "hidden_position": "after_pooling",
+    "dropout": 0.0,
+    "input_dropout": 0.0,
+    **RANDOM_WEIGHTS,
+}
+"""Options of a small `cnn` on 8x8 images."""
+RESNET = {
+    "depth": 8,
+    "width": 2,
+    "activation": "tanh",
+    "biases": False,
+    "norm": "none",
+    "normed_shortcuts": True,
+    "stage": "block",
+    "dense": [],
+    **RANDOM_WEIGHTS,
+}
+"""Options of a small `resnet`."""
+DRAWN = {"distribution": "normal", "scale": 0.7, "density": 0.8}
+"""Options of feedback that is drawn, sparse."""
+
+
+def layerwise(**options):
+    """An `init_feedback` for rules that send the signal back layer by layer."""
+    return functools.partial(feedback.layerwise, **{**DRAWN, "rank": None, "fan": "fan_out", **options})
+
+
+def magnitudes(**options):
+    """An `init_feedback` for sign symmetry with random magnitudes."""
+    return layerwise(**{"fan": "fan_in", **options})
+
+
+def direct(**options):
+    """An `init_feedback` for rules that send the signal directly to every hidden layer."""
+    return functools.partial(feedback.direct, **{**DRAWN, "rank": None, "shared": False, **options})
+
+
+def first_layer(**options):
+    """An `init_feedback` for indirect feedback alignment."""
+    return functools.partial(feedback.first_layer, **{**DRAWN, "rank": None, **options})
+
+
+@functools.cache
+def rule_factory(name):
+    """The factory of a rule with the options of its YAML, its `init_feedback` included."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose("config", ["task=digits", f"rule={name}"])
+    factory = hydra.utils.instantiate(config.rule, _convert_="all")
+    if config.get("feedback") is None:
+        return factory
+    return functools.partial(factory, init_feedback=hydra.utils.instantiate(config.feedback, _convert_="all"))
+
+
+def make_rule(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
+    """A small `mlp` and a rule on it with the options of its YAML."""
+    if name.endswith("forward_forward"):  # is defined for ReLU units without dropout alone
+        dropout, options = 0.0, {"activation": "relu", **options}
+    network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
+    return network, rule_factory(name)(network, (loss or cross_entropy()).value)
 
 
 @pytest.fixture
@@ -49,11 +134,106 @@ def float64():
 def compose():
     """Composes a config from overrides."""
 
-    def of(*overrides):
-        with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
+    def compose_config(*overrides):
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
             return hydra.compose("config", list(overrides))
 
-    return of
+    return compose_config
+
+
+@functools.cache
+def option_names():
+    """The names of all options that need no data, with each choice of each group, one choice changed at a time."""
+    from fa_jax.records.conditions import IRRELEVANT, options
+
+    names = set(IRRELEVANT)
+    groups = {group: choices(group) for group in LISTED if group not in ("task", "experiment", "logger")}
+    groups["task"] = ("linear", "nonlinear", "digits")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for group, valid in groups.items():
+            for choice in valid:
+                config = OmegaConf.to_container(hydra.compose("config", [f"{group}={choice}"]), resolve=True)
+                names |= {name for name in options(config) if not name.endswith("_")}
+    return tuple(sorted(names))
+
+
+@pytest.fixture
+def stand_in_images(monkeypatch):
+    """Replaces the images of TFDS by a few thousand black ones, with the shapes and classes of the data set."""
+    from fa_jax.cli import build
+    from fa_jax.tasks import tfds
+
+    def read(dataset, data_dir):
+        del data_dir
+        shape, classes = tfds.DATASETS[dataset]
+        return {
+            split: (np.zeros((n, *shape), np.uint8), np.arange(n, dtype=np.int32) % classes)
+            for split, n in (("train", 12_000), ("test", 2_000))
+        }
+
+    monkeypatch.setattr(tfds, "read", read)
+    build._task.cache_clear()
+    yield
+    build._task.cache_clear()
+
+
+@contextlib.contextmanager
+def restored_logging():
+    """Restores the root logger at the end."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        handler.close()
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working folder."""
+    monkeypatch.chdir(tmp_path)
+    with restored_logging():
+        yield tmp_path
+
+
+CUT_MNIST = Path(__file__).parent / "fixtures" / "tensorflow_datasets"
+"""A TFDS data directory with the first 160 training and 128 test examples of MNIST."""
+
+
+def start(words, **options):
+    """Starts `fa-jax` in a separate process, without its output, and returns the process."""
+    return subprocess.Popen([sys.executable, "-m", "fa_jax", *words], stdout=subprocess.DEVNULL, **options)
+
+
+def wait_until(condition, seconds=120, process=None):
+    """Waits until a condition holds, for at most so many seconds, or until a process ends."""
+    until = time.monotonic() + seconds
+    while not condition() and time.monotonic() < until and (process is None or process.poll() is None):
+        time.sleep(0.05)
+
+
+def kill_at_random(folder, words, delays):
+    """Trains to the end a run in `cut`, which is killed after each delay, in seconds of training, and resumed.
+
+    The first command is `words`; if the run exists already, they are `["resume=cut"]`.
+    """
+    status, metrics = folder / "cut" / "status.json", folder / "cut" / "metrics.csv"
+    for delay in delays:
+        process, rows = start(words), metrics.read_text() if metrics.exists() else ""
+
+        def is_training(process=process, rows=rows):
+            is_started = status.exists() and json.loads(status.read_text())["pid"] == process.pid
+            return is_started and metrics.read_text() not in ("", rows)
+
+        wait_until(is_training, process=process)
+        time.sleep(delay)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        words = ["resume=cut"]
+        if json.loads(status.read_text())["status"] == "finished":
+            return
+    assert start(words).wait() == 0
 
 
 def random_batch(inputs=(12,), outputs=4, size=7, seed=0, dtype=np.float32):
@@ -64,13 +244,30 @@ def random_batch(inputs=(12,), outputs=4, size=7, seed=0, dtype=np.float32):
     return Batch(jnp.asarray(x), jnp.asarray(y), jax.random.key(seed))
 
 
+def to_float64(tree):
+    """A tree of JAX arrays in double precision."""
+    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
+
+
 def assert_trees_equal(a, b):
-    """The same trees, bit for bit."""
+    """Asserts that two trees are equal bit for bit."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
 def assert_trees_close(a, b, **tolerance):
-    """The same trees to a tolerance."""
+    """Asserts that two trees are equal to a tolerance."""
     assert jax.tree.structure(a) == jax.tree.structure(b)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, **tolerance), a, b)
+
+
+def assert_same_runs(folder, other):
+    """Asserts that two finished runs have the same metrics, final params and summary, bit for bit, the cost aside."""
+    from fa_jax.records.reader import read_checkpoint, read_run
+
+    assert (folder / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    assert_trees_equal(*(read_checkpoint(read_run(path)) for path in (folder, other)))
+    summaries = [json.loads((path / "summary.json").read_text()) for path in (folder, other)]
+    assert all(summary.pop("cost") for summary in summaries)
+    assert summaries[0] == summaries[1]
+    assert not (other / "resume").exists()

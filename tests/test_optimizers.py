@@ -1,4 +1,4 @@
-"""The optimizers against recurrences written out in numpy."""
+"""Optimizers equal recurrences written out in numpy; schedules, multipliers and sparse kernels."""
 
 import jax
 import jax.numpy as jnp
@@ -7,84 +7,150 @@ import optax
 import pytest
 from hydra.utils import instantiate
 
-from fa_jax.optimizers import at_rates, constant, cosine, descend, keep_removed, staircase
+from fa_jax.checks import BadOption
+from fa_jax.optimizers import (
+    constant,
+    constant_then_linear,
+    cosine,
+    descend,
+    keep_removed,
+    step_decay,
+    with_multipliers,
+)
 
 GRADIENTS = np.random.default_rng(0).normal(size=(30, 5)) * 10.0 ** np.arange(-6, -1)
-"""Steps by params; the first ones so small that the place of epsilon shows."""
+"""`[steps, params]`; the first params have gradients so small that the position of epsilon matters."""
 
 
-def walk(optimizer, start=0.3):
+def trajectory(optimizer, start=0.3):
     """The params after each step."""
     p = jnp.full(5, start)
     state = optimizer.init(p)
-    places = []
+    params = []
     for gradient in GRADIENTS:
         update, state = optimizer.update(jnp.asarray(gradient), state, p)
         p = optax.apply_updates(p, update)
-        places.append(p)
-    return np.asarray(places)
+        params.append(p)
+    return np.asarray(params)
+
+
+def make(compose, *overrides):
+    config = compose("task=digits", *overrides)
+    return instantiate(config.optimizer, _convert_="all")(len(GRADIENTS))
 
 
 @pytest.mark.usefixtures("float64")
-def test_rmsprop_is_torch_s_recurrence(compose):
-    optimizer = instantiate(compose("task=digits", "optimizer=rmsprop").optimizer, _convert_="all")(len(GRADIENTS))
+def test_rmsprop_is_the_recurrence_of_torch(compose):
     p, m, expected = np.full(5, 0.3), np.zeros(5), []
     for g in GRADIENTS:
         m = 0.99 * m + 0.01 * g**2
         p = p - 0.001 * g / (np.sqrt(m) + 1e-8)
         expected.append(p)
-    np.testing.assert_allclose(walk(optimizer), expected, rtol=1e-12)
-    # From an average of zero, the first step is ten times the rate wherever the gradient stands out from epsilon.
+    np.testing.assert_allclose(trajectory(make(compose, "optimizer=rmsprop")), expected, rtol=1e-12)
+    # The average starts at zero, so the first step is ten times the rate where the gradient is far above epsilon.
     np.testing.assert_allclose(abs(expected[0] - 0.3)[2:], 10 * 0.001, rtol=2e-2)
 
 
 @pytest.mark.usefixtures("float64")
-def test_momentum_with_weight_decay_and_clipping_is_the_recurrence_in_that_order(compose):
-    words = [
-        "task=digits",
-        "optimizer=momentum",
-        "optimizer.weight_decay=0.2",
-        "optimizer.clip=0.01",
-        "optimizer.learning_rate=0.5",
-    ]
-    optimizer = instantiate(compose(*words).optimizer, _convert_="all")(len(GRADIENTS))
+def test_momentum_clips_then_adds_weight_decay_then_accumulates(compose):
+    options = ["weight_decay=0.2", "clip=0.01", "learning_rate=0.5"]
+    optimizer = make(compose, "optimizer=momentum", *(f"optimizer.{option}" for option in options))
     p, v, expected = np.full(5, 0.3), np.zeros(5), []
     for g in GRADIENTS:
         clipped = g * min(1, 0.01 / np.linalg.norm(g))
         v = 0.9 * v + clipped + 0.2 * p
         p = p - 0.5 * v
         expected.append(p)
-    np.testing.assert_allclose(walk(optimizer), expected, rtol=1e-12)
+    np.testing.assert_allclose(trajectory(optimizer), expected, rtol=1e-12)
 
 
-def test_schedules_begin_and_end_where_they_say():
+@pytest.mark.usefixtures("float64")
+def test_ema_averages_gradients_without_bias_correction(compose):
+    optimizer = make(compose, "optimizer=ema", "optimizer.learning_rate=0.5")
+    p, m, expected = np.full(5, 0.3), np.zeros(5), []
+    for g in GRADIENTS:
+        m = 0.9 * m + 0.1 * g
+        p = p - 0.5 * m
+        expected.append(p)
+    np.testing.assert_allclose(trajectory(optimizer), expected, rtol=1e-12)
+
+
+def test_constant_cosine_and_step_decay_schedules():
     assert constant(0.3, 100)(99) == 0.3
-    warmed = cosine(0.3, 100, final=0.1, warmup=0.2)
-    np.testing.assert_allclose([warmed(0), warmed(10), warmed(20), warmed(100)], [0, 0.15, 0.3, 0.03], atol=1e-7)
+    warmed_up = cosine(0.3, 100, final=0.1, warmup=0.2)
+    rates = [warmed_up(step) for step in (0, 10, 20, 100)]
+    np.testing.assert_allclose(rates, [0, 0.15, 0.3, 0.03], atol=1e-7)
     np.testing.assert_allclose(cosine(0.3, 100, final=0.0, warmup=0.0)(50), 0.15, rtol=1e-6)
-    stairs = staircase(0.3, 100, drops=[[0.5, 0.1], [0.75, 0.5]])
-    np.testing.assert_allclose([stairs(49), stairs(51), stairs(99)], [0.3, 0.03, 0.015], rtol=1e-6)
+    stepped = step_decay(0.3, 100, drops=[[0.5, 0.1], [0.75, 0.5]])
+    np.testing.assert_allclose([stepped(49), stepped(51), stepped(99)], [0.3, 0.03, 0.015], rtol=1e-6)
 
 
-def test_removed_connections_stay_removed_and_biases_and_zero_kernels_move():
+def test_constant_then_linear_schedule_is_constant_for_half_of_the_run_and_then_falls_in_equal_steps():
+    schedule = constant_then_linear(0.5, 100 * 7, steps_down=100)
+    factors = {epoch: float(schedule((epoch - 1) * 7 + 3)) / 0.5 for epoch in (1, 50, 51, 75, 100)}
+    for epoch, factor in {1: 1.0, 50: 1.0, 51: 0.99, 75: 0.51, 100: 0.01}.items():
+        assert factors[epoch] == pytest.approx(factor)
+    long = constant_then_linear(1.0, 3_750_000, steps_down=2000)
+    np.testing.assert_allclose(float(long(3_749_000)), 1 / 2000, rtol=1e-5)
+    short = constant_then_linear(1.0, 50, steps_down=5)
+    rates = [float(short(step)) for step in (0, 10, 20, 30, 49)]
+    np.testing.assert_allclose(rates, [1, 1, 1, 0.6, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "options", "message"),
+    [
+        (step_decay, {"drops": [0.5, 0.1]}, r"^schedule\.drops must be pairs such as"),
+        (step_decay, {"drops": [[1.5, 0.1]]}, r"^schedule\.drops must be a finite number"),
+        (cosine, {"final": 2, "warmup": 0}, r"^schedule\.final must be a finite number"),
+        (cosine, {"final": 0, "warmup": -1}, r"^schedule\.warmup must be a finite number"),
+        (constant_then_linear, {"steps_down": 0}, r"^schedule\.steps_down must be a finite number above 0; got 0"),
+    ],
+)
+def test_bad_options_of_schedules_are_named(schedule, options, message):
+    with pytest.raises(BadOption, match=message):
+        schedule(0.1, 100, **options)
+
+
+def test_removed_connections_stay_removed_while_biases_and_zero_kernels_move():
     params = {
-        "a": {"kernel": jnp.asarray([[0.0, 1.0]]), "bias": jnp.zeros(2)},
-        "b": {"kernel": jnp.zeros((1, 2))},
+        "sparse": {"kernel": jnp.asarray([[0.0, 1.0]]), "bias": jnp.zeros(2)},
+        "zero": {"kernel": jnp.zeros((1, 2))},
     }
     updates = jax.tree.map(jnp.ones_like, params)
     optimizer = keep_removed()
-    moved, _ = optimizer.update(updates, optimizer.init(params))
-    np.testing.assert_array_equal(moved["a"]["kernel"], [[0, 1]])
-    np.testing.assert_array_equal(moved["a"]["bias"], [1, 1])
-    np.testing.assert_array_equal(moved["b"]["kernel"], [[1, 1]])
+    masked, _ = optimizer.update(updates, optimizer.init(params))
+    np.testing.assert_array_equal(masked["sparse"]["kernel"], [[0, 1]])
+    np.testing.assert_array_equal(masked["sparse"]["bias"], [1, 1])
+    np.testing.assert_array_equal(masked["zero"]["kernel"], [[1, 1]])
 
 
-def test_running_statistics_do_not_decay_at_any_rate():
-    params = {"norm": {"scale": jnp.ones(2), "mean": jnp.ones(2), "var": jnp.ones(2)}, "linear": {"bias": jnp.ones(2)}}
-    zero = jax.tree.map(jnp.zeros_like, params)
-    plain = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)(10)
-    for rate, optimizer in ((1.0, plain), (3.0, at_rates(plain, lambda p: jax.tree.map(lambda _: 3.0, p), params))):
-        steps, _ = optimizer.update(zero, optimizer.init(params), params)
-        for name, moved in (("scale", 1), ("mean", 0), ("var", 0)):
-            np.testing.assert_allclose(steps["norm"][name], -0.05 * rate * moved, rtol=1e-6)
-        np.testing.assert_allclose(steps["linear"]["bias"], -0.05 * rate, rtol=1e-6)
+STATISTICS = {("norm", "mean"), ("norm", "var")}
+MULTIPLIERS = {1.0: lambda optimizer, params: optimizer}
+MULTIPLIERS[3.0] = lambda optimizer, params: with_multipliers(
+    optimizer, lambda p: jax.tree.map(lambda _: 3.0, p), params
+)
+
+
+@pytest.mark.parametrize("multiplier", MULTIPLIERS)
+def test_running_statistics_do_not_decay(multiplier):
+    """They are known by their paths: a layer's own param named `mean` decays."""
+    ones = jnp.ones(2)
+    params = {"norm": {"scale": ones, "mean": ones, "var": ones}, "linear": {"bias": ones, "mean": ones}}
+    zero_updates = jax.tree.map(jnp.zeros_like, params)
+    plain = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)
+    optimizer = MULTIPLIERS[multiplier](plain(10, STATISTICS), params)
+    steps, _ = optimizer.update(zero_updates, optimizer.init(params), params)
+    decayed = -0.05 * multiplier
+    expected = {"norm": {"scale": decayed, "mean": 0, "var": 0}, "linear": {"bias": decayed, "mean": decayed}}
+    for part, leaves in expected.items():
+        for name, step in leaves.items():
+            np.testing.assert_allclose(steps[part][name], step, rtol=1e-6, err_msg=f"{part}/{name}")
+
+
+def test_multipliers_scale_the_steps_of_their_params():
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    optimizer = with_multipliers(optax.sgd(0.1), lambda p: {"a": 1.0, "b": 5.0}, params)
+    steps, _ = optimizer.update(params, optimizer.init(params), params)
+    np.testing.assert_allclose(steps["a"], -0.1, rtol=1e-6)
+    np.testing.assert_allclose(steps["b"], -0.5, rtol=1e-6)

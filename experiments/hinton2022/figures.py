@@ -1,13 +1,13 @@
-"""Figures of the recorded runs: learning curve, goodness by layer, first-layer weights; and of hybrid images.
+"""Figures of trained rows: learning curve, goodness by layer, first-layer weights, hybrid images.
 
-    python -m experiments.hinton2022.figures       after rows.py full
+    python -m experiments.hinton2022.rows full
+    python -m experiments.hinton2022.figures
 
-`curve`, `goodness`, `fields` and `hybrids`, as PNG and PDF beside this file; and `layers.csv`, the test error of
-choosing the label with the most goodness in one layer alone, and in all but the first.
+The second command draws `curve`, `goodness`, `fields` and `hybrids`, as PNG and PDF beside this file. It also writes
+`layers.csv`: the test error of inference by the goodness of one layer alone, and of all layers but the first.
 """
 
 import argparse
-import csv
 from pathlib import Path
 
 import jax
@@ -16,30 +16,28 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import is_trained, params_of, write_table
+from experiments.common import is_trained, of_seed, read_rows, write_table
 from experiments.hinton2022.rows import BATCH, OUTPUTS
 from fa_jax.cli.build import build
-from fa_jax.records.reader import Run, read_run
+from fa_jax.records.reader import Run, read_checkpoint, read_run
 from fa_jax.records.statistics import band
 from fa_jax.reports.figures import STYLE, save
-from fa_jax.rules.forward_forward.goodness import with_label
-from fa_jax.tasks.augmentation import hybrids, masks
+from fa_jax.rules.forward_forward.negatives import hybrids, masks, with_label
 
 HERE = Path(__file__).parent
 LAYERS = ("#0072B2", "#E69F00", "#009E73")
 SIDE = 28
 FIELDS = (5, 16)
-"""Rows and columns of units."""
+"""Rows and columns of units in the figure."""
 BY_LAYER = ("full", "fashion_five", "digits")
-"""Rows whose errors are found layer by layer."""
+"""Rows whose errors are computed layer by layer."""
 SHOWN = 8
-"""Examples of hybrid images."""
+"""The number of hybrid images."""
 
 
 def curve(run: Run) -> Figure:
-    """Validation error over epochs, with the published log of a port of Hinton's code."""
-    text = (HERE / "published" / "learning_curve.csv").read_text().splitlines()
-    published = list(csv.DictReader(line for line in text if not line.startswith("#")))
+    """Draws the validation error over epochs, with the published log of a port of Hinton's code."""
+    published = read_rows(HERE / "published" / "learning_curve.csv")
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
     _draw(axes, run, "validation_error", "#0072B2", f"ours, softmax, mean of {len(run.seeds)} seeds and 95 % interval")
@@ -53,7 +51,7 @@ def curve(run: Run) -> Figure:
 
 
 def goodness(run: Run) -> Figure:
-    """Goodness of positive and negative data, and how often they are the wrong way round, by layer."""
+    """Draws the goodness of positive and negative data, and the share of pairs in the wrong order, by layer."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, colour in enumerate(LAYERS):
@@ -71,8 +69,8 @@ def goodness(run: Run) -> Figure:
 
 
 def fields(run: Run) -> Figure:
-    """Weights of the first units of the first layer of seed 0, without the first row, whose pixels are the label's."""
-    kernel = params_of(run)["stages_0"]["linear"]["kernel"][0]
+    """Draws weights of the first layer for the first seed, without the first row of pixels, which holds the label."""
+    kernel = of_seed(read_checkpoint(run)["params"], 0)["stages_0"]["linear"]["kernel"]
     rows, columns = FIELDS
     figure = Figure(figsize=(9, 3), layout="constrained")
     for axes, weights in zip(figure.subplots(rows, columns).flat, kernel.T, strict=False):
@@ -84,25 +82,25 @@ def fields(run: Run) -> Figure:
 
 
 def errors_by_layer(run: Run) -> list[dict[str, object]]:
-    """Returns, for each layer and for all but the first together, the test error in %, mean and SD over seeds."""
+    """Returns the test error in % of each layer, and of all but the first together: mean and SD over seeds."""
     job = build(run.config)
-    params, (inputs, targets) = params_of(run), job.task.test
+    all_params, (inputs, targets) = read_checkpoint(run)["params"], job.task.test
 
     @jax.jit
-    def chosen(own, rows):
-        def of(label):
+    def predict(params, rows):
+        def evidence(label):
             labels = jnp.broadcast_to(label, (len(rows), job.task.outputs))
-            layers = job.rule.network.call("passed", own, with_label(job.task.prepare(rows), labels))
+            layers = job.network.call("activities", params, with_label(job.task.prepare(rows), labels))
             excess = jnp.stack([jnp.sum(jnp.square(y), -1) - y.shape[-1] for y in layers])
             return jnp.concatenate([excess, excess[1:].sum(0, keepdims=True)])
 
-        return jax.lax.map(of, jnp.eye(job.task.outputs)).argmax(0)
+        return jax.lax.map(evidence, jnp.eye(job.task.outputs)).argmax(0)
 
     errors = []
     for seed in range(len(run.seeds)):
-        own = jax.tree.map(lambda a, i=seed: a[i], params)
-        found = np.concatenate([chosen(own, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)], -1)
-        errors.append(100 * np.mean(found != np.asarray(targets), -1))
+        params = of_seed(all_params, seed)
+        predicted = np.concatenate([predict(params, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)], -1)
+        errors.append(100 * np.mean(predicted != np.asarray(targets), -1))
     names = [*(f"{i + 1}" for i in range(len(errors[0]) - 1)), "all but the first"]
     return [
         {
@@ -116,14 +114,14 @@ def errors_by_layer(run: Run) -> list[dict[str, object]]:
 
 
 def hybrid_images(run: Run) -> Figure:
-    """Images, masks, and what becomes of two images by a mask."""
+    """Draws images, masks, and the hybrids of two images by a mask."""
     job = build(run.config)
     images = job.task.prepare(job.task.train.inputs[:SHOWN])
-    key, blurs = jax.random.key(1), run.config["rule"]["blurs"]
-    mask = masks(jax.random.split(key)[0], images.shape[:3], blurs)
+    key, blur_steps = jax.random.key(1), run.config["rule"]["blur_steps"]
+    mask = masks(jax.random.split(key)[0], images.shape[:3], blur_steps)
     figure = Figure(figsize=(SHOWN, 3.1), layout="constrained")
     grid = figure.subplots(3, SHOWN)
-    pictures = {"images": images[..., 0], "masks": mask, "hybrids": hybrids(key, images, blurs)[..., 0]}
+    pictures = {"images": images[..., 0], "masks": mask, "hybrids": hybrids(key, images, blur_steps)[..., 0]}
     for line, (name, row) in zip(grid, pictures.items(), strict=True):
         for axes, picture in zip(line, row, strict=True):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)

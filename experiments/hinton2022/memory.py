@@ -1,11 +1,11 @@
-"""Memory of a training step against depth, Forward-Forward and backprop, by the compiled programs' own account.
+"""Memory of a training step against depth, for Forward-Forward and backprop, by XLA's estimate.
 
     python -m experiments.hinton2022.memory
 
-Layers of 2000 units, 2 to 47 of them, Adam, 2500 examples a step (a positive and a negative one of each for
-Forward-Forward, twice as many for backprop), one seed. `memory.csv` and `memory.png` are written beside this file.
-MNIST has to be where `$TFDS_DATA_DIR` says. Nothing is trained: the compiler says what a program needs at once, besides
-its arguments (params, the optimizer's slots, data), which are counted apart.
+Networks have 2 to 47 layers of 2000 units; a step of Adam trains one seed on 5000 rows: 2500 positive and 2500 negative
+ones for Forward-Forward, 5000 examples for backprop. The script writes `memory.csv` and `memory.png` beside this file.
+It trains nothing: XLA estimates the temporary memory of the compiled program. Params, optimizer state and feedback, the
+arguments of the program, are counted separately. MNIST is read from `$TFDS_DATA_DIR`.
 """
 
 import argparse
@@ -17,8 +17,8 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from fa_jax.cli.build import build
-from fa_jax.cli.compose import compose, tell_apart
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.training.compile import make_program_of
 
@@ -33,12 +33,12 @@ RULES = {
 }
 
 
-def needs(words: tuple[str, ...], depth: int) -> dict[str, float]:
-    """Returns MiB of a training step: `kept`, params, slots and feedback, and `working`, all that comes and goes."""
-    further = (f"architecture.hidden={[2000] * depth}", "architecture.activation=relu", "task.train_examples=5000")
-    every = ["task=mnist", *words, *further, "seeds=1", "devices=1", "probe=0", "shuffle=false"]
-    composed = compose(tell_apart(every))[1][0]
-    program = make_program_of(build(composed.config), 1)
+def memory_of(overrides: tuple[str, ...], depth: int) -> dict[str, float]:
+    """Returns MiB of a training step: `kept`, params, optimizer state and feedback; `working`, temporary memory."""
+    network = (f"architecture.hidden={[2000] * depth}".replace(" ", ""), "architecture.activation=relu")
+    data = ("task=mnist", "task.train_examples=5000", "shuffle=false")
+    job = compose(parse([*data, *overrides, *network, "seeds=1", "devices=1", "probe=0"])).runs[0].job
+    program = make_program_of(job, 1)
     seeds = jax.ShapeDtypeStruct((1,), np.int32, sharding=program.over_seeds)
     step = jax.ShapeDtypeStruct((), np.int32)
     states, fixed = jax.eval_shape(program.start, seeds)
@@ -47,12 +47,12 @@ def needs(words: tuple[str, ...], depth: int) -> dict[str, float]:
     return {"kept": kept / MEBI, "working": memory.temp_size_in_bytes / MEBI}
 
 
-def draw(found: dict[str, list[dict[str, float]]]) -> None:
+def draw(measured: dict[str, list[dict[str, float]]]) -> None:
     """Draws both parts against depth."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (name, rows), colour in zip(found.items(), ("#0072B2", "#D55E00", "black"), strict=True):
+        for (name, rows), colour in zip(measured.items(), ("#0072B2", "#D55E00", "black"), strict=True):
             axes.plot(DEPTHS, [row["working"] for row in rows], color=colour, label=f"{name}: comes and goes")
             axes.plot(DEPTHS, [row["kept"] for row in rows], ":", color=colour, label=f"{name}: kept")
         axes.set_xlabel("hidden layers of 2000")
@@ -64,14 +64,14 @@ def draw(found: dict[str, list[dict[str, float]]]) -> None:
 
 def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    found = {name: [needs(words, depth) for depth in DEPTHS] for name, words in RULES.items()}
+    measured = {name: [memory_of(overrides, depth) for depth in DEPTHS] for name, overrides in RULES.items()}
     with (HERE / "memory.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rule", "hidden layers", "kept MiB", "working MiB", "jax"])
-        for name, rows in found.items():
+        for name, rows in measured.items():
             for depth, row in zip(DEPTHS, rows, strict=True):
                 writer.writerow([name, depth, f"{row['kept']:.0f}", f"{row['working']:.0f}", jax.__version__])
-    draw(found)
+    draw(measured)
 
 
 if __name__ == "__main__":

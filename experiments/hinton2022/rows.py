@@ -1,32 +1,33 @@
-"""Forward-Forward by the recipe of Hinton's code: the experiments of his paper, at full length and shortened.
+"""Forward-Forward with the settings of Hinton's code: the experiments of his paper, at full length and shortened.
 
-    python -m experiments.hinton2022.rows                     all the short ones
+    python -m experiments.hinton2022.rows                     all short rows
     python -m experiments.hinton2022.rows full --seeds 3      three layers of 1000, 50 000 training images, 100 epochs
     python -m experiments.hinton2022.rows fields --seeds 1    local receptive fields, 60 epochs
-    python -m experiments.hinton2022.rows --collect           only writes down what has been trained
+    python -m experiments.hinton2022.rows --collect           tabulates finished runs, and trains nothing
 
-The data have to be where `$TFDS_DATA_DIR` says. Each row is a run in outputs/hinton2022; what is there already is not
-trained again. `measured.csv` beside this file is written at the end, errors by goodness worked out from the params.
+The data are read from `$TFDS_DATA_DIR`. Each row is a run in outputs/hinton2022; finished runs are not trained again.
+At the end, the script writes `measured.csv` beside this file; it computes errors by goodness from the final params.
 """
 
 import argparse
-import re
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments.common import is_trained, params_of, provenance, seconds, trained, write_table
+from experiments.common import is_trained, layer_columns, of_seed, provenance, seconds, trained, write_table
 from fa_jax.cli.build import build
-from fa_jax.records.reader import Run, read_run
+from fa_jax.records.reader import Run, read_checkpoint, read_run
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/hinton2022")
-MNIST, CIFAR = "experiment=hinton2022_mnist", "experiment=hinton2022_cifar10"
+MNIST, CIFAR = "experiment=hinton2022/mnist", "experiment=hinton2022/cifar10"
 FIVE = ("epochs=5", "evaluations=5")
 ALL = "task.validation=0"
-"""Trained on all 60 000 images."""
+"""Training on all 60 000 images."""
 WIDE = "architecture.hidden=[2000,2000,2000,2000]"
+HYBRID = (MNIST, "rule.negatives=hybrid", WIDE, "epochs=100", "evaluations=50", ALL)
+JITTER = (MNIST, WIDE, "augmentation.shift=2", ALL)
 FIELDS = (
     "architecture=locally_connected",
     "~architecture.hidden",
@@ -35,35 +36,37 @@ FIELDS = (
     ALL,
 )
 RECURRENT = ("rule=recurrent_forward_forward", ALL)
-SLEEP = ("rule.sleep=50", "optimizer/schedule=constant", *FIVE)
-"""Fifty steps awake, fifty asleep."""
-ITERATED = ("rule.iterations=10", "rule.scored=[4,6]")
+PHASES = ("rule.phase_length=50", "optimizer/schedule=constant", *FIVE)
+"""Fifty steps on positive data, then fifty on negative data."""
+ITERATED = ("rule.iterations=10", "rule.eval_iterations=[4,6]")
 FEW = ("task.train_examples=1000", "task.test_examples=500", "batch_size=20", "epochs=3", "evaluations=1", "probe=100")
 SMALL = (*FEW, "architecture.topology=conv3x5-conv3x5")
-"""Of CIFAR-10, what a processor can do: fields of 5x5, few examples."""
+"""CIFAR-10 on a CPU: fields of 5x5 and few examples."""
 OTHERS = {"bp": 9, "fa": 9, "dfa": 12}
-"""Rules beside Forward-Forward, and the epochs that take them as many operations as five take it (2.81 Gflop a step of
-100 examples; 1.52 and 1.13 for them, by `fa_jax.training.compile.operations`)."""
-BEST = {"bp": 0.5, "fa": 0.15, "dfa": 0.015}
-"""Of these rates, those with the lowest validation error after five epochs."""
+"""The other rules, and the epochs in which they take as many operations as Forward-Forward in five: a step of 100
+examples takes 2.81 Gflop by Forward-Forward, 1.52 by BP and FA, and 1.13 by DFA (`training.compile.operations`)."""
 RATES = (0.005, 0.015, 0.05, 0.15, 0.5)
-BESIDE = (MNIST, "optimizer=averaged")
+BEST = {"bp": 0.5, "fa": 0.15, "dfa": 0.015}
+"""The rate of `RATES` with the lowest validation error after five epochs."""
+OTHER_RULES = (MNIST, "optimizer=ema")
 ROWS = {
     "five": (MNIST, *FIVE),
     "five_constant": (MNIST, *FIVE, "optimizer/schedule=constant"),
     "full": (MNIST,),
     "hybrid_five": (MNIST, "rule.negatives=hybrid", *FIVE),
-    "hybrid": (MNIST, "rule.negatives=hybrid", WIDE, "epochs=100", "evaluations=50", ALL),
+    "hybrid": HYBRID,
+    "hybrid_all_layers": (*HYBRID, "rule.first_readout_layer=0"),
     "large": (MNIST, WIDE, "epochs=60", "evaluations=60", ALL),
     "jitter_ten": (MNIST, "augmentation.shift=2", "epochs=10", "evaluations=10"),
-    "jitter": (MNIST, WIDE, "augmentation.shift=2", "epochs=500", "evaluations=100", ALL),
+    "jitter": (*JITTER, "epochs=500", "evaluations=100"),
+    "jitter_450": (*JITTER, "epochs=450", "evaluations=90"),
     "fields_five": (MNIST, *FIELDS, *FIVE),
     "fields_twenty": (MNIST, *FIELDS, "epochs=20", "evaluations=20"),
     "fields": (MNIST, *FIELDS, "epochs=60", "evaluations=60"),
     "recurrent_five": (MNIST, *RECURRENT, "architecture.hidden=[500,500]", *FIVE),
     "recurrent": (MNIST, *RECURRENT, "architecture.hidden=[2000,2000,2000]", "epochs=60", "evaluations=20"),
-    "sleep_five": (MNIST, *SLEEP),
-    "sleep_five_slowly": (MNIST, *SLEEP, "optimizer.learning_rate=0.003", "optimizer.scaling.decay=0.999"),
+    "sleep_five": (MNIST, *PHASES),
+    "sleep_five_slowly": (MNIST, *PHASES, "optimizer.learning_rate=0.003", "optimizer.scaling.decay=0.999"),
     "fashion_five": (MNIST, "task=fashion_mnist", "task.validation=10000", *FIVE),
     "digits": (
         MNIST,
@@ -76,7 +79,7 @@ ROWS = {
     ),
     **{
         f"{rule}_{epochs}_epochs_{rate}": (
-            *BESIDE,
+            *OTHER_RULES,
             f"rule={rule}",
             f"optimizer.learning_rate={rate}",
             f"epochs={epochs}",
@@ -122,59 +125,61 @@ BATCH = 1000
 
 
 def errors_by(run: Run, inference: str) -> np.ndarray:
-    """Returns the test errors in %, one a seed, of choosing the label in this way."""
+    """Returns the test errors in % of a kind of inference, one for each seed."""
     job = build({**run.config, "rule": {**run.config["rule"], "inference": inference}})
-    params = params_of(run)
-    predict = jax.jit(lambda p, inputs: job.rule.predict(p, job.task.prepare(inputs)).argmax(-1))
+    all_params = read_checkpoint(run)["params"]
+    predict = jax.jit(lambda params, inputs: job.rule.predict(params, job.task.prepare(inputs)).argmax(-1))
     inputs, targets = job.task.test
-    found = []
-    for seed in range(len(run.summary["seeds"])):
-        own = jax.tree.map(lambda a, i=seed: a[i], params)
-        chosen = np.concatenate([predict(own, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)])
-        found.append(100 * np.mean(chosen != np.asarray(targets)))
-    return np.array(found)
+    errors = []
+    for seed in range(len(run.seeds)):
+        params = of_seed(all_params, seed)
+        predicted = np.concatenate([predict(params, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)])
+        errors.append(100 * np.mean(predicted != np.asarray(targets)))
+    return np.array(errors)
 
 
 def measured(name: str, run: Run) -> dict[str, object]:
-    """What a run came to: errors in % as the rule infers after epochs, and by the other inference at the end."""
-    found: dict[str, object] = {"row": name, "seeds": len(run.summary["seeds"])}
-    found["diverged"] = len(run.diverged)
+    """Returns the row of a run: errors in % after some epochs, and by the other kind of inference at the end."""
+    row: dict[str, object] = {"row": name, "seeds": len(run.seeds)}
+    row["diverged"] = len(run.diverged)
     if run.diverged:
-        return found
+        return row
     for epoch in (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100):
         for split in ("validation", "test"):
             if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
-                found[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
-    found["test error, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
+                row[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
+    row["test error, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
     negatives, inference = (run.config["rule"].get(option) for option in ("negatives", "inference"))
     if inference == "goodness":
-        found["test error by goodness, last epoch"] = found["test error, last epoch"]
-        found["test error by softmax, last epoch"] = f"{errors_by(run, 'softmax').mean():.2f}"
+        row["test error by goodness, last epoch"] = row["test error, last epoch"]
+        row["test error by softmax, last epoch"] = f"{errors_by(run, 'softmax').mean():.2f}"
     elif negatives not in ("hybrid", None):
-        found["test error by goodness, last epoch"] = f"{errors_by(run, 'goodness').mean():.2f}"
-    pairs = [m for m in sorted(run.metrics) if m.startswith("pairwise_error_")]
-    found["pairwise error by layer, last epoch"] = " ".join(f"{run.curves(m)[1][:, -1].mean():.2f}" for m in pairs)
-    angles = [m for m in sorted(run.metrics) if re.fullmatch(r"update_angle_\d", m)]
-    found["update angles to backprop, last epoch"] = " ".join(f"{run.curves(m)[1][:, -1].mean():.0f}" for m in angles)
-    found["seconds"] = seconds(run)
-    return found
+        row["test error by goodness, last epoch"] = f"{errors_by(run, 'goodness').mean():.2f}"
+
+    def last_by_layer(metric: str, form: str) -> str:
+        return " ".join(format(run.curves(column)[1][:, -1].mean(), form) for column in layer_columns(run, metric))
+
+    row["pairwise error by layer, last epoch"] = last_by_layer("pairwise_error", ".2f")
+    row["update angles to backprop, last epoch"] = last_by_layer("update_angle", ".0f")
+    row["seconds"] = round(seconds(run))
+    return row
 
 
 def collect() -> None:
-    """Writes down every run that has finished and is not written down yet."""
+    """Tabulates every finished run that is not in `measured.csv` yet."""
     runs = {name: read_run(OUTPUTS / name) for name in ROWS if is_trained(OUTPUTS / name)}
     text = (HERE / "measured.csv").read_text()
     runs = {name: run for name, run in runs.items() if provenance([run]) not in text}
     if not runs:
         return
-    write_table(HERE / "measured.csv", [(measured(*one), [one[1]]) for one in runs.items()], "row")
+    write_table(HERE / "measured.csv", [(measured(name, run), [run]) for name, run in runs.items()], "row")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", default=SHORT, help=f"of {', '.join(ROWS)}; default: the short ones")
+    parser.add_argument("rows", nargs="*", default=SHORT, help=f"of {', '.join(ROWS)}; default: the short rows")
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--collect", action="store_true")
+    parser.add_argument("--collect", action="store_true", help="tabulate finished runs, and train nothing")
     chosen = parser.parse_args()
     if unknown := [name for name in chosen.rows if name not in ROWS]:
         parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")

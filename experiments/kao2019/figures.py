@@ -1,9 +1,11 @@
-"""Figures of what `rows.py` has trained, and what each exit of an associated network is worth.
+"""Figures of trained rows, and the accuracy of each exit of a network trained by associated learning.
 
+    python -m experiments.kao2019.rows depth separation
     python -m experiments.kao2019.figures
 
-draws `depth.png` (errors by depth, and the true gradients at the start), `separation.png` (classes apart, by layer and
-epoch) and `codes.png` (the label's codes), and writes `exits.csv`: accuracy and multiplications by exit.
+The second command draws `depth.png` (errors by depth, norms of learning signals before training), `separation.png`
+(class separation by layer and epoch) and `codes.png` (the codes of the labels). It writes `exits.csv`: accuracy and
+multiplications by exit.
 """
 
 import math
@@ -15,10 +17,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import params_of, write_table
+from experiments.common import layer_columns, write_table
 from fa_jax.cli.build import build
 from fa_jax.network import Network
-from fa_jax.records.reader import Run, read_run
+from fa_jax.records.reader import Run, read_checkpoint, read_run
 from fa_jax.reports.figures import STYLE
 
 HERE = Path(__file__).parent
@@ -33,14 +35,13 @@ KINDS = {
 STAGES = (2, 4, 8)
 
 
-def by_layer(run: Run, prefix: str, at: int) -> np.ndarray:
-    """A metric of each layer at one evaluation, `[seeds, layers]`."""
-    names = sorted((m for m in run.metrics if m.startswith(f"{prefix}_")), key=lambda m: int(m.rpartition("_")[2]))
-    return np.stack([run.curves(name)[1][:, at] for name in names], -1)
+def by_layer(run: Run, metric: str, evaluation: int) -> np.ndarray:
+    """Returns a metric of each layer at one evaluation, `[seeds, layers]`."""
+    return np.stack([run.curves(column)[1][:, evaluation] for column in layer_columns(run, metric)], -1)
 
 
 def depth() -> Figure:
-    """The error after five epochs by the number of stages, and the norms of what layers are taught before training."""
+    """Draws the error after five epochs by the number of stages, and the norms of learning signals before training."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     errors, norms = figure.subplots(1, 2)
     for kind, (label, colour, line) in KINDS.items():
@@ -48,8 +49,9 @@ def depth() -> Figure:
         last = np.stack([run.curves("test_error")[1][:, -1] for run in runs])
         errors.plot(STAGES, last.mean(1), line, color=colour, label=label)
         errors.plot(STAGES, last, ".", color=colour, markersize=4)
-        found = by_layer(runs[-1], "signal_norm" if kind.startswith("al") else "bp_signal_norm", 0).mean(0)
-        norms.plot(range(len(found)), found, line, color=colour, marker=".", markersize=4)
+        metric = "signal_norm" if kind.startswith("al") else "bp_signal_norm"
+        initial = by_layer(runs[-1], metric, 0).mean(0)
+        norms.plot(range(len(initial)), initial, line, color=colour, marker=".", markersize=4)
     errors.set(xlabel="stages", ylabel="test error after 5 epochs (%)", xticks=STAGES, yscale="log", ylim=(2, 100))
     errors.set_yticks([2, 5, 10, 20, 50, 100], labels=["2", "5", "10", "20", "50", "100"])
     norms.set(xlabel="hidden layer, from the input", ylabel="learning signal's norm at the start", yscale="log")
@@ -59,13 +61,13 @@ def depth() -> Figure:
 
 
 def separation() -> Figure:
-    """The ratio of distances between and within classes, by layer, after each epoch."""
+    """Draws the ratio of distances between and within classes, by layer, after each epoch."""
     figure = Figure(figsize=(7, 3), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (name, title) in zip(panels, (("al", "associated learning"), ("bp", "backprop")), strict=True):
         run = read_run(OUTPUTS / "separation" / name)
         epochs = run.curves("test_error")[0] / 60_000
-        layers = np.stack([by_layer(run, "separation", at).mean(0) for at in range(len(epochs))])
+        layers = np.stack([by_layer(run, "separation", i).mean(0) for i in range(len(epochs))])
         for i, values in enumerate(layers.T):
             panel.plot(epochs, values, color=mpl.colormaps["viridis"](i / 5), marker=".", label=f"layer {i}")
         panel.set(xlabel="epoch", title=title)
@@ -75,17 +77,17 @@ def separation() -> Figure:
 
 
 def codes() -> Figure:
-    """What each encoder makes of the ten classes, a row a class, and how far apart the classes are."""
-    params = params_of(read_run(OUTPUTS / "depth" / "8_al_sigmoid"))
+    """Draws the codes of the ten classes, with one row for each class, and their mean distance, by stage."""
+    params = read_checkpoint(read_run(OUTPUTS / "depth" / "8_al_sigmoid"))["params"]
     figure = Figure(figsize=(9, 5), layout="constrained")
     panels = figure.subplots(4, 2).ravel()
     t = jnp.eye(10)
     for i, panel in enumerate(panels):
         layer = params[f"encoders_{i}"]
         t = jax.nn.sigmoid(t @ layer["kernel"][0] + layer["bias"][0])
-        apart = jnp.sqrt(jnp.mean(jnp.square(t[:, None] - t), -1)).sum() / 90
+        distance = jnp.sqrt(jnp.mean(jnp.square(t[:, None] - t), -1)).sum() / 90
         image = panel.imshow(t, aspect="auto", vmin=0, vmax=1, cmap="viridis", interpolation="nearest")
-        panel.set_title(f"stage {i}: {apart:.2f} apart", fontsize=8)
+        panel.set_title(f"stage {i}: {distance:.2f} apart", fontsize=8)
         panel.set(xticks=[], yticks=[0, 9])
         panel.grid(visible=False)
     figure.colorbar(image, ax=panels, label="activity of a code's unit")
@@ -94,17 +96,17 @@ def codes() -> Figure:
 
 
 def exits() -> list[dict[str, object]]:
-    """What predictions through the first stages are worth, on the test images, and what they cost."""
+    """Returns the test accuracy and the cost of predictions that pass some of the stages."""
     run = read_run(OUTPUTS / "depth" / "8_al_elu")
-    job, params = build(run.config), params_of(run)
+    job, params = build(run.config), read_checkpoint(run)["params"]
     inputs, targets = job.task.prepare(job.task.test.inputs), np.asarray(job.task.test.targets)
     rows = []
     for last in range(1, 9):
         network = Network(job.network.module.clone(exit=last), job.network.input_shape)
-        found = np.asarray(jax.jit(jax.vmap(network.apply, (0, None)))(params, inputs)).argmax(-1)
+        predicted = np.asarray(jax.jit(jax.vmap(network.apply, (0, None)))(params, inputs)).argmax(-1)
         products = sum(math.prod(kernel.shape) for kernel in network.kernels.values())
-        accuracy = f"{100 * np.mean(found == targets):.2f}"
-        rows.append({"exit": last, "accuracy": accuracy, "seeds": len(found), "multiplications": products})
+        accuracy = f"{100 * np.mean(predicted == targets):.2f}"
+        rows.append({"exit": last, "accuracy": accuracy, "seeds": len(predicted), "multiplications": products})
     return rows
 
 

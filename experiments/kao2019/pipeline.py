@@ -1,11 +1,11 @@
-"""Associated learning as a pipeline: its speed against learning in turn and against backprop, and its timeline.
+"""Associated learning as a pipeline: its speed compared with sequential training and with backprop, and its timeline.
 
     python -m experiments.kao2019.pipeline
 
-MNIST has to be where `$TFDS_DATA_DIR` says, and the machine idle. `pipeline.csv` and `timeline.png` beside this file
-are written. Networks are trained with a core for each device, one device having one core and two having two, and with
-all cores for whatever there is, where a matrix product of one device spreads over all of them by itself. Each
-measurement is a process of its own, since cores and devices are fixed when JAX starts.
+The script needs an idle machine and MNIST in `$TFDS_DATA_DIR`. It writes `pipeline.csv` and `timeline.png` beside this
+file. Networks are trained in two ways: with one core for each device, so that one device has one core and two devices
+have two; and with all cores for any number of devices, where a matrix product of one device uses all cores anyway. Each
+measurement runs in a new process, since cores and devices are fixed when JAX starts.
 """
 
 import argparse
@@ -16,21 +16,22 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-import hydra
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from fa_jax import optimizers
-from fa_jax.cli import help as catalogue
-from fa_jax.cli.build import build
-from fa_jax.cli.errors import plain
-from fa_jax.core import Batch
-from fa_jax.records.writer import environment
-from fa_jax.rules.associated_learning.pipeline import modelled, stage_seconds, train_pipelined
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
+from fa_jax.core import Batch, PyTree
+from fa_jax.network import Network
+from fa_jax.records.environment import environment
+from fa_jax.rules.associated_learning.pipeline import Worker, train_pipelined
 from fa_jax.training.compile import make_program_of
+from fa_jax.training.job import Job
 
 HERE = Path(__file__).parent
 NETWORKS = {
@@ -42,12 +43,12 @@ NETWORKS = {
 DRAWN = "eight equal stages of 512"
 DEVICES = (1, 2, 4)
 REPEATS = 3
-WARM = 10
-"""Batches at the beginning that do not count: the first one compiles."""
+WARM_UP = 10
+"""Batches at the beginning that are not timed; the first one compiles."""
 
 
-def words_of(name: str) -> tuple[list[str], list[str]]:
-    """The overrides of associated learning, and of backprop on a network shaped like the one that it predicts with."""
+def overrides_of(name: str) -> tuple[list[str], list[str]]:
+    """Returns the overrides of associated learning, and of backprop on the layers that it predicts with."""
     hidden, width, batch_size, _ = NETWORKS[name]
     common = ["task=mnist", f"batch_size={batch_size}", "seeds=1", "probe=0", "optimizer.learning_rate=0.0001"]
     effective = [*hidden, 5 * width, width, *[width] * (len(hidden) - 1)]
@@ -58,74 +59,115 @@ def words_of(name: str) -> tuple[list[str], list[str]]:
 
 
 def measure(name: str, cores: int, counts: list[int]) -> dict[str, dict]:
-    """Steps a second of ways to train a network, in this process on so many cores, and what the devices did.
+    """Measures the ways to train a network in this process.
 
-    Pipelines on these numbers of devices; with that on one device come the programs without one, and the model.
+    Args:
+      name: in `NETWORKS`.
+      cores: that the process may use.
+      counts: numbers of devices of the pipelines. If 1 is among them, the programs without a pipeline are timed too.
+
+    Returns:
+      Steps per second by way, the same by the model of a pipeline, milliseconds of each stage, and the events of the
+      last repeat by number of devices.
     """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     jax.config.update("jax_num_cpu_devices", max(counts))
-    counts = [count for count in counts if count <= len(jax.devices())]  # fewer where there are accelerators
+    counts = [count for count in counts if count <= len(jax.devices())]  # fewer if JAX uses accelerators
 
-    def job_of(words):
-        with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-            return build(plain(hydra.compose("config", [*words, "devices=1"])))
-
-    def scanned(job):
-        program, seeds = make_program_of(job, 1), jnp.zeros(1, jnp.int32)
-        states, fixed = program.start(seeds)
-        states = jax.block_until_ready(program.advance(states, fixed, seeds, 0, WARM, program.data))
-        begin = time.perf_counter()
-        jax.block_until_ready(program.advance(states, fixed, seeds, WARM, WARM + steps, program.data))
-        return steps / (time.perf_counter() - begin)
-
-    learning, backprop = map(job_of, words_of(name))
+    associated, backprop = (compose(parse([*given, "devices=1"])).runs[0].job for given in overrides_of(name))
     steps = NETWORKS[name][3]
-    adam = optimizers.descend(
-        optax.scale_by_adam(), learning_rate=1e-4, schedule=optimizers.constant, weight_decay=0.0, clip=None
-    )(steps)
-
-    params, _ = learning.rule.init(jax.random.key(0))
-    optimizer = optimizers.at_rates(adam, learning.rule.rates, params)
-    task, size = learning.task, learning.training.batch_size
-    rows = [slice(i * size, (i + 1) * size) for i in range(WARM + steps)]
+    params, _ = associated.rule.init(jax.random.key(0))
+    task, size = associated.task, associated.training.batch_size
+    rows = [slice(i * size, (i + 1) * size) for i in range(WARM_UP + steps)]
     batches = [
         Batch(task.prepare(task.train.inputs[row]), task.encode(task.train.targets[row]), jax.random.key(0))
         for row in rows
     ]
-    found, events = {}, {}
+    speeds: dict[str, list[float]] = {}
+    events = {}
     for _ in range(REPEATS):
         if 1 in counts:
-            found.setdefault("BP, one program", []).append(scanned(backprop))
-            found.setdefault("AL, one program", []).append(scanned(learning))
+            speeds.setdefault("BP, one program", []).append(steps_per_second(backprop, steps))
+            speeds.setdefault("AL, one program", []).append(steps_per_second(associated, steps))
         for count in counts:
-            done = train_pipelined(learning.rule.network, optimizer, params, batches, jax.devices()[:count])[1]
-            last = [event.end for event in done if event.device == count - 1]
-            found.setdefault(f"AL, pipeline on {count}", []).append(steps / (last[-1] - last[WARM - 1]))
-            events[count] = [tuple(event) for event in done]
-    costs = stage_seconds(learning.rule.network, optimizer, params, batches[0], jax.devices()[0], 20)
+            devices = jax.devices()[:count]
+            _, work = train_pipelined(associated.network, associated.optimizer, params, batches, devices)
+            ends = [event.end for event in work if event.device == count - 1]
+            speeds.setdefault(f"AL, pipeline on {count}", []).append(steps / (ends[-1] - ends[WARM_UP - 1]))
+            events[count] = [tuple(event) for event in work]
+    costs = stage_seconds(associated.network, associated.optimizer, params, batches[0], jax.devices()[0], 20)
     return {
-        "speeds": {way: statistics.median(speeds) for way, speeds in found.items()},
-        "modelled": {f"AL, pipeline on {count}": steps / modelled(costs, steps, count) for count in _counts(name)},
+        "speeds": {way: statistics.median(values) for way, values in speeds.items()},
+        "modelled": {
+            f"AL, pipeline on {count}": steps / modelled_seconds(costs, steps, count) for count in _counts(name)
+        },
         "stages": [1000 * cost for cost in costs],
         "events": events,
     }
 
 
+def steps_per_second(job: Job, steps: int) -> float:
+    """Returns the speed of the compiled program of `fa-jax`."""
+    program, seeds = make_program_of(job, 1), jnp.zeros(1, jnp.int32)
+    states, fixed = program.start(seeds)
+    states = jax.block_until_ready(program.advance(states, fixed, seeds, 0, WARM_UP, program.data))
+    began = time.perf_counter()
+    jax.block_until_ready(program.advance(states, fixed, seeds, WARM_UP, WARM_UP + steps, program.data))
+    return steps / (time.perf_counter() - began)
+
+
+def stage_seconds(
+    associated: Network,
+    optimizer: optax.GradientTransformation,
+    params: PyTree,
+    batch: Batch,
+    device: jax.Device,
+    repeats: int,
+) -> list[float]:
+    """Returns the median seconds of a step of each stage by itself; arguments are those of `train_pipelined`."""
+    s, t = jax.device_put((batch.inputs, batch.targets), device)
+    medians = []
+    for i in range(len(associated.module.stages)):
+        worker = Worker(associated, optimizer, params, np.array([i]), device)
+        durations = []
+        for _ in range(repeats + 1):
+            began = time.perf_counter()
+            outputs = jax.block_until_ready(worker.step(s, t, batch.key))
+            durations.append(time.perf_counter() - began)
+        medians.append(float(np.median(durations[1:])))  # the first step compiles
+        s, t = outputs
+    return medians
+
+
+def modelled_seconds(costs: Sequence[float], batches: int, devices: int) -> float:
+    """Returns the seconds that a pipeline should take: (batches + devices - 1) times those of its slowest device.
+
+    Devices have the stages that `train_pipelined` assigns to them. Handing batches on is taken to cost nothing.
+
+    Args:
+      costs: seconds of a step of each stage.
+      batches: the number of batches.
+      devices: the number of devices.
+    """
+    groups = [sum(costs[i] for i in group) for group in np.array_split(np.arange(len(costs)), devices)]
+    return (batches + devices - 1) * max(groups)
+
+
 def _counts(name: str) -> list[int]:
-    """Numbers of devices that a network has enough stages for."""
+    """Returns the numbers of devices that a network has enough stages for."""
     return [count for count in DEVICES if count <= len(NETWORKS[name][0])]
 
 
-def apart(name: str, cores: int, counts: list[int]) -> dict:
-    """What `measure` returns, measured in another process."""
-    told = json.dumps([name, cores, counts])
-    done = subprocess.run([sys.executable, __file__, "--one", told], check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def measure_in_new_process(name: str, cores: int, counts: list[int]) -> dict:
+    """Returns the result of `measure` in a new process."""
+    command = [sys.executable, "-m", "experiments.kao2019.pipeline", "--measure", json.dumps([name, cores, counts])]
+    result = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(result.stdout.splitlines()[-1])
 
 
-def rows_of(name: str, cores: str, found: dict) -> list[dict[str, object]]:
-    """The lines of the table that a process has measured."""
-    speeds = found["speeds"]
+def rows_of(name: str, cores: str, measured: dict) -> list[dict[str, object]]:
+    """Returns the rows of the table for one result of `measure`."""
+    speeds = measured["speeds"]
     return [
         {
             "network": name,
@@ -134,15 +176,15 @@ def rows_of(name: str, cores: str, found: dict) -> list[dict[str, object]]:
             "steps/s": f"{speed:.1f}",
             "against AL in turn": f"{speed / speeds['AL, pipeline on 1']:.2f}",
             "against BP": f"{speed / speeds['BP, one program']:.2f}",
-            "modelled steps/s": f"{found['modelled'][way]:.1f}" if way in found["modelled"] else "",
-            "milliseconds of each stage": " ".join(f"{cost:.2f}" for cost in found["stages"]),
+            "modelled steps/s": f"{measured['modelled'][way]:.1f}" if way in measured["modelled"] else "",
+            "milliseconds of each stage": " ".join(f"{cost:.2f}" for cost in measured["stages"]),
         }
         for way, speed in speeds.items()
     ]
 
 
 def draw(name: str, events: list[list[float]]) -> None:
-    """Draws what each device did when, for some batches once all are under way."""
+    """Draws the work of each device over time, for ten batches after all devices have started."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 2.4), layout="constrained", dpi=150)
@@ -164,32 +206,33 @@ def draw(name: str, events: list[list[float]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
-    if chosen.one:
-        print(json.dumps(measure(*json.loads(chosen.one))))
+    if chosen.measure:
+        print(json.dumps(measure(*json.loads(chosen.measure))))
         return
-    there = len(os.sched_getaffinity(0))
+    available = len(os.sched_getaffinity(0))
     rows = []
     for name in NETWORKS:
-        found = apart(name, 1, [1])
+        measured = measure_in_new_process(name, 1, [1])
         for count in _counts(name)[1:]:
-            if count <= there:
-                wider = apart(name, count, [count])
-                found["speeds"] |= wider["speeds"]
-                found["events"] |= wider["events"]
-        of_network = rows_of(name, "1", found)
-        if name == DRAWN and "2" in found["events"]:
-            draw(name, found["events"]["2"])
-        shared = apart(name, there, _counts(name))
-        # No model of devices that share their cores: each stage was timed with all of them to itself.
-        of_network += rows_of(name, f"all {there}", {**shared, "modelled": {}})
+            if count <= available:
+                with_more_cores = measure_in_new_process(name, count, [count])
+                measured["speeds"] |= with_more_cores["speeds"]
+                measured["events"] |= with_more_cores["events"]
+        of_network = rows_of(name, "1", measured)
+        if name == DRAWN and "2" in measured["events"]:
+            draw(name, measured["events"]["2"])
+        shared = measure_in_new_process(name, available, _counts(name))
+        # The model does not hold for devices that share their cores: each stage was timed with all of them.
+        of_network += rows_of(name, f"all {available}", {**shared, "modelled": {}})
         print(*of_network, sep="\n", flush=True)
         rows += of_network
-    made = environment()
+    machine = environment()
     with (HERE / "pipeline.csv").open("w", newline="") as file:
-        about = f"{made['time']}, {made['processor']}, {made['cores']} cores, jax {made['packages']['jax']}"
-        file.write(f"# {about}, commit {(made['commit'] or 'unknown')[:8]}; medians of {REPEATS}\n")
+        provenance = f"{machine['time']}, {machine['processor']}, {machine['cores']} cores"
+        commit = (machine["commit"] or "unknown")[:8]
+        file.write(f"# {provenance}, jax {machine['packages']['jax']}, commit {commit}; medians of {REPEATS}\n")
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)

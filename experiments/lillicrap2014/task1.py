@@ -1,32 +1,28 @@
-"""Task 1, figs. 1d, 1e and 4: trains what is missing, draws the figures and checks rows 5 to 11 of the acceptance list.
+"""Task 1, figs. 1d, 1e and 4: trains missing runs in outputs/lillicrap2014, draws the figures, makes checks 5 to 11.
 
     python -m experiments.lillicrap2014.task1
 
-The published points are read from fig. 1d; figs. 1e and 4 could not be read, so nothing is drawn over their curves.
-The runs go to outputs/lillicrap2014.
+The published points are read from fig. 1d. Figs. 1e and 4 could not be read, so no points are drawn over their curves.
 """
-
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.lillicrap2014.common import HERE, NAMES, Check, at, conclude, published, sweep
+from experiments.common import trained_sweep
+from experiments.lillicrap2014.common import HERE, NAMES, OUTPUTS, Check, at, conclude, published
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 
-OUTPUTS = Path("outputs/lillicrap2014")
 WINDOW = 50
-"""Examples over which the NSE of the training stream is averaged, geometrically."""
+"""The number of examples over which the NSE of the training stream is averaged, geometrically."""
 
 
 def main() -> None:
-    curves = {run.choices["rule"]: run for run in sweep(OUTPUTS / "task1", "experiment=lillicrap2014_task1")}
-    scales = {
-        run.config["architecture"]["init_scale"]: run
-        for run in sweep(OUTPUTS / "fig4", "experiment=lillicrap2014_fig4")
-    }
+    runs = trained_sweep(OUTPUTS / "task1", "experiment=lillicrap2014/task1")
+    curves = {run.choices["rule"]: run for run in runs}
+    runs = trained_sweep(OUTPUTS / "fig4", "experiment=lillicrap2014/fig4")
+    scales = {run.config["architecture"]["init_scale"]: run for run in runs}
     with mpl.rc_context(STYLE):
         figure_1d(curves)
         figure_1e(curves["fa"])
@@ -100,7 +96,7 @@ def checks_1(curves: dict[str, Run]) -> list[Check]:
         ends, values = windows(run)
         # Interpolated between the middles of the windows, in logarithms.
         middles = ends - WINDOW / 2
-        nse[rule] = lambda n, m=middles, v=values: np.exp([np.interp(n, m, np.log(seed)) for seed in v])
+        nse[rule] = lambda n, m=middles, v=values: np.exp([np.interp(n, m, np.log(curve)) for curve in v])
 
     def level(row, rule, name, targets):
         return [
@@ -108,17 +104,17 @@ def checks_1(curves: dict[str, Run]) -> list[Check]:
                 row,
                 f"{name} at {n}",
                 f"{target:g} within a factor {factor:g}",
-                f"{got:.2g}",
-                1 / factor <= got / target <= factor,
+                f"{measured:.2g}",
+                1 / factor <= measured / target <= factor,
             )
             for n, target, factor in targets
-            for got in [float(np.median(nse[rule](n)))]
+            for measured in [float(np.median(nse[rule](n)))]
         ]
 
     fa, bp = nse["fa"], nse["bp"]
     final = {rule: float(np.median(windows(curves[rule])[1][:, -1])) for rule in curves}
     angles = curves["fa"].curves("signal_angle_0")
-    below = [angles[0][np.argmax(seed < 45)] for seed in angles[1]]
+    below = [angles[0][np.argmax(curve < 45)] for curve in angles[1]]
     crossing = float(np.median(below))
     shallow = np.mean([at(curves["shallow"], "test_nse", n).mean() for n in range(1500, 2001, 50)])
     end = float(at(curves["shallow"], "test_nse", 1975).mean())
@@ -156,9 +152,9 @@ def checks_1(curves: dict[str, Run]) -> list[Check]:
             30 <= crossing <= 70,
         ),
         *(
-            Check("8", f"angle at {n}, mean", f"{target} ± 5", f"{got:.1f}", abs(got - target) <= 5)
+            Check("8", f"angle at {n}, mean", f"{target} ± 5", f"{measured:.1f}", abs(measured - target) <= 5)
             for n, target in ((100, 36), (1950, 23))
-            for got in [float(at(curves["fa"], "signal_angle_0", n).mean())]
+            for measured in [float(at(curves["fa"], "signal_angle_0", n).mean())]
         ),
         *level(
             "9",

@@ -1,9 +1,9 @@
-"""Task 2, figs. 2a, 2b and S1: trains what is missing, draws the figures, checks rows 17 to 20 of the acceptance list.
+"""Task 2, figs. 2a, 2b and S1: trains missing runs in outputs/lillicrap2014, draws the figures, makes checks 17 to 20.
 
     python -m experiments.lillicrap2014.task2                  20 epochs, 3 seeds
     python -m experiments.lillicrap2014.task2 --epochs 300     the paper's length
 
-MNIST has to be where `$TFDS_DATA_DIR` says. The runs go to outputs/lillicrap2014.
+MNIST is read from `$TFDS_DATA_DIR`.
 """
 
 import argparse
@@ -12,19 +12,19 @@ from pathlib import Path
 import jax
 import matplotlib as mpl
 import numpy as np
-import orbax.checkpoint
 from matplotlib.figure import Figure
 
-from experiments.lillicrap2014.common import HERE, NAMES, Check, at, conclude, published, sweep
+from experiments.common import of_seed, trained_sweep
+from experiments.lillicrap2014.common import HERE, NAMES, OUTPUTS, Check, at, conclude, published
 from fa_jax.cli.build import build
-from fa_jax.records.reader import Run
+from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.reports.figures import STYLE, save
 
-OUTPUTS = Path("outputs/lillicrap2014")
 CURVES = ("shallow", "bp", "fa", "fa_sparse")
-EXPERIMENTS = "experiment=" + ",".join(f"lillicrap2014_task2_{name}" for name in CURVES)
+PREFIX = "lillicrap2014/task2_"
+EXPERIMENTS = "experiment=" + ",".join(f"{PREFIX}{name}" for name in CURVES)
 PRINTED = {"bp": 2.4, "fa": 2.1, "fa_sparse": 2.4, "shallow": 7.2}
-"""Mean test error in % of 20 runs after about 300 epochs, as the paper prints it."""
+"""The mean test error in % of 20 runs after about 300 epochs, as the paper prints it."""
 
 
 def main() -> None:
@@ -32,18 +32,18 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     epochs = parser.parse_args().epochs
     name = "task2" if epochs == 20 else f"task2_{epochs}epochs"
-    words = [] if epochs == 20 else [f"epochs={epochs}", "evaluations=100"]
+    length = [] if epochs == 20 else [f"epochs={epochs}", "evaluations=100"]
     runs = {
-        run.choices["experiment"].removeprefix("lillicrap2014_task2_"): run
-        for run in sweep(OUTPUTS / name, EXPERIMENTS, *words)
+        run.choices["experiment"].removeprefix(PREFIX): run
+        for run in trained_sweep(OUTPUTS / name, EXPERIMENTS, *length)
     }
     angles = {}
     if epochs == 20:
         angles = {
             run.config["architecture"]["init_scale"]: run
-            for run in sweep(
+            for run in trained_sweep(
                 OUTPUTS / "task2_angle",
-                "experiment=lillicrap2014_task2_fa",
+                f"experiment={PREFIX}fa",
                 "architecture.init_scale=0.05,0.1",
                 "epochs=2.0833",  # 125 000 examples
                 "evaluations=10",
@@ -68,8 +68,8 @@ def figure_2a(runs: dict[str, Run], path: Path) -> None:
         axes.plot(examples[1:], error.mean(0)[1:], color=colour, label=f"{label}, n = {len(error)}")
         axes.fill_between(examples[1:], error.min(0)[1:], error.max(0)[1:], color=colour, alpha=0.2, linewidth=0)
         if name in points:
-            there = points["examples"] <= examples[-1] * 1.05
-            x, y = points["examples"][there], points[name][there]
+            within = points["examples"] <= examples[-1] * 1.05
+            x, y = points["examples"][within], points[name][within]
             axes.plot(x, y, "o", markeredgecolor=colour, markerfacecolor="white", markersize=4)
     axes.plot([], [], "o", markeredgecolor="black", markerfacecolor="white", markersize=4, label="published, fig. 2a")
     axes.set(xlabel="training examples", ylabel="test error (%)", ylim=(0, 25))
@@ -96,20 +96,18 @@ def figure_2b(runs: dict[str, Run]) -> None:
 
 
 def figure_s1(runs: dict[str, Run]) -> None:
-    """What the weights into 100 hidden units of the first seed have learnt: initial values are taken off."""
+    """Draws the change of the weights into 100 hidden units of the first seed over training."""
     chosen = ("bp", "fa", "fa_sparse")
     figure = Figure(figsize=(9, 3.3), layout="constrained")
     for axes, name in zip(figure.subplots(1, 3), chosen, strict=True):
-        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-            params = checkpointer.restore((runs[name].folder / "checkpoint").absolute())["params"]
-        config = {option: value for option, value in runs[name].config.items() if option != "choices"}
-        initial, _ = build(config).rule.init(jax.random.key(0))
-        end, start = (np.asarray(p["stages_0"]["linear"]["kernel"]) for p in (params, initial))
-        fields = (end[0] - start)[:, :100].T.reshape(10, 10, 28, 28)
-        sheet = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)
-        sheet = sheet.transpose(0, 2, 1, 3).reshape(300, 300)
-        limit = np.nanquantile(abs(sheet), 0.995)
-        image = axes.imshow(sheet, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
+        final = of_seed(read_checkpoint(runs[name])["params"], 0)
+        initial, _ = build(runs[name].config).rule.init(jax.random.key(0))
+        end, start = (np.asarray(params["stages_0"]["linear"]["kernel"]) for params in (final, initial))
+        fields = (end - start)[:, :100].T.reshape(10, 10, 28, 28)
+        tiles = np.pad(fields, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=np.nan)
+        picture = tiles.transpose(0, 2, 1, 3).reshape(300, 300)
+        limit = np.nanquantile(abs(picture), 0.995)
+        image = axes.imshow(picture, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
         axes.set_title(f"{NAMES[name][0]}, learnt part of the weights", fontsize=8)
         axes.set_axis_off()
         figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=6)
@@ -117,12 +115,12 @@ def figure_s1(runs: dict[str, Run]) -> None:
 
 
 def level(row: str, name: str, run: Run, examples: int, target: str, low: float, high: float) -> Check:
-    got = float(at(run, "test_error", examples).mean())
-    return Check(row, f"{name}, test error after {examples} examples", target, f"{got:.2f} %", low <= got <= high)
+    error = float(at(run, "test_error", examples).mean())
+    return Check(row, f"{name}, test error after {examples} examples", target, f"{error:.2f} %", low <= error <= high)
 
 
 def checks_early(runs: dict[str, Run], angles: dict[float, Run]) -> list[Check]:
-    got = {scale: float(at(run, "signal_angle_0", 125000).mean()) for scale, run in angles.items()}
+    measured = {scale: float(at(run, "signal_angle_0", 125000).mean()) for scale, run in angles.items()}
     return [
         level("17", "BP", runs["bp"], 125000, "paper 7.6 %; 6.5 to 10.5 %", 6.5, 10.5),
         level("17", "FA", runs["fa"], 125000, "paper 8.8 %; 6.5 to 10.5 %", 6.5, 10.5),
@@ -131,8 +129,8 @@ def checks_early(runs: dict[str, Run], angles: dict[float, Run]) -> list[Check]:
                 "18",
                 f"FA, angle after 125000 examples, omega {scale}",
                 f"{target} ± 8",
-                f"{got[scale]:.1f}",
-                abs(got[scale] - target) <= 8,
+                f"{measured[scale]:.1f}",
+                abs(measured[scale] - target) <= 8,
             )
             for scale, target in ((0.05, 29), (0.1, 45))
         ),

@@ -1,28 +1,27 @@
-"""Task 3, fig. 2d: trains what is missing, draws the figure and checks rows 13 to 16 of the acceptance list.
+"""Task 3, fig. 2d: trains missing runs in outputs/lillicrap2014, draws the figure, makes checks 13 to 16.
 
     python -m experiments.lillicrap2014.task3
 
-Five curves, 20 trials, 400 000 examples each. The runs go to outputs/lillicrap2014.
+There are five curves of 20 trials with 400 000 examples each.
 """
-
-from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.lillicrap2014.common import HERE, NAMES, Check, at, conclude, published, sweep
+from experiments.common import trained_sweep
+from experiments.lillicrap2014.common import HERE, NAMES, OUTPUTS, Check, at, conclude, published
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 
-OUTPUTS = Path("outputs/lillicrap2014")
 CURVES = ("shallow3", "bp3", "fa3", "bp4", "fa4")
 
 
 def main() -> None:
-    words = "experiment=" + ",".join(f"lillicrap2014_task3_{name}" for name in CURVES)
-    runs = {run.choices["experiment"].rpartition("_")[2]: run for run in sweep(OUTPUTS / "task3", words)}
+    experiments = ",".join(f"lillicrap2014/task3_{name}" for name in CURVES)
+    sweep = trained_sweep(OUTPUTS / "task3", f"experiment={experiments}")
+    runs = {run.choices["experiment"].rpartition("_")[2]: run for run in sweep}
     with mpl.rc_context(STYLE):
         figure_2d(runs)
     conclude("task3", checks(runs), list(runs.values()))
@@ -52,9 +51,9 @@ def checks(runs: dict[str, Run]) -> list[Check]:
     def level(row, name, examples, target, factor):
         # Between two evaluations, in logarithms of both.
         x, values = runs[name].curves("test_nse")
-        got = float(np.exp(np.interp(np.log(examples), np.log(x[1:]), np.log(values.mean(0)[1:]))))
+        nse = float(np.exp(np.interp(np.log(examples), np.log(x[1:]), np.log(values.mean(0)[1:]))))
         wanted = f"paper {target:.1e} within a factor {factor}"
-        return Check(row, f"{NAMES[name][0]} at {examples}", wanted, f"{got:.2e}", 1 / factor <= got / target <= factor)
+        return Check(row, f"{NAMES[name][0]} at {examples}", wanted, f"{nse:.2e}", 1 / factor <= nse / target <= factor)
 
     def depth(row, deep, flat, most):
         ratio = float(last[deep].mean() / last[flat].mean())

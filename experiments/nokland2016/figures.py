@@ -1,9 +1,10 @@
-"""Figures of what rows.py has trained: error curves, angles of signals and updates, features of the first layer.
+"""Figures of trained rows: error curves, angles of signals and updates, features of the first layer.
 
-    python -m experiments.nokland2016.figures       after rows.py 2x800 7x240
+    python -m experiments.nokland2016.rows 2x800 7x240
+    python -m experiments.nokland2016.figures
 
-`errors`, `angles` and `features`, as PNG and PDF beside this file. The maps of hidden layers are drawn by
-experiments/representations.
+The second command draws `errors`, `angles` and `features`, as PNG and PDF beside this file. experiments/representations
+draws the maps of hidden layers.
 """
 
 import argparse
@@ -16,9 +17,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common import params_of
-from experiments.nokland2016.rows import place
-from fa_jax.records.reader import Run, read_run
+from experiments.common import layer_columns, of_seed
+from experiments.nokland2016.rows import folder_of
+from fa_jax.records.reader import Run, read_checkpoint, read_run
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.reports.labels import NAMES
 
@@ -30,12 +31,12 @@ SIDE = 28
 
 
 def runs_of(net: str) -> dict[str, Run]:
-    """The runs of a network, by rule."""
-    return {rule: read_run(place(net, rule, EPOCHS)) for rule in NETS[net]}
+    """Returns the runs of a network, by rule."""
+    return {rule: read_run(folder_of(net, rule, EPOCHS)) for rule in NETS[net]}
 
 
 def draw(axes: Axes, run: Run, metric: str, **style: Any) -> None:
-    """Draws a metric by epoch: the mean over seeds, and a thin line a seed in its colour; `style` is of the mean."""
+    """Draws a metric by epoch: the mean over seeds in a style, and a thin line of the same colour for each seed."""
     examples, values = run.curves(metric)
     epochs = EPOCHS * examples / examples[-1]
     (mean,) = axes.plot(epochs, values.mean(0), **style)
@@ -43,7 +44,7 @@ def draw(axes: Axes, run: Run, metric: str, **style: Any) -> None:
 
 
 def errors() -> Figure:
-    """Test errors by epoch, the mean of each rule and a thin line a seed."""
+    """Draws test errors by epoch: the mean of each rule, and a thin line for each seed."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     for axes, net in zip(figure.subplots(1, 2), NETS, strict=True):
         runs = runs_of(net)
@@ -56,14 +57,14 @@ def errors() -> Figure:
 
 
 def angles() -> Figure:
-    """Angles to backprop of signals and of updates, a line a layer and a thin one each seed, the darker the later."""
+    """Draws the angles of signals and of updates to backprop's: a line for each layer, the darker the higher."""
     columns = [(net, rule) for net, rules in NETS.items() for rule in rules if rule in ("fa", "dfa")]
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
     for column, (net, rule) in zip(grid.T, columns, strict=True):
         run = runs_of(net)[rule]
         for axes, kind in zip(column, ("signal", "update"), strict=True):
-            hidden = sum(m.startswith("signal_angle_") for m in run.metrics)  # the readout's updates are backprop's
+            hidden = len(layer_columns(run, "signal_angle"))  # without the readout, whose updates are backprop's
             names = [f"{kind}_angle_{i}" for i in range(hidden)]
             for i, name in enumerate(names):
                 shade = mpl.colormaps["viridis_r"](i / max(1, len(names) - 1))
@@ -79,12 +80,13 @@ def angles() -> Figure:
 
 
 def features() -> Figure:
-    """Weights of the first units of the first hidden layer, a row a rule, seed 0."""
+    """Draws the weights of the first units of the first hidden layer for the first seed, with a row for each rule."""
     runs = runs_of("2x800")
     figure = Figure(figsize=(9, 0.62 * len(runs)), layout="constrained")
     for line, (rule, run) in zip(figure.subplots(len(runs), UNITS), runs.items(), strict=True):
-        (kernel,) = [a for a in jax.tree.leaves(params_of(run)) if a.ndim == 3 and a.shape[1] == SIDE * SIDE]
-        for axes, weights in zip(line, kernel[0].T, strict=False):
+        params = of_seed(read_checkpoint(run)["params"], 0)
+        (kernel,) = [leaf for leaf in jax.tree.leaves(params) if leaf.ndim == 2 and len(leaf) == SIDE * SIDE]
+        for axes, weights in zip(line, kernel.T, strict=False):
             top = np.abs(weights).max()
             axes.imshow(weights.reshape(SIDE, SIDE), cmap="RdBu_r", vmin=-top, vmax=top)
             axes.set_xticks([])

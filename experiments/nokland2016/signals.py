@@ -1,11 +1,11 @@
-"""Cosines of the rules' signals and backprop's, at the activations and at the total inputs, of what `rows.py` trained.
+"""Cosines of the rules' learning signals to backprop's, at the activations and at the pre-activations.
 
     python -m experiments.nokland2016.rows 2x800 7x240
     python -m experiments.nokland2016.signals
 
-`fa-jax` records the angle of what a hidden layer is told of its activation h. The signals of the paper, and of the
-implementation that ours are held against, are one step further: times the slope, at its total input. Units that are
-saturated count for less there. `signals.csv` has both, means over 1 000 test examples, for networks of tanh units.
+`fa-jax` records the angle of a hidden layer's signal for its activation h. The signals of the paper, and those of the
+independent implementation, are for the pre-activation: they are multiplied by the slope of the activation function, so
+that saturated units count for less. `signals.csv` has both for networks of tanh units, means over 1 000 test examples.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import checkpoint_of, write_table
-from experiments.nokland2016.rows import is_trained, place
+from experiments.common import is_trained, of_seed, write_table
+from experiments.nokland2016.rows import folder_of
 from fa_jax.cli.build import build
 from fa_jax.core import Batch
-from fa_jax.network import gradient
-from fa_jax.records.reader import Run, read_run
+from fa_jax.records.reader import Run, read_checkpoint, read_run
+from fa_jax.rules.backward import hidden_gradient
 
 HERE = Path(__file__).parent
 ROWS = {"2x800": ("fa", "dfa", "ifa", "drtp", "sdfa"), "7x240": ("fa", "dfa")}
@@ -28,17 +28,16 @@ PROBE = 1000
 
 
 def cosines(run: Run) -> np.ndarray:
-    """Returns the mean cosines of each seed, `[seeds, 2, layers]`: at the activations, and at the total inputs."""
+    """Returns the mean cosines of each seed, `[seeds, 2, layers]`: at the activations, and at the pre-activations."""
     job = build(run.config)
-    kept, test = checkpoint_of(run), job.task.test
+    checkpoint, test = read_checkpoint(run), job.task.test
     batch = Batch(job.task.prepare(test.inputs[:PROBE]), job.task.encode(test.targets[:PROBE]), jax.random.key(0))
 
     @jax.jit
-    def of(params, feedback):
+    def cosines_of(params, feedback):
         _, activations = job.network.forward(params, batch.inputs)
-        nudged = job.network.nudge(params, jax.tree.map(jnp.zeros_like, activations))
-        ours = job.network.nudges(job.rule.updates(nudged, feedback, batch))
-        theirs = job.network.nudges(gradient(job.network, job.loss.value, nudged, batch))
+        ours = job.rule.extras.signals(params, feedback, batch)
+        theirs = hidden_gradient(job.network, job.loss.value, params, batch)
         slopes = {name: 1 - jnp.square(h) for name, h in activations.items()}
 
         def cosine(a, b):
@@ -47,8 +46,8 @@ def cosines(run: Run) -> np.ndarray:
         at_h = [cosine(ours[name], theirs[name]) for name in slopes]
         return jnp.stack([jnp.stack(at_h), jnp.stack([cosine(ours[n] * f, theirs[n] * f) for n, f in slopes.items()])])
 
-    seeds = range(len(run.summary["seeds"]))
-    return np.stack([of(*jax.tree.map(lambda a, i=i: a[i], (kept["params"], kept["feedback"]))) for i in seeds])
+    trees = checkpoint["params"], checkpoint["feedback"]
+    return np.stack([cosines_of(*of_seed(trees, i)) for i in range(len(run.seeds))])
 
 
 def main() -> None:
@@ -58,10 +57,10 @@ def main() -> None:
     rows = []
     for name, rules in ROWS.items():
         for rule in rules:
-            if is_trained(folder := place(name, rule, epochs)):
-                found = cosines(run := read_run(folder))
-                texts = [" ".join(f"{value:.2f}" for value in layers) for layers in found.mean(0)]
-                row = {"row": name, "rule": rule, "epochs": epochs, "seeds": len(found)}
+            if is_trained(folder := folder_of(name, rule, epochs)):
+                by_seed = cosines(run := read_run(folder))
+                texts = [" ".join(f"{value:.2f}" for value in layers) for layers in by_seed.mean(0)]
+                row = {"row": name, "rule": rule, "epochs": epochs, "seeds": len(by_seed)}
                 rows.append(({**row, "at the activations": texts[0], "at the total inputs": texts[1]}, [run]))
     write_table(HERE / "signals.csv", rows, "row", "rule", "epochs")
 

@@ -1,10 +1,11 @@
-"""Hidden layers of recorded runs, looked at: t-SNE maps, nearest neighbours, class separation.
+"""Representations in the hidden layers of recorded runs: t-SNE maps, nearest neighbours, class separation.
 
     python -m experiments.representations.draw outputs/mnist/dfa/<time> outputs/mnist/bp/<time> --to figure
 
-writes `figure.png` and `figure.pdf`, a row per run and a map per layer, the input first, of its first seed; and
-`figure.csv` with, by layer and over seeds, the accuracy of the 5 nearest neighbours and the separation of the classes.
-Neighbours are found among 10 000 training examples, for 2 000 test examples, in the layer itself and not in its map.
+The script draws `figure.png` and `figure.pdf` with one row for each run: maps of the input and of every hidden layer,
+for the first seed. It writes `figure.csv`: for each layer, over seeds, the accuracy of the 5 nearest neighbours and the
+separation of the classes. Neighbours of 2 000 test examples are searched among 10 000 training examples, in the layer
+itself and not in its map.
 """
 
 import argparse
@@ -15,16 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
 
-from experiments.common import params_of, write_table
-from fa_jax.cli.build import Job, build
-from fa_jax.core import Split
+from experiments.common import of_seed, write_table
+from fa_jax.cli.build import build
+from fa_jax.core import PyTree, Split
 from fa_jax.metrics.separation import centroid_ratio, ratio
-from fa_jax.records.reader import read_run
+from fa_jax.records.reader import read_checkpoint, read_run
 from fa_jax.reports.labels import labels
+from fa_jax.training.job import Job
 
 NEIGHBOURS = 5
 REFERENCES = 10_000
@@ -32,55 +35,58 @@ POINTS = 2_000
 
 
 class Examples(NamedTuple):
-    """Some examples, as each layer of a network has them."""
+    """The activations of a network on some examples."""
 
     layers: list[np.ndarray]
-    """The input and the hidden layers, `[n, size]` each."""
+    """Those of the input and of the hidden layers, `[n, size]` each."""
     targets: np.ndarray
     """`[n, classes]`, one-hot."""
 
 
-def seen(job: Job, params, split: Split, most: int) -> Examples:
-    """Returns the first examples of a split as a network has them."""
-    inputs, targets = (job.task.prepare(split.inputs[:most]), job.task.encode(split.targets[:most]))
+def activations(job: Job, params: PyTree, split: Split, count: int) -> Examples:
+    """Returns the activations on the first examples of a split."""
+    inputs, targets = (job.task.prepare(split.inputs[:count]), job.task.encode(split.targets[:count]))
     _, hiddens = jax.jit(job.network.forward)(params, inputs)
     layers = [inputs, *job.network.in_order(hiddens)]
     return Examples([np.asarray(layer).reshape(len(layer), -1) for layer in layers], np.asarray(targets))
 
 
-def measure(job: Job, params) -> tuple[list[dict[str, float]], Examples]:
-    """Returns what is measured of each layer of one seed's network, and the test examples in it."""
-    near, tested = seen(job, params, job.task.train, REFERENCES), seen(job, params, job.task.test, POINTS)
+def measure(job: Job, params: PyTree) -> tuple[list[dict[str, float]], Examples]:
+    """Returns the measurements of each layer of one seed's network, and its activations on test examples."""
+    train, test = (
+        activations(job, params, job.task.train, REFERENCES),
+        activations(job, params, job.task.test, POINTS),
+    )
     rows = []
-    for references, points in zip(near.layers, tested.layers, strict=True):
-        classifier = KNeighborsClassifier(NEIGHBOURS).fit(references, near.targets.argmax(-1))
+    for references, points in zip(train.layers, test.layers, strict=True):
+        classifier = KNeighborsClassifier(NEIGHBOURS).fit(references, train.targets.argmax(-1))
         rows.append(
             {
-                "neighbours": 100 * classifier.score(points, tested.targets.argmax(-1)),
-                "separation": float(ratio(jnp.asarray(points), jnp.asarray(tested.targets))),
-                "centroids": float(centroid_ratio(jnp.asarray(points), jnp.asarray(tested.targets))),
+                "neighbours": 100 * classifier.score(points, test.targets.argmax(-1)),
+                "separation": float(ratio(jnp.asarray(points), jnp.asarray(test.targets))),
+                "centroids": float(centroid_ratio(jnp.asarray(points), jnp.asarray(test.targets))),
             }
         )
-    return rows, tested
+    return rows, test
 
 
-def draw(axes, points: np.ndarray, classes: np.ndarray) -> None:
-    """Draws the t-SNE map of a layer, a colour a class."""
-    flat = TSNE(2, init="pca", perplexity=30, random_state=0).fit_transform(points)
-    axes.scatter(*flat.T, c=classes, cmap=colormaps["tab10"], s=1.5, linewidths=0)
+def draw(axes: Axes, points: np.ndarray, classes: np.ndarray) -> None:
+    """Draws the t-SNE map of a layer, with one colour for each class."""
+    embedding = TSNE(2, init="pca", perplexity=30, random_state=0).fit_transform(points)
+    axes.scatter(*embedding.T, c=classes, cmap=colormaps["tab10"], s=1.5, linewidths=0)
     axes.set(xticks=[], yticks=[])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
-    parser.add_argument("--to", type=Path, required=True, help="the figure, without its ending")
+    parser.add_argument("--to", type=Path, required=True, help="path of the figure, without its suffix")
     chosen = parser.parse_args()
     runs = [read_run(folder) for folder in chosen.runs]
     rows, maps = [], []
     for run, label in zip(runs, labels(runs), strict=True):
-        job, params = build(run.config), params_of(run)
-        seeds = [measure(job, jax.tree.map(lambda a, i=i: a[i], params)) for i in range(len(run.summary["seeds"]))]
+        job, params = build(run.config), read_checkpoint(run)["params"]
+        seeds = [measure(job, of_seed(params, i)) for i in range(len(run.seeds))]
         for layer in range(len(seeds[0][0])):
             row: dict[str, object] = {"run": label, "layer": "input" if layer == 0 else layer - 1, "seeds": len(seeds)}
             for name in ("neighbours", "separation", "centroids"):

@@ -1,45 +1,47 @@
-"""Every rule on every architecture that it has a definition for: two tables, with intervals and what each rule costs.
+"""Every rule on every architecture that it is defined on: test errors with default and with tuned values, and cost.
 
     python -m experiments.rules_by_architectures.compare digits
     python -m experiments.rules_by_architectures.compare mnist --epochs 2
-    python -m experiments.rules_by_architectures.compare digits --collect      only writes down what has been trained
-    python -m experiments.rules_by_architectures.compare digits --table        only prints what is written down
+    python -m experiments.rules_by_architectures.compare digits --collect      tabulates finished runs, trains nothing
+    python -m experiments.rules_by_architectures.compare digits --table        prints the tables, trains nothing
 
-Every rule has seven trials of two seeds each on held-out examples: five learning rates at its own feedback scale, then,
-at the best of them, a third and three times that scale; a rule without one has two more rates around the best instead.
-What did best goes to conf/recipe/tuned, where `tuned=true` finds it. With it, and with the values that the rule and the
-task come with, it is then trained on everything. The runs go to outputs/rules_by_architectures; what is there is not
+Every rule has seven trials of two seeds each on held-out examples: five learning rates at the default feedback scale,
+then a third and three times that scale at the best rate; a rule without a feedback scale tries two more rates around
+the best. The best values go to conf/tuned.csv, where `tuned=true` reads them. The rule is then trained on all training
+examples, with the default and with the tuned values. Runs are in outputs/rules_by_architectures; finished ones are not
 trained again.
 """
 
 import argparse
-import contextlib
 import csv
-import io
+import datetime
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from experiments.common import is_trained, trained, write_table
+from experiments.common import is_trained, read_rows, trained, write_table
 from fa_jax.checks import BadOption
-from fa_jax.cli import help as catalogue
+from fa_jax.cli.arguments import parse
 from fa_jax.cli.build import build
-from fa_jax.cli.compose import compose, tell_apart
+from fa_jax.cli.compose import compose
+from fa_jax.cli.groups import choices
+from fa_jax.cli.tuned import TABLE
+from fa_jax.records.environment import commit
 from fa_jax.records.reader import Run
 from fa_jax.training.compile import operations
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures")
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
-OWN_RATES = {
+RATES_OF = {
     "associated_learning": (0.0003, 0.001, 0.003, 0.01, 0.03),
     "forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
     "recurrent_forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
 }
-"""Of the rules that come with an optimizer of their own."""
-SCALES = (1 / 3, 3.0)
-BETWEEN = (3**-0.5, 3**0.5)
+"""For rules with another default optimizer than plain gradient descent."""
+SCALE_FACTORS = (1 / 3, 3.0)
+RATE_FACTORS = (3**-0.5, 3**0.5)
 SIZES: dict[str, dict[str, dict[str, str]]] = {
     "digits": {
         "mlp": {"hidden": "[100,100]"},
@@ -50,8 +52,8 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
     },
     "mnist": {"mlp": {"hidden": "[100,100]"}, "lenet": {}},
 }
-"""The architectures of each task, and how large they are where not as they come. Others, which come too large for a
-machine without an accelerator, are trained where they are named on the command line."""
+"""The architectures of each task, and their sizes where these are not the defaults. Other architectures are trained if
+they are named on the command line; their default sizes need an accelerator."""
 HELD_OUT = {"digits": 200, "mnist": 10000}
 COLUMNS = {
     "rule": "left",
@@ -66,81 +68,95 @@ COLUMNS = {
     "compiling (s)": "right",
     "memory (MB)": "right",
 }
-CONF = catalogue.CONF / "recipe" / "tuned" / "true"
+TUNED_KEY = ("task", "architecture", "rule")
+"""The columns that identify a row of `conf/tuned.csv`."""
 
 
 class Case:
     """A rule on an architecture and a task."""
 
     def __init__(self, task: str, architecture: str, rule: str, epochs: float | None):
-        """Makes the words that are common to its runs."""
         self.task, self.architecture, self.rule = task, architecture, rule
-        self.network = SIZES[task].get(architecture, {})
-        self.words = [f"task={task}", f"architecture={architecture}", f"rule={rule}"]
-        self.words += [f"architecture.{option}={value}" for option, value in self.network.items()]
-        self.words += [] if epochs is None else [f"epochs={epochs:g}"]
-        self.length = "" if epochs is None else f" --epochs {epochs:g}"
-        self.place = OUTPUTS / f"{task}{self.length.replace(' --', '_').replace(' ', '_')}" / architecture / rule
+        self.sizes = [f"architecture.{option}={value}" for option, value in SIZES[task].get(architecture, {}).items()]
+        self.overrides = [f"task={task}", f"architecture={architecture}", f"rule={rule}", *self.sizes]
+        self.overrides += [] if epochs is None else [f"epochs={epochs:g}"]
+        self.command = f"python -m experiments.rules_by_architectures.compare {task}"
+        self.command += "" if epochs is None else f" --epochs {epochs:g}"
+        self.folder = OUTPUTS / (task if epochs is None else f"{task}_epochs_{epochs:g}") / architecture / rule
 
     def config(self) -> dict[str, Any] | None:
-        """What it comes with; None where the rule has no definition for the architecture."""
-        with contextlib.redirect_stderr(io.StringIO()):
-            try:
-                return compose(tell_apart(self.words))[1][0].config
-            except BadOption as refusal:
-                if not str(refusal).startswith(f"rule={self.rule} "):
-                    raise
-                print(f"{self.rule} on {self.architecture}: {refusal}")
-                return None
+        """Returns the default config; None if the rule is not defined on the architecture."""
+        try:
+            return compose(parse(self.overrides)).runs[0].config
+        except BadOption as refusal:
+            if not str(refusal).startswith(f"rule={self.rule} "):
+                raise
+            print(f"{self.rule} on {self.architecture}: {refusal}")
+            return None
 
-    def tried(self, values: dict[str, float]) -> float:
-        """The mean validation error with these values; infinite where a seed diverged."""
-        words = [f"{option}={value:.4g}" for option, value in values.items()]
-        trial = [*self.words, *words, f"task.validation={HELD_OUT[self.task]}", "seeds=2", "probe=0", "evaluations=1"]
-        place = self.place / "_".join(words).replace("=", "_")
-        run = trained(place, *trial, "checkpoint=false", "checkpoint_every=null")
+    def validation_error(self, values: dict[str, float]) -> float:
+        """Returns the mean validation error of a trial; infinite if a seed diverged."""
+        tried = _overrides(values)
+        trial = ["seeds=2", "probe=0", "evaluations=1", f"task.validation={HELD_OUT[self.task]}"]
+        trial += ["checkpoint=false", "checkpoint_every=null"]
+        folder = self.folder / "_".join(tried).replace("=", "_")
+        run = trained(folder, *self.overrides, *tried, *trial)
         return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
 
     def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
         """Returns the values with the lowest validation error, and whether the rate is at the edge of the grid."""
-        rates = OWN_RATES.get(self.rule, RATES)
-        trials = {rate: self.tried({"optimizer.learning_rate": rate}) for rate in rates}
+        rates = RATES_OF.get(self.rule, RATES)
+        trials = {rate: self.validation_error({"optimizer.learning_rate": rate}) for rate in rates}
         best = min(trials, key=trials.__getitem__)
         candidates: list[tuple[float, dict[str, float]]] = [(trials[best], {"optimizer.learning_rate": best})]
         if scale is None:
-            further = [{"optimizer.learning_rate": best * factor} for factor in BETWEEN]
+            more = [{"optimizer.learning_rate": best * factor} for factor in RATE_FACTORS]
         else:
-            further = [{"optimizer.learning_rate": best, "rule.scale": scale * factor} for factor in SCALES]
-        candidates += [(self.tried(values), values) for values in further]
-        values = min(candidates, key=lambda one: one[0])[1]
+            more = [{"optimizer.learning_rate": best, "feedback.scale": scale * factor} for factor in SCALE_FACTORS]
+        candidates += [(self.validation_error(values), values) for values in more]
+        values = min(candidates, key=lambda candidate: candidate[0])[1]
         return values, not rates[0] < values["optimizer.learning_rate"] < rates[-1]
 
-    def keep(self, values: dict[str, float]) -> None:
-        """Writes down what was found, with the network it was found with, for `tuned=true`."""
-        path = CONF / self.task / self.architecture / f"{self.rule}.yaml"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = [
-            "# @package _global_",
-            f"# Found by experiments/rules_by_architectures/compare.py {self.task}{self.length}.",
-        ]
-        lines += ["architecture:"] if self.network else []
-        lines += [f"  {option}: {value}" for option, value in self.network.items()]
-        for option, value in values.items():
-            group, _, name = option.partition(".")
-            lines += [f"{group}:", f"  {name}: {value:.4g}"]
-        path.write_text("\n".join([*lines, ""]))
+    def tuned_row(self, values: dict[str, float], optimizer: str) -> dict[str, str]:
+        """Returns the row of `conf/tuned.csv` for these values of an optimizer."""
+        return {
+            "task": self.task,
+            "architecture": self.architecture,
+            "rule": self.rule,
+            "optimizer": optimizer,
+            "overrides": " ".join([*self.sizes, *_overrides(values)]),
+            "command": self.command,
+            "date": datetime.date.today().isoformat(),
+            "commit": (commit() or "unknown")[:7],
+        }
 
-    def final(self, name: str, values: dict[str, float], seeds: int) -> Run:
-        """The run on everything with these values."""
-        words = [f"{option}={value:.4g}" for option, value in values.items()]
-        return trained(self.place / name, *self.words, *words, f"seeds={seeds}", "checkpoint=false")
+    def train(self, name: str, values: dict[str, float], seeds: int) -> Run:
+        """Returns the run on all training examples with these values."""
+        return trained(self.folder / name, *self.overrides, *_overrides(values), f"seeds={seeds}", "checkpoint=false")
+
+
+def _overrides(values: dict[str, float]) -> list[str]:
+    return [f"{option}={value:.4g}" for option, value in values.items()]
+
+
+def write_tuned(row: dict[str, str], path: Path = TABLE) -> None:
+    """Adds a row to a table of tuned values, in place of the row of the same task, architecture and rule."""
+    rows = {tuple(old[column] for column in TUNED_KEY): old for old in read_rows(path)}
+    key = tuple(row[column] for column in TUNED_KEY)
+    # Values that were measured again keep the date and the commit of the first time.
+    if key not in rows or any(rows[key][column] != row[column] for column in ("optimizer", "overrides", "command")):
+        rows[key] = row
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows[key] for key in sorted(rows))
 
 
 def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
-    """A row of the table: the values, the test error and the cost."""
+    """Returns a row of the table: the values, the test error and the cost."""
     error, cost = run.summary["final"]["test_error"], run.summary["cost"]
     angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
-    scale, flops = run.config["rule"].get("scale"), operations(build(run.config))
+    scale, flops = default_scale(run.config), operations(build(run.config))
     return {
         "task": case.task,
         "architecture": case.architecture,
@@ -162,28 +178,32 @@ def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
     }
 
 
+def default_scale(config: dict[str, Any]) -> float | None:
+    """Returns the feedback scale of a config; None if it has none."""
+    return config.get("feedback", {}).get("scale")
+
+
 def compare(case: Case, seeds: int, collect: bool) -> list[tuple[dict[str, Any], Run]]:
-    """Returns a row and its run with what the rule comes with and one with what was found; none where undefined."""
-    if collect and not is_trained(case.place / "tuned"):
+    """Returns rows and their runs with the default and with the tuned values; none if the rule is not defined."""
+    if collect and not is_trained(case.folder / "tuned"):
         return []
     config = case.config()
     if config is None:
         return []
-    values, edge = case.tune(config["rule"].get("scale"))
-    case.keep(values)
-    runs = (("as it comes", {}, None), ("tuned", values, edge))
-    done = [(name, case.final(name.replace(" ", "_"), own, seeds), at) for name, own, at in runs]
-    return [(row(case, name, run, at), run) for name, run, at in done]
+    values, edge = case.tune(default_scale(config))
+    write_tuned(case.tuned_row(values, config["choices"]["optimizer"]))
+    settings = (("as it comes", {}, None), ("tuned", values, edge))
+    runs = [(name, case.train(name.replace(" ", "_"), chosen, seeds), at_edge) for name, chosen, at_edge in settings]
+    return [(row(case, name, run, at_edge), run) for name, run, at_edge in runs]
 
 
 def table(path: Path) -> str:
-    """Returns what `path` has as Markdown: the rules on each architecture, that with the lowest tuned error first."""
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    """Returns a measured table as Markdown: the rules on each architecture, from the lowest tuned error up."""
+    rows = read_rows(path)
     parts = []
-    for architecture in sorted({one["architecture"] for one in rows}):
+    for architecture in sorted({row["architecture"] for row in rows}):
         plain, tuned = (
-            {one["rule"]: one for one in rows if (one["architecture"], one["values"]) == (architecture, values)}
+            {row["rule"]: row for row in rows if (row["architecture"], row["values"]) == (architecture, values)}
             for values in ("as it comes", "tuned")
         )
         ordered = sorted(tuned, key=lambda rule: float(tuned[rule]["test error"]))
@@ -194,11 +214,11 @@ def table(path: Path) -> str:
 
 
 def line(rule: str, plain: dict[str, str], tuned: dict[str, str]) -> list[str]:
-    """A line of the table: `COLUMNS` of a rule, all but the first number of the tuned values."""
-    lost = f" ({plain['diverged']} of {int(plain['diverged']) + int(plain['n'])} diverged)"
+    """Returns the `COLUMNS` of a rule; all numbers but the first are those of the tuned values."""
+    diverged = f" ({plain['diverged']} of {int(plain['diverged']) + int(plain['n'])} diverged)"
     return [
         rule,
-        plain["test error"] + (lost if int(plain["diverged"]) else ""),
+        plain["test error"] + (diverged if int(plain["diverged"]) else ""),
         tuned["test error"],
         f"{tuned['low']} to {tuned['high']}",
         tuned["learning rate"] + (" (edge)" if tuned["at the edge of the grid"] == "True" else ""),
@@ -214,23 +234,22 @@ def line(rule: str, plain: dict[str, str], tuned: dict[str, str]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted(HELD_OUT))
-    parser.add_argument("--architectures", nargs="*", choices=sorted(catalogue.options("architecture")))
-    rules = sorted(catalogue.options("rule"))
+    parser.add_argument("--architectures", nargs="*", choices=sorted(choices("architecture")))
+    rules = sorted(choices("rule"))
     parser.add_argument("--rules", nargs="*", choices=rules, default=rules)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--collect", action="store_true")
-    parser.add_argument("--table", action="store_true", help="print the CSV as Markdown, and train nothing")
+    parser.add_argument("--collect", action="store_true", help="tabulate finished runs, and train nothing")
+    parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
     chosen = parser.parse_args()
     path = HERE / f"measured_{chosen.task}.csv"
     if chosen.table:
         print(table(path))
         return
     architectures = chosen.architectures or list(SIZES[chosen.task])
-    cases = [Case(chosen.task, one, rule, chosen.epochs) for one in architectures for rule in chosen.rules]
-    rows = [pair for case in cases for pair in compare(case, chosen.seeds, chosen.collect)]
-    key = "task", "architecture", "rule", "values"
-    write_table(path, [(one, [run]) for one, run in rows], *key)
+    cases = [Case(chosen.task, name, rule, chosen.epochs) for name in architectures for rule in chosen.rules]
+    results = [result for case in cases for result in compare(case, chosen.seeds, chosen.collect)]
+    write_table(path, [(values, [run]) for values, run in results], "task", "architecture", "rule", "values")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Measures how fast fa_jax trains, starts and evaluates, and how fast PyTorch and BioTorch train the same network.
+"""Measures how fast fa_jax trains, starts and evaluates, and how fast PyTorch and BioTorch train the same networks.
 
     python -m experiments.speed.benchmark [section ...] [--repeats 7] [--out measured.csv]
     python -m experiments.speed.benchmark --table
 
-What is measured, and how it is kept fair, is in the README beside this file. Every section replaces its own rows in the
-CSV; its ratios and requirements come first.
+The README beside this file describes the measurements and how they are kept fair. Every section replaces its rows in
+the CSV; ratios and requirements come first.
 """
 
 import argparse
@@ -20,79 +20,82 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.speed.record import Row, read, record, table
+from experiments.common import read_rows
+from experiments.speed.record import Row, record, table
 
 HERE = Path(__file__).parent
 CORES = sorted(os.sched_getaffinity(0))
 EPOCH = 60000 // 64
-"""Steps of an epoch of MNIST at batch 64."""
+"""The steps of an epoch of MNIST with batches of 64."""
 FIG2D = ("shallow3", "bp3", "fa3", "bp4", "fa4")
 RULES = ("bp", "fa", "dfa")
 PEERS = {"bp": "PyTorch BP", "fa": "BioTorch FA", "dfa": "BioTorch DFA"}
 LONG_REPEATS = 3
-"""Most repeats of what takes a minute each."""
+"""The largest number of repeats of a measurement that takes a minute."""
 
 
 class Contestant(NamedTuple):
-    """What a process is told to be, and how many steps it is told to train at once."""
+    """A training loop that is measured in a process of its own."""
 
     spec: dict
+    """The argument of `contestants.main`."""
     steps: int
+    """The number of steps of a block."""
     seeds: int = 1
 
 
 def race(contestants: Mapping[str, Contestant], repeats: int) -> dict[str, list[float]]:
-    """Returns the seed-steps/s of each contestant in every round.
+    """Returns the seed-steps per second of each contestant in every round.
 
-    All of them live at once, each in a process of its own, and train in turn: one trains while the others wait.
+    Each contestant has a process. In a round, they train one block each, one after another, while the others wait.
     """
     rates = {name: [] for name in contestants}
     with contextlib.ExitStack() as stack:
-        workers = {name: stack.enter_context(_worker(one)) for name, one in contestants.items()}
-        for turn in range(1 + repeats):
+        workers = {name: stack.enter_context(_worker(contestant)) for name, contestant in contestants.items()}
+        for number in range(1 + repeats):
             for name, train in workers.items():
                 seconds = train(contestants[name].steps)
-                if turn:  # the first block warms up
+                if number:  # the first round warms up
                     rates[name].append(contestants[name].steps * contestants[name].seeds / seconds)
-            print(f"round {turn} of {repeats}", file=sys.stderr)
+            print(f"round {number} of {repeats}", file=sys.stderr)
     return rates
 
 
 @contextlib.contextmanager
 def _worker(contestant: Contestant) -> Iterator[Callable[[int], float]]:
-    """A contestant in a process of its own, as a function `steps -> seconds`."""
-    # A passive thread that waits gives its core away at once instead of turning round and round on it.
+    """Yields a contestant in a process of its own, as a function `steps -> seconds`."""
+    # Waiting threads of OpenMP sleep instead of spinning.
     passive = {} if contestant.spec.get("spin") else {"OMP_WAIT_POLICY": "PASSIVE"}
     spec = {key: value for key, value in contestant.spec.items() if key != "spin"}
-    command = [sys.executable, str(HERE / "contestants.py"), json.dumps(spec)]
-    with tempfile.TemporaryFile("w+") as complaints:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": complaints}
+    command = [sys.executable, "-m", "experiments.speed.contestants", json.dumps(spec)]
+    with tempfile.TemporaryFile("w+") as errors:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
         process = subprocess.Popen(command, **pipes, text=True, bufsize=1, env=_environment(**passive))
 
         def train(steps: int) -> float:
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(f"{steps}\n")
-            answer = process.stdout.readline()
-            if not answer:
-                complaints.seek(0)
-                raise SystemExit(f"{spec} failed:\n{complaints.read()}")
-            return float(answer)
+            reply = process.stdout.readline()
+            if not reply:
+                errors.seek(0)
+                raise SystemExit(f"{spec} failed:\n{errors.read()}")
+            return float(reply)
 
         try:
-            train(0)  # returns once it is set up and compiled
+            train(0)  # returns when the contestant is set up and compiled
             yield train
         finally:
             process.kill()
             process.wait()
 
 
-def _environment(**more: str) -> dict[str, str]:
-    """The environment without a compilation cache, which would make a start warm."""
-    return {**{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}, **more}
+def _environment(**variables: str) -> dict[str, str]:
+    """Returns the environment with these variables, and without JAX's compilation cache, so that starts are cold."""
+    return {**{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}, **variables}
 
 
 def mnist(repeats: int) -> Iterator[Row]:
-    """784-1000-10 and 784-1000-1000-1000-10 on the shape of MNIST, batch 64, against PyTorch and BioTorch."""
+    """Measures 784-1000-10 and 784-1000-1000-1000-10 on data of MNIST's shape, against PyTorch and BioTorch."""
     yield from _mnist([1000], ("bp", "fa", "dfa"), [1, 4], {"fa": "<= 1.05", "dfa": "<= 1.05"}, repeats)
     yield from _mnist([1000] * 3, ("bp",), [1], {"dfa": "<= 0.9"}, repeats)
 
@@ -116,16 +119,16 @@ def _mnist(
     rates = race(contestants, repeats)
     net = "784-" + "".join(f"{width}-" for width in hidden) + "10"
 
-    one = {rule: rates[f"fa_jax {rule.upper()}, 1 seed"] for rule in RULES}
+    one_seed = {rule: rates[f"fa_jax {rule.upper()}, 1 seed"] for rule in RULES}
     best = {}
     for rule in peers:
         variants = [name for name in rates if name.startswith(PEERS[rule])]
         best[rule] = max(variants, key=lambda name: statistics.median(rates[name]))
-    for rule, ours in one.items():
+    for rule, ours in one_seed.items():
         for peer in best.values():
             yield Row(f"{net}: steps/s of fa_jax {rule.upper()} over {peer}", _ratios(ours, rates[peer]), "", ">= 2")
     for rule in ("fa", "dfa"):
-        ratios = _ratios(one["bp"], one[rule])
+        ratios = _ratios(one_seed["bp"], one_seed[rule])
         yield Row(f"{net}: time of fa_jax {rule.upper()} over fa_jax BP", ratios, "", required.get(rule, ""))
     for name, values in rates.items():
         yield Row(f"{net}: {name}", values, "seed-steps/s")
@@ -136,13 +139,13 @@ def _count(number: int, noun: str) -> str:
 
 
 def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
-    """Ratios within each round, so that whatever slows the machine for a while slows both sides."""
+    """Returns the ratio of each round, so that a slow phase of the machine affects both sides."""
     return [a / b for a, b in zip(ours, theirs, strict=True)]
 
 
 def fig2d(repeats: int) -> Iterator[Row]:
-    """Fig 2d of Lillicrap et al. (2014): the whole of it, and the rate at batch 1 on one core and on all."""
-    experiments = ",".join(f"lillicrap2014_task3_{curve}" for curve in FIG2D)
+    """Measures Fig 2d of Lillicrap et al. (2014): its total time, and the speed at batch 1 on one core and on all."""
+    experiments = ",".join(f"lillicrap2014/task3_{curve}" for curve in FIG2D)
     whole = []
     for _ in range(min(repeats, LONG_REPEATS)):
         with tempfile.TemporaryDirectory() as folder:
@@ -154,7 +157,7 @@ def fig2d(repeats: int) -> Iterator[Row]:
     contestants = {}
     for curve in FIG2D:
         for cores in {1, len(CORES)}:
-            overrides = [f"experiment=lillicrap2014_task3_{curve}", f"devices={cores}"]
+            overrides = [f"experiment=lillicrap2014/task3_{curve}", f"devices={cores}"]
             spec = {"loop": "FaJax", "overrides": overrides, "cores": CORES[:cores]}
             contestants[f"{curve}, {_count(cores, 'core')}"] = Contestant(spec, 50000 * cores, 20)
     rates = race(dict(sorted(contestants.items())), repeats)
@@ -164,23 +167,22 @@ def fig2d(repeats: int) -> Iterator[Row]:
 
 
 def start(repeats: int) -> Iterator[Row]:
-    """Seconds from starting the process to the record of the first training step, nothing compiled before."""
-    seconds = {"the default task": []}
-    words = {"the default task": ["evaluations=2000"]}
+    """Measures the seconds from the start of a process to the record of its first step, without a compilation cache."""
+    runs = {"the default task": ["evaluations=2000"]}
     if "TFDS_DATA_DIR" in os.environ:
-        seconds["task=mnist"] = []
-        words["task=mnist"] = ["task=mnist", "architecture.hidden=[1000]", f"evaluations={10 * EPOCH}"]
-    for turn in range(1 + repeats):
-        for name, overrides in words.items():
-            one = _first_step(overrides)
-            if turn:  # the first start may have to decode the images, and reads everything off the disk
-                seconds[name].append(one)
+        runs["task=mnist"] = ["task=mnist", "architecture.hidden=[1000]", f"evaluations={10 * EPOCH}"]
+    seconds = {name: [] for name in runs}
+    for number in range(1 + repeats):
+        for name, overrides in runs.items():
+            duration = _first_step(overrides)
+            if number:  # the first start reads everything from disk, and may have to decode the images
+                seconds[name].append(duration)
     for name, values in seconds.items():
         yield Row(f"start to first training step, {name}", values, "s", "< 10")
 
 
 def _first_step(overrides: Sequence[str]) -> float:
-    """Starts `fa-jax` with an evaluation after every step, and stops it once the first one is recorded."""
+    """Starts `fa-jax` with an evaluation after every step, and returns the seconds until the first is recorded."""
     with tempfile.TemporaryDirectory() as folder:
         metrics = Path(folder, "run", "metrics.csv")
         began = time.perf_counter()
@@ -200,13 +202,13 @@ def _has_step(metrics: Path, step: str) -> bool:
 
 
 def overhead(repeats: int) -> Iterator[Row]:
-    """The share of a run that goes into angles and evaluations."""
-    words = {"rule=fa": ["rule=fa"]}
+    """Measures the share of a run's time that angles and evaluations take."""
+    runs = {"rule=fa": ["rule=fa"]}
     if "TFDS_DATA_DIR" in os.environ:
-        words["rule=fa task=mnist"] = ["rule=fa", "task=mnist"]
-    shares = {name: [] for name in words}
+        runs["rule=fa task=mnist"] = ["rule=fa", "task=mnist"]
+    shares = {name: [] for name in runs}
     for _ in range(repeats):
-        for name, overrides in words.items():
+        for name, overrides in runs.items():
             with tempfile.TemporaryDirectory() as folder:
                 _fa_jax(folder, *overrides, f"hydra.run.dir={folder}/run")
                 cost = json.loads(Path(folder, "run", "summary.json").read_text())["cost"]
@@ -217,10 +219,10 @@ def overhead(repeats: int) -> Iterator[Row]:
 
 
 @contextlib.contextmanager
-def _starting(folder: str, *words: str) -> Iterator[subprocess.Popen]:
-    """A running `fa-jax`, ended on the way out if it still runs."""
+def _starting(folder: str, *arguments: str) -> Iterator[subprocess.Popen]:
+    """Yields a running `fa-jax`, which is killed in the end if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fa_jax", *words], cwd=folder, stdout=subprocess.DEVNULL, env=_environment()
+        [sys.executable, "-m", "fa_jax", *arguments], cwd=folder, stdout=subprocess.DEVNULL, env=_environment()
     )
     try:
         yield process
@@ -229,14 +231,14 @@ def _starting(folder: str, *words: str) -> Iterator[subprocess.Popen]:
         process.wait()
 
 
-def _fa_jax(folder: str, *words: str) -> None:
-    with _starting(folder, *words) as process:
+def _fa_jax(folder: str, *arguments: str) -> None:
+    with _starting(folder, *arguments) as process:
         if process.wait():
-            raise SystemExit(f"fa-jax {' '.join(words)} ended with exit code {process.returncode}")
+            raise SystemExit(f"fa-jax {' '.join(arguments)} ended with exit code {process.returncode}")
 
 
 def devices(repeats: int) -> Iterator[Row]:
-    """Twenty seeds of small tasks on both cores: a device for each core, as by default, or one device for all."""
+    """Measures twenty seeds of small tasks on all cores: with one device for each core, the default, or one for all."""
     for task, steps in (("linear", 20000), ("digits", 3000), ("mnist", 200)):
         contestants = {}
         for count in (1, len(CORES)):
@@ -245,14 +247,19 @@ def devices(repeats: int) -> Iterator[Row]:
                 spec["synthetic"] = {}
             contestants[f"task={task}, 20 seeds, {_count(count, 'device')}"] = Contestant(spec, steps, 20)
         rates = race(contestants, repeats)
-        one, many = rates.values()
-        yield Row(f"task={task}: rate of a device for each core over one for all", _ratios(many, one), "", ">= 1")
+        one_device, all_devices = rates.values()
+        yield Row(
+            f"task={task}: rate of a device for each core over one for all",
+            _ratios(all_devices, one_device),
+            "",
+            ">= 1",
+        )
         for name, values in rates.items():
             yield Row(name, values, "seed-steps/s")
 
 
 def family(repeats: int) -> Iterator[Row]:
-    """Rules of the family against BP, one seed each: dense, a hundred layers deep, convolutional."""
+    """Measures rules against BP, one seed each: dense, a hundred layers deep, convolutional."""
     nets = {
         "3x1000": (["architecture.hidden=[1000,1000,1000]"], 300),
         "100x240": ([f"architecture.hidden={[240] * 100}"], 60),
@@ -262,12 +269,12 @@ def family(repeats: int) -> Iterator[Row]:
         ),
     }
     required = {("dfa", "3x1000"): "<= 0.85", ("dfa", "100x240"): "<= 0.8"}
-    for net, (words, steps) in nets.items():
+    for net, (network, steps) in nets.items():
         convolutional = net.startswith("conv")
         rules = ("bp", "fa", "dfa") if convolutional else ("bp", "fa", "usf", "kolen_pollack", "dfa")
         contestants = {}
         for rule in rules:
-            overrides = ["task=mnist", f"rule={rule}", *words, "optimizer=sgd", "batch_size=64", "seeds=1"]
+            overrides = ["task=mnist", f"rule={rule}", *network, "optimizer=sgd", "batch_size=64", "seeds=1"]
             if not convolutional:
                 overrides.append("architecture.activation=tanh")
             contestants[rule] = Contestant({"loop": "FaJax", "overrides": overrides, "synthetic": {}}, steps)
@@ -280,31 +287,31 @@ def family(repeats: int) -> Iterator[Row]:
 
 
 def nokland(repeats: int) -> Iterator[Row]:
-    """784-800-800-10 by Nokland's recipe (RMSprop, batch 64) against PyTorch's BP by the same."""
-    words = ["experiment=nokland2016_mnist", "architecture.hidden=[800,800]", "seeds=1"]
+    """Measures 784-800-800-10 with Nøkland's settings (RMSprop, batch 64), against PyTorch's BP with the same."""
+    overrides = ["experiment=nokland2016/mnist", "architecture.hidden=[800,800]", "seeds=1"]
     contestants = {
         f"fa_jax {rule.upper()}": Contestant(
-            {"loop": "FaJax", "overrides": [*words, f"rule={rule}"], "synthetic": {}}, EPOCH
+            {"loop": "FaJax", "overrides": [*overrides, f"rule={rule}"], "synthetic": {}}, EPOCH
         )
         for rule in ("bp", "dfa")
     }
     rates: dict[str, list[float]] = {}
     name = "784-800-800-10"
     yield from _against(name, contestants, "TorchNokland", [800, 800], 64, EPOCH, ">= 2", repeats, rates)
-    for one, values in rates.items():
-        yield Row(f"{name}: an epoch of {one}", [EPOCH / value for value in values], "s")
+    for contestant, values in rates.items():
+        yield Row(f"{name}: an epoch of {contestant}", [EPOCH / value for value in values], "s")
 
 
 def forward_forward(repeats: int) -> Iterator[Row]:
-    """Forward-Forward, 784-3x1000, batch 100, against the same arithmetic in PyTorch, and against our BP."""
-    words = ["task=mnist", "architecture.hidden=[1000,1000,1000]", "architecture.activation=relu", "batch_size=100"]
+    """Measures Forward-Forward, 784-3x1000, batch 100, against the same arithmetic in PyTorch, and against our BP."""
+    shared = ["task=mnist", "architecture.hidden=[1000,1000,1000]", "architecture.activation=relu", "batch_size=100"]
     kinds = {
         "fa_jax FF, uniform negatives": ["rule=forward_forward", "rule.negatives=uniform"],
         "fa_jax FF, hard negatives": ["rule=forward_forward"],
         "fa_jax BP": ["rule=bp", "optimizer=momentum"],
     }
     contestants = {
-        name: Contestant({"loop": "FaJax", "overrides": [*kind, *words, "seeds=1"], "synthetic": {}}, 200)
+        name: Contestant({"loop": "FaJax", "overrides": [*kind, *shared, "seeds=1"], "synthetic": {}}, 200)
         for name, kind in kinds.items()
     }
     rates: dict[str, list[float]] = {}
@@ -315,10 +322,11 @@ def forward_forward(repeats: int) -> Iterator[Row]:
 
 
 def associated_learning(repeats: int) -> Iterator[Row]:
-    """Associated learning of the authors' shape against the same arithmetic in PyTorch."""
+    """Measures associated learning on networks of the authors' shape, against the same arithmetic in PyTorch."""
     for width, batch, steps, required in ((256, 128, 200, ">= 1.5"), (1024, 32, 60, ">= 1")):
-        words = ["experiment=kao2019_mnist", f"architecture.hidden={[width] * 2}", f"rule.width={width}", "seeds=1"]
-        spec = {"loop": "FaJax", "overrides": [*words, f"batch_size={batch}", "probe=0"], "synthetic": {}}
+        overrides = ["experiment=kao2019/mnist", f"architecture.hidden={[width] * 2}", f"rule.width={width}"]
+        overrides += [f"batch_size={batch}", "probe=0", "seeds=1"]
+        spec = {"loop": "FaJax", "overrides": overrides, "synthetic": {}}
         name = f"784-2x{width}, batch {batch}"
         rates: dict[str, list[float]] = {}
         ours = {"fa_jax AL": Contestant(spec, steps)}
@@ -338,7 +346,7 @@ def _against(
     repeats: int,
     rates: dict[str, list[float]] | None = None,
 ) -> Iterator[Row]:
-    """Some of ours against a loop of PyTorch's with however many threads it is fastest with; fills `rates`."""
+    """Measures some of our loops against a PyTorch loop with the number of threads that is fastest; fills `rates`."""
     contestants = dict(ours)
     for threads, spin in {(1, False), (len(CORES), False), (len(CORES), True)}:
         spec = {"loop": loop, "hidden": hidden, "threads": threads, "spin": spin, "batch_size": batch}
@@ -348,21 +356,22 @@ def _against(
     rates = {} if rates is None else rates
     rates |= race(dict(sorted(contestants.items())), repeats)
     best = max((peer for peer in rates if peer not in ours), key=lambda peer: statistics.median(rates[peer]))
-    for one in ours:
-        yield Row(f"{name}: steps/s of {one} over {best}", _ratios(rates[one], rates[best]), "", required)
-    for one, values in rates.items():
-        yield Row(f"{name}: {one}", values, "steps/s")
+    for our_name in ours:
+        yield Row(f"{name}: steps/s of {our_name} over {best}", _ratios(rates[our_name], rates[best]), "", required)
+    for contestant, values in rates.items():
+        yield Row(f"{name}: {contestant}", values, "steps/s")
 
 
 def compiling(repeats: int) -> Iterator[Row]:
-    """Seconds that every rule of the family takes to compile for a hundred hidden layers of 240."""
+    """Measures the seconds that every rule takes to compile for a hundred hidden layers of 240."""
     rules = ("bp", "fa", "dfa", "ifa", "sdfa", "drtp", "usf", "brsf", "frsf", "kolen_pollack", "weight_mirror")
     for rule in (*rules, "direct_kolen_pollack"):
         seconds = []
         for _ in range(min(repeats, LONG_REPEATS)):
             with tempfile.TemporaryDirectory() as folder:
-                words = [f"rule={rule}", f"architecture.hidden={[240] * 100}", "seeds=1", "probe=0", "epochs=0.1"]
-                _fa_jax(folder, "task=digits", *words, "evaluations=1", f"hydra.run.dir={folder}/run")
+                network = ["task=digits", f"rule={rule}", f"architecture.hidden={[240] * 100}"]
+                length = ["seeds=1", "probe=0", "epochs=0.1", "evaluations=1"]
+                _fa_jax(folder, *network, *length, f"hydra.run.dir={folder}/run")
                 cost = json.loads(Path(folder, "run", "summary.json").read_text())["cost"]
             seconds.append(cost["compile_seconds"])
         yield Row(f"100 hidden layers: compiling {rule}", seconds, "s", "< 10")
@@ -383,23 +392,22 @@ SECTIONS = {
 
 
 def main() -> None:
-    """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", metavar="section", help=f"any of {', '.join(SECTIONS)}; none: all")
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"some of {', '.join(SECTIONS)}; default: all")
     parser.add_argument("--repeats", type=int, default=7, help="rounds; the median is taken over them")
     parser.add_argument("--out", type=Path, default=HERE / "measured.csv", help="the CSV to write")
     parser.add_argument("--table", action="store_true", help="print the CSV as Markdown, and measure nothing")
-    asked = parser.parse_args()
-    unknown = [section for section in asked.sections if section not in SECTIONS]
+    chosen = parser.parse_args()
+    unknown = [section for section in chosen.sections if section not in SECTIONS]
     if unknown:
         parser.error(f"a section must be one of {', '.join(SECTIONS)}; got {unknown[0]}")
-    if asked.repeats < 1:
-        parser.error(f"--repeats must be at least 1; got {asked.repeats}")
-    if not asked.table:
-        for section in asked.sections or SECTIONS:
-            record(section, list(SECTIONS[section](asked.repeats)), asked.out)
-    shown = [row for row in read(asked.out) if not asked.sections or row["section"] in asked.sections]
-    print(table(shown) or f"nothing is recorded in {asked.out}")
+    if chosen.repeats < 1:
+        parser.error(f"--repeats must be at least 1; got {chosen.repeats}")
+    if not chosen.table:
+        for section in chosen.sections or SECTIONS:
+            record(section, list(SECTIONS[section](chosen.repeats)), chosen.out)
+    shown = [row for row in read_rows(chosen.out) if not chosen.sections or row["section"] in chosen.sections]
+    print(table(shown) or f"nothing is recorded in {chosen.out}")
 
 
 if __name__ == "__main__":

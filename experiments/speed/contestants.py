@@ -1,9 +1,9 @@
-"""The training loops that are compared, and the process in which each of them lives.
+"""The training loops that are compared, and the process that runs one of them.
 
-    python contestants.py '{"loop": "FaJax", "overrides": ["rule=fa"]}'
+    python -m experiments.speed.contestants '{"loop": "FaJax", "overrides": ["rule=fa"]}'
 
-sets a loop up, trains one unrecorded block, and then trains a block for every line `STEPS` on its standard input,
-answering each with a line of seconds. Between two blocks it waits for its input and uses no processor.
+The process sets up a loop. For every number of steps on its standard input, it trains so many steps and prints the
+seconds. Between two blocks it waits for input and uses no core.
 """
 
 import itertools
@@ -17,16 +17,16 @@ import numpy as np
 
 SHAPE, CLASSES = (28, 28, 1), 10
 SIZES = {"train": 60000, "test": 10000}
-"""Examples of MNIST."""
+"""The numbers of examples of MNIST."""
 LEARNING_RATE = 0.1
 
 
 def mnist_like(split: str, examples: int) -> tuple[np.ndarray, np.ndarray]:
-    """Makes noisy images that can be told apart, in the form of MNIST; one label in ten is drawn at random.
+    """Makes noisy images of ten classes in the shape of MNIST; one label in ten is random.
 
     Args:
-      split: `train` or `test`, with noise of their own.
-      examples: how many.
+      split: `train` or `test`, which differ in their noise.
+      examples: their number.
 
     Returns:
       Images, uint8 `[examples, 28, 28, 1]`, and classes, int32 `[examples]`.
@@ -35,13 +35,13 @@ def mnist_like(split: str, examples: int) -> tuple[np.ndarray, np.ndarray]:
     noise = np.random.default_rng(1 + sorted(SIZES).index(split))
     classes = noise.integers(0, CLASSES, examples, np.int32)
     images = templates[classes] + noise.integers(0, 128, (examples, *SHAPE), np.uint8)
-    # So the loss has a floor, and no arithmetic turns into that of vanishing numbers in a long measurement.
+    # Random labels keep the loss, and with it all numbers, from vanishing in a long measurement.
     random = noise.random(examples) < 0.1
     return images, np.where(random, noise.integers(0, CLASSES, examples, np.int32), classes)
 
 
 def mnist_like_task(train_examples: int = SIZES["train"], test_examples: int = SIZES["test"]):
-    """Returns the fa_jax `Task` of these images, in the place of `fa_jax.tasks.images.images`."""
+    """Returns the fa_jax `Task` of these images; a substitute for `fa_jax.tasks.images.images`."""
     from fa_jax.tasks.images import labelled
 
     train, test = mnist_like("train", train_examples), mnist_like("test", test_examples)
@@ -49,49 +49,47 @@ def mnist_like_task(train_examples: int = SIZES["train"], test_examples: int = S
 
 
 class FaJax:
-    """A run of `fa-jax` without its evaluations and records: the same job, the same compiled program."""
+    """A run of `fa-jax` without evaluations and records: the same job and the same compiled program."""
 
     def __init__(self, overrides: Sequence[str], synthetic: dict[str, int] | None = None):
         """Builds the job that `fa-jax` would build.
 
         Args:
-          overrides: words of the command line of `fa-jax`.
+          overrides: arguments of `fa-jax`.
           synthetic: arguments of `mnist_like_task`, which replaces the task; None: the task stays.
         """
         import hydra
         import jax
         import jax.numpy as jnp
-        from omegaconf import OmegaConf, open_dict
+        from omegaconf import OmegaConf
 
-        from fa_jax.cli import help as catalogue
         from fa_jax.cli.build import build
+        from fa_jax.cli.groups import CONF
         from fa_jax.training.compile import make_program_of
 
-        with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-            config = hydra.compose("config", list(overrides))
-        with open_dict(config):
-            config.pop("hydra", None)
-            if synthetic is not None:
-                config.task = {"_target_": "contestants.mnist_like_task", **synthetic}
-        self.job = build(OmegaConf.to_container(config, resolve=True))
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            config = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+        if synthetic is not None:
+            config["task"] = {"_target_": "experiments.speed.contestants.mnist_like_task", **synthetic}
+        self.job = build(config)
         self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
         self.states, self.fixed = jax.block_until_ready(self.program.start(self.seeds))
-        self.done = 0
+        self.step = 0
 
     def run(self, steps: int) -> None:
-        """Trains every seed for the next steps."""
+        """Trains every seed for a number of steps."""
         import jax
         import jax.numpy as jnp
 
-        first, last = jnp.int32(self.done), jnp.int32(self.done + steps)
+        first, last = jnp.int32(self.step), jnp.int32(self.step + steps)
         advanced = self.program.advance(self.states, self.fixed, self.seeds, first, last, self.program.data)
         self.states = jax.block_until_ready(advanced)
-        self.done += steps
+        self.step += steps
 
 
 class Torch:
-    """Plain PyTorch, or a network that BioTorch converted, on the images of `mnist_like`."""
+    """PyTorch, or a network converted by BioTorch, on the images of `mnist_like`."""
 
     def __init__(
         self,
@@ -104,10 +102,11 @@ class Torch:
         """Makes the network and its data.
 
         Args:
-          hidden: widths.
+          hidden: widths of the hidden layers.
           rule: `bp` for PyTorch alone, `fa` or `dfa` for BioTorch.
-          threads: that PyTorch may use.
-          batch_size, train_examples: how many.
+          threads: their number.
+          batch_size: the number of examples of a step.
+          train_examples: the number of training examples.
         """
         import torch
 
@@ -121,20 +120,20 @@ class Torch:
         self.batches = self._batches()
 
     def run(self, steps: int) -> None:
-        """Trains for the next steps."""
+        """Trains for a number of steps."""
         from torch.nn.functional import cross_entropy
 
         for _ in range(steps):
             chosen = next(self.batches)
             inputs, targets = self.inputs[chosen], self.targets[chosen]
             self.optimizer.zero_grad(set_to_none=True)
-            # BioTorch finds the output error of DFA in the forward pass, so it has to be given the loss there.
-            more = {"targets": targets, "loss_function": cross_entropy} if self.rule == "dfa" else {}
-            cross_entropy(self.net(inputs, **more), targets).backward()
+            # BioTorch computes the output error of DFA in the forward pass, and needs the loss there.
+            options = {"targets": targets, "loss_function": cross_entropy} if self.rule == "dfa" else {}
+            cross_entropy(self.net(inputs, **options), targets).backward()
             self.optimizer.step()
 
     def _batches(self) -> Iterator:
-        """Yields the indices of one batch after the other, in a new order every epoch."""
+        """Yields the indices of each batch, in a new order in every epoch."""
         import torch
 
         while True:
@@ -143,7 +142,7 @@ class Torch:
 
 
 class TorchNokland(Torch):
-    """Backprop by the recipe of Nøkland (2016): logistic outputs, binary cross-entropy, RMSprop."""
+    """Backprop with the settings of Nøkland (2016): sigmoid outputs, binary cross-entropy, RMSprop."""
 
     def __init__(
         self, hidden: Sequence[int], threads: int = 1, batch_size: int = 64, train_examples: int = SIZES["train"]
@@ -167,23 +166,23 @@ class TorchNokland(Torch):
 
 
 class TorchForwardForward(Torch):
-    """Forward-Forward in plain PyTorch: positive and negative data in one batch, one backward pass that stays local.
+    """Forward-Forward in PyTorch: positive and negative data in one batch, one backward pass for all local losses.
 
-    The arithmetic is that of `fa_jax.rules.forward_forward.feedforward` with uniform negatives; its gradients are
-    twice as large.
+    The arithmetic is that of `fa_jax.rules.forward_forward.feedforward` with uniform negatives; gradients are twice as
+    large.
     """
 
     def __init__(self, hidden: Sequence[int], threads: int, batch_size: int = 100):
-        """Makes the layers, the readout and their data; arguments as for `Torch`."""
+        """Makes the layers, the readout and the data; arguments as for `Torch`."""
         super().__init__(hidden, threads=threads, batch_size=batch_size)
         import torch
 
         self.layers = [layer for layer in self.net if isinstance(layer, torch.nn.Linear)][: len(hidden)]
-        self.head = torch.nn.Linear(sum(hidden[1:]), CLASSES, bias=False)
+        self.readout = torch.nn.Linear(sum(hidden[1:]), CLASSES, bias=False)
         self.means = [torch.full((width,), 0.5) for width in hidden]
-        inner = {"params": [p for layer in self.layers for p in layer.parameters()], "weight_decay": 1e-3}
-        outer = {"params": self.head.parameters(), "lr": LEARNING_RATE / 10, "weight_decay": 3e-3}
-        self.optimizer = torch.optim.SGD([inner, outer], LEARNING_RATE / 100, momentum=0.9, fused=True)
+        layers = {"params": [p for layer in self.layers for p in layer.parameters()], "weight_decay": 1e-3}
+        readout = {"params": self.readout.parameters(), "lr": LEARNING_RATE / 10, "weight_decay": 3e-3}
+        self.optimizer = torch.optim.SGD([layers, readout], LEARNING_RATE / 100, momentum=0.9, fused=True)
 
     def run(self, steps: int) -> None:
         import torch
@@ -195,10 +194,10 @@ class TorchForwardForward(Torch):
         for _ in range(steps):
             chosen = next(self.batches)
             inputs, targets = self.inputs[chosen], self.targets[chosen]
-            rest, rows = inputs[:, CLASSES:], len(inputs)
+            pixels, rows = inputs[:, CLASSES:], len(inputs)
             wrong = (targets + torch.randint(1, CLASSES, targets.shape)) % CLASSES
             labels = one_hot(torch.cat([targets, wrong]), CLASSES).float()
-            n = normalised(torch.cat([labels, torch.cat([rest, rest])], -1))
+            n = normalised(torch.cat([labels, torch.cat([pixels, pixels])], -1))
             positive = (torch.arange(2 * rows) < rows).float()
             total = torch.zeros(())
             for i, layer in enumerate(self.layers):
@@ -209,20 +208,20 @@ class TorchForwardForward(Torch):
                 total = total + binary_cross_entropy_with_logits(goodness, positive)
                 n = normalised(y.detach())
             with torch.no_grad():
-                n, seen = normalised(torch.cat([torch.full((rows, CLASSES), 1 / CLASSES), rest], -1)), []
+                n, activities = normalised(torch.cat([torch.full((rows, CLASSES), 1 / CLASSES), pixels], -1)), []
                 for layer in self.layers:
                     n = normalised(torch.relu(layer(n)))
-                    seen.append(n)
+                    activities.append(n)
             self.optimizer.zero_grad(set_to_none=True)
-            (total + cross_entropy(self.head(torch.cat(seen[1:], -1)), targets)).backward()
+            (total + cross_entropy(self.readout(torch.cat(activities[1:], -1)), targets)).backward()
             self.optimizer.step()
 
 
 class TorchAssociatedLearning(Torch):
-    """Associated learning in plain PyTorch, with the fused Adam; as in `fa_jax.rules.associated_learning.rule`."""
+    """Associated learning in PyTorch with its fused Adam; the arithmetic of `fa_jax.rules.associated_learning.rule`."""
 
     def __init__(self, hidden: Sequence[int], threads: int, batch_size: int = 128):
-        """Makes the stages, codes as wide as they are and bridges of one hidden layer, five times as wide."""
+        """Makes the stages, codes of the same widths, and bridges of one hidden layer, five times as wide."""
         super().__init__(hidden, threads=threads, batch_size=batch_size)
         import torch
         from torch.nn import ELU, Linear, ModuleList, Sequential, Sigmoid
@@ -233,9 +232,9 @@ class TorchAssociatedLearning(Torch):
         self.bridges = ModuleList(Sequential(Linear(n, 5 * n), Sigmoid(), Linear(5 * n, n), Sigmoid()) for n in hidden)
         self.encoders = ModuleList(Sequential(Linear(m, n), Sigmoid()) for m, n in codes)
         self.decoders = ModuleList(Sequential(Linear(n, m), Sigmoid()) for m, n in codes)
-        inner = {"params": [*self.stages.parameters(), *self.bridges.parameters()]}
-        labels = {"params": [*self.encoders.parameters(), *self.decoders.parameters()], "lr": 2e-3}
-        self.optimizer = torch.optim.Adam([inner, labels], 1e-3, fused=True)
+        input_side = {"params": [*self.stages.parameters(), *self.bridges.parameters()]}
+        label_side = {"params": [*self.encoders.parameters(), *self.decoders.parameters()], "lr": 2e-3}
+        self.optimizer = torch.optim.Adam([input_side, label_side], 1e-3, fused=True)
 
     def run(self, steps: int) -> None:
         import torch
@@ -269,7 +268,7 @@ def _biotorch(net, rule: str):
 
 
 def _tensors(examples: int):
-    """The images as floats in [0, 1], flattened; the conversion is done here, once, and not in every step."""
+    """Returns the images as floats in [0, 1], flattened, and the classes, converted once and not in every step."""
     import torch
 
     images, classes = mnist_like("train", examples)
@@ -281,10 +280,10 @@ LOOPS = {loop.__name__: loop for loop in (FaJax, Torch, TorchNokland, TorchForwa
 
 
 def main(spec: dict) -> None:
-    """Serves one contestant; `spec` holds its class as `loop`, its `cores`, and its arguments."""
+    """Runs one contestant; `spec` holds its class as `loop`, its `cores`, and the arguments of the class."""
     loop, cores = LOOPS[spec.pop("loop")], spec.pop("cores", None)
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # so that whatever a library prints does not mix with the answers
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # keeps the output of libraries apart from the replies
     if cores is not None:
         os.sched_setaffinity(0, cores)
     if loop is FaJax:
@@ -295,7 +294,7 @@ def main(spec: dict) -> None:
     for line in sys.stdin:
         began = time.perf_counter()
         contestant.run(int(line))
-        print(time.perf_counter() - began, file=answers, flush=True)
+        print(time.perf_counter() - began, file=replies, flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The record of the measurements: a CSV, and the Markdown table made of it."""
+"""The record of the measurements: a CSV, and the Markdown tables made from it."""
 
 import contextlib
 import csv
@@ -10,6 +10,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+from experiments.common import read_rows
 
 FIELDS = (
     "section",
@@ -28,15 +30,17 @@ FIELDS = (
 
 
 class Row(NamedTuple):
-    """One measured quantity: its values in every round, and what is required of their median, as in `>= 2`."""
+    """A measured quantity."""
 
     quantity: str
     values: Sequence[float]
+    """One for each round."""
     unit: str
     required: str = ""
+    """The requirement on the median, such as `>= 2`."""
 
     def record(self) -> dict[str, object]:
-        """Returns its fields of the CSV."""
+        """Returns the fields of the CSV that depend on this quantity."""
         median = statistics.median(self.values)
         met = ""
         if self.required:
@@ -50,31 +54,24 @@ class Row(NamedTuple):
 
 
 def record(section: str, rows: Sequence[Row], out: Path) -> None:
-    """Replaces a section's rows in the CSV."""
-    place = {"date": datetime.date.today().isoformat(), "hardware": _hardware(), "versions": _versions()}
-    others = [row for row in read(out) if row["section"] != section]
+    """Replaces the rows of a section in the CSV."""
+    provenance = {"date": datetime.date.today().isoformat(), "hardware": _hardware(), "versions": _versions()}
+    others = [row for row in read_rows(out) if row["section"] != section]
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*others, *({"section": section, **row.record(), **place} for row in rows)])
-
-
-def read(path: Path) -> list[dict[str, str]]:
-    """Returns the rows of the CSV; none where there is no such file."""
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+        writer.writerows([*others, *({"section": section, **row.record(), **provenance} for row in rows)])
 
 
 def table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns the rows as Markdown, a table a section."""
+    """Returns the rows as Markdown, with one table for each section."""
     parts = []
     for section in dict.fromkeys(row["section"] for row in rows):
-        own = [row for row in rows if row["section"] == section]
-        parts += [f"**{section}**: {own[0]['date']}, {own[0]['hardware']}, {own[0]['versions']}", ""]
+        of_section = [row for row in rows if row["section"] == section]
+        first = of_section[0]
+        parts += [f"**{section}**: {first['date']}, {first['hardware']}, {first['versions']}", ""]
         parts += ["| what | median | lowest to highest | required | met |", "|---|---:|---:|---|---|"]
-        for row in own:
+        for row in of_section:
             median = f"{_figure(row['median'])} {row['unit']}".rstrip()
             numbers = f"{median} | {_figure(row['low'])} to {_figure(row['high'])}"
             parts.append(f"| {row['quantity']} | {numbers} | {row['required']} | {row['met']} |")
@@ -83,7 +80,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def _figure(number: str) -> str:
-    """A number without an exponent, thousands apart."""
+    """Returns a number without an exponent, with groups of three digits."""
     value = float(number)
     return f"{value:,.0f}".replace(",", " ") if value >= 1000 else f"{value:g}"
 
@@ -98,8 +95,8 @@ def _hardware() -> str:
 
 
 def _versions() -> str:
-    found = []
+    packages = []
     for name in ("jax", "torch", "biotorch"):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append(f"{name} {importlib.metadata.version(name)}")
-    return ", ".join([f"Python {sys.version.split()[0]}", *found])
+            packages.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join([f"Python {sys.version.split()[0]}", *packages])

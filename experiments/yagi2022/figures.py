@@ -1,18 +1,15 @@
-"""The three tasks of YAGI's feedback_alignment repository: trains what is missing, then draws and tabulates.
+"""The three tasks of YAGI's feedback_alignment repository: trains missing runs, draws the figure, tabulates the losses.
 
 python -m experiments.yagi2022.figures task1        also task2, task3 and task3_readme
 
-The figure has the repository's two panels and colours; its numbers go to `measured.csv` beside the published ones.
-The repository plots the training loss of every batch, summed over the batch. Here a training point is the mean of
-that number over the batches since the evaluation before, or in task 3 since the one before that: two times 250 steps,
-which is the repository's moving average over 500 steps, drawn at every 250th.
+The figure has the two panels and the colours of the repository. `measured.csv` has its numbers, beside the published
+ones. The repository plots the training loss of every batch, summed over the batch. Here a point is the mean of this
+loss over the batches since the last evaluation, in task 3 since the last but one: over two times 250 steps, which is
+the repository's moving average over 500 steps, drawn at every 250th.
 """
 
 import argparse
 import csv
-import datetime
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +22,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.common import read_rows, seconds, trained_sweep
 from fa_jax.core import Task
-from fa_jax.records.reader import Run, find_runs
+from fa_jax.records.reader import Run
 from fa_jax.records.statistics import Summary, summarise
 from fa_jax.reports.figures import STYLE, save
 
@@ -42,23 +40,24 @@ CURVES = {
     "fa3": ("FA-3, 30-20-10-10", "#0000FF"),
 }
 MARKERS = {"code": ("o", "its code, run (teacher of its own)"), "readme": ("D", "its README's plot")}
+"""The marker and the label of each source of published values."""
 
 
 class Plan(NamedTuple):
-    """What a command trains and shows."""
+    """The curves of a command, and how they are shown."""
 
     title: str
     curves: tuple[str, ...]
     epochs: tuple[int, ...]
-    """At which the test loss is tabulated; the last is the end of the training."""
+    """Epochs after which the test loss is tabulated; the last is the end of training."""
     teachers: tuple[int | None, ...]
-    """Values of `task.seed`; the first is drawn. None: the task has no teacher."""
+    """Values of `task.seed`; the figure shows the first. None: the task has no teacher."""
     window: int
-    """Evaluations that a training point averages over."""
+    """The number of evaluations that a training point averages over."""
     published: str
-    """Its task in `published.csv`."""
+    """The name of the task in `published.csv`."""
     sources: tuple[str, ...] = tuple(MARKERS)
-    """Of published values."""
+    """The sources of published values."""
 
 
 PLANS = {
@@ -77,21 +76,18 @@ PLANS = {
         ("readme",),
     ),
 }
-Found = dict[tuple[str, int | None], Run]
-"""(curve, teacher) -> its finished run."""
+Runs = dict[tuple[str, int | None], Run]
+"""The run of each curve and teacher."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=PLANS)
-    parser.add_argument("--folder", type=Path, help="of the runs; outputs/yagi2022/<task> by default")
+    parser.add_argument("--folder", type=Path, help="folder of the runs; default: outputs/yagi2022/<task>")
     parser.add_argument("--into", type=Path, default=HERE, help="folder of the figure and of measured.csv")
     options = parser.parse_args()
     name, plan = options.task, PLANS[options.task]
-    folder = options.folder or Path("outputs/yagi2022") / name
-
-    train_missing(name, plan, folder)
-    runs = finished(name, plan, folder)
+    runs = trained_runs(name, plan, options.folder or Path("outputs/yagi2022") / name)
     baselines = {teacher: predictors(runs[plan.curves[0], teacher]) for teacher in plan.teachers}
     published = [
         row
@@ -103,42 +99,22 @@ def main() -> None:
     write_rows(options.into / "measured.csv", name, rows)
     for row in rows:
         print("  ".join(str(value) for value in row.values()))
-    for (one, teacher), run in runs.items():
-        cost = run.summary["cost"]
-        seconds = cost["compile_seconds"] + cost["train_seconds"] + cost["evaluation_seconds"]
-        print(f"{name} {one}, teacher {teacher}: {seconds:.0f} s for {len(run.summary['seeds'])} seeds")
+    for (curve_name, teacher), run in runs.items():
+        print(f"{name} {curve_name}, teacher {teacher}: {seconds(run):.0f} s for {len(run.seeds)} seeds")
 
 
-def finished(name: str, plan: Plan, folder: Path) -> Found:
-    """Returns the finished runs of a plan in a folder; of two that are the same, the later."""
-    curves = {f"yagi2022_{name}_{curve}": curve for curve in plan.curves}
-    found = {}
-    for run in find_runs(folder) if folder.is_dir() else []:
-        curve = curves.get(run.choices["experiment"])
-        if curve and run.status["status"] == "finished":
-            found[curve, run.config["task"].get("seed")] = run
-    return found
-
-
-def train_missing(name: str, plan: Plan, folder: Path) -> None:
-    """Trains, in one sweep for each set of missing curves, what a folder has no finished run of."""
-    there = finished(name, plan, folder)
-    missing: dict[tuple[str, ...], list[int | None]] = {}
-    for teacher in plan.teachers:
-        curves = tuple(curve for curve in plan.curves if (curve, teacher) not in there)
-        if curves:
-            missing.setdefault(curves, []).append(teacher)
-    for number, (curves, teachers) in enumerate(missing.items()):
-        experiments = ",".join(f"yagi2022_{name}_{curve}" for curve in curves)
-        words = ["--multirun", f"experiment={experiments}"]
-        if teachers != [None]:
-            words.append("task.seed=" + ",".join(map(str, teachers)))
-        words.append(f"hydra.sweep.dir={folder}/{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}_{number}")
-        subprocess.run([sys.executable, "-m", "fa_jax", *words], check=True)
+def trained_runs(name: str, plan: Plan, folder: Path) -> Runs:
+    """Returns the runs of a plan, after training the missing ones in one sweep."""
+    prefix = f"yagi2022/{name}_"
+    overrides = ["experiment=" + ",".join(f"{prefix}{curve}" for curve in plan.curves)]
+    if plan.teachers != (None,):
+        overrides.append("task.seed=" + ",".join(map(str, plan.teachers)))
+    runs = trained_sweep(folder, *overrides)
+    return {(run.choices["experiment"].removeprefix(prefix), run.config["task"].get("seed")): run for run in runs}
 
 
 def predictors(run: Run) -> dict[str, float]:
-    """Returns the test loss of the best constant output, and in task 3 that of the best affine map of the inputs."""
+    """Returns the test loss of the best constant output and, in task 3, of the best affine map of the inputs."""
     try:
         task: Task = hydra.utils.instantiate(run.config["task"], _convert_="all")
     except InstantiationException as problem:
@@ -152,29 +128,29 @@ def predictors(run: Run) -> dict[str, float]:
 
 
 def half_squared_error(outputs: np.ndarray, targets: np.ndarray) -> float:
-    """Returns half the squared error, summed over the outputs, mean over the examples `[n, outputs]`."""
+    """Returns half the squared error of `[n, outputs]`: the sum over the outputs, the mean over the examples."""
     return 0.5 * float(np.mean(np.sum(np.square(outputs - targets), 1)))
 
 
 def curve(run: Run, metric: str, window: int = 1) -> tuple[np.ndarray, list[Summary]]:
-    """Returns epochs and summaries over seeds of `test_loss` or `train_loss_per_batch`.
+    """Returns the epochs of the evaluations, and the summaries over seeds of `test_loss` or `train_loss_per_batch`.
 
-    The second is the loss summed over a batch, a mean over the last `window` evaluations.
+    The second is the loss summed over a batch, averaged over the last `window` evaluations.
     """
     examples, values = run.curves("train_loss" if metric == "train_loss_per_batch" else metric)
-    # Not over the number of examples: an epoch leaves out those that do not fill a batch.
+    # An epoch has fewer examples than the data set: those that do not fill a batch are left out.
     epochs = examples / examples[-1] * run.config["epochs"]
     if metric == "train_loss_per_batch":
-        # Nothing has been trained on before the first evaluation.
+        # The first evaluation is before training, and has no training loss.
         means = np.lib.stride_tricks.sliding_window_view(values[:, 1:], window, axis=1).mean(-1)
         epochs, values = epochs[window:], means * run.config["batch_size"]
     return epochs, [summarise(column) for column in values.T]
 
 
 def draw(
-    plan: Plan, runs: Found, baselines: dict[int | None, dict[str, float]], published: list[dict[str, str]], path: Path
+    plan: Plan, runs: Runs, baselines: dict[int | None, dict[str, float]], published: list[dict[str, str]], path: Path
 ) -> None:
-    """Saves the two panels for the first teacher of a plan, as PNG and PDF."""
+    """Draws the two panels for the first teacher of a plan, and saves them as PNG and PDF."""
     teacher = plan.teachers[0]
     with mpl.rc_context({**STYLE, "font.size": 11, "savefig.dpi": 100}):
         figure = Figure(figsize=LAYOUT, layout="constrained")
@@ -215,7 +191,7 @@ def draw(
 
 
 def draw_published(axes: Axes, plan: Plan, published: list[dict[str, str]]) -> list[float]:
-    """Draws the published test losses of each source's first draw, and returns them."""
+    """Draws the published test losses of the first teacher of each source, and returns them."""
     drawn = []
     for source, (marker, label) in MARKERS.items():
         rows = [
@@ -245,47 +221,43 @@ def draw_published(axes: Axes, plan: Plan, published: list[dict[str, str]]) -> l
 def tabulate(
     name: str,
     plan: Plan,
-    runs: Found,
+    runs: Runs,
     baselines: dict[int | None, dict[str, float]],
     published: list[dict[str, str]],
 ) -> list[dict[str, object]]:
-    """Returns the rows of `measured.csv`: per curve and teacher, test losses and the last training loss."""
+    """Returns the rows of `measured.csv`: test losses and the last training loss of each curve and teacher."""
     rows = []
     for teacher in plan.teachers:
-        place = {"task": name, "teacher": "" if teacher is None else teacher}
-        asked = [(e, "test_loss") for e in plan.epochs] + [(plan.epochs[-1], "train_loss_per_batch")]
-        for one in plan.curves:
-            for epoch, metric in asked:
-                epochs, points = curve(runs[one, teacher], metric, plan.window)
-                point = points[int(np.argmin(np.abs(epochs - epoch)))]
-                about = place | {"curve": one, "epoch": epoch, "measure": metric}
-                rows.append(about | numbers(point.mean, point.low, point.high, point.n) | beside(about, published))
+        task = {"task": name, "teacher": "" if teacher is None else teacher}
+        points = [(e, "test_loss") for e in plan.epochs] + [(plan.epochs[-1], "train_loss_per_batch")]
+        for curve_name in plan.curves:
+            for epoch, metric in points:
+                epochs, summaries = curve(runs[curve_name, teacher], metric, plan.window)
+                summary = summaries[int(np.argmin(np.abs(epochs - epoch)))]
+                point = task | {"curve": curve_name, "epoch": epoch, "measure": metric}
+                values = numbers(summary.mean, summary.low, summary.high, summary.n)
+                rows.append(point | values | published_values(point, published))
         for predictor, loss in baselines[teacher].items():
-            about = place | {"curve": f"best {predictor}", "epoch": "", "measure": "test_loss"}
-            rows.append(about | numbers(loss) | beside(about, published))
+            point = task | {"curve": f"best {predictor}", "epoch": "", "measure": "test_loss"}
+            rows.append(point | numbers(loss) | published_values(point, published))
     return rows
 
 
 def numbers(mean: float, low: float = np.nan, high: float = np.nan, seeds: int | str = "") -> dict[str, object]:
-    """The columns of a number, rounded; an interval that does not exist is empty."""
+    """Returns the columns of a rounded number; an interval that does not exist is empty."""
     ends = {"low": low, "high": high}
     return {"mean": f"{mean:.4g}", **{k: f"{v:.4g}" if np.isfinite(v) else "" for k, v in ends.items()}, "seeds": seeds}
 
 
-def beside(about: dict[str, object], published: Iterable[dict[str, str]]) -> dict[str, str]:
-    """The columns of the published values, one a source; those of several runs in one cell."""
-    kin = [row for row in published if all(row[k] == str(about[k]) for k in ("curve", "epoch", "measure"))]
-    return {source: " ".join(row["value"] for row in kin if row["source"] == source) for source in MARKERS}
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+def published_values(point: dict[str, object], published: Iterable[dict[str, str]]) -> dict[str, str]:
+    """Returns the columns of the published values, one for each source; values of several runs share a cell."""
+    same = [row for row in published if all(row[k] == str(point[k]) for k in ("curve", "epoch", "measure"))]
+    return {source: " ".join(row["value"] for row in same if row["source"] == source) for source in MARKERS}
 
 
 def write_rows(path: Path, name: str, rows: Sequence[dict[str, object]]) -> None:
-    """Puts a task's rows into the table, in the place of its old ones."""
-    others = [row for row in read_rows(path) if row["task"] != name] if path.exists() else []
+    """Writes the rows of a task to the table, in place of its old ones."""
+    others = [row for row in read_rows(path) if row["task"] != name]
     order = list(PLANS)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")

@@ -1,9 +1,9 @@
-"""From a resolved config to everything a run needs, with every option checked before anything is compiled."""
+"""From a resolved config to a `Job`, with every option checked before anything is compiled."""
 
-import dataclasses
+import contextlib
 import functools
 import inspect
-import re
+from collections.abc import Callable, Iterator
 from typing import Any, cast
 
 import hydra.utils
@@ -14,122 +14,158 @@ from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from fa_jax import optimizers
-from fa_jax.checks import BadOption, choose, integer, number, switch
-from fa_jax.core import Loss, PyTree, Rule, Task
-from fa_jax.loggers.logger import Opener
-from fa_jax.network import Network
+from fa_jax.checks import BadOption, choose, integer, number, sequence, switch
+from fa_jax.core import PyTree, Rule, Task
+from fa_jax.records.conditions import options
 from fa_jax.tasks.augmentation import augmentation
-from fa_jax.training import distributed as processes
+from fa_jax.training import distributed
+from fa_jax.training.job import Job
 from fa_jax.training.loop import Training
 
+Config = dict[str, Any]
 SPACINGS = {
     "linear": lambda steps, n: np.linspace(steps / n, steps, n),
     "log": lambda steps, n: np.geomspace(max(steps / 1000, 1), steps, n),
 }
-"""Where to evaluate: `(steps, evaluations) -> steps`, the last included; log over the last three decades."""
+"""`(steps, evaluations) -> steps of the evaluations`, the last included; log: over the last three decades."""
+REQUIRED = ("task", "architecture", "rule", "loss", "optimizer", "feedback_optimizer", "augmentation", "tuned", "probe")
+REQUIRED += ("seed", "seeds", "seeds_per_batch", "epochs", "batch_size", "shuffle", "adversarial", "evaluations")
+REQUIRED += ("spacing", "checkpoint", "checkpoint_every", "devices", "batch_devices")
+GROUP_KEYS = ("task", "architecture", "rule", "loss", "optimizer", "logger")
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """What one run trains, and how."""
-
-    task: Task
-    network: Network
-    loss: Loss
-    rule: Rule
-    optimizer: optax.GradientTransformation
-    feedback_optimizer: optax.GradientTransformation
-    training: Training
-    groups: tuple[tuple[int, ...], ...]
-    """The seeds, in groups that are trained at once."""
-    evaluations: tuple[int, ...]
-    """Steps after which the network is evaluated, from 0 to the last."""
-    devices: tuple[jax.Device, ...]
-    """Those that may share a group of seeds."""
-    batch_devices: int
-    """How many of them train a seed together."""
-    checkpoint: bool
-    """Whether params and feedback are kept at the end."""
-    checkpoint_every: float | None
-    """Seconds between checkpoints to resume from; None: none are made."""
-    tracker: Opener | None
-    """Opens the tracker that the run is sent to besides; None: there is none."""
-
-
-def build(config: dict[str, Any]) -> Job:
-    """Returns the job that a config asks for.
+def build(config: Config) -> Job:
+    """Returns the job of a config.
 
     Args:
-      config: the resolved config as plain containers, without the `hydra` node.
+      config: resolved, as plain containers; `choices` of config groups are used in messages only.
 
     Raises:
       BadOption: if anything in it is wrong.
     """
-    try:
-        return _build(OmegaConf.to_yaml(OmegaConf.create(config)))
-    except KeyError as problem:
-        missing = problem.args[0]
-        if missing in config:
-            raise
-        raise BadOption(f"{missing} is missing from the config; it may be changed, but not removed") from None
-
-
-@functools.lru_cache(maxsize=1)
-def _build(text: str) -> Job:
-    config = _containers(text)
-    groups = _groups(config)
+    for name in REQUIRED:
+        if name not in config:
+            raise BadOption(f"{name} is missing from the config; it may be changed, but not removed")
+    groups = _seed_groups(config)
     evaluations = integer("evaluations", config["evaluations"], least=1)
     spacing = choose("spacing", config["spacing"], SPACINGS)
     batch_size = integer("batch_size", config["batch_size"], least=1)
     epochs = number("epochs", config["epochs"], above=0)
+    switch("tuned", config["tuned"])
+    measures = config.get("measure") or {}
     training = Training(
         batch_size=batch_size,
         shuffle=switch("shuffle", config["shuffle"]),
         probe=integer("probe", config["probe"], least=0),
         adversarial=number("adversarial", config["adversarial"], least=0),
-        measures=tuple(_make("measures", measure) for measure in _list("measures", config["measures"])),
+        measures=tuple(_make(config, f"measure.{name}", measure)() for name, measure in measures.items()),
     )
-    devices, every = _devices(config["devices"]), config["checkpoint_every"]
+    devices, interval = _devices(config["devices"]), config["checkpoint_every"]
     batch_devices = _batch_devices(config["batch_devices"], len(devices), batch_size)
     for group in groups:
-        processes.shared_out(devices, len(group), batch_devices)  # or else it says why not
+        distributed.devices_for(devices, len(group), batch_devices)  # raises if they cannot be shared
 
-    task = _make_task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
-    change = config["augmentation"]
-    if not isinstance(change, dict) or set(change) != {"shift", "flip", "contrast"}:
-        raise BadOption(f"augmentation must have shift, flip and contrast, as in augmentation.shift=2; got {change!r}")
-    training = training._replace(augment=augmentation(task.input_shape, **change))
+    task = _task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
+    training = training._replace(augment=_augmentation(config["augmentation"], task))
     examples = len(task.train.inputs)
     if batch_size > examples:
-        raise BadOption(f"batch_size must be at most the number of training examples, {examples}; got {batch_size}")
-    loss = _make("loss", config["loss"])
-    if loss.probabilities and not _are_probabilities(task):
-        name = config["loss"]["_target_"].rpartition(".")[2]
-        raise BadOption(f"loss={name} needs targets from 0 to 1, which this task's are not; use loss=squared_error")
-    network = _call("architecture", _make("architecture", config["architecture"]), task.input_shape, task.outputs)
-    rule = _call("rule", _make("rule", config["rule"]), network, loss.value)
-    if rule.needs_classes and not _are_one_hot(task):
-        name = config["rule"]["_target_"].rpartition(".")[2]
-        raise BadOption(f"rule={name} needs a task with classes, such as task=digits; the targets of this one are none")
+        raise BadOption(f"must be at most the number of training examples, {examples}; got {batch_size}", "batch_size")
+    loss = _make(config, "loss")()
+    if loss.needs_probabilities and not _are_probabilities(task):
+        name = _choice(config, "loss")
+        raise BadOption(f"loss={name} needs targets from 0 to 1, and this task has others; use loss=squared_error")
+    network = _make(config, "architecture")(task.input_shape, task.outputs)
+    rule = _make(config, "rule")(network, loss.value, **_init_feedback(config))
+    if rule.extras.needs_classes and not _are_one_hot(task):
+        raise BadOption(f"rule={_choice(config, 'rule')} needs a task with classes, such as task=digits")
+    with _within("rule", _choice(config, "rule")):
+        params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
     steps = max(1, round(epochs * (examples // batch_size)))
     if steps >= 2**31:
-        raise BadOption(f"epochs must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps")
+        raise BadOption(f"must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps", "epochs")
+    network = rule.extras.network or network
     return Job(
-        task,
-        rule.network or network,
-        loss,
-        rule,
-        _optimizer(config, rule, steps),
-        _feedback_optimizer(config, rule, steps),
-        training,
-        groups,
-        tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
-        devices,
-        batch_devices,
-        switch("checkpoint", config["checkpoint"]),
-        None if every is None else number("checkpoint_every", every, least=0),
-        None if config.get("logger") is None else _make("logger", config["logger"]),
+        task=task,
+        network=network,
+        loss=loss,
+        rule=rule,
+        optimizer=_optimizer(config, rule, network.statistics, params, steps),
+        feedback_optimizer=_feedback_optimizer(config, rule, feedback, steps),
+        training=training,
+        groups=groups,
+        evaluations=tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
+        devices=devices,
+        batch_devices=batch_devices,
+        checkpoint=switch("checkpoint", config["checkpoint"]),
+        checkpoint_every=None if interval is None else number("checkpoint_every", interval, least=0),
+        open_logger=None if config.get("logger") is None else _make(config, "logger")(),
     )
+
+
+def _choice(config: Config, group: str) -> str | None:
+    """Returns the choice of a config group, or else the name of the function that it calls."""
+    chosen = config.get("choices", {}).get(group)
+    return chosen or config[group]["_target_"].rpartition(".")[2]
+
+
+@contextlib.contextmanager
+def _within(group: str, choice: str | None = None) -> Iterator[None]:
+    """Names the group in every mistake of its options."""
+    try:
+        yield
+    except BadOption as problem:
+        raise problem.within(group, choice) from None
+
+
+def _make(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
+    """Returns the factory of a config node with its options bound; its mistakes become a `BadOption` with its name."""
+    node = config[name] if node is None else node
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise BadOption(f"must be chosen by name, or have a _target_; got {node!r}", name)
+    choice = _choice(config, name) if name in GROUP_KEYS else None
+    try:
+        factory = cast(functools.partial, hydra.utils.instantiate(node, _convert_="all", _partial_=True))
+    except InstantiationException as problem:
+        cause = problem.__cause__
+        if isinstance(cause, BadOption):
+            raise cause.within(name, choice) from None
+        raise BadOption(f"{name}: {str(cause or problem).partition(chr(10))[0]}", complete=True) from problem
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        try:
+            inspect.signature(factory.func).bind(*arguments, **factory.keywords, **options)
+        except TypeError as problem:
+            raise BadOption(f"{name}: {problem}", complete=True) from None
+        with _within(name, choice):
+            return factory(*arguments, **options)
+
+    return call
+
+
+def _init_feedback(config: Config) -> dict[str, Callable]:
+    """Returns the keyword argument with which a rule draws its feedback, if it has any."""
+    if config.get("feedback") is None:
+        return {}
+    if "init_feedback" not in inspect.signature(hydra.utils.get_method(config["rule"]["_target_"])).parameters:
+        chosen = config.get("choices", {}).get("feedback") or config["feedback"]
+        raise BadOption(f"has no feedback to initialise; got feedback={chosen}", f"rule={_choice(config, 'rule')}")
+    return {"init_feedback": _make(config, "feedback")}
+
+
+@functools.lru_cache(maxsize=2)
+def _task(text: str) -> Task:
+    """Makes a task; kept from one job of a sweep to the next, so that data is read once."""
+    node = OmegaConf.to_container(OmegaConf.create(text))
+    return _make({"task": node}, "task")()
+
+
+def _augmentation(options: Any, task: Task) -> Callable | None:
+    if not isinstance(options, dict) or set(options) != {"shift", "flip", "contrast"}:
+        raise BadOption(
+            f"must have shift, flip and contrast, as in augmentation.shift=2; got {options!r}", "augmentation"
+        )
+    with _within("augmentation"):
+        return augmentation(task.input_shape, **options)
 
 
 def _are_probabilities(task: Task) -> bool:
@@ -142,95 +178,56 @@ def _are_one_hot(task: Task) -> bool:
     return bool(((targets == 0) | (targets == 1)).all() & (targets.sum(-1) == 1).all())
 
 
-@functools.lru_cache(maxsize=2)
-def _make_task(text: str) -> Task:
-    """Tasks are kept from one job of a sweep to the next, so that data is read once."""
-    return _make("task", _containers(text))
+def _optimizer(config: Config, rule: Rule, statistics, params: PyTree, steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of the params; connections that a sparse architecture removed stay removed."""
+    density = config["architecture"].get("density", 1.0)
+    densities = density if isinstance(density, list) else [density]
+    pruning = [optimizers.keep_removed()] if any(value < 1 for value in densities) else []
+    return _tried(config, "optimizer", params, steps, *pruning, statistics=statistics, rates=rule.extras.learning_rates)
 
 
-def _containers(text: str) -> dict[str, Any]:
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(text)))
-
-
-def _make(option: str, config: dict[str, Any]) -> Any:
-    """Instantiates a config node; its mistakes, and no other errors, become a `BadOption`."""
-    if not isinstance(config, dict) or "_target_" not in config:
-        raise BadOption(f"{option} must name what there is to be made, by a choice or by _target_; got {config!r}")
-    try:
-        return hydra.utils.instantiate(config, _convert_="all")
-    except InstantiationException as problem:
-        cause = problem.__cause__
-        if isinstance(cause, BadOption):
-            raise cause from None
-        if isinstance(cause, TypeError):
-            raise BadOption(f"{option}: {cause}") from problem
-        raise
-
-
-def _call(option: str, factory: functools.partial, *arguments: Any) -> Any:
-    """Calls what a `_partial_` node made; an option that it does not know, or misses, becomes a `BadOption`."""
-    try:
-        inspect.signature(factory.func).bind(*arguments, **factory.keywords)
-        return factory(*arguments)
-    except TypeError as problem:
-        # Some hand their options on, and it is the function below them that does not know one, or misses it.
-        found = re.search(r"(got an unexpected keyword argument|missing .*required).*", str(problem))
-        if found is None:
-            raise
-        raise BadOption(f"{option}: {found[0]}") from None
-
-
-def _optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:
-    """The optimizer of the params, which keeps removed connections removed."""
-    kept = config["architecture"].get("kept", 1.0)
-    fractions = kept if isinstance(kept, list) else [kept]
-    pruning = [optimizers.keep_removed()] if any(fraction < 1 for fraction in fractions) else []
-    params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    return _tried("optimizer", config["optimizer"], params, steps, *pruning, rates=rule.rates)
-
-
-def _feedback_optimizer(config: dict[str, Any], rule: Rule, steps: int) -> optax.GradientTransformation:
-    """The optimizer of learned feedback: its own, or else that of the params."""
-    option = "optimizer" if config["feedback_optimizer"] is None else "feedback_optimizer"
+def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int) -> optax.GradientTransformation:
+    """Returns the optimizer of learned feedback: its own, or else that of the params."""
+    name = "optimizer" if config["feedback_optimizer"] is None else "feedback_optimizer"
     if rule.learn is None:
-        if option == "feedback_optimizer":
-            raise BadOption("feedback_optimizer must be null, since this rule's feedback does not learn")
+        if name == "feedback_optimizer":
+            raise BadOption("must be null: the feedback of this rule does not learn", "feedback_optimizer")
         return optax.identity()
-    _, feedback = jax.eval_shape(rule.init, jax.random.key(0))
-    return _tried(option, config[option], feedback, steps)
+    return _tried(config, name, feedback, steps)
 
 
 def _tried(
-    option: str, config: dict[str, Any], shapes: PyTree, steps: int, *further: optax.GradientTransformation, rates=None
+    config: Config,
+    name: str,
+    shapes: PyTree,
+    steps: int,
+    *further: optax.GradientTransformation,
+    statistics=frozenset(),
+    rates=None,
 ) -> optax.GradientTransformation:
-    """An optimizer for a run of so many steps, tried on shapes, since Optax finds out late what is wrong with it."""
+    """Returns an optimizer for a number of steps, tried on shapes: Optax notices mistakes late."""
     try:
-        own = _make(option, config)(steps)
-        optimizer = optax.chain(own if rates is None else optimizers.at_rates(own, rates, shapes), *further)
+        optimizer = _make(config, name)()(steps, statistics)
+        optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates, shapes)
+        optimizer = optax.chain(optimizer, *further)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
     except BadOption as problem:
-        raise BadOption(str(problem).replace("optimizer.", f"{option}.", 1)) from None
+        raise problem.within(name) from None
     except (TypeError, ValueError, AttributeError) as problem:
-        raise BadOption(f"{option}: {str(problem).strip().partition(chr(10))[0]}") from problem
+        values = " ".join(f"{name}.{key}={value}" for key, value in options(config[name]).items() if key[-1] != "_")
+        reason = str(problem).strip().partition("\n")[0]
+        raise BadOption(f"{values}: {reason}", complete=True) from problem
     return optimizer
 
 
-def _list(option: str, got: Any) -> list[Any]:
-    if not isinstance(got, list):
-        raise BadOption(f"{option} must be a list; got {got!r}")
-    return got
-
-
-def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
-    seed, seeds = integer("seed", config["seed"], least=0), config["seeds"]
+def _seed_groups(config: Config) -> tuple[tuple[int, ...], ...]:
+    first, seeds = integer("seed", config["seed"], least=0), config["seeds"]
     if isinstance(seeds, list):
-        chosen = [integer("seeds", one, least=0) for one in seeds]
+        chosen = [integer("seeds", seed, least=0) for seed in sequence("seeds", seeds, "[3,5,8]")]
         if not chosen or len(set(chosen)) < len(chosen):
-            raise BadOption(
-                f"seeds must be a number of seeds or a list of different ones, such as [3,5,8]; got {seeds}"
-            )
+            raise BadOption(f"must be a number or a list of different seeds, such as [3,5,8]; got {seeds}", "seeds")
     else:
-        chosen = range(seed, seed + integer("seeds", seeds, least=1))
+        chosen = range(first, first + integer("seeds", seeds, least=1))
     if max(chosen) >= 2**31:
         raise BadOption(f"seed and seeds must stay below 2^31; got {max(chosen)}")
     at_once = config["seeds_per_batch"]
@@ -238,24 +235,23 @@ def _groups(config: dict[str, Any]) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(chosen[i : i + at_once]) for i in range(0, len(chosen), at_once))
 
 
-def _devices(wanted: int | str) -> tuple[jax.Device, ...]:
-    there = jax.devices()
-    if wanted == "all":
-        return tuple(there)
-    if isinstance(wanted, bool) or not isinstance(wanted, int):
-        raise BadOption(f"devices must be all, or how many; got {wanted!r}")
-    if processes.several():
-        raise BadOption(f"devices is for one process; several use all that they have, {len(there)} here; got {wanted}")
-    if integer("devices", wanted, least=1) > len(there):
-        raise BadOption(f"devices must be at most the number of devices there are, {len(there)}; got {wanted}")
-    return tuple(there[:wanted])
+def _devices(requested: Any) -> tuple[jax.Device, ...]:
+    available = jax.devices()
+    if requested == "all":
+        return tuple(available)
+    if isinstance(requested, bool) or not isinstance(requested, int):
+        raise BadOption(f"must be all, or a number; got {requested!r}", "devices")
+    if distributed.active():
+        raise BadOption(f"must be all with several processes, which use every device; got {requested}", "devices")
+    if integer("devices", requested, least=1) > len(available):
+        raise BadOption(f"must be at most the number of devices, {len(available)}; got {requested}", "devices")
+    return tuple(available[:requested])
 
 
-def _batch_devices(wanted: Any, there: int, batch_size: int) -> int:
-    """How many devices train a seed together."""
-    wanted = integer("batch_devices", wanted, least=1)
-    if wanted > there:
-        raise BadOption(f"batch_devices must be at most the number of devices that are used, {there}; got {wanted}")
-    if batch_size % wanted:
-        raise BadOption(f"batch_devices must divide batch_size, which is {batch_size}; got {wanted}")
-    return wanted
+def _batch_devices(requested: Any, available: int, batch_size: int) -> int:
+    requested = integer("batch_devices", requested, least=1)
+    if requested > available:
+        raise BadOption(f"must be at most the number of devices in use, {available}; got {requested}", "batch_devices")
+    if batch_size % requested:
+        raise BadOption(f"must divide batch_size, which is {batch_size}; got {requested}", "batch_devices")
+    return requested

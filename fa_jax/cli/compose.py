@@ -1,188 +1,184 @@
-"""From the words of the command line to the configs of its runs, each checked before anything is made of it."""
+"""From parsed arguments to the checked configs of their runs, by Hydra."""
 
-import re
-from collections.abc import Sequence
+import contextlib
+import itertools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from fa_jax.checks import BadOption, choose
-from fa_jax.cli import help as catalogue
+from fa_jax.checks import BadOption
+from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build
-from fa_jax.cli.errors import GROUPS, check_tuned, first_line, plain
-from fa_jax.cli.trust import check_trusted
-from fa_jax.training import distributed as processes
-
-
-class Words(NamedTuple):
-    """What was typed, told apart."""
-
-    overrides: list[str]
-    flags: list[str]
-    """Those of Hydra, with a dash in front, and what belongs to them."""
-    config_dir: str | None
-    """Where further configs are, as `--config-dir` says."""
-    own: dict[str, str]
-    """Options of the command itself, which are none of the config, see `OWN`."""
-
-    @property
-    def trusted(self) -> list[str]:
-        """The packages that `trust=` adds."""
-        return [package for package in self.own.get("trust", "").strip("[]").split(",") if package]
-
-    @property
-    def multirun(self) -> bool:
-        """Whether a sweep was asked for in so many words."""
-        return any(flag in ("--multirun", "-m") for flag in self.flags)
+from fa_jax.cli.errors import first_line
+from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices
+from fa_jax.cli.trust import check_hydra_node, check_trusted
+from fa_jax.cli.tuned import tuned_overrides
+from fa_jax.training.job import Job
 
 
 class Composed(NamedTuple):
-    """The config of one run."""
+    """The checked config of one run."""
 
     config: dict[str, Any]
-    """Resolved, as plain containers, without the `hydra` node."""
-    choices: dict[str, str]
-    """Config group -> the option chosen."""
-    place: Path
-    """The folder that the run, or its sweep, goes to."""
+    """Resolved, as plain containers, with the `choices` of config groups; as a run records it."""
+    job: Job
+    """The job built from the config."""
+    overrides: list[str]
+    folder: Path
+    """The folder that the run goes to by default; of a job of a sweep, relative to the sweep's folder."""
 
     @property
-    def recorded(self) -> dict[str, Any]:
-        """The config as a run's folder keeps it."""
-        return recorded(self.config, self.choices)
+    def choices(self) -> dict[str, str]:
+        """The choice of each config group."""
+        return self.config["choices"]
 
 
-def recorded(config: dict[str, Any], choices: Any) -> dict[str, Any]:
-    """A config with the choices that are kept of it."""
-    return {"choices": {group: choices[group] for group in (*GROUPS, "experiment")}, **config}
+class Composition(NamedTuple):
+    """The configs of all runs of a command."""
+
+    is_sweep: bool
+    runs: list[Composed]
+    folder: Path
+    """The default folder of the run or the sweep."""
+    master: DictConfig
+    """The composed config with Hydra's node, for the launcher of a sweep."""
 
 
-OWN = ("resume", "force", "trust", *processes.OPTIONS)
-FLAGS = ("--multirun", "-m", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
-FLAGS += ("--shell-completion", "-sc")
-"""Hydra's flags that are passed on; others would have it take its config from elsewhere, unchecked."""
-OF_A_RUN = ("runtime", "overrides", "mode", "job.name", "job.override_dirname", "job.id", "job.num", "job.config_name")
-"""What differs in Hydra's own node from run to run."""
-
-
-def tell_apart(words: Sequence[str]) -> Words:
-    """Returns the words told apart."""
-    overrides, flags, own, config_dir = [], [], {}, None
-    rest = iter(words)
-    for word in rest:
-        name, equals, value = word.partition("=")
-        if name in OWN:
-            own[name] = value
-        elif name in ("--config-dir", "-cd"):
-            config_dir = value if equals else next(rest, "")
-            flags += ["--config-dir", config_dir]
-        elif word.startswith("-"):
-            choose("a flag", word.partition("=")[0], dict.fromkeys((*FLAGS, "--config-dir", "-cd")))
-            flags.append(word)
-        elif flags and not equals and not word.startswith("~"):
-            flags.append(word)  # such as job after --cfg
-        else:
-            # To Hydra, the name of an option and no switch.
-            overrides.append(re.sub(r"^tuned=(true|false)$", r"tuned='\1'", word))
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise BadOption(f"--config-dir must be a folder of configs; got {config_dir!r}")
-    if own.get("force", "true") != "true":
-        raise BadOption(f"force must be true, or left out; got {own['force']!r}")
-    return Words(overrides, flags, config_dir, own)
-
-
-def compose(words: Words, *, elsewhere: str | None = None) -> tuple[bool, list[Composed]]:
-    """Returns whether words ask for a sweep, and the config of each run, all of them checked and built once.
+def compose(arguments: Arguments, *, origin: str | None = None) -> Composition:
+    """Composes and checks the configs that arguments ask for.
 
     Args:
-      words: as they were typed.
-      elsewhere: where they come from if they were not typed by whoever runs them, who then need not trust them.
+      arguments: as they were typed.
+      origin: where they come from, if not from the command line; then they are not trusted.
 
     Raises:
       BadOption: if anything in them is wrong.
     """
-    further = [] if words.config_dir is None else [f"hydra.searchpath=['file://{Path(words.config_dir).absolute()}']"]
-    found = []
-    with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        sweeping, jobs = _jobs(words.overrides, words.multirun, further)
-        for job in jobs:
-            config = _compose([*job, *further])
-            choices = dict(config.hydra.runtime.choices)
-            place = Path(config.hydra.sweep.dir if sweeping else config.hydra.run.dir)
-            _check_launcher(config.hydra.launcher)
-            if words.config_dir is not None:
-                _check_hydra(words, further, config.hydra)
+    config_dir = arguments.config_dir
+    untrusted = origin or (f"the config from --config-dir={config_dir}" if config_dir is not None else None)
+    runs = []
+    with initialized():
+        is_sweep, jobs, master = _jobs(arguments)
+        for number, overrides in enumerate(jobs):
+            config = _compose(overrides, arguments)
+            if config.get("tuned") is True:
+                config = _compose([*tuned_overrides(config.hydra.runtime.choices), *overrides], arguments)
+            if config_dir is not None:
+                check_hydra_node(arguments, config.hydra, _compose([], arguments).hydra)
+            choices = {group: config.hydra.runtime.choices.get(group) for group in (*GROUPS, "experiment")}
             with open_dict(config):
+                config.hydra.job.num = number
+                folder = Path(config.hydra.sweep.subdir if is_sweep else config.hydra.run.dir)
                 del config["hydra"]
-            one = Composed(plain(config), choices, place)
-            if words.config_dir is not None or elsewhere is not None:
-                what = elsewhere or f"the config from --config-dir={words.config_dir}"
-                check_trusted(what, one.config, added=words.trusted)
-            check_tuned(choices)
-            build(one.config)
-            found.append(one)
-    return sweeping, found
+            plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+            recorded = {"choices": choices, **plain}
+            if untrusted is not None:
+                check_trusted(untrusted, recorded, added=arguments.trusted)
+            runs.append(Composed(recorded, build(recorded), overrides, folder))
+    return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
 
 
-def _check_launcher(launcher: DictConfig) -> None:
-    jobs = launcher.get("n_jobs")
-    if jobs is not None and (not isinstance(jobs, int) or jobs == 0):
-        raise BadOption(f"hydra.launcher.n_jobs must be how many run at once, or -1, one for each core; got {jobs!r}")
+@contextlib.contextmanager
+def initialized() -> Iterator[None]:
+    """While entered, Hydra composes configs from fa_jax's folder."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
 
 
-def _check_hydra(words: Words, further: list[str], node: DictConfig) -> None:
-    """Refuses configs from a folder that change anything of Hydra's own node: it could have any command run."""
-    what = f"--config-dir={words.config_dir}"
-    if (Path(words.config_dir or "") / "hydra").exists():
-        raise BadOption(f"{what}: it has configs of Hydra's own; only the command line may choose those")
-    typed = [word.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".") for word in words.overrides]
-    allowed = (*OF_A_RUN, *(name.removeprefix("hydra.") for name in typed if name.startswith("hydra.")))
-    # Much in it is not known before a run begins, hence not resolved.
-    usual, here = (_flat(OmegaConf.to_container(one, resolve=False)) for one in (_compose(further).hydra, node))
-    for name in usual.keys() | here.keys():
-        free = any(name == one or name.startswith(f"{one}.") for one in allowed)
-        if not free and usual.get(name) != here.get(name):
-            raise BadOption(f"{what}: it sets hydra.{name}, which only the command line may")
+def parse_overrides(overrides: Sequence[str]) -> list[Override]:
+    """Parses overrides, inside of `hydra.initialize`.
 
-
-def _flat(content: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(content, dict) or not content:
-        return {prefix.removesuffix("."): repr(content)}
-    return {k: v for key, value in content.items() for k, v in _flat(value, f"{prefix}{key}.").items()}
-
-
-def _jobs(overrides: list[str], multirun: bool, further: list[str]) -> tuple[bool, list[list[str]]]:
-    """Returns whether this is a sweep, and the overrides of each of its jobs."""
-    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-
+    Raises:
+      BadOption: if one cannot be parsed.
+    """
     parser = OverridesParser.create(GlobalHydra.instance().config_loader())
+    parsed = []
     for word in overrides:
         try:
-            parser.parse_override(word)
+            parsed += parser.parse_overrides([word])
         except HydraException as problem:
             reason = first_line(problem)
             raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
-    fixed = [word for word in overrides if not parser.parse_override(word).is_sweep_override()]
-    if not multirun and len(fixed) == len(overrides):
-        settings = _compose([*fixed, *further]).hydra
-        if settings.mode != RunMode.MULTIRUN:
-            return False, [fixed]
-    elif not multirun:
-        return False, [overrides]
-    settings = _compose([*fixed, *further]).hydra
-    swept = [f"{key}={value}" for key, value in (settings.sweeper.params or {}).items()]
-    batches = BasicSweeper.split_arguments(parser.parse_overrides([*swept, *overrides]), None)
-    return True, [list(job) for batch in batches for job in batch]
+    return parsed
 
 
-def _compose(overrides: list[str]) -> DictConfig:
+def _jobs(arguments: Arguments) -> tuple[bool, list[list[str]], DictConfig]:
+    """Returns whether this is a sweep, the overrides of each job, and the config of the whole."""
+    parsed = parse_overrides(arguments.overrides)
+    _check_groups(parsed)
+    master = _compose(list(next(_product(parsed))), arguments)
+    is_sweep = arguments.multirun or master.hydra.mode == RunMode.MULTIRUN
+    swept = [override for override in parsed if override.is_sweep_override()]
+    if swept and not is_sweep:
+        key = swept[0].get_key_element()
+        raise BadOption(f"{key} has several values; --multirun trains with each of them, and [a,b] is a list")
+    if not is_sweep:
+        return False, [arguments.overrides], master
+    from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
+    return True, [list(job) for job in _product([*parse_overrides(from_config), *parsed])], master
+
+
+def _check_groups(overrides: Sequence[Override]) -> None:
+    """Checks overrides of config groups.
+
+    Raises:
+      BadOption: if one removes a group that every run needs, or does not name a choice, such as `rule=null`.
+    """
+    for override in overrides:
+        group = override.key_or_group
+        if group not in LISTED or override.is_sweep_override():
+            continue
+        if override.is_delete():
+            if group in GROUPS:
+                raise BadOption("may be changed, but not removed", group)
+        elif not isinstance(override.value(), str | list):
+            valid, got = ", ".join(choices(group)), override.get_value_element_as_str()
+            raise BadOption(f"must be one of {valid}; got {got}", group)
+
+
+def _product(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
+    """Yields the overrides of each job of a sweep, in the order of Hydra's sweeper.
+
+    The last option varies fastest; of several overrides of one option, such as an experiment's and a typed one, the
+    last counts.
+    """
+    values = {
+        override.get_key_element(): [f"{override.get_key_element()}={value}" for value in swept_values(override)]
+        if override.is_sweep_override()
+        else [str(override.input_line)]
+        for override in overrides
+    }
+    return itertools.product(*values.values())
+
+
+def swept_values(override: Override) -> list[str]:
+    """Returns the values of an override with several.
+
+    Raises:
+      BadOption: if there is none, or they cannot be enumerated.
+    """
+    key = override.get_key_element()
+    if not override.is_discrete_sweep():
+        raise BadOption(f"must have values such as a,b,c or range(1,5); got {override.input_line}", key)
+    values = list(override.sweep_string_iterator())
+    if not values:
+        raise BadOption(f"must have at least one value; got {override.input_line}", key)
+    return values
+
+
+def _compose(overrides: list[str], arguments: Arguments) -> DictConfig:
+    further = []
+    if arguments.config_dir is not None:
+        further = [f"hydra.searchpath=['file://{Path(arguments.config_dir).absolute()}']"]
     try:
-        return hydra.compose("config", overrides, return_hydra_config=True)
-    except ValueError as problem:  # what Hydra says of rule=null, for one
+        return hydra.compose("config", [*overrides, *further], return_hydra_config=True)
+    except ValueError as problem:  # Hydra's answer to rule=null, for one
         raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None

@@ -1,6 +1,7 @@
-"""What Hydra, the disk and the config groups say of a mistake on the command line, as the one line of a `BadOption`."""
+"""The errors of Hydra and of the disk, as the one line of a `BadOption`."""
 
 import contextlib
+import difflib
 import errno
 import itertools
 import os
@@ -8,102 +9,127 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import hydra
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.cli import help as catalogue
+from fa_jax.cli.groups import CONF, LISTED, choices
 
-ABBREVIATIONS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "std": "scale"}
-"""Of options, as people of the field are used to."""
-GROUPS = ("task", "architecture", "rule", "loss", "optimizer")
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """A config as plain containers, resolved."""
-    return cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+SYNONYMS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "std": "scale"}
+"""Common abbreviations of options in the field."""
+MANY = 20
+"""Above this many choices, a message names only the nearest."""
+DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT)
 
 
 def check_folder(option: str, folder: Path) -> None:
-    """Refuses a folder that cannot be written to, or that holds another run or sweep."""
-    if any((folder / occupied).exists() for occupied in ("status.json", "sweep.json")):
+    """Checks that a new run or sweep can be written to a folder.
+
+    Raises:
+      BadOption: if it holds another one, or cannot be written to.
+    """
+    if any((folder / marker).exists() for marker in ("status.json", "sweep.json")):
         raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
-    if not there.is_dir():
-        raise BadOption(f"{option}={folder}: {there} is a file; choose a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BadOption(f"{option}={folder}: {there} cannot be written to; choose another folder")
-    if shutil.disk_usage(there).free < 2**20:
-        raise BadOption(f"{option}={folder}: less than 1 MiB is free on the disk of {there}; choose another folder")
-
-
-def check_tuned(choices: Mapping[str, str]) -> None:
-    """Refuses `tuned=true` where nothing has been tuned; `choices` are the options of the config groups."""
-    task, architecture, rule = (choices[group] for group in ("task", "architecture", "rule"))
-    folder = catalogue.CONF / "recipe" / "tuned" / "true"
-    if choices["tuned"] == "true" and not (folder / task / architecture / f"{rule}.yaml").exists():
-        found = sorted("/".join(path.with_suffix("").relative_to(folder).parts) for path in folder.rglob("*.yaml"))
-        there = ", ".join(found) or "none"
-        raise BadOption(f"tuned=true: nothing has been tuned for {task}/{architecture}/{rule}; there is {there}")
+    existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    if not existing.is_dir():
+        raise BadOption(f"{option}={folder}: {existing} is a file; choose a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise BadOption(f"{option}={folder}: {existing} cannot be written to; choose another folder")
+    if shutil.disk_usage(existing).free < 2**20:
+        raise BadOption(f"{option}={folder}: less than 1 MiB is free on the disk of {existing}; choose another folder")
 
 
 @contextlib.contextmanager
-def one_line_errors(words: Sequence[str]) -> Iterator[None]:
-    """Turns Hydra's errors, and those of the disk, into `BadOption`s."""
+def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
+    """Turns errors of Hydra, and of the disk, into `BadOption`."""
     try:
         yield
     except MissingConfigException as problem:
-        group, _, option = (problem.missing_cfg_file or "").rpartition("/")
-        options = problem.options or []
-        if not options:
-            raise BadOption(first_line(problem)) from None
-        valid = ", ".join(options)
-        raise BadOption(f"{group} must be one of {valid}; got {option!r}{nearest(option, options)}") from None
+        raise _unknown_choice(problem) from None
     except (HydraException, OmegaConfBaseException) as problem:
-        several = re.search(r"Ambiguous value for argument '([^']+)'", str(problem))
-        if several:
-            text = f"{several[1]} has several values; --multirun trains with each of them, and [a,b] is a list"
-            raise BadOption(text) from None
-        key = re.search(r"Could not override '([^']+)'", str(problem))
-        if isinstance(problem, ConfigCompositionException) and key:
-            raise BadOption(_no_such_option(key[1].partition("@")[0], words)) from None
+        unknown = problem.__cause__
+        if isinstance(problem, ConfigCompositionException) and isinstance(
+            unknown, ConfigAttributeError | ConfigKeyError
+        ):
+            raise BadOption(_unknown_option(_typed_name(str(unknown.full_key), overrides), overrides)) from None
         raise BadOption(first_line(problem)) from None
     except OSError as problem:
-        if problem.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT):
+        if problem.errno not in DISK_ERRORS:
             raise
         raise BadOption(f"hydra.run.dir: cannot write {problem.filename or 'the run'}: {problem.strerror}") from problem
 
 
 def first_line(problem: Exception) -> str:
-    """What an error of Hydra's says, without the pointer to its manual."""
+    """Returns the message of an error of Hydra without the link to its manual."""
     return re.sub(r"\s+", " ", str(problem).partition("\nSee https")[0]).strip()
 
 
-def _no_such_option(name: str, words: Sequence[str]) -> str:
-    """Says that a name is no option, with which choices of its group, and what it may have been meant for."""
-    groups = [word.partition("=") for word in words if word.partition("=")[0] in GROUPS]
-    where, there = "here", list(GROUPS)
-    with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        for chosen in itertools.product(*(values.split(",") for _, _, values in groups)):
-            choices = {group: value for (group, _, _), value in zip(groups, chosen, strict=True)}
-            names = list(_names(plain(hydra.compose("config", [f"{g}={v}" for g, v in choices.items()]))))
+def _unknown_choice(problem: MissingConfigException) -> BadOption:
+    """Returns the mistake that a config group has no such choice, with the nearest."""
+    missing = problem.missing_cfg_file or ""
+    group = next((group for group in LISTED[::-1] if missing.startswith(f"{group}/")), missing.rpartition("/")[0])
+    choice = missing.removeprefix(f"{group}/")
+    # Hydra's options are not nested, and include configs of --config-dir.
+    valid = list(dict.fromkeys([*choices(group), *(problem.options or ())]))
+    if not group or not valid:
+        return BadOption(first_line(problem))
+    text = ", ".join(valid) if len(valid) <= MANY else f"those that fa-jax list {group} shows"
+    return BadOption(f"must be one of {text}; got {choice!r}{nearest(choice, valid)}", group)
+
+
+def _typed_name(key: str, overrides: Sequence[str]) -> str:
+    """Returns the option that was typed, of which OmegaConf reports the first unknown part."""
+    names = (override.lstrip("~+").partition("=")[0].partition("@")[0].replace("/", ".") for override in overrides)
+    return next((name for name in names if name == key or name.startswith(f"{key}.")), key)
+
+
+def _unknown_option(name: str, overrides: Sequence[str]) -> str:
+    """Returns the message that there is no such option, with the choice of its group and the nearest option."""
+    typed = [override.partition("=") for override in overrides if override.partition("=")[0] in LISTED]
+    values = [[value] if value.startswith("[") else value.split(",") for _, _, value in typed]
+    with_choice, valid = "", list(LISTED)
+    with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for combination in itertools.product(*values):
+            words = [f"{group}={value}" for (group, _, _), value in zip(typed, combination, strict=True)]
+            config = hydra.compose("config", words, return_hydra_config=True)
+            chosen = dict(config.hydra.runtime.choices)
+            names = [option for option in _names(OmegaConf.to_container(config)) if not option.startswith("hydra.")]
             if name not in names:
-                own = name.partition(".")[0]
-                where, there = f"with {own}={choices[own]}" if own in choices else "here", [*GROUPS, *names]
+                if name.startswith("feedback.") and chosen["feedback"] is None:
+                    return f"{name} is no option with rule={chosen['rule']}, which has no feedback to initialise"
+                with_choice, valid = _with_choice(name, chosen), [*LISTED, *names]
                 break
-    kin = [option for option in there if "." in name and option.startswith(name.rpartition(".")[0] + ".")]
-    spelt_out = f"{name.rpartition('.')[0]}.{ABBREVIATIONS.get(name.rpartition('.')[2])}"
-    near = nearest(spelt_out if spelt_out in kin else name, kin) or nearest(name, there)
-    meant = near or (f"; valid: {', '.join(kin)}" if kin else "")
-    return f"{name} is no option {where}{meant}"
+    return f"{name} is no option{with_choice}{_suggestion(name, valid)}"
 
 
-def _names(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """The dotted names of the values in a config."""
+def _with_choice(name: str, chosen: Mapping[str, str | None]) -> str:
+    """Returns the phrase that says with which choice of its group there is no such option."""
+    groups = [group for group in LISTED if name.startswith(f"{group.replace('/', '.')}.") and chosen.get(group)]
+    return f" with {groups[-1]}={chosen[groups[-1]]}" if groups else ""
+
+
+def _suggestion(name: str, valid: Sequence[str]) -> str:
+    """Returns the option with the nearest last name, in the same group if possible; else the options of the group."""
+    group, _, word = name.rpartition(".")
+    word = SYNONYMS.get(word, word)
+    groups = (f"{group}.", "feedback.") if group == "rule" else (f"{group}.",)
+    siblings = [option for option in valid if group and option.startswith(groups)]
+    for options, cutoff in ((siblings, 0.6), (valid, 0.8 if siblings else 0.6)):
+        last_names = {option.rpartition(".")[2]: option for option in reversed(options)}
+        containing = [last_name for last_name in last_names if word in last_name.split("_")]
+        exact = [word] if word in last_names else []
+        close = [*exact, *containing, *difflib.get_close_matches(word, last_names, cutoff=cutoff)]
+        if close:
+            return f"; did you mean {last_names[close[0]]!r}?"
+    return f"; valid: {', '.join(siblings)}" if siblings else ""
+
+
+def _names(config: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted names of the values in a config."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from _names(value, f"{prefix}{key}.")

@@ -1,35 +1,29 @@
-"""What there is to choose from, read from the YAML files: the texts of `fa-jax list` and `fa-jax --help`."""
+"""The texts of `fa-jax --help` and `fa-jax list`."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fa_jax.checks import choose
-
-_PACKAGE = Path(__file__).parents[1]
-CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
-"""The folder of the YAML files: inside an installed package, beside the package in a checkout."""
-
-LISTED = ("rule", "task", "architecture", "loss", "optimizer", "optimizer/schedule", "logger", "experiment")
+from fa_jax.cli.groups import LISTED, choices
 
 HELP = """\
-fa-jax compares learning rules that do without backpropagation.
+fa-jax trains neural networks without backpropagation, and compares learning rules over seeds.
 
 usage
   fa-jax [train] [overrides]              train one run
   fa-jax [train] --multirun [overrides]   train every combination of the values given with commas
-  fa-jax resume=outputs/...               go on with a run or a sweep that was cut off
-  fa-jax resume=auto [overrides]          go on with what these overrides began, if it was cut off; else begin it
+  fa-jax resume=outputs/...               resume an interrupted run or sweep
+  fa-jax resume=auto [overrides]          resume what these overrides started, or start it
   fa-jax status DIR...                    how far the runs in folders have come
-  fa-jax tune [overrides, some with ranges] [trials=20] [metric=validation_error] [output=]
-                                          seek the best values of options by Optuna, on held-out examples
+  fa-jax tune [overrides, some with ranges] [trials=20] [metric=] [output=]
+                                          find the best values of options by Optuna, on held-out examples
   fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=]
                                           compare the runs in folders: tables, contrasts with p, a figure
-  fa-jax report DIR...                    the same as a page to look at, report.html
-  fa-jax list [groups]                    what there is to choose from
+  fa-jax report DIR...                    the same as an HTML page, report.html
+  fa-jax list [groups]                    the choices of config groups
   fa-jax --cfg job [overrides]            print the config and train nothing
 
 examples
@@ -43,31 +37,27 @@ examples
 choices
 {choices}
 
-options most used
-  seed=0 seeds=20                   seeds 0 to 19; seeds=[3,5,8] picks them; all in one compiled program
-  seeds_per_batch=5                 fewer at once, if memory is short
+common options
+  seed=0 seeds=20                   seeds 0 to 19, or seeds=[3,5,8]; all are trained in one compiled program
+  seeds_per_batch=5                 fewer seeds at once, if memory is short
   epochs=2.5 batch_size=64          length of the run
-  evaluations=50 spacing=log        when to evaluate; linear or log in examples
-  optimizer.learning_rate=0.1       likewise optimizer.weight_decay, optimizer.clip, optimizer/schedule=cosine
-  architecture.hidden=[800,800]     likewise architecture.activation, .init, .init_scale, .biases, .dropout
-  tuned=true                        the learning rate found best for task, architecture and rule, where one was
-  rule.scale=0.5                    of the feedback weights; likewise rule.distribution, rule.kept
-  task.data_dir=PATH                where TFDS keeps its data; else $TFDS_DATA_DIR
-  processes=auto                    train with the devices of several processes, as README.md says
-  hydra.run.dir=PATH                where the run goes; hydra.sweep.dir for a sweep
+  evaluations=50 spacing=log        when to evaluate: linear or log in examples
+  optimizer.learning_rate=0.1       also optimizer.weight_decay, optimizer.clip, optimizer/schedule=cosine
+  architecture.hidden=[800,800]     also architecture.activation, .init, .init_scale, .biases, .dropout
+  tuned=true                        tuned values for task, architecture and rule, where there are some
+  feedback.scale=0.5                of the feedback weights; also feedback.distribution, feedback.density
+  measure=separation                further measures of hidden layers
+  task.data_dir=PATH                the data directory of TFDS; else $TFDS_DATA_DIR
+  processes=auto                    train on the devices of several processes, see README.md
+  hydra.run.dir=PATH                the folder of the run; hydra.sweep.dir for a sweep
 
-A run leaves its numbers, figures and weights in outputs/. Exit codes: 0 done, 1 a run did not come to its end, 2 a
-mistake in the options, 130 interrupted.
+A run writes its numbers, figures and weights to outputs/. Exit codes: 0 done, 1 a run is not finished, 2 a mistake in
+the options, 130 interrupted.
 """
 
 
-def options(group: str) -> dict[str, str]:
-    """Returns the options of a config group with the first comment line of each: name -> line."""
-    return {path.stem: _first_comment(path) for path in sorted((CONF / group).glob("*.yaml"))}
-
-
 def print_list(groups: Sequence[str]) -> None:
-    """Prints the options of the named groups, or of all, with a line each.
+    """Prints the choices of the named config groups, or of all, with one line each.
 
     Raises:
       BadOption: if there is no such group.
@@ -77,18 +67,14 @@ def print_list(groups: Sequence[str]) -> None:
     console = Console()
     for group in groups or LISTED:
         table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-        for name, line in options(group).items():
+        for name, line in choices(group).items():
             table.add_row(name, escape(line))
         console.print(table)
         console.print()
 
 
-def print_help() -> None:
-    """Prints the help, with the choices there are."""
-    choices = "\n".join(f"  {group:18} {', '.join(options(group))}" for group in LISTED if options(group))
-    print(HELP.format(choices=choices), end="")
-
-
-def _first_comment(path: Path) -> str:
-    lines = (line for line in path.read_text().splitlines() if line.startswith("#"))
-    return next((line[1:].strip() for line in lines if not line.startswith("# @package")), "")
+def print_help(words: Sequence[str]) -> None:
+    """Prints how to use `fa-jax`, with the choices of each config group."""
+    del words
+    lines = [f"  {group:18} {', '.join(choices(group))}" for group in LISTED if choices(group)]
+    print(HELP.format(choices="\n".join(lines)), end="")

@@ -1,39 +1,170 @@
-"""The end of a sweep: the comparison of all its runs, and a list of those that failed."""
+"""Sweeps: several runs, one after another or in parallel by a launcher of Hydra, and their comparison."""
 
+import contextlib
+import functools
+import logging
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from hydra.experimental.callback import Callback
+import jax
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.types import HydraContext
 from omegaconf import DictConfig
+from rich.console import Console
 
-from fa_jax.records.conditions import ENDED
-from fa_jax.records.reader import find_runs, jobs_of
+from fa_jax.checks import BadOption
+from fa_jax.cli.build import build
+from fa_jax.cli.compose import Composed, Composition, initialized
+from fa_jax.cli.single import logged, resumable, run_logged
+from fa_jax.records import locks
+from fa_jax.records.reader import SWEEP, find_runs, jobs_of
+from fa_jax.records.writer import Writer, write_json
+from fa_jax.training import distributed
+
+TrainJob = Callable[[Composed, Path, Sequence[str]], Any]
+"""Trains one job of a sweep in its folder, given what was typed."""
 
 
-class Comparison(Callback):
-    """The Hydra callback that compares the runs of a sweep, whatever became of some of them."""
+class Record(NamedTuple):
+    """A sweep as its folder records it, in `sweep.json`."""
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Compares; exits with 1 if a run did not come to its end."""
-        del kwargs
-        if compare(Path(config.hydra.sweep.dir)):
-            raise SystemExit(1)
+    overrides: list[str]
+    """The overrides as typed."""
+    config_dir: str | None
+    jobs: int
+    """The number of runs."""
 
 
-def compare(folder: Path) -> int:
-    """Prints and writes the comparison of the runs in a sweep's folder; returns how many did not end."""
-    from fa_jax.reports import comparison  # not before it is needed
+def train_job(composed: Composed, folder: Path, command: Sequence[str]) -> None:
+    """Trains a new job of a sweep."""
+    run_logged(composed.job, composed.config, folder, command=command)
+
+
+def run(
+    folder: Path, composition: Composition, record: Record, command: Sequence[str], train: TrainJob = train_job
+) -> int:
+    """Runs a sweep in a folder and compares its runs; returns the exit code, 1 if a run is not finished.
+
+    An error ends one run, is recorded, and leaves the others.
+
+    Args:
+      folder: of the sweep.
+      composition: its runs.
+      record: to be written to the folder.
+      command: what was typed.
+      train: how one job is trained.
+    """
+    check_one_process()
+    launcher = composition.master.hydra.launcher
+    jobs = launcher.get("n_jobs")
+    if jobs is not None and (not isinstance(jobs, int) or jobs == 0):
+        raise BadOption(f"must be how many run at once, or -1, one per core; got {jobs!r}", "hydra.launcher.n_jobs")
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = locks.acquire(folder)
+    try:
+        write_json(folder / SWEEP, record._asdict())
+        with resumable(folder):
+            try:
+                if launcher["_target_"].endswith("BasicLauncher"):
+                    for composed in composition.runs:
+                        _run_job(composed, folder, command, train)
+                else:
+                    _launch_in_parallel(folder, composition, command, train)
+            finally:
+                unfinished = compare_runs(folder)
+    finally:
+        locks.release(lock)
+    return 1 if unfinished else 0
+
+
+def _run_job(composed: Composed, folder: Path, command: Sequence[str], train: TrainJob) -> None:
+    """Trains one job; an error is recorded and printed."""
+    show = functools.partial(Console().print, highlight=False, soft_wrap=True, markup=False)
+    show(f"{composed.folder} {' '.join(composed.overrides)}", style="bold")
+    path = folder / composed.folder
+    try:
+        train(composed, path, command)
+    except Exception as problem:
+        with logged(path):
+            logging.getLogger("fa_jax").exception("run failed", exc_info=problem)
+        if not (path / "status.json").exists():  # the run did not come so far as to record it
+            writer = Writer(path, composed.config, command=command)
+            writer.status("failed", f"{type(problem).__name__}: {problem}".partition("\n")[0])
+            writer.close()
+        show(f"{path}: {problem}".partition("\n")[0])
+
+
+class _NoCallbacks:
+    """Stands for Hydra's callbacks, of which a sweep has none."""
+
+    def __getattr__(self, name: str) -> Callable:
+        if not name.startswith("on_"):
+            raise AttributeError(name)
+        return lambda **_: None
+
+
+def _launch_in_parallel(folder: Path, composition: Composition, command: Sequence[str], train: TrainJob) -> None:
+    """Runs the jobs by the launcher that `hydra/launcher` chose.
+
+    The launcher composes each job's config for its own use; the run starts from the one that is checked already.
+    """
+    master = composition.master.copy()
+    master.hydra.sweep.dir = str(folder)
+    # A job holds functions, which cannot be sent to another process: it is built there.
+    runs = [composed._replace(job=None) for composed in composition.runs]
+    task = functools.partial(_parallel_job, runs=runs, folder=folder, command=list(command), train=train)
+    with initialized():
+        loader, callbacks = GlobalHydra.instance().config_loader(), _NoCallbacks()
+        context = HydraContext(config_loader=loader, callbacks=callbacks)  # type: ignore
+        launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
+        launcher.launch([composed.overrides for composed in runs], initial_job_idx=0)
+
+
+def _parallel_job(
+    config: DictConfig, *, runs: Sequence[Composed], folder: Path, command: Sequence[str], train: TrainJob
+) -> None:
+    """Runs one job, in a process of the launcher, on its share of the cores."""
+    del config
+    hydra_config = HydraConfig.get()
+    jobs, share = hydra_config.launcher.get("n_jobs"), hydra_config.launcher.get("cpus_per_task")
+    if jobs is not None:
+        share = max(1, cores() // (cores() if jobs < 0 else jobs))
+    if share is None and "submitit" in hydra_config.launcher["_target_"]:
+        share = 1
+    if share is not None:
+        os.environ["TERM"] = "dumb"  # progress bars of several runs would overwrite each other
+        os.environ["NPROC"] = str(share)  # the size of XLA's thread pool
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", share)
+    composed = runs[hydra_config.job.num]
+    _run_job(composed._replace(job=build(composed.config)), folder, command, train)
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def compare_runs(folder: Path) -> int:
+    """Prints and writes the comparison of a sweep; returns how many of its runs are not finished."""
+    from fa_jax.reports import comparison  # slow to import
     from fa_jax.reports.tables import wide_console
 
     runs = find_runs(folder)
     if runs:
-        console = wide_console()
-        found = comparison.compare(runs)
-        comparison.show(found, console)
-        comparison.write(found, folder)
-        console.print(
-            f"tables: {folder}/comparison.csv, .md, .tex  figure: {folder}/comparison.png",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return max(0, jobs_of(folder) - sum(run.status["status"] in ENDED for run in runs))
+        console, compared = wide_console(), comparison.compare(runs)
+        comparison.show(compared, console)
+        comparison.write(compared, folder)
+        text = f"tables: {folder}/comparison.csv, .md, .tex  figure: {folder}/comparison.png"
+        console.print(text, highlight=False, soft_wrap=True, markup=False)
+    return max(0, jobs_of(folder) - sum(recorded.is_finished for recorded in runs))
+
+
+def check_one_process() -> None:
+    """Raises `BadOption` if a sweep is started by several processes."""
+    if distributed.active():
+        raise BadOption("train one run, not a sweep; hydra/launcher=slurm runs its jobs on a cluster", "processes")

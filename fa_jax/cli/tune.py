@@ -1,10 +1,10 @@
-"""Tuning: options of a run sought by Optuna, for the least of a metric on held-out examples.
+"""Tuning: Optuna finds the values of options with the best metric on held-out examples.
 
-    <output>/study.db       the study, in SQLite: what was tried and what came of it
+    <output>/study.db       the study, in SQLite: all trials and their results
     <output>/<n>_<rule>/    the run of each trial
 
-A trial one of whose seeds diverges is stopped and counts as pruned. The same words go on with a study, also several
-processes at once.
+A trial is stopped, and counts as pruned, when one of its seeds diverges. The same arguments continue a study, also from
+several processes at once.
 """
 
 import itertools
@@ -13,142 +13,167 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import hydra
 import numpy as np
 from filelock import FileLock
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
-from fa_jax.cli import help as catalogue
-from fa_jax.cli.build import build
-from fa_jax.cli.compose import compose, tell_apart
-from fa_jax.cli.errors import check_folder
+from fa_jax.cli.arguments import Arguments, parse
+from fa_jax.cli.compose import Composed, compose, parse_overrides, swept_values
+from fa_jax.cli.errors import check_folder, one_line_errors
+from fa_jax.cli.groups import CONF
+from fa_jax.cli.launch import prepare_process
+from fa_jax.cli.single import run_logged
+from fa_jax.core import Metric, Task
 from fa_jax.records.statistics import has_diverged
-from fa_jax.reports.tables import Sheet, terminal, wide_console
-from fa_jax.training.run import Stopped, Watch, run
+from fa_jax.reports.tables import Table, terminal, wide_console
+from fa_jax.training.evaluation import score_metrics
+from fa_jax.training.run import Stopped, Watch
 
-OWN = {"trials": "20", "metric": "validation_error", "output": None, "sampler_seed": "0"}
+DEFAULTS = {"trials": "20", "metric": None, "output": None, "sampler_seed": "0"}
+"""The options of a study, with their default values."""
+
+
+class Ranges(NamedTuple):
+    """The overrides of a study."""
+
+    fixed: list[str]
+    searched: dict[str, Override]
+    """The overrides with a range, keyed by option."""
+
+    def any_values(self) -> list[str]:
+        """Returns overrides with some value of each range, to check the other options with."""
+        return [*self.fixed, *(f"{key}={_any_value(override)}" for key, override in self.searched.items())]
 
 
 def tune(words: Sequence[str]) -> None:
-    """Tunes what the words ask for: overrides, of which some have ranges, and options of the study.
+    """Runs a study: overrides, of which some have ranges, and options of the study.
 
-    Ranges are Hydra's: `interval(0.1,1)`, `tag(log,interval(1e-3,1))`, `range(1,5)`, or values between commas. The
-    options are `trials`, how many there are to be in all; `metric`, what is minimised, the mean over seeds at the
-    end; `output`, the folder; and `sampler_seed`.
+    Ranges are Hydra's: `interval(0.1,1)`, `tag(log,interval(1e-3,1))`, `range(1,5)`, or values with commas. The options
+    are `trials`, their total number; `metric`, by default the validation score of the task, averaged over seeds at the
+    end, whose direction decides what is best; `output`, the folder; and `sampler_seed`.
 
     Raises:
       BadOption: if anything in them is wrong.
     """
+    prepare_process()
+    with one_line_errors(words):
+        _tune(words)
+
+
+def _tune(words: Sequence[str]) -> None:
     try:
         import optuna
     except ImportError:
-        raise BadOption("tune needs optuna, which is not installed: pip install 'fa-jax[tune]'") from None
-    own = {**OWN, **dict(word.split("=", 1) for word in words if word.partition("=")[0] in OWN)}
-    fixed, ranges = _ranges([word for word in words if word.partition("=")[0] not in OWN])
-    trials = integer("trials", _number(own["trials"]), least=1)
-    seed = integer("sampler_seed", _number(own["sampler_seed"]), least=0)
-    metric = str(own["metric"])
-    first = _composed([*fixed, *(f"{key}={_some(one)}" for key, one in ranges.items())])
-    _check_metric(metric, first.config)
-    place = Path(own["output"] or f"outputs/tune/{first.choices['task']}_{first.choices['rule']}")
-    check_folder("output", place)
-    place.mkdir(parents=True, exist_ok=True)
+        raise BadOption("needs optuna, which is not installed: pip install 'fa-jax[tune]'", "tune") from None
+    options = {**DEFAULTS, **dict(word.split("=", 1) for word in words if word.partition("=")[0] in DEFAULTS)}
+    ranges = _parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS])
+    trials = integer("trials", _number(options["trials"]), least=1)
+    sampler_seed = integer("sampler_seed", _number(options["sampler_seed"]), least=0)
+    example = _compose_one(ranges.any_values())
+    column, metric = _metric(options["metric"], example.job.task)
+    folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
+    check_folder("output", folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with FileLock(place / ".lock"):  # of several processes, one makes the tables
+    searched = {key: str(override.value()) for key, override in ranges.searched.items()}
+    with FileLock(folder / ".lock"):  # one of several processes creates the tables
         study = optuna.create_study(
-            storage=f"sqlite:///{place}/study.db",
-            study_name=json.dumps([fixed, {key: str(one.value()) for key, one in ranges.items()}, metric]),
+            storage=f"sqlite:///{folder}/study.db",
+            study_name=json.dumps([ranges.fixed, searched, column]),
+            direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
         )
-    # Else the trials after an interruption would be those before it once more.
-    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials) + _others(study))
-    over = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
+    # Another seed after each interruption, or the same trials would be made again.
+    study.sampler = optuna.samplers.TPESampler(seed=sampler_seed + len(study.trials) + _process_offset(study))
     console = wide_console()
-    if (done := sum(trial.state in over for trial in study.trials)) >= trials:
+    done = _done(study)
+    if done >= trials:
         console.print(f"all {trials} trials have been made; trials={2 * done} would make {done} more")
-    while (done := sum(trial.state in over for trial in study.trials)) < trials:
+    while (done := _done(study)) < trials:
         trial = study.ask()
-        chosen = {key: _suggested(trial, key, one) for key, one in ranges.items()}
-        said = " ".join(f"{key}={value}" for key, value in chosen.items())
+        values = {key: _suggest(trial, key, override) for key, override in ranges.searched.items()}
         try:
-            one = _composed([*fixed, *(f"{key}={value}" for key, value in chosen.items())])
-            folder = _claimed(place, trial.number, one.choices["rule"])
-            summary = run(build(one.config), one.recorded, folder, command=["fa-jax", "tune", *words], watch=_watch())
-            value = summary["final"][metric]["mean"]
-            study.tell(trial, value)
-            outcome = f"{metric} {value:.4g}"
-        except Stopped as reason:
-            study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            outcome = str(reason)
+            outcome = _run_trial(study, trial, column, ranges, values, folder, words)
         except BaseException:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
-        console.print(
-            f"trial {trial.number}, {done + 1} of {trials}: {said}: {outcome}", highlight=False, soft_wrap=True
-        )
-    _report(study, metric, fixed, place, console)
+        text = " ".join(f"{key}={value}" for key, value in values.items())
+        line = f"trial {trial.number}, {done + 1} of {trials}: {text}: {outcome}"
+        console.print(line, highlight=False, soft_wrap=True, markup=False)
+    _report(study, column, metric, ranges.fixed, folder, console)
 
 
-def _ranges(words: Sequence[str]) -> tuple[list[str], dict[str, Override]]:
-    """The overrides that are as they are, and by option those that are sought."""
-    typed = tell_apart(words)
-    if typed.flags or typed.own:
-        got = " ".join([*typed.flags, *typed.own])
-        raise BadOption(f"tune takes overrides and {', '.join(OWN)}; got {got}")
-    fixed, ranges = [], {}
-    with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-        for word in typed.overrides:
-            parsed = parser.parse_override(word)
-            if parsed.is_sweep_override():
-                if not isinstance(parsed.value(), ChoiceSweep | RangeSweep | IntervalSweep):
-                    raise BadOption(f"tune: {word} must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c")
-                ranges[parsed.get_key_element()] = parsed
-            else:
+def _run_trial(
+    study: Any, trial: Any, column: str, ranges: Ranges, values: Mapping[str, Any], parent: Path, words: Sequence[str]
+) -> str:
+    """Runs a trial and returns its outcome as text."""
+    import optuna
+
+    composed = _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in values.items())])
+    folder = _new_folder(parent, trial.number, composed.choices["rule"])
+    try:
+        options = {"command": ["fa-jax", "tune", *words], "watch": _stop_if_diverged()}
+        summary = run_logged(composed.job, composed.config, folder, **options)
+    except Stopped as reason:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return str(reason)
+    value = summary["final"][column]["mean"]
+    study.tell(trial, value)
+    return f"{column} {value:.4g}"
+
+
+def _parse_ranges(words: Sequence[str]) -> Ranges:
+    arguments = parse(words)
+    if arguments != Arguments(arguments.overrides, {}):
+        raise BadOption(f"takes overrides and {', '.join(DEFAULTS)}; got {' '.join(words)}", "tune")
+    fixed, searched = [], {}
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        for word, override in zip(arguments.overrides, parse_overrides(arguments.overrides), strict=True):
+            if not override.is_sweep_override():
                 fixed.append(word)
-    if not ranges:
+                continue
+            if not isinstance(override.value(), ChoiceSweep | RangeSweep | IntervalSweep):
+                raise BadOption(f"{word} must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c", "tune")
+            searched[override.get_key_element()] = override
+    if not searched:
         raise BadOption(
-            "tune needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'"
+            "needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'", "tune"
         )
-    return fixed, ranges
+    return Ranges(fixed, searched)
 
 
-def _composed(overrides: Sequence[str]) -> Any:
-    sweeping, composed = compose(tell_apart(overrides))
-    if sweeping:
-        raise BadOption("tune runs one config at a time; these overrides are a sweep")
-    return composed[0]
+def _compose_one(overrides: list[str]) -> Composed:
+    composition = compose(Arguments(overrides, {}))
+    if composition.is_sweep:
+        raise BadOption("runs one config at a time; these overrides are a sweep", "tune")
+    return composition.runs[0]
 
 
-def _check_metric(metric: str, config: Mapping[str, Any]) -> None:
-    """Refuses to tune on test examples, and on held-out ones that there are not."""
-    if metric.startswith("test_"):
-        raise BadOption(
-            f"metric must be one of held-out or training examples, not {metric}: tuning on it would spoil it"
-        )
-    task = build(dict(config)).task
-    valid = [f"validation_{name}" for name in ("loss", *task.metrics)] if task.validation is not None else []
-    valid += [f"train_{name}" for name in ("loss", *task.running)]
-    if metric not in valid:
-        if task.validation is None and metric == OWN["metric"]:
-            raise BadOption("tune needs examples that are held out, such as task.validation=200, or metric=train_loss")
-        hint = "" if task.validation is not None else "; task.validation=200 holds examples out, where the task can"
-        raise BadOption(f"metric must be one of {', '.join(valid)}; got {metric!r}{hint}")
+def _metric(column: str | None, task: Task) -> tuple[str, Metric]:
+    """Returns the column to optimise and its metric: of held-out or training examples."""
+    if column is not None and column.startswith("test_"):
+        raise BadOption(f"must be one of held-out or training examples; tuning on {column} would bias it", "metric")
+    splits = (["validation"] if task.validation is not None else []) + ["train"]
+    valid = {f"{split}_{metric.name}": metric for split in splits for metric in score_metrics(task)}
+    column = column or f"validation_{task.metrics[0].name}"
+    if column not in valid:
+        hint = "" if task.validation is not None else "; task.validation=200 holds examples out, if the task can"
+        raise BadOption(f"must be one of {', '.join(valid)}; got {column!r}{hint}", "metric")
+    return column, valid[column]
 
 
-def _some(override: Override) -> Any:
-    """Any value of a range, to check the other options with."""
-    return override.value().start if override.is_interval_sweep() else next(override.sweep_string_iterator())  # type: ignore
+def _any_value(override: Override) -> Any:
+    value = override.value()
+    return value.start if isinstance(value, IntervalSweep) else swept_values(override)[0]
 
 
-def _suggested(trial: Any, key: str, override: Override) -> Any:
+def _suggest(trial: Any, key: str, override: Override) -> Any:
     value: Any = override.value()
     if isinstance(value, IntervalSweep):
         return trial.suggest_float(key, value.start, value.end, log="log" in value.tags)
@@ -157,55 +182,63 @@ def _suggested(trial: Any, key: str, override: Override) -> Any:
     return trial.suggest_categorical(key, list(override.sweep_string_iterator()))
 
 
-def _watch() -> Watch:
-    """Returns what stops a run when a seed diverges."""
-    curves: list[list[float]] = []
+def _stop_if_diverged() -> Watch:
+    """Returns the watch that stops a run when a seed diverges."""
+    losses: list[list[float]] = []
 
     def watch(step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        losses = metrics["test_loss"].tolist()
+        latest = metrics["test_loss"].tolist()
         if step == 0:
-            curves[:] = [[] for _ in losses]  # of the next group of seeds
-        for curve, loss in zip(curves, losses, strict=True):
-            curve.append(loss)
-        if any(map(has_diverged, curves)):
+            losses[:] = [[] for _ in latest]  # of the next group of seeds
+        for seed_losses, loss in zip(losses, latest, strict=True):
+            seed_losses.append(loss)
+        if any(map(has_diverged, losses)):
             raise Stopped(f"pruned: a seed diverged by step {step}")
 
     return watch
 
 
-def _others(study: Any) -> int:
-    """0, or a number of this process's own where other processes are at work on the study."""
+def _done(study: Any) -> int:
+    return sum(trial.state.name in ("COMPLETE", "PRUNED") for trial in study.trials)
+
+
+def _process_offset(study: Any) -> int:
+    """Returns a number of this process if other processes work on the study, else 0."""
     return os.getpid() if any(not trial.state.is_finished() for trial in study.trials) else 0
 
 
-def _claimed(place: Path, number: int, rule: str) -> Path:
-    for again in itertools.count(1):
-        folder = place / (f"{number}_{rule}" if again == 1 else f"{number}_{rule}_{again}")
+def _new_folder(parent: Path, number: int, rule: str) -> Path:
+    for attempt in itertools.count(1):
+        folder = parent / (f"{number}_{rule}" if attempt == 1 else f"{number}_{rule}_{attempt}")
         if not (folder / "status.json").exists():
             return folder
     raise AssertionError
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _number(text: Any) -> Any:
     return int(text) if str(text).lstrip("-").isdigit() else text
 
 
-def _report(study: Any, metric: str, fixed: Sequence[str], place: Path, console: Console) -> None:
-    """Prints the best trials, and the words with which the best is run again."""
-    complete = sorted(
-        (t for t in study.trials if t.value is not None and math.isfinite(t.value)), key=lambda t: t.value
-    )
+def best_first(trials: Sequence[Any], metric: Metric) -> list[Any]:
+    """Returns the completed trials with a finite value, the best first."""
+    complete = [trial for trial in trials if trial.value is not None and math.isfinite(trial.value)]
+    return sorted(complete, key=lambda trial: trial.value, reverse=metric.better == "higher")
+
+
+def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folder: Path, console: Console) -> None:
+    """Prints the best trials, and the command that runs the best again."""
+    complete = best_first(study.trials, metric)
     if not complete:
         console.print("every trial diverged")
         return
     names = list(complete[0].params)
-    rows = [[str(t.number), f"{t.value:.4g}", *(_short(t.params[name]) for name in names)] for t in complete[:10]]
+
+    def short(value: Any) -> str:
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    rows = [[str(t.number), f"{t.value:.4g}", *(short(t.params[name]) for name in names)] for t in complete[:10]]
     pruned = len(study.trials) - len(complete)
-    text = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {place}/study.db has all"
-    console.print(terminal(Sheet(["trial", metric, *names], rows, text), console.width))
+    caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
+    console.print(terminal(Table(["trial", column, *names], rows, caption), console.width))
     best = " ".join([*fixed, *(f"{key}={value}" for key, value in complete[0].params.items())])
-    console.print(f"fa-jax {best}", highlight=False, soft_wrap=True)
+    console.print(f"fa-jax {best}", highlight=False, soft_wrap=True, markup=False)

@@ -1,1 +1,1 @@
-"""What sends a run's numbers to a tracker of experiments; a tracker's package is imported only when it is asked for."""
+"""Loggers, which send runs to experiment trackers. The package of a tracker is imported only when it is used."""

@@ -1,8 +1,8 @@
-"""The contract of a tracker, and what is sent to it of a run.
+"""The contract of a logger, which sends the records of a run to an experiment tracker.
 
-For each metric, at each evaluation, over training examples: `metric/seed_3` of every seed, and over those that did not
-diverge `metric/mean` with its 95 % interval by t, `metric/low` and `metric/high`. At the end the run's figure.
-A tracker that fails is left alone from then on; the run goes on, and its own folder has everything.
+At each evaluation, over training examples, for each metric: `metric/seed_3` of every seed, and over the seeds that did
+not diverge `metric/mean` with its 95 % interval by Student's t, `metric/low` and `metric/high`. At the end, the figure
+of the run. A logger that fails is not called again; the run goes on, and its own folder has everything.
 """
 
 import contextlib
@@ -15,112 +15,119 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fa_jax.checks import BadOption
+from fa_jax.records.columns import Declared
 from fa_jax.records.reader import KEYS, read_run
-from fa_jax.records.statistics import band, has_diverged, is_logarithmic
+from fa_jax.records.statistics import band, has_diverged
 
 log = logging.getLogger(__name__)
 
+RUN_ID = "logger_run.txt"
+"""The file with the tracker's identifier of a run."""
 
-NUMBER = "tracker_run.txt"
-"""The file that keeps a tracker's number for a run."""
 
-
-class Tracker(NamedTuple):
-    """What takes a run's numbers."""
+class Logger(NamedTuple):
+    """An open connection of one run to an experiment tracker."""
 
     scalars: Callable[[int, Mapping[str, float]], None]
-    """(training examples, name -> number)."""
+    """`(training examples, values by name)`."""
     figure: Callable[[Path], None]
-    """Takes a PNG."""
+    """Takes the path of a PNG."""
     close: Callable[[bool], None]
-    """(whether the run came to its end)."""
+    """`(whether the run is finished)`."""
 
 
-SILENT = Tracker(lambda examples, scalars: None, lambda path: None, lambda finished: None)
-Opener = Callable[[Path, Mapping[str, Any]], Tracker]
-"""`(folder, config) -> Tracker` of a run."""
+SILENT = Logger(lambda examples, scalars: None, lambda path: None, lambda finished: None)
+OpenLogger = Callable[[Path, Mapping[str, Any]], Logger]
+"""`(folder, config) -> Logger` of a run."""
 
 
-class Tracking:
-    """Sends a run to a tracker while it goes on."""
+class RunLogger:
+    """Sends a run to a tracker while it trains."""
 
-    def __init__(self, opener: Opener, folder: Path, config: Mapping[str, Any], groups: Sequence[Sequence[int]]):
-        """Opens the tracker for a run: its folder, its config, and its seeds in the groups that are trained at once."""
-        self._folder, self._together = folder, len(groups) == 1
-        self._tracker: Tracker | None = None
-        with self._left_alone_if_it_fails():
-            self._tracker = opener(folder, config)
-        # Of a run that is continued, also those before.
+    def __init__(
+        self,
+        open_logger: OpenLogger,
+        folder: Path,
+        config: Mapping[str, Any],
+        groups: Sequence[Sequence[int]],
+        declared: Declared,
+    ):
+        """Opens the logger of a run, given its folder, config, groups of seeds and metrics."""
+        self._folder, self._one_group, self._declared = folder, len(groups) == 1, declared
+        self._logger: Logger | None = None
+        with self._dropped_if_it_fails():
+            self._logger = open_logger(folder, config)
+        # A resumed run has earlier evaluations.
         before = read_run(folder) if (folder / "metrics.csv").exists() else None
         losses = before.metrics.get("test_loss", np.zeros(0)) if before else np.zeros(0)
         self._losses = {seed: losses[rows].tolist() for seed, rows in before.rows().items()} if before else {}
-        sent = before.metrics.get("examples", np.zeros(0)) if before and self._together else np.zeros(0)
-        self._averaged: set[int] = set(sent.astype(int).tolist())
-        """The examples at which the means have been sent."""
+        examples = before.metrics.get("examples", np.zeros(0)) if before and self._one_group else np.zeros(0)
+        self._averaged: set[int] = set(examples.astype(int).tolist())
+        """The numbers of examples at which means have been sent."""
 
     def evaluation(self, seeds: Sequence[int], examples: int, metrics: Mapping[str, np.ndarray]) -> None:
-        """Sends an evaluation of some of the seeds, one number a seed by name; that of all at once with its means."""
+        """Sends an evaluation of a group of seeds; means over seeds only if there is one group."""
         scalars = {f"{name}/seed_{seed}": metrics[name][i] for name in metrics for i, seed in enumerate(seeds)}
         for i, seed in enumerate(seeds):
             self._losses.setdefault(seed, []).append(float(metrics["test_loss"][i]))
-        if self._together:
+        if self._one_group:
             healthy = [i for i, seed in enumerate(seeds) if not has_diverged(self._losses[seed])]
+            columns = self._declared.columns(list(metrics))
             for name, values in metrics.items():
-                scalars |= _over_seeds(name, np.asarray(values)[healthy])
+                scalars |= _over_seeds(name, np.asarray(values)[healthy], logarithmic=columns[name].logarithmic)
             self._averaged.add(examples)
         self._send(examples, scalars)
 
     def close(self, finished: bool) -> None:
-        """Sends what is known only at the end: means of seeds that were trained in groups, and the figure.
+        """Sends what is known only at the end: the figure, and means over several groups of seeds.
 
         Args:
-          finished: whether the run came to its end.
+          finished: whether the run is finished; if not, means would be over the seeds that came furthest.
         """
-        from fa_jax.reports.figures import comparison_figure  # matplotlib takes a second to import
+        from fa_jax.reports.figures import comparison_figure  # imports matplotlib, which is slow
 
         run = read_run(self._folder)
-        # Those of a run that is cut off would be of the seeds that came furthest.
         for name in run.metrics if finished else ():
             if name not in KEYS:
                 examples, values = run.curves(name)
-                for at, column in zip(examples.astype(int).tolist(), values.T, strict=True):
-                    if at not in self._averaged:
-                        self._send(at, _over_seeds(name, column))
+                for count, column in zip(examples.astype(int).tolist(), values.T, strict=True):
+                    if count not in self._averaged:
+                        self._send(count, _over_seeds(name, column, logarithmic=run.columns[name].logarithmic))
         if run.metrics:
-            with self._left_alone_if_it_fails() as tracker:
+            with self._dropped_if_it_fails() as logger:
                 comparison_figure([run], self._folder / "curves")
-                tracker.figure(self._folder / "curves.png")
-        with self._left_alone_if_it_fails() as tracker:
-            tracker.close(finished)
+                logger.figure(self._folder / "curves.png")
+        with self._dropped_if_it_fails() as logger:
+            logger.close(finished)
 
     def _send(self, examples: int, scalars: Mapping[str, float]) -> None:
         finite = {name: float(value) for name, value in scalars.items() if np.isfinite(value)}
         if finite:
-            with self._left_alone_if_it_fails() as tracker:
-                tracker.scalars(examples, finite)
+            with self._dropped_if_it_fails() as logger:
+                logger.scalars(examples, finite)
 
     @contextlib.contextmanager
-    def _left_alone_if_it_fails(self) -> Iterator[Tracker]:
-        """Hands out the tracker; whatever it raises is said once, and from then on a silent one is handed out."""
+    def _dropped_if_it_fails(self) -> Iterator[Logger]:
+        """Yields the logger; after its first exception, which is logged, a silent one."""
         try:
-            yield self._tracker or SILENT
+            yield self._logger or SILENT
         except Exception as problem:
-            log.warning("the tracker failed and is left alone: %s", str(problem).partition("\n")[0])
-            self._tracker = SILENT
+            log.warning("the logger failed and is not used further: %s", str(problem).partition("\n")[0])
+            self._logger = SILENT
 
 
-def number_of(folder: Path, make: Callable[[], str]) -> str:
-    """Returns the tracker's number for the run in a folder: the one it was given when it began, or else a new one."""
-    path = folder / NUMBER
+def run_id(folder: Path, make: Callable[[], str]) -> str:
+    """Returns the tracker's identifier of the run in a folder, made at the start of the run."""
+    path = folder / RUN_ID
     if not path.exists():
-        part = path.with_suffix(".part")
-        part.write_text(make())
-        part.replace(path)
+        temporary = path.with_suffix(".part")
+        temporary.write_text(make())
+        temporary.replace(path)
     return path.read_text()
 
 
-def needed(option: str, package: str) -> Any:
-    """Imports the package of a tracker.
+def import_package(logger: str, package: str) -> Any:
+    """Returns an imported package of a tracker.
 
     Raises:
       BadOption: if it is not installed.
@@ -128,12 +135,10 @@ def needed(option: str, package: str) -> Any:
     try:
         return importlib.import_module(package)
     except ImportError as problem:
-        raise BadOption(
-            f"logger={option} needs {problem.name}, which is not installed: pip install 'fa-jax[{option}]'"
-        ) from None
+        raise BadOption(f"needs {problem.name}, which is not installed: pip install 'fa-jax[{logger}]'") from None
 
 
-def _over_seeds(name: str, values: np.ndarray) -> dict[str, float]:
-    """Mean and interval of one number a seed."""
-    parts = zip(("mean", "low", "high"), band(values[:, None], logarithmic=is_logarithmic(name)), strict=True)
+def _over_seeds(name: str, values: np.ndarray, *, logarithmic: bool) -> dict[str, float]:
+    """Returns mean and interval of one number per seed."""
+    parts = zip(("mean", "low", "high"), band(values[:, None], logarithmic=logarithmic), strict=True)
     return {f"{name}/{part}": float(value[0]) for part, value in parts}

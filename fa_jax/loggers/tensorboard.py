@@ -1,17 +1,17 @@
 """TensorBoard: event files in a run's folder."""
 
-from fa_jax.loggers.logger import Opener, Tracker, needed
+from fa_jax.loggers.logger import Logger, OpenLogger, import_package
 
 
-def tensorboard() -> Opener:
-    """Returns what opens a `Tracker` that writes event files to `tensorboard/` in the run's folder.
+def tensorboard() -> OpenLogger:
+    """Returns a function that opens event files in `tensorboard/` of a run's folder.
 
     Raises:
       BadOption: if tensorboardX is not installed.
     """
-    package = needed("tensorboard", "tensorboardX")
+    package = import_package("tensorboard", "tensorboardX")
 
-    def start(folder, config):
+    def open_logger(folder, config):
         del config
         writer = package.SummaryWriter(str(folder / "tensorboard"))
 
@@ -24,6 +24,6 @@ def tensorboard() -> Opener:
 
             writer.add_image(path.stem, imread(path)[..., :3], dataformats="HWC")
 
-        return Tracker(scalars, figure, lambda finished: writer.close())
+        return Logger(scalars, figure, lambda finished: writer.close())
 
-    return start
+    return open_logger

@@ -3,29 +3,29 @@
 import uuid
 
 from fa_jax.checks import choose
-from fa_jax.loggers.logger import Opener, Tracker, needed, number_of
+from fa_jax.loggers.logger import Logger, OpenLogger, import_package, run_id
 
 MODES: dict[str, None] = dict.fromkeys(("online", "offline", "disabled"))
 
 
-def wandb(*, project: str, entity: str | None, mode: str) -> Opener:
-    """Returns what opens a `Tracker` that makes one run there, its local files in `wandb/` in the run's folder.
+def wandb(*, project: str, entity: str | None, mode: str) -> OpenLogger:
+    """Returns a function that opens a run of Weights & Biases, with local files in `wandb/` of the run's folder.
 
-    A run that is resumed goes on in the same one.
+    A resumed run continues it.
 
     Args:
-      project, entity: where it belongs there; entity None: the user's own.
-      mode: online, offline (to be sent later by `wandb sync`) or disabled.
+      project, entity: that the run belongs to; entity None: the user's own.
+      mode: `online`, `offline` (sent later by `wandb sync`) or `disabled`.
 
     Raises:
       BadOption: if wandb is not installed, or there is no such mode.
     """
-    choose("logger.mode", mode, MODES)
-    package = needed("wandb", "wandb")
+    choose("mode", mode, MODES)
+    package = import_package("wandb", "wandb")
 
-    def start(folder, config):
+    def open_logger(folder, config):
         run = package.init(
-            id=number_of(folder, lambda: uuid.uuid4().hex[:8]),
+            id=run_id(folder, lambda: uuid.uuid4().hex[:8]),
             resume="allow",
             project=project,
             entity=entity,
@@ -43,6 +43,6 @@ def wandb(*, project: str, entity: str | None, mode: str) -> Opener:
         def figure(path):
             run.log({path.stem: package.Image(str(path))})
 
-        return Tracker(scalars, figure, lambda finished: run.finish(exit_code=0 if finished else 1))
+        return Logger(scalars, figure, lambda finished: run.finish(exit_code=0 if finished else 1))
 
-    return start
+    return open_logger

@@ -1,1 +1,1 @@
-"""What is measured of a network and a rule: pure functions of arrays, to be vmapped over seeds."""
+"""Scores of outputs, and measures of a rule on the probe batch."""

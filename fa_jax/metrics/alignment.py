@@ -1,18 +1,19 @@
-"""How a rule's learning compares with backprop's: angles in degrees, signed (0 to 180), with the norms beside them.
+"""How a rule's learning compares with backprop's: angles in degrees, from 0 to 180, with the norms beside them.
 
-The scalar product in the angle keeps its sign. (Lillicrap et al., arXiv 1411.0247, 2014, print its norm, which would
-fold every angle to at most 90 degrees, while they describe angles that start near 90.)
+Angles are signed: the scalar product keeps its sign. (Lillicrap et al., arXiv 1411.0247, 2014, print its absolute
+value, which would fold every angle to at most 90 degrees, while they describe angles that start near 90.)
 """
 
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, PyTree, Rule
-from fa_jax.network import Network, gradient
+from fa_jax.core import Batch, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule
+from fa_jax.network import Network
+from fa_jax.rules.backward import gradient, hidden_gradient
 
 
 def angle(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the angle between two arrays taken as vectors, in degrees from 0 to 180; NaN if either is zero.
+    """Returns the angle between two arrays as vectors, in degrees from 0 to 180; NaN if either is zero.
 
     The half-angle form keeps its precision near 0 and 180, where the arc cosine loses half the digits.
     """
@@ -21,79 +22,86 @@ def angle(a: jax.Array, b: jax.Array) -> jax.Array:
 
 
 def norm(a: jax.Array) -> jax.Array:
-    """Returns the Euclidean norm of an array taken as a vector, also where the squares would under- or overflow."""
+    """Returns the Euclidean norm of an array as a vector, also where the squares would under- or overflow."""
     largest = jnp.max(jnp.abs(a))
     scale = jnp.where(largest > 0, largest, 1)
     return scale * jnp.linalg.norm((a / scale).ravel())
 
 
-def alignment(rule: Rule, network: Network, loss: LossFunction, params: PyTree, feedback: PyTree, batch: Batch):
-    """Returns the alignment of a rule with backprop on a probe batch, as a dict of scalars.
+def alignment(
+    rule: Rule, network: Network, loss: LossFunction, params: PyTree, feedback: PyTree, batch: Batch
+) -> dict[str, jax.Array]:
+    """Returns the alignment of a rule with backprop on a probe batch.
 
-    The names end in the index of the layer, from 0 at the input:
-    * `signal_angle_i`: of the learning signals that hidden layer i receives under the rule and under backprop, the
-      angle for each example, mean over those whose signals are not zero; `signal_norm_i` and `bp_signal_norm_i`: the
-      norms of the whole batch's signals, times the batch size.
-    * `update_angle_i`: of linear layer i's whole update, weights and biases, and backprop's; `update_norm_i` and
-      `bp_update_norm_i`: their norms.
-    * `weight_angle_i`: of the weights that the signal crosses on its way to hidden layer i and the forward weights
-      that backprop's would cross; `weight_norm_i` and `forward_norm_i`: their norms. Absent where none are crossed.
+    Names end in the index of the layer, from 0 at the input:
+    * `signal_angle_i`: between the learning signals of hidden layer i under the rule and under backprop, for each
+      example, mean over the examples whose signals are not zero; `signal_norm_i` and `bp_signal_norm_i`: norms of the
+      whole batch's signals, times the batch size. Absent if the rule does not provide its signals.
+    * `update_angle_i`: between the update of linear layer i, weights and biases together, and backprop's;
+      `update_norm_i` and `bp_update_norm_i`: their norms.
+    * `weight_angle_i`: between the backward weights on the way to hidden layer i and the forward weights that backprop
+      uses there; `weight_norm_i` and `forward_norm_i`: their norms. Absent if the signal passes through no weights.
 
     Args:
-      rule, network, loss: the rule under test, and what it was made of.
-      params, feedback: one seed's.
+      rule, network, loss: the rule, and what it was built from.
+      params, feedback: of one seed.
       batch: the probe.
     """
-    zeros = {
-        name: jnp.zeros((*h.stack, len(batch.inputs), *h.shape), batch.inputs.dtype)
-        for name, h in network.hiddens.items()
-    }
-    nudged = network.nudge(params, zeros)
-    by_rule = rule.updates(nudged, feedback, batch)
-    by_bp = gradient(network, loss, nudged, batch)
-    report = {}
+    metrics = {}
 
-    def of_signals(ours, theirs):
-        return jnp.nanmean(jax.vmap(angle)(ours, theirs)), norm(ours) * len(ours), norm(theirs) * len(theirs)
+    def record(names, compare, pairs):
+        """Compares pairs of (actual, reference, stack), in the order of the forward pass."""
+        values = [
+            layer for actual, reference, stack in pairs for layer in _each_layer(compare, stack, actual, reference)
+        ]
+        for i, layer in enumerate(values):
+            metrics.update({f"{name}_{i}": value for name, value in zip(names, layer, strict=True)})
 
-    def of_weights(ours, theirs):
-        return angle(ours, theirs), norm(ours), norm(theirs)
+    if rule.extras.signals is not None:
+        signals = rule.extras.signals(params, feedback, batch)
+        bp_signals = hidden_gradient(network, loss, params, batch)
+        pairs = [(signals[name], bp_signals[name], h.stack) for name, h in network.hiddens.items()]
+        record(("signal_angle", "signal_norm", "bp_signal_norm"), _compare_signals, pairs)
 
-    def write(names, of, pairs):
-        """`pairs` of (ours, theirs, stack), in the order of the forward pass."""
-        values = [layer for ours, theirs, stack in pairs for layer in _each_layer(of, stack, ours, theirs)]
-        for i, of_layer in enumerate(values):
-            report.update({f"{name}_{i}": value for name, value in zip(names, of_layer, strict=True)})
+    actual = _layers(network, rule.updates(params, feedback, batch))
+    reference = _layers(network, gradient(network, loss, params, batch))
+    pairs = [(actual[name], reference[name], kernel.stack) for name, kernel in network.kernels.items()]
+    record(("update_angle", "update_norm", "bp_update_norm"), _compare, pairs)
 
-    signals, bp_signals = network.nudges(by_rule), network.nudges(by_bp)
-    pairs = [(signals[name], bp_signals[name], h.stack) for name, h in network.hiddens.items()]
-    write(("signal_angle", "signal_norm", "bp_signal_norm"), of_signals, pairs)
-
-    ours, theirs = _layers(network, by_rule), _layers(network, by_bp)
-    pairs = [(ours[name], theirs[name], kernel.stack) for name, kernel in network.kernels.items()]
-    write(("update_angle", "update_norm", "bp_update_norm"), of_weights, pairs)
-
-    crossed = {} if rule.crossing is None else rule.crossing(params, feedback)
-    stacks = {**{n: k.stack for n, k in network.kernels.items()}, **{n: h.stack for n, h in network.hiddens.items()}}
-    pairs = [(backward, forward, stacks[name]) for name, (backward, forward) in crossed.items()]
-    write(("weight_angle", "weight_norm", "forward_norm"), of_weights, pairs)
-    return report
+    weight_pairs = {} if rule.extras.weight_pairs is None else rule.extras.weight_pairs(params, feedback)
+    layers = [
+        *network.kernels.items(),
+        *network.hiddens.items(),
+    ]  # in order, which the feedback, a pytree, may have lost
+    pairs = [(*weight_pairs[name], layer.stack) for name, layer in layers if name in weight_pairs]
+    record(("weight_angle", "weight_norm", "forward_norm"), _compare, pairs)
+    return metrics
 
 
-def _each_layer(of, stack: tuple[int, ...], *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
-    """What `of` returns for each layer of a scanned stack, or for the one layer where there is none.
+def _compare(actual: jax.Array, reference: jax.Array) -> tuple[jax.Array, ...]:
+    return angle(actual, reference), norm(actual), norm(reference)
 
-    Vmapped, since a hundred layers compared one by one take longer to compile than the training.
+
+def _compare_signals(actual: jax.Array, reference: jax.Array) -> tuple[jax.Array, ...]:
+    return jnp.nanmean(jax.vmap(angle)(actual, reference)), norm(actual) * len(actual), norm(reference) * len(reference)
+
+
+def _each_layer(compare, stack: tuple[int, ...], *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
+    """Returns `compare` of each layer of a scanned stack, or of the one layer.
+
+    Vmapped, since a hundred separate comparisons take longer to compile than the training.
     """
     if not stack:
-        return [of(*arrays)]
-    results = jax.vmap(of)(*(a.reshape(-1, *a.shape[len(stack) :]) for a in arrays))
+        return [compare(*arrays)]
+    results = jax.vmap(compare)(*(a.reshape(-1, *a.shape[len(stack) :]) for a in arrays))
     return list(zip(*map(list, results), strict=True))
 
 
-def _layers(network: Network, updates: PyTree) -> dict[str, jax.Array]:
-    """The update of each linear layer as one vector, weights first; `[*stack, length]`."""
-    flat = {"/".join(map(str, path)): leaf for path, leaf in _flatten(updates)}
+def _layers(network: Network, updates: PyTree) -> LayerArrays:
+    """Returns the update of each linear layer as one vector, weights first; `[*stack, length]`."""
+    flat = {
+        "/".join(entry.key for entry in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]
+    }
     layers = {}
     for name, kernel in network.kernels.items():
         leaves = [flat[key] for key in (f"{name}/kernel", f"{name}/bias") if key in flat]
@@ -101,5 +109,25 @@ def _layers(network: Network, updates: PyTree) -> dict[str, jax.Array]:
     return layers
 
 
-def _flatten(tree: PyTree):
-    return [([entry.key for entry in path], leaf) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]]
+def _angle(name: str, label: str) -> Metric:
+    return Metric(name, label, unit="degrees", bounds=(0, 180))
+
+
+def _norm(name: str, label: str) -> Metric:
+    return Metric(name, label, better="neither", plotted=False)
+
+
+ALIGNMENT = Measure(
+    (
+        _angle("signal_angle", "angle of the learning signal to backprop's"),
+        _angle("weight_angle", "angle of the backward weights to the forward weights"),
+        _angle("update_angle", "angle of the update to backprop's"),
+        _norm("signal_norm", "norm of the learning signal"),
+        _norm("bp_signal_norm", "norm of backprop's signal"),
+        _norm("update_norm", "norm of the update"),
+        _norm("bp_update_norm", "norm of backprop's update"),
+        _norm("weight_norm", "norm of the backward weights"),
+        _norm("forward_norm", "norm of the forward weights"),
+    ),
+    alignment,
+)

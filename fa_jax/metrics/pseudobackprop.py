@@ -10,24 +10,34 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import Batch, LossFunction, PyTree, Rule
+from fa_jax.core import Batch, LossFunction, Measure, Metric, PyTree, Rule
 from fa_jax.metrics.alignment import angle
 from fa_jax.network import Network
 
+METRIC = Metric("pseudobackprop_angle", "angle of the learning signal to pseudobackprop's", "degrees", bounds=(0, 180))
 
-def pseudobackprop(
+
+def pseudobackprop() -> Measure:
+    """Returns the `Measure` of `pseudobackprop_angle`."""
+    return Measure((METRIC,), pseudobackprop_angle)
+
+
+def pseudobackprop_angle(
     rule: Rule, network: Network, loss: LossFunction, params: PyTree, feedback: PyTree, batch: Batch
 ) -> dict[str, jax.Array]:
-    """Returns `pseudobackprop_angle`: at the last hidden layer, for each example, mean over the batch, in degrees.
+    """Returns the angle at the last hidden layer, in degrees, mean over the examples.
+
+    Returns nothing if the rule does not provide its signals, or the last kernel is not a dense readout of that layer.
 
     Args:
-      rule, network, loss: the rule under test, and what it was made of; the network ends in a dense readout.
-      params, feedback: one seed's.
+      rule, network, loss: the rule, and what it was built from.
+      params, feedback: of one seed.
       batch: the probe.
     """
-    logits, hiddens = network.forward(params, batch.inputs)
-    nudged = network.nudge(params, jax.tree.map(jnp.zeros_like, hiddens))
-    signals = network.nudges(rule.updates(nudged, feedback, batch))[list(network.hiddens)[-1]]
+    hidden = list(network.hiddens.values())[-1]
     readout = list(network.weights(params).values())[-1]
-    ideal = jax.grad(loss)(logits, batch.targets) @ jnp.linalg.pinv(readout)
-    return {"pseudobackprop_angle": jnp.nanmean(jax.vmap(angle)(signals, ideal))}
+    if rule.extras.signals is None or hidden.shape != readout.shape[:-1]:
+        return {}
+    signals = network.in_order(rule.extras.signals(params, feedback, batch))[-1]
+    error = jax.grad(loss)(network.apply(params, batch.inputs), batch.targets)
+    return {METRIC.name: jnp.nanmean(jax.vmap(angle)(signals, error @ jnp.linalg.pinv(readout)))}

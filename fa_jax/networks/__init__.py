@@ -1,1 +1,1 @@
-"""Architectures, one a file: each a factory `(input_shape, outputs, **options) -> Network`."""
+"""Architectures, one per file: each a factory `(input_shape, outputs, **options) -> Network`."""

@@ -1,8 +1,7 @@
-"""Convolutional and locally connected networks, from a short string: stages of convolution and pooling, then dense."""
+"""Convolutional and locally connected networks: convolutional stages with pooling, then dense stages."""
 
-import re
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -10,33 +9,15 @@ import jax
 from fa_jax.checks import BadOption, choose, integer, per_layer, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
-from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, drop_rate, initials, max_pool
+from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, check_images, drop_rate, initials, max_pool
+from fa_jax.networks.topology import Convolution, check_sizes, parse
 
 POOLS = {"max": max_pool, "average": nn.avg_pool}
-PLACES = ("after_pooling", "before_pooling")
-CONVOLUTION = re.compile(r"conv(?P<channels>\d+)x(?P<window>\d+)(?P<valid>v?)(s(?P<stride>\d+))?(p(?P<pool>\d+))?")
-DENSE = re.compile(r"\d+")
-BEGINNING = re.compile(r"conv(\d+(x\d*)?)?")
-"""Of what might have become a convolution."""
-GRAMMAR = (
-    "a layer is conv<channels>x<window>, with v for no padding, s<stride> and p<pooling window>, or a dense width; "
-    "- ends a stage, + does not"
-)
-
-
-class Convolution(NamedTuple):
-    """One convolutional layer of a topology."""
-
-    channels: int
-    window: int
-    padding: str
-    stride: int
-    pool: int
-    """The pooling's window; 1: none."""
+POSITIONS = ("after_pooling", "before_pooling")
 
 
 class ConvolutionStage(nn.Module):
-    """One convolutional layer: convolution, normalisation, activation function, dropout, pooling, and `Hidden`."""
+    """One convolutional layer: convolution, norm, activation function, dropout, pooling, `Hidden`."""
 
     shape: Convolution
     shared: bool
@@ -44,8 +25,8 @@ class ConvolutionStage(nn.Module):
     norm: Callable[[], nn.Module] | None
     pooling: Callable
     pool_stride: int
-    hidden_ends: str | None
-    """One of `PLACES`; None: not here."""
+    hidden_position: str | None
+    """One of `POSITIONS`; None: the stage has no `Hidden`."""
     dropout: float
     input_dropout: float
     initial: dict[str, Any]
@@ -62,11 +43,11 @@ class ConvolutionStage(nn.Module):
         if self.norm is not None:
             x = self.norm()(x)
         h = drop(self.dropout)(self.activation(x))
-        if self.hidden_ends == "before_pooling":
+        if self.hidden_position == "before_pooling":
             h = Hidden(name="hidden")(h)
         if self.shape.pool > 1:
             h = self.pooling(h, (self.shape.pool,) * 2, (self.pool_stride,) * 2)
-        return Hidden(name="hidden")(h) if self.hidden_ends == "after_pooling" else h
+        return Hidden(name="hidden")(h) if self.hidden_position == "after_pooling" else h
 
 
 def cnn(
@@ -81,153 +62,93 @@ def cnn(
     norm_dense: bool,
     pooling: str,
     pool_stride: int,
-    hidden_ends: str,
+    hidden_position: str,
     dropout,
     input_dropout: float,
-    **initial,
+    init,
+    init_scale,
+    density,
+    bias_init,
+    bias_scale,
 ) -> Network:
     """Returns a `Network` whose module is a `Chain` of convolutional and dense stages.
 
     Args:
       input_shape: of one image, `(height, width, channels)`.
       outputs: the number of outputs.
-      topology: hidden layers from the input on, joined by `-`: `conv96x5p3` is 96 channels of 5x5 windows, padded to
-        the size of the input, pooled over 3x3; `conv16x5v` is not padded, `conv64x3s2` has stride 2; `2048` is dense.
-        Layers joined by `+` are one stage, which a rule teaches as a whole.
-      shared_weights: whether a convolution has the same weights everywhere; else every place has its own, and dropout
-        and pooling are as they are (Bartunov et al., arXiv 1807.04587, 2018: locally connected).
+      topology: the hidden layers from the input on, in the notation of `networks.topology`.
+      shared_weights: True: convolutions; False: each position has weights of its own, with dropout and pooling as
+        before (locally connected: Bartunov et al., arXiv 1807.04587, 2018).
       activation: a name in `ACTIVATIONS`.
-      biases: whether units have one.
-      norm: a name in `NORMS`, between the convolution and the activation function.
-      norm_dense: whether dense hidden layers are normalised likewise.
+      biases: whether layers have biases.
+      norm: a name in `NORMS`, between a convolution and its activation function.
+      norm_dense: whether dense hidden layers have that norm too.
       pooling: `max` or `average`.
       pool_stride: of the pooling, whose windows stay inside the image.
-      hidden_ends: where a hidden layer ends and is taught, `after_pooling` (as in the code of Nøkland, 2016) or
+      hidden_position: where a hidden layer ends and is taught: `after_pooling` (as in the code of Nøkland, 2016) or
         `before_pooling` (as in that of Frenkel et al., 2021).
-      dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one a hidden layer.
-      input_dropout: the probability that an input is.
-      **initial: how weights and biases start, as in `fa_jax.networks.layers.initials`.
+      dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one per hidden layer.
+      input_dropout: the probability that an input is dropped.
+      init, init_scale, density, bias_init, bias_scale: initial weights and biases, as in `layers.initials`.
 
     Raises:
-      BadOption: if an option is none of these, the topology cannot be read, or the image gets too small for it.
+      BadOption: if an option is out of range, the topology cannot be parsed, or the image gets too small for it.
     """
-    joined = parse(topology)
-    layers = [layer for stage in joined for layer in stage]
-    if len(input_shape) != 3:
-        raise BadOption(f"architecture: a convolution needs images; this task has inputs of shape {tuple(input_shape)}")
-    pool_stride = integer("architecture.pool_stride", pool_stride, least=1)
-    _check_sizes(topology, layers, input_shape, pool_stride)
-    function = choose("architecture.activation", activation, ACTIVATIONS)
-    chosen_norm = choose("architecture.norm", norm, NORMS)
-    dense_norm = chosen_norm if switch("architecture.norm_dense", norm_dense) else None
-    if norm_dense and chosen_norm is None:
-        raise BadOption("architecture.norm_dense=true has dense layers normalised by architecture.norm, which is none")
+    grouped = parse(topology)
+    layers = [layer for stage in grouped for layer in stage]
+    check_images(input_shape)
+    pool_stride = integer("pool_stride", pool_stride, least=1)
+    check_sizes(topology, layers, input_shape, pool_stride)
+    function = choose("activation", activation, ACTIVATIONS)
+    conv_norm = choose("norm", norm, NORMS)
+    dense_norm = conv_norm if switch("norm_dense", norm_dense) else None
+    if norm_dense and conv_norm is None:
+        raise BadOption("must be false with norm=none: there is no norm for dense layers", "norm_dense")
     for layer in layers:
         if not isinstance(layer, int):
-            check_groups(norm, layer.channels, f"in architecture.topology={topology}")
+            check_groups(norm, layer.channels, "topology")
         elif dense_norm is not None:
-            check_groups(norm, layer, f"in architecture.topology={topology}")
-    pool = choose("architecture.pooling", pooling, POOLS)
-    place = choose("architecture.hidden_ends", hidden_ends, {place: place for place in PLACES})
-    rates = per_layer("architecture.dropout", dropout, len(layers), drop_rate)
-    input_rate = drop_rate("architecture.input_dropout", input_dropout)
-    use_bias = switch("architecture.biases", biases)
-    shared = switch("architecture.shared_weights", shared_weights)
-    inits = initials(len(layers) + 1, **initial)
+            check_groups(norm, layer, "topology")
+    pool = choose("pooling", pooling, POOLS)
+    position = choose("hidden_position", hidden_position, {name: name for name in POSITIONS})
+    rates = per_layer("dropout", dropout, len(layers), drop_rate)
+    input_rate = drop_rate("input_dropout", input_dropout)
+    use_bias = switch("biases", biases)
+    shared = switch("shared_weights", shared_weights)
+    inits = initials(
+        len(layers) + 1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+    )
 
     def modules() -> Iterator[nn.Module]:
-        ends = [end for stage in joined for end in [False] * (len(stage) - 1) + [True]]
+        ends = [end for stage in grouped for end in [False] * (len(stage) - 1) + [True]]
         for i, (layer, end) in enumerate(zip(layers, ends, strict=True)):
-            before, init = input_rate if i == 0 else 0.0, inits[i]
+            rate_before = input_rate if i == 0 else 0.0
             if isinstance(layer, int):
                 yield DenseStage(
                     layer,
                     function,
                     use_bias,
                     dropout=rates[i],
-                    input_dropout=before,
+                    input_dropout=rate_before,
                     hidden=end,
                     norm=dense_norm,
-                    **init.keywords(),
+                    **inits[i].keywords(),
                 )
             else:
                 yield ConvolutionStage(
                     layer,
                     shared,
                     function,
-                    chosen_norm,
+                    conv_norm,
                     pool,
                     pool_stride,
-                    place if end else None,
+                    position if end else None,
                     rates[i],
-                    before,
-                    {"use_bias": use_bias, **init.keywords(local=not shared)},
+                    rate_before,
+                    {"use_bias": use_bias, **inits[i].keywords(local=not shared)},
                 )
 
     each = modules()
-    stages = [next(each) if len(stage) == 1 else JoinedStage([next(each) for _ in stage]) for stage in joined]
+    stages = [next(each) if len(stage) == 1 else JoinedStage([next(each) for _ in stage]) for stage in grouped]
     readout = Readout(outputs, use_bias, False, **inits[-1].keywords())
     return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))
-
-
-def parse(topology: str) -> list[list[Convolution | int]]:
-    """Returns the stages of a topology, each a list of layers: convolutions, then the widths of dense layers.
-
-    Raises:
-      BadOption: if it cannot be read; the message points at the character.
-    """
-    stages: list[list[Convolution | int]] = [[]]
-    at, dense = 0, False
-    for token in re.split(r"([-+])", str(topology)):
-        if token in ("-", "+"):
-            if token == "-":
-                stages.append([])
-        else:
-            layer = _layer(topology, token, at)
-            if dense and not isinstance(layer, int):
-                raise BadOption(
-                    f"architecture.topology={topology}: {token} at character {at + 1} is a convolution after a dense "
-                    "layer"
-                )
-            dense = isinstance(layer, int)
-            stages[-1].append(layer)
-        at += len(token)
-    return stages
-
-
-def _layer(topology: str, token: str, at: int) -> Convolution | int:
-    """One layer of a topology, which begins `at` characters into it."""
-    convolution = CONVOLUTION.match(token)
-    found = convolution or DENSE.match(token) or BEGINNING.match(token)
-    end = found.end() if found else 0
-    if found is None or end < len(token) or found.re is BEGINNING:
-        raise BadOption(
-            f"architecture.topology={topology} cannot be read at character {at + end + 1}, "
-            f"{token[end:] or 'the end'!r}: {GRAMMAR}"
-        )
-    if 0 in [int(n) for n in re.findall(r"\d+", token)]:
-        raise BadOption(f"architecture.topology={topology}: {token} at character {at + 1} has a size of 0")
-    if convolution is None:
-        return int(token)
-    groups = convolution.groupdict()
-    sizes = [int(groups[name] or 1) for name in ("channels", "window", "stride", "pool")]
-    return Convolution(sizes[0], sizes[1], "VALID" if groups["valid"] else "SAME", sizes[2], sizes[3])
-
-
-def _check_sizes(topology: str, layers: list[Convolution | int], input_shape: tuple[int, ...], pool_stride: int):
-    """Refuses an image that gets too small on its way."""
-    sizes = list(input_shape[:2])
-    for number, layer in enumerate(layers):
-        if isinstance(layer, int):
-            continue
-        for what, window in (("window", layer.window if layer.padding == "VALID" else 1), ("pooling", layer.pool)):
-            if min(sizes) < window:
-                raise BadOption(
-                    f"architecture.topology={topology}: the image is {sizes[0]}x{sizes[1]} at layer {number}, "
-                    f"too small for its {what} of {window}x{window}"
-                )
-            if what == "window":
-                less = window - 1
-                sizes = [-(-(size - less) // layer.stride) for size in sizes]
-            elif window > 1:
-                sizes = [(size - window) // pool_stride + 1 for size in sizes]

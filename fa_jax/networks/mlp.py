@@ -1,16 +1,16 @@
-"""The multilayer perceptron: dense layers of any widths, one activation function, a linear readout."""
+"""The multilayer perceptron: dense layers of any widths and a linear readout."""
 
 import itertools
 
 import flax.linen as nn
 
-from fa_jax.checks import BadOption, choose, integer, per_layer, switch
+from fa_jax.checks import BadOption, choose, integer, per_layer, sequence, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage
 from fa_jax.networks.layers import NORMS, activation_function, check_groups, drop_rate, initials
 
 SCANNED_FROM = 8
-"""Equal layers in a row are scanned from this many on; fewer run faster side by side and compile as fast."""
+"""Equal layers in a row are scanned from this many on; fewer run faster unrolled and compile as fast."""
 
 
 def mlp(
@@ -23,7 +23,11 @@ def mlp(
     dropout,
     norm: str = "none",
     input_dropout: float = 0.0,
-    **initial,
+    init,
+    init_scale,
+    density,
+    bias_init,
+    bias_scale,
 ) -> Network:
     """Returns a `Network` whose module is a `Chain` of dense stages; inputs are flattened.
 
@@ -31,36 +35,38 @@ def mlp(
       input_shape: of one example.
       outputs: the number of outputs.
       hidden: widths from the input on, each at least 1.
-      activation: a name in `ACTIVATIONS`, or a list of one a hidden layer.
-      biases: whether units have one.
+      activation: a name in `ACTIVATIONS`; or a list of one per hidden layer.
+      biases: whether layers have biases.
+      dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one per hidden layer.
       norm: a name in `NORMS`, between the dense layer and the activation function.
-      dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one a hidden layer.
-      input_dropout: the probability that an input is.
-      **initial: how weights and biases start, as in `fa_jax.networks.layers.initials`.
+      input_dropout: the probability that an input is dropped.
+      init, init_scale, density, bias_init, bias_scale: initial weights and biases, as in `layers.initials`.
 
     Raises:
-      BadOption: if an option is none of these.
+      BadOption: if an option is out of range.
     """
-    if not isinstance(hidden, list | tuple) or not hidden:
-        raise BadOption(f"architecture.hidden must be a list of widths such as [800,800]; got {hidden!r}")
-    widths = [integer("architecture.hidden", width, least=1) for width in hidden]
-    functions = per_layer("architecture.activation", activation, len(widths), activation_function)
-    rates = per_layer("architecture.dropout", dropout, len(widths), drop_rate)
-    chosen_norm = choose("architecture.norm", norm, NORMS)
+    if not sequence("hidden", hidden, "[800,800]"):
+        raise BadOption(f"must be a list of widths such as [800,800]; got {hidden!r}", "hidden")
+    widths = [integer("hidden", width, least=1) for width in hidden]
+    functions = per_layer("activation", activation, len(widths), activation_function)
+    rates = per_layer("dropout", dropout, len(widths), drop_rate)
+    chosen_norm = choose("norm", norm, NORMS)
     for width in widths:
-        check_groups(norm, width, f"in architecture.hidden={widths}")
-    input_rate = drop_rate("architecture.input_dropout", input_dropout)
-    use_bias = switch("architecture.biases", biases)
-    inits = initials(len(widths) + 1, **initial)
+        check_groups(norm, width, "hidden")
+    input_rate = drop_rate("input_dropout", input_dropout)
+    use_bias = switch("biases", biases)
+    inits = initials(
+        len(widths) + 1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+    )
 
     stages, repeats = [], []
     for _, row in itertools.groupby(range(len(widths)), lambda i: (widths[i], functions[i], rates[i], inits[i])):
         first, *rest = row
-        # The first stage of all never joins a stack: it is where indirect feedback enters. Nor does one that changes
-        # the width, which a scan cannot.
-        alone = first == 0 or widths[first] != widths[first - 1]
-        scanned = rest if alone else [first, *rest]
-        lengths = [1] * alone + ([len(scanned)] if len(scanned) >= SCANNED_FROM else [1] * len(scanned))
+        # The first stage is never scanned, since indirect feedback enters there; nor is one that changes the width.
+        separate = first == 0 or widths[first] != widths[first - 1]
+        equal = rest if separate else [first, *rest]
+        lengths = [1] if separate else []
+        lengths += [len(equal)] if len(equal) >= SCANNED_FROM else [1] * len(equal)
         stages += [
             DenseStage(
                 widths[first],

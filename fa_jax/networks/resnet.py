@@ -1,4 +1,4 @@
-"""Residual networks for small images: a convolution, three groups of residual blocks, an average, dense layers."""
+"""Residual networks for small images: a convolution, three groups of residual blocks, average pooling, readout."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.checks import BadOption, choose, integer, switch
+from fa_jax.checks import BadOption, choose, integer, sequence, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
-from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, initials
+from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, check_images, initials
 
 LAYERS_OUTSIDE_BLOCKS = 2
 GROUPS = 3
 
 
 class Stem(nn.Module):
-    """The first hidden layer: convolution, normalisation, activation function, `Hidden`."""
+    """The first hidden layer: convolution, norm, activation function, `Hidden`."""
 
     features: int
     activation: Callable[[jax.Array], jax.Array]
@@ -30,9 +30,9 @@ class Stem(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions around which the input is added to their output; a `Hidden` stands on the stream after the sum.
+    """Two convolutions with a shortcut around them; the `Hidden` is on the stream after the sum.
 
-    Were it before the sum, backprop would leak past the taught layers through the shortcuts.
+    Before the sum, backprop would pass the taught layers through the shortcuts.
     """
 
     features: int
@@ -40,22 +40,22 @@ class ResidualBlock(nn.Module):
     activation: Callable[[jax.Array], jax.Array]
     norm: Callable[[], nn.Module] | None
     initial: tuple[dict[str, Any], ...]
-    """Of the two convolutions and of the shortcut, which is a 1x1 convolution where the shape changes."""
+    """Keyword arguments of the two convolutions and of the shortcut, a 1x1 convolution where the shape changes."""
     normed_shortcut: bool
     hidden: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        def normalised(h):
+        def normalise(h):
             return h if self.norm is None else self.norm()(h)
 
         first, second, shortcut = self.initial
         strides = (self.stride, self.stride)
-        h = self.activation(normalised(nn.Conv(self.features, (3, 3), strides, name="first", **first)(x)))
-        h = normalised(nn.Conv(self.features, (3, 3), name="second", **second)(h))
+        h = self.activation(normalise(nn.Conv(self.features, (3, 3), strides, name="first", **first)(x)))
+        h = normalise(nn.Conv(self.features, (3, 3), name="second", **second)(h))
         if h.shape != x.shape:
             x = nn.Conv(self.features, (1, 1), strides, name="shortcut", **shortcut)(x)
-            x = normalised(x) if self.normed_shortcut else x
+            x = normalise(x) if self.normed_shortcut else x
         h = self.activation(h + x)
         return Hidden(name="hidden")(h) if self.hidden else h
 
@@ -72,58 +72,61 @@ def resnet(
     normed_shortcuts: bool,
     stage: str,
     dense: list[int],
-    **initial,
+    init,
+    init_scale,
+    density,
+    bias_init,
+    bias_scale,
 ) -> Network:
     """Returns a `Network` after He, Zhang, Ren, Sun, arXiv 1512.03385, 2015, section 4.2 (ResNet-20, -56, ...).
 
-    It differs from theirs in the shortcuts between groups, which are 1x1 convolutions, and in the normalisation, unless
-    `norm` is `batch`.
+    Unlike theirs, the shortcuts between groups are 1x1 convolutions, and the norm is batch norm only with `norm=batch`.
 
     Args:
       input_shape: of one image, `(height, width, channels)`.
       outputs: the number of outputs.
-      depth: the number of layers but for dense hidden ones, `6 n + 2` for n blocks in each of three groups.
-      width: channels of the first group; the second has twice as many, the third four times.
+      depth: the number of layers without dense hidden ones, `6 n + 2` for n blocks in each of three groups.
+      width: channels of the first group; the second has twice and the third four times as many.
       activation: a name in `ACTIVATIONS`.
-      biases: whether units have one.
+      biases: whether layers have biases.
       norm: a name in `NORMS`.
-      normed_shortcuts: whether the 1x1 convolutions are normalised as well.
-      stage: what a rule teaches as one, a `block` or a `group` of blocks.
-      dense: widths of dense hidden layers above the average, each a stage, and normalised too; none in He's.
-      **initial: how weights and biases start, one value each, as in `fa_jax.networks.layers.initials`.
+      normed_shortcuts: whether the 1x1 convolutions have a norm too.
+      stage: the unit that a rule teaches as one, a `block` or a `group` of blocks.
+      dense: widths of dense hidden layers above the average, each a stage with the norm; He has none.
+      init, init_scale, density, bias_init, bias_scale: initial weights and biases, as in `layers.initials`, one value
+        for all layers.
 
     Raises:
-      BadOption: if an option is none of these.
+      BadOption: if an option is out of range.
     """
-    blocks, rest = divmod(integer("architecture.depth", depth, least=8) - LAYERS_OUTSIDE_BLOCKS, 2 * GROUPS)
+    blocks, rest = divmod(integer("depth", depth, least=8) - LAYERS_OUTSIDE_BLOCKS, 2 * GROUPS)
     if rest:
-        raise BadOption(f"architecture.depth must be 6 n + 2, such as 20 or 56; got {depth}")
-    if len(input_shape) != 3:
-        raise BadOption(f"architecture: a convolution needs images; this task has inputs of shape {tuple(input_shape)}")
-    width = integer("architecture.width", width, least=1)
-    function = choose("architecture.activation", activation, ACTIVATIONS)
-    chosen_norm = choose("architecture.norm", norm, NORMS)
-    check_groups(norm, width, f"from architecture.width={width}")
-    if not isinstance(dense, list | tuple):
-        raise BadOption(f"architecture.dense must be a list of widths such as [500,100], or []; got {dense!r}")
-    widths = [integer("architecture.dense", features, least=1) for features in dense]
+        raise BadOption(f"must be 6 n + 2, such as 20 or 56; got {depth}", "depth")
+    check_images(input_shape)
+    width = integer("width", width, least=1)
+    function = choose("activation", activation, ACTIVATIONS)
+    chosen_norm = choose("norm", norm, NORMS)
+    check_groups(norm, width, "width")
+    widths = [integer("dense", features, least=1) for features in sequence("dense", dense, "[500,100] or []")]
     for features in widths:
-        check_groups(norm, features, f"from architecture.dense={widths}")
-    (start,) = initials(1, **initial)
-    of_layer = {"use_bias": switch("architecture.biases", biases), **start.keywords()}
+        check_groups(norm, features, "dense")
+    (first,) = initials(
+        1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+    )
+    layer = {"use_bias": switch("biases", biases), **first.keywords()}
 
-    shortcuts = switch("architecture.normed_shortcuts", normed_shortcuts)
-    by_block = choose("architecture.stage", stage, {"block": True, "group": False})
+    shortcuts = switch("normed_shortcuts", normed_shortcuts)
+    by_block = choose("stage", stage, {"block": True, "group": False})
 
     def block(group, number):
         stride, hidden = 2 if group and not number else 1, by_block or number == blocks - 1
         features = width * 2**group
-        return ResidualBlock(features, stride, function, chosen_norm, (of_layer,) * 3, shortcuts, hidden)
+        return ResidualBlock(features, stride, function, chosen_norm, (layer,) * 3, shortcuts, hidden)
 
-    stages: list[nn.Module] = [Stem(width, function, chosen_norm, of_layer)]
+    stages: list[nn.Module] = [Stem(width, function, chosen_norm, layer)]
     for group in range(GROUPS):
         members = [block(group, number) for number in range(blocks)]
         stages += members if by_block else [JoinedStage(members)]
-    stages += [DenseStage(features, function, norm=chosen_norm, average=True, **of_layer) for features in widths]
-    readout = Readout(outputs, average=True, **of_layer)
+    stages += [DenseStage(features, function, norm=chosen_norm, average=True, **layer) for features in widths]
+    readout = Readout(outputs, average=True, **layer)
     return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))

@@ -1,1 +1,1 @@
-"""What a run leaves on disk, and reading it back. Nothing is pickled, so opening a run can execute nothing."""
+"""The folder of a run: writing and reading it. Nothing is pickled, so opening a run executes nothing."""

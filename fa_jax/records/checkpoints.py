@@ -1,10 +1,10 @@
-"""What an unfinished run leaves to be continued from: its states, by Orbax, each with a list of what belongs to it.
+"""Checkpoints that an interrupted run resumes from: its states, by Orbax, each with a manifest.
 
-    resume/<group>_<step>/       the arrays of one group of seeds after so many steps
-    resume/<group>_<step>.json   written last: the digest of every file above, and the cost so far
+    resume/<group>_<step>/       the arrays of one group of seeds after a step
+    resume/<group>_<step>.json   the manifest, written last: the digest of every file above, and the cost so far
 
-A checkpoint without its list is one that was being written when the run was cut off; one that its list does not fit is
-damaged. Either way the one before is used.
+A checkpoint without a manifest was not completed; one that differs from its manifest is damaged. In either case the one
+before it is used.
 """
 
 import hashlib
@@ -22,16 +22,16 @@ import numpy as np
 from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.records.writer import checkpointer, write_json
-from fa_jax.training import distributed as processes
+from fa_jax.training import distributed
 
 log = logging.getLogger(__name__)
 
 KEPT = 2
-"""Checkpoints of the group under way that are kept."""
+"""The number of checkpoints that are kept of the current group."""
 
 
 class Checkpoint(NamedTuple):
-    """One that can be continued from."""
+    """A complete checkpoint."""
 
     path: Path
     group: int
@@ -40,25 +40,25 @@ class Checkpoint(NamedTuple):
 
 
 class Checkpoints:
-    """The folder of a run's checkpoints, which are written while the run goes on."""
+    """The checkpoints of a run, written in the background."""
 
     def __init__(self, folder: Path):
         """Takes the run's folder."""
         self._folder = (folder / "resume").absolute()
         self._orbax: Any = None
-        self._listing: threading.Thread | None = None
-        self._over = threading.Event()
+        self._manifest_thread: threading.Thread | None = None
+        self._orbax_is_done = threading.Event()
 
     def save(self, group: int, step: int, tree: PyTree, cost: Mapping[str, float]) -> None:
-        """Copies the arrays of a tree to the host and begins to write them."""
+        """Copies the arrays of a tree to the host and starts writing them."""
         self.wait()
-        arrays = {str(i): a for i, a in enumerate(processes.whole(jax.tree.leaves(tree))) if a.size}
-        if not processes.is_first():
+        arrays = {str(i): a for i, a in enumerate(distributed.gather_to_host(jax.tree.leaves(tree))) if a.size}
+        if not distributed.is_main():
             return
         path = self._folder / f"{group:06}_{step:012}"
         if self._orbax is None:
             self._orbax = checkpointer()
-        # Left over from before the run was resumed, perhaps damaged.
+        # Left from before the run was resumed, perhaps damaged.
         shutil.rmtree(path, ignore_errors=True)
         try:
             path.with_suffix(".json").unlink(missing_ok=True)
@@ -66,55 +66,55 @@ class Checkpoints:
         except (OSError, ValueError) as problem:
             log.warning("no checkpoint was written: %s", problem)
             return
-        self._listing = threading.Thread(target=self._list, args=(path, dict(cost)))
-        self._listing.start()
+        self._manifest_thread = threading.Thread(target=self._write_manifest, args=(path, dict(cost)))
+        self._manifest_thread.start()
 
     def wait(self) -> None:
-        """Waits until nothing is being written; what could not be is said, and the run goes on."""
+        """Waits until writing ends; a failure is logged and does not end the run."""
         if self._orbax is None:
             return
         try:
             self._orbax.wait_until_finished()
         except (OSError, ValueError) as problem:
             log.warning("no checkpoint was written: %s", problem)
-        if self._listing is not None:
-            self._over.set()
-            self._listing.join()
-            self._over.clear()
-            self._listing = None
+        if self._manifest_thread is not None:
+            self._orbax_is_done.set()
+            self._manifest_thread.join()
+            self._orbax_is_done.clear()
+            self._manifest_thread = None
 
     def close(self, *, delete: bool) -> None:
-        """Ends the writing; deletes all of it once the run needs it no more."""
+        """Ends the writing; `delete` removes all checkpoints of a finished run."""
         self.wait()
         if self._orbax is not None:
             self._orbax.close()
         if delete:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def found(self, last: int) -> list[Checkpoint]:
-        """Returns what a run can be continued from: a checkpoint of each group of seeds up to the one under way.
+    def usable(self, last: int) -> list[Checkpoint]:
+        """Returns the newest complete checkpoint of each group of seeds up to the current one.
 
-        These are the newest whole ones; of damaged ones it is warned, and what cannot be used is deleted.
+        Damaged checkpoints are logged; those that cannot be used are deleted.
 
         Args:
-          last: the step at which a group is complete. A group is used only if all before it are.
+          last: the last step of a group. A group is used only if all groups before it reached it.
         """
         newest: dict[int, Checkpoint] = {}
-        for listing in sorted(self._folder.glob("*_*.json")):
-            group, step = map(int, listing.stem.split("_"))
+        for manifest in sorted(self._folder.glob("*_*.json")):
+            group, step = map(int, manifest.stem.split("_"))
             try:
-                content = json.loads(listing.read_text())
-                whole = content["digests"] == _digests(listing.with_suffix(""))
+                content = json.loads(manifest.read_text())
+                complete = content["digests"] == _digests(manifest.with_suffix(""))
             except (OSError, ValueError, KeyError):
-                whole = False
-            if whole:
-                newest[group] = Checkpoint(listing.with_suffix(""), group, step, content["cost"])
+                complete = False
+            if complete:
+                newest[group] = Checkpoint(manifest.with_suffix(""), group, step, content["cost"])
             else:
-                log.warning("%s is damaged; the checkpoint before it is used", listing.with_suffix(""))
+                log.warning("%s is damaged; the checkpoint before it is used", manifest.with_suffix(""))
         used = []
         while len(used) in newest and (not used or used[-1].step == last):
             used.append(newest[len(used)])
-        # Otherwise they would count among the newest when the run goes on.
+        # Otherwise they would count among the newest of the resumed run.
         for path in self._folder.glob("*_*"):
             group, step = map(int, path.stem.split(".")[0].split("_"))
             if group >= len(used) or step > used[group].step:
@@ -122,25 +122,27 @@ class Checkpoints:
         return used
 
     def load(self, checkpoint: Checkpoint, like: PyTree) -> PyTree:
-        """Returns the arrays of a checkpoint in a tree with the shapes of `like`.
+        """Returns the arrays of a checkpoint as a tree like `like`.
 
         Raises:
-          BadOption: if they are not of these shapes.
+          BadOption: if their shapes differ from those of `like`.
         """
         with checkpointer() as orbax:
             arrays = orbax.restore(checkpoint.path)
         leaves, structure = jax.tree.flatten(like)
-        found = [
+        loaded = [
             np.asarray(arrays.pop(str(i), np.nan)) if leaf.size else np.zeros(leaf.shape, leaf.dtype)
             for i, leaf in enumerate(leaves)
         ]
-        if arrays or any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(found, leaves, strict=True)):
-            raise BadOption(f"resume: {checkpoint.path} holds other arrays than the code has now; begin the run anew")
-        return structure.unflatten(found)
+        if arrays or any((a.shape, a.dtype) != (b.shape, b.dtype) for a, b in zip(loaded, leaves, strict=True)):
+            raise BadOption(
+                f"resume: {checkpoint.path} holds arrays of other shapes than the code has now; start a new run"
+            )
+        return structure.unflatten(loaded)
 
-    def _list(self, path: Path, cost: dict[str, float]) -> None:
-        """Lists what belongs to a checkpoint as soon as Orbax has moved it to its place, which it does at the end."""
-        while not path.exists() and not self._over.wait(0.02):
+    def _write_manifest(self, path: Path, cost: dict[str, float]) -> None:
+        """Writes the manifest of a checkpoint as soon as Orbax has renamed its folder, its last action."""
+        while not path.exists() and not self._orbax_is_done.wait(0.02):
             pass
         if not path.exists():
             return
@@ -150,9 +152,9 @@ class Checkpoints:
             log.warning("no checkpoint was written: %s", problem)
             return
         group = path.name.partition("_")[0]
-        for listing in sorted(self._folder.glob(f"{group}_*.json"))[:-KEPT]:
-            listing.unlink()
-            shutil.rmtree(listing.with_suffix(""), ignore_errors=True)
+        for manifest in sorted(self._folder.glob(f"{group}_*.json"))[:-KEPT]:
+            manifest.unlink()
+            shutil.rmtree(manifest.with_suffix(""), ignore_errors=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

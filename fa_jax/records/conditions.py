@@ -1,4 +1,4 @@
-"""Runs that differ in their seeds alone are one condition, and what it came to is that of all its seeds."""
+"""Conditions: runs that differ in their seeds alone are pooled."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fa_jax.records.reader import Run
-
-ENDED = ("finished", "diverged")
-"""The statuses of a run that came to its end."""
 
 IRRELEVANT = (
     "seed",
@@ -21,24 +18,24 @@ IRRELEVANT = (
     "checkpoint_every",
     "logger",
 )
-"""Options that say which seeds a run has and how it is carried out, and nothing of what is learned."""
+"""Options that choose seeds or the way a run is executed; they do not change what is learned."""
 
 
 class Condition(NamedTuple):
-    """All runs of one config, seeds apart."""
+    """All runs of one config, whatever their seeds."""
 
     run: Run
-    """One that has the seeds of all that are used, in the folder of the first of them."""
+    """The used runs as one run with all their seeds, in the folder of the first."""
     used: tuple[Run, ...]
-    """Those that came to their end; where none did, all there are."""
+    """The finished runs; all runs if none is finished."""
     left_out: tuple[Run, ...]
-    """The others, and those whose every seed a newer run has too."""
+    """The other runs, and those whose seeds all occur in newer runs too."""
 
 
 def conditions(runs: Sequence[Run]) -> list[Condition]:
-    """Returns the conditions of runs, in the order in which each first appears.
+    """Returns the conditions of runs, in the order of their first runs.
 
-    Where two runs have the same seed, the newer one's counts.
+    If several runs have the same seed, the newest one counts.
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
@@ -47,7 +44,7 @@ def conditions(runs: Sequence[Run]) -> list[Condition]:
 
 
 def options(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Returns the options of a config by dotted name, without those that say nothing of what is learned."""
+    """Returns the options of a config by dotted name, without the irrelevant ones."""
     flat = {}
     for key, value in config.items():
         if prefix == "" and key in ("choices", *IRRELEVANT):
@@ -65,43 +62,49 @@ def _identity(config: Mapping[str, Any]) -> str:
 
 
 def _condition(runs: list[Run]) -> Condition:
-    ended = [run for run in runs if run.status["status"] in ENDED] or runs
-    taken: dict[int, Run] = {}
-    for run in sorted(ended, key=lambda run: run.status["time"]):
-        taken |= dict.fromkeys(run.seeds, run)
-    used = tuple(run for run in ended if not run.seeds or any(taken[seed] is run for seed in run.seeds))
+    finished = [run for run in runs if run.is_finished] or runs
+    newest: dict[int, Run] = {}
+    for run in sorted(finished, key=lambda run: run.status["time"]):
+        newest |= dict.fromkeys(run.seeds, run)
+    used = tuple(run for run in finished if not run.seeds or any(newest[seed] is run for seed in run.seeds))
     left_out = tuple(run for run in runs if not any(run is other for other in used))
-    return Condition(used[0] if len(used) == 1 else _pooled(used, taken), used, left_out)
+    return Condition(used[0] if len(used) == 1 else _pooled(used, newest), used, left_out)
 
 
-def _pooled(runs: Sequence[Run], taken: Mapping[int, Run]) -> Run:
-    """One run with the rows of the seeds that are taken from each."""
+def _pooled(runs: Sequence[Run], run_of: Mapping[int, Run]) -> Run:
+    """Returns one run with the rows of each seed from the run that it is taken from."""
     first = runs[0]
     with_rows = [run for run in runs if run.metrics]
     metrics = {}
     if with_rows:
         columns = [name for name in with_rows[0].metrics if all(name in run.metrics for run in with_rows)]
-        keep = [np.array([taken[int(seed)] is run for seed in run.metrics["seed"]]) for run in with_rows]
+        keep = [np.array([run_of[int(seed)] is run for seed in run.metrics["seed"]]) for run in with_rows]
         metrics = {
-            name: np.concatenate([run.metrics[name][kept] for run, kept in zip(with_rows, keep, strict=True)])
+            name: np.concatenate([run.metrics[name][mask] for run, mask in zip(with_rows, keep, strict=True)])
             for name in columns
         }
     statuses = [run.status["status"] for run in runs]
-    unfinished = [run.status for run in runs if run.status["status"] not in ENDED]
+    unfinished = [run.status for run in runs if not run.is_finished]
     status = unfinished[0] if unfinished else runs[statuses.index("finished") if "finished" in statuses else 0].status
     costs = [run.summary["cost"] for run in runs if run.summary]
-    summary = {**(first.summary or {}), "cost": _added(costs), "seeds": sorted(taken)} if costs else None
+    summary = {**(first.summary or {}), "cost": _added(costs), "seeds": sorted(run_of)} if costs else None
+    described = with_rows[0] if with_rows else first
     return first._replace(
-        config={**first.config, "seeds": sorted(taken)}, status=status, metrics=metrics, summary=summary
+        config={**first.config, "seeds": sorted(run_of)},
+        status=status,
+        metrics=metrics,
+        summary=summary,
+        columns=described.columns,
+        main_metric=described.main_metric,
     )
 
 
 def _added(costs: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The cost of several runs: seconds add up, speed is over all of them, sizes are those of each."""
+    """Returns the cost of several runs: total seconds, overall speed, the sizes of one."""
     cost = dict(costs[0])
-    steps = sum(one["seed_steps_per_second"] * one["train_seconds"] for one in costs)
+    steps = sum(run_cost["seed_steps_per_second"] * run_cost["train_seconds"] for run_cost in costs)
     for name in ("compile_seconds", "train_seconds", "evaluation_seconds"):
-        cost[name] = sum(one[name] for one in costs)
+        cost[name] = sum(run_cost[name] for run_cost in costs)
     cost["seed_steps_per_second"] = steps / cost["train_seconds"] if cost["train_seconds"] else 0.0
-    cost["memory_bytes"] = max(one["memory_bytes"] for one in costs)
+    cost["memory_bytes"] = max(run_cost["memory_bytes"] for run_cost in costs)
     return cost

@@ -1,4 +1,4 @@
-"""Which process has a run in hand: it holds a lock in the run's folder, which falls when the process ends, however."""
+"""A lock file per run: held by the process that trains it, and released when that process exits, however it does."""
 
 from pathlib import Path
 
@@ -9,28 +9,28 @@ from fa_jax.checks import BadOption
 NAME = ".lock"
 
 
-def take(folder: Path) -> BaseFileLock:
-    """Takes a run's folder in hand until the lock is given back by `give`, or the process ends.
+def acquire(folder: Path) -> BaseFileLock:
+    """Returns the lock of a folder, held until `release` or the end of the process.
 
     Raises:
-      BadOption: if another process has it.
+      BadOption: if another process holds it.
     """
     lock = FileLock(folder / NAME)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise BadOption(f"{folder}: this is still going on, in another process") from None
+        raise BadOption(f"{folder}: another process is running this") from None
     return lock
 
 
-def give(lock: BaseFileLock) -> None:
-    """Gives a lock back, and takes its file away."""
+def release(lock: BaseFileLock) -> None:
+    """Releases a lock and deletes its file."""
     Path(lock.lock_file).unlink(missing_ok=True)
     lock.release()
 
 
-def is_taken(folder: Path) -> bool:
-    """Whether a process has a run in hand."""
+def is_held(folder: Path) -> bool:
+    """Returns whether a process holds the lock of a folder."""
     if not (folder / NAME).exists():
         return False
     lock = FileLock(folder / NAME)

@@ -1,4 +1,4 @@
-"""Reading runs back from their folders, however they ended."""
+"""Reading runs from their folders, however they ended."""
 
 import csv
 import io
@@ -12,55 +12,63 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from fa_jax.records.columns import Column, read_column
 from fa_jax.records.statistics import has_diverged
 
 log = logging.getLogger(__name__)
 
 SWEEP = "sweep.json"
-"""The file of a sweep's folder that says what it is."""
+"""The file that marks the folder of a sweep."""
 STUDY = "study.db"
-"""The file of a folder whose runs are the trials of a study."""
+"""The file that marks a folder whose runs are the trials of a study."""
+COLUMNS = "metrics.json"
+"""The file that says what the columns of `metrics.csv` mean."""
 KEYS = ("seed", "step", "examples", "epoch")
-"""The columns of `metrics.csv` that say which row it is."""
+"""The columns of `metrics.csv` that identify a row."""
+FINISHED = ("finished", "diverged")
+"""The statuses of a run that reached its last step."""
 
 
 class Run(NamedTuple):
-    """A run as it lies on disk."""
+    """A run as it is recorded."""
 
     folder: Path
     config: dict[str, Any]
     status: dict[str, Any]
     summary: dict[str, Any] | None
-    """None where the run did not come to its end."""
+    """None unless the run ended, or was interrupted."""
     environment: dict[str, Any]
     metrics: dict[str, np.ndarray]
-    """Column -> one number a row, in the order of the rows; empty before the first evaluation."""
+    """One number per row, by column; empty before the first evaluation."""
+    columns: dict[str, Column]
+    """The meaning of each column but the keys."""
+    main_metric: str
+    """The column that the run is judged by; empty before the first evaluation."""
 
     @property
     def choices(self) -> dict[str, str]:
-        """Config group -> the option chosen, such as `rule` -> `fa`."""
+        """The choice of each config group, such as `fa` of `rule`."""
         return self.config["choices"]
 
     @property
-    def main_metric(self) -> str:
-        """The metric of the test examples that a run is judged by: the task's own, or else the loss."""
-        test = [name for name in self.metrics if name.startswith("test_")]
-        return next((name for name in test if name != "test_loss"), "test_loss")
+    def is_finished(self) -> bool:
+        """Whether the run reached its last step."""
+        return self.status["status"] in FINISHED
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds that have rows, in order."""
+        """The seeds with rows, in order."""
         return list(self.rows())
 
     @property
     def diverged(self) -> list[int]:
-        """Seeds that diverged, by `has_diverged`."""
+        """The seeds that diverged."""
         return [seed for seed, rows in self.rows().items() if has_diverged(self.metrics["test_loss"][rows].tolist())]
 
     def curves(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `[evaluations]` and the metric `[seeds, evaluations]` of the seeds that did not diverge.
 
-        Where a run ended before all groups of seeds had come as far, these are the seeds that came furthest.
+        If a run ended before all groups of seeds reached the same step, these are the seeds that came furthest.
         """
         furthest = self._furthest()
         if not furthest:
@@ -68,34 +76,32 @@ class Run(NamedTuple):
         return self.metrics["examples"][furthest[0]], np.stack([self.metrics[metric][r] for r in furthest])
 
     def at_end(self, metric: str) -> dict[int, float]:
-        """Returns a metric at the last evaluation, by seed; the seeds are those that `curves` has."""
+        """Returns a metric at the last evaluation, by seed; the seeds are those of `curves`."""
         return {int(self.metrics["seed"][rows[-1]]): float(self.metrics[metric][rows[-1]]) for rows in self._furthest()}
 
     def at_epoch(self, metric: str, epoch: float) -> np.ndarray | None:
-        """Returns a metric after an epoch, `[seeds]` of the seeds that `curves` has, or None where it was not measured.
+        """Returns a metric after an epoch, `[seeds]` of the seeds of `curves`; None if it was not measured there.
 
-        The epoch is above 0. It is that of the nearest evaluation, no more than a hundredth of the time away: examples
-        that no batch takes in make an epoch of steps a little shorter than one of examples.
+        The nearest evaluation counts, up to 1 % away: the examples that batches leave out make an epoch of steps
+        slightly shorter than one of examples.
         """
         seeds = self._furthest()
         if not seeds:
             return None
         epochs = self.metrics["epoch"][seeds[0]]
-        at = int(np.argmin(np.abs(epochs - epoch)))
-        return (
-            np.array([self.metrics[metric][rows[at]] for rows in seeds])
-            if abs(epochs[at] / epoch - 1) <= 0.01
-            else None
-        )
+        nearest = int(np.argmin(np.abs(epochs - epoch)))
+        if abs(epochs[nearest] / epoch - 1) > 0.01:
+            return None
+        return np.array([self.metrics[metric][rows[nearest]] for rows in seeds])
 
     def _furthest(self) -> list[np.ndarray]:
-        """The rows of each seed that did not diverge and came as far as any."""
+        """Returns the rows of each seed that did not diverge and came furthest."""
         diverged = self.diverged
         rows = [r for seed, r in self.rows().items() if seed not in diverged]
         return [r for r in rows if len(r) == max(map(len, rows))]
 
     def rows(self) -> dict[int, np.ndarray]:
-        """Returns the numbers of the rows of each seed."""
+        """Returns the row indices of each seed."""
         seeds = self.metrics.get("seed", np.zeros(0))
         return {int(seed): np.flatnonzero(seeds == seed) for seed in np.unique(seeds)}
 
@@ -105,6 +111,7 @@ def read_run(folder: Path | str) -> Run:
 
     Raises:
       FileNotFoundError: if there is none.
+      ValueError: if a file is damaged.
     """
     folder = Path(folder)
     config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
@@ -114,40 +121,51 @@ def read_run(folder: Path | str) -> Run:
         raise ValueError("its config.yaml has no choices")
     if not isinstance(status, dict) or not {"status", "reason", "time"} <= status.keys():
         raise ValueError("its status.json has no status")
+    metrics = _read_metrics(folder / "metrics.csv")
+    declared = json.loads((folder / COLUMNS).read_text()) if metrics else {"main": "", "columns": {}}
     return Run(
         folder,
         config,
         status,
         json.loads(summary.read_text()) if summary.exists() else None,
         json.loads((folder / "environment.json").read_text()),
-        _read_metrics(folder / "metrics.csv"),
+        metrics,
+        {name: read_column(content) for name, content in declared["columns"].items()},
+        declared["main"],
     )
 
 
-def find_runs(*folders: Path) -> list[Run]:
-    """Returns all runs in folders and below them, in the order of their jobs in a sweep; no run comes twice.
+def read_checkpoint(run: Run) -> dict[str, Any]:
+    """Returns the final `params` and `feedback` of a run, with a leading axis of seeds."""
+    import orbax.checkpoint  # takes a second
 
-    Of one that cannot be read, since a file of it is damaged, it is warned. The trials of a study that lies below are
-    left out, for they are means to something else.
+    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+        return checkpointer.restore((run.folder / "checkpoint").absolute())
+
+
+def find_runs(*folders: Path) -> list[Run]:
+    """Returns all runs in folders and below them, each once, in the order of their jobs in a sweep.
+
+    Damaged runs are skipped with a warning. So are the trials of studies below the folders, without one.
     """
-    places: dict[Path, Path] = {}
+    paths: dict[Path, Path] = {}
     for folder in folders:
-        there = [path.parent for path in folder.rglob("status.json") if (path.parent / "config.yaml").exists()]
+        recorded = [path.parent for path in folder.rglob("status.json") if (path.parent / "config.yaml").exists()]
         studies = {path.parent for path in folder.rglob(STUDY)} - {folder}
-        there = [one for one in there if not studies.intersection(one.parents)]
-        for one in sorted(there, key=_job_number):
-            places.setdefault(one.resolve(), one)
+        recorded = [path for path in recorded if not studies.intersection(path.parents)]
+        for path in sorted(recorded, key=_job_number):
+            paths.setdefault(path.resolve(), path)
     runs = []
-    for place in places.values():
+    for path in paths.values():
         try:
-            runs.append(read_run(place))
+            runs.append(read_run(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as problem:
-            log.warning("%s cannot be read: %s", place, str(problem).partition("\n")[0])
+            log.warning("%s cannot be read: %s", path, str(problem).partition("\n")[0])
     return runs
 
 
 def jobs_of(sweep: Path) -> int:
-    """Returns how many runs the record in a sweep's folder speaks of; 0 where there is none that can be read."""
+    """Returns the number of runs of a sweep; 0 if its record is missing or damaged."""
     try:
         return int(json.loads((sweep / SWEEP).read_text())["jobs"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -160,9 +178,9 @@ def _job_number(folder: Path) -> tuple[Path, int, str]:
 
 
 def _read_metrics(path: Path) -> dict[str, np.ndarray]:
-    # A kill may leave half a last line: what comes after the last line end does not count.
-    whole, end, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
-    rows = list(csv.reader(io.StringIO(whole + end)))
+    # A kill may leave half a last line.
+    complete, end, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
+    rows = list(csv.reader(io.StringIO(complete + end)))
     if len(rows) < 2:
         return {}
     columns = np.array(rows[1:], dtype=float).T

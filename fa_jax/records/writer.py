@@ -1,35 +1,29 @@
-"""Writing a run's folder while the run goes on, so that a kill at any moment leaves it readable.
+"""Writing a run's folder while it trains, so that a kill at any moment leaves it readable.
 
 config.yaml        the resolved config
 environment.json   versions, devices, commit, command
-metrics.csv        a row per seed and evaluation
+metrics.csv        one row per seed and evaluation
+metrics.json       what its columns mean
 status.json        running, finished, interrupted, diverged or failed, with the reason
 summary.json       the last evaluation over seeds, and the cost
-checkpoint/        params and feedback, by Orbax
+checkpoint/        final params and feedback, by Orbax
 """
 
-import datetime
-import hashlib
-import importlib.metadata
 import json
 import math
 import os
-import platform
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from omegaconf import OmegaConf
 
 from fa_jax.checks import BadOption
-from fa_jax.records.reader import KEYS
-from fa_jax.records.statistics import has_diverged, is_logarithmic, summarise, summarise_logarithm
-
-PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
+from fa_jax.records.columns import Column, Declared
+from fa_jax.records.environment import environment, now
+from fa_jax.records.reader import COLUMNS, KEYS
+from fa_jax.records.statistics import has_diverged, summarise, summarise_logarithm
 
 
 class Writer:
@@ -39,87 +33,96 @@ class Writer:
         self,
         folder: Path,
         config: Mapping[str, Any],
+        declared: Declared | None = None,
         *,
         command: Sequence[str] | None = None,
-        reached: Mapping[int, int] | None = None,
+        resumed_steps: Mapping[int, int] | None = None,
     ):
         """Makes the folder, and writes config, environment and status.
 
         Args:
-          folder: where to.
+          folder: of the run.
           config: the resolved config, with `choices`.
-          command: what was typed; None: what this process was started with.
-          reached: given where a run in this folder is continued: seed -> the step from which on it is trained again.
-            Its later rows are taken away, and those of seeds that are not named.
+          declared: the metrics of the run; None: nothing is evaluated.
+          command: what was typed; None: the arguments of this process.
+          resumed_steps: of a run that is resumed in this folder, the step from which each seed is trained again. Rows
+            after it, and rows of other seeds, are removed.
 
         Raises:
-          BadOption: if a new run's folder holds one already.
+          BadOption: if the folder of a new run holds one already.
         """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._columns: list[str] | None = None
+        self._declared = declared
+        self._columns: dict[str, Column] = {}
         self._last: dict[int, tuple[int, dict[str, float]]] = {}
         self._losses: dict[int, list[float]] = {}
-        if reached is not None:
-            self._continue(reached)
+        if resumed_steps is not None:
+            self._resume(resumed_steps)
             return
         metrics = folder / "metrics.csv"
-        # A run that was killed before it had a status has left this file empty.
+        # A run killed before its first status leaves this file empty.
         if (folder / "status.json").exists() or (metrics.exists() and metrics.stat().st_size):
-            raise BadOption(f"hydra.run.dir={folder}: this folder already holds a run; choose another one")
+            raise BadOption(f"{folder}: this folder already holds a run; choose another one")
         self._metrics = metrics.open("w", buffering=1)
         OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
         write_json(folder / "environment.json", environment(command))
         self.status("running")
 
-    def _continue(self, reached: Mapping[int, int]) -> None:
-        """Takes up a run where its checkpoints stand."""
+    def _resume(self, steps: Mapping[int, int]) -> None:
+        """Restores the rows up to the checkpoints."""
         path = self.folder / "metrics.csv"
-        # A kill may have left half a last line.
+        # A kill may leave half a last line.
         header, *lines = (path.read_text() if path.exists() else "").rpartition("\n")[0].split("\n")
-        kept = [line for line in lines if int(line.split(",")[1]) <= reached.get(int(line.split(",")[0]), -1)]
-        if kept:
-            self._columns = header.split(",")[len(KEYS) :]
-        for line in kept:
+        remaining = [line for line in lines if int(line.split(",")[1]) <= steps.get(int(line.split(",")[0]), -1)]
+        if remaining:
+            self._declare(header.split(",")[len(KEYS) :])
+        for line in remaining:
             seed, step, _, _, *numbers = line.split(",")
-            # Nine digits tell single-precision numbers apart.
-            values = dict(zip(self._columns or [], (float(np.float32(n)) for n in numbers), strict=True))
-            self._note(int(seed), int(step), values)
-        beside = path.with_suffix(".tmp")
-        beside.write_text("".join(f"{line}\n" for line in ([header, *kept] if kept else [])))
-        beside.replace(path)
+            # Nine digits identify a float32.
+            values = dict(zip(self._columns, (float(np.float32(n)) for n in numbers), strict=True))
+            self._remember(int(seed), int(step), values)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text("".join(f"{line}\n" for line in ([header, *remaining] if remaining else [])))
+        temporary.replace(path)
         self._metrics = path.open("a", buffering=1)
         before = json.loads((self.folder / "environment.json").read_text())
-        again = [*before.pop("continued", []), environment()]
-        write_json(self.folder / "environment.json", {**before, "continued": again})
+        resumed = [*before.pop("resumed", []), environment()]
+        write_json(self.folder / "environment.json", {**before, "resumed": resumed})
         self.status("running")
 
-    def _note(self, seed: int, step: int, values: dict[str, float]) -> None:
+    def _declare(self, names: Sequence[str]) -> None:
+        """Records the meaning of the columns."""
+        if self._declared is None:
+            raise TypeError("a run that is evaluated needs declared metrics")
+        self._columns = self._declared.columns(names)
+        columns = {name: column._asdict() for name, column in self._columns.items()}
+        write_json(self.folder / COLUMNS, {"main": self._declared.main, "columns": columns})
+
+    def _remember(self, seed: int, step: int, values: dict[str, float]) -> None:
         self._losses.setdefault(seed, []).append(values["test_loss"])
         self._last[seed] = step, values
 
     def flush(self) -> None:
-        """Makes sure that the rows so far are on the disk."""
+        """Makes sure that all rows are on disk."""
         self._metrics.flush()
         os.fsync(self._metrics.fileno())
 
     def status(self, status: str, reason: str | None = None) -> None:
-        """Sets the status, with a one-line reason where something went wrong."""
-        write_json(
-            self.folder / "status.json", {"status": status, "reason": reason, "time": _now(), "pid": os.getpid()}
-        )
+        """Records the status, with a reason of one line if something went wrong."""
+        write_json(self.folder / "status.json", {"status": status, "reason": reason, "time": now(), "pid": os.getpid()})
 
     def evaluation(
         self, seeds: Sequence[int], step: int, examples: int, epoch: float, metrics: Mapping[str, np.ndarray]
     ) -> None:
-        """Appends one row a seed; `metrics` holds one number a seed by name."""
-        if self._columns is None:
-            self._columns = sorted(metrics, key=_place)
+        """Appends one row per seed; `metrics` holds an array over seeds by column."""
+        if not self._columns:
+            self._declare(list(metrics))
             self._metrics.write(",".join((*KEYS, *self._columns)) + "\n")
         rows = []
         for i, seed in enumerate(seeds):
             values = {name: float(metrics[name][i]) for name in self._columns}
-            self._note(seed, step, values)
+            self._remember(seed, step, values)
             rows.append(
                 ",".join([str(seed), str(step), str(examples), f"{epoch:g}", *(f"{v:.9g}" for v in values.values())])
             )
@@ -127,26 +130,26 @@ class Writer:
 
     @property
     def diverged(self) -> list[int]:
-        """Seeds that diverged, by `has_diverged`."""
+        """The seeds that diverged."""
         return sorted(seed for seed, losses in self._losses.items() if has_diverged(losses))
 
     def summary(self, cost: Mapping[str, float]) -> dict[str, Any]:
-        """Writes and returns the summary of the last evaluation; diverged seeds are named, but not in the means.
+        """Writes and returns the summary of the last evaluation; diverged seeds are listed and excluded from means.
 
-        Where a run ends before all groups of seeds have come as far, it is over those that came furthest.
+        If a run ends before all groups of seeds reach the same step, the summary is over those that came furthest.
         """
         last = max((step for step, _ in self._last.values()), default=0)
-        there = {seed: values for seed, (step, values) in self._last.items() if step == last}
-        diverged = [seed for seed in self.diverged if seed in there]
-        healthy = [values for seed, values in there.items() if seed not in diverged]
+        reached = {seed: values for seed, (step, values) in self._last.items() if step == last}
+        diverged = [seed for seed in self.diverged if seed in reached]
+        healthy = [values for seed, values in reached.items() if seed not in diverged]
         final = {}
-        for name in self._columns or []:
-            values = [one[name] for one in healthy]
+        for name, column in self._columns.items():
+            values = [seed_values[name] for seed_values in healthy]
             final[name] = summarise(values)._asdict()
-            if is_logarithmic(name):
+            if column.logarithmic:
                 final[name]["geometric"] = summarise_logarithm(values)._asdict()
         summary = {
-            "seeds": list(there),
+            "seeds": list(reached),
             "diverged_seeds": diverged,
             "step": last,
             "interval": "95 %, Student's t over seeds; geometric: of the logarithm",
@@ -157,9 +160,9 @@ class Writer:
         return summary
 
     def checkpoint(self, tree: Any) -> None:
-        """Saves a tree of arrays with the seeds in front."""
+        """Saves a tree of arrays with a leading axis of seeds."""
         with checkpointer() as orbax:
-            # It may be there already, where a run was killed just before its end.
+            # It exists already if the run was killed just before its end.
             orbax.save((self.folder / "checkpoint").absolute(), tree, force=True)
 
     def close(self) -> None:
@@ -168,80 +171,18 @@ class Writer:
 
 
 def checkpointer() -> Any:
-    """Returns a checkpointer of Orbax's, which asks nothing of other processes than the first."""
-    import orbax.checkpoint  # a second's import, once there is something to save
+    """Returns an Orbax checkpointer that involves process 0 alone."""
+    import orbax.checkpoint  # takes a second
 
     alone = orbax.checkpoint.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     return orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is whole at every moment; numbers that are not finite become null."""
-    beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(_finite(content), indent=1) + "\n")
-    beside.replace(path)
-
-
-def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
-    """Returns what a number depends on besides the config: versions, devices, commit, time, and the command.
-
-    Args:
-      command: what was typed; None: what this process was started with.
-    """
-    return {
-        "time": _now(),
-        "command": list(command or sys.argv),
-        "commit": commit(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def _place(column: str) -> tuple[int, str, int]:
-    """Orders columns: scores of the test examples first, then the other scores, then angles and norms by layer."""
-    kind, _, layer = column.rpartition("_")
-    scores = ("test", "validation", "train")
-    first = column.partition("_")[0]
-    rank = scores.index(first) if first in scores else len(scores) + ("angle" not in kind)
-    return rank, kind if layer.isdigit() else column, int(layer) if layer.isdigit() else 0
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-
-
-def commit() -> str | None:
-    """The commit of the checkout that the code runs from, with a digest of changes since; None outside one."""
-    checkout = Path(__file__).parents[2]
-
-    def git(*words):
-        done = subprocess.run(
-            ["git", "-C", str(checkout), *words], capture_output=True, text=True, check=True, timeout=10
-        )
-        return done.stdout.strip()
-
-    try:
-        # An installed package may lie in the .venv of somebody else's repository.
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
-            return None
-        changes = git("status", "--porcelain") and git("diff", "HEAD")
-        return git("rev-parse", "HEAD") + (f"+{hashlib.sha256(changes.encode()).hexdigest()[:8]}" if changes else "")
-    except (OSError, subprocess.SubprocessError):
-        return None
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor()
-    )
+    """Writes a file that is complete at every moment; numbers that are not finite become null."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(_finite(content), indent=1) + "\n")
+    temporary.replace(path)
 
 
 def _finite(value: Any) -> Any:

@@ -1,1 +1,1 @@
-"""Tables and figures of recorded runs; imports no training code."""
+"""Tables, figures and pages of recorded runs; imports no training code."""

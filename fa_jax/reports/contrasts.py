@@ -1,70 +1,78 @@
-"""Whether two conditions differ: planned contrasts, in pairs over the seeds that both have.
+"""Contrasts: whether two conditions differ, in pairs over the seeds that both have.
 
-A seed has the same initial weights and the same examples in the same order under every rule, so a difference is taken
-seed by seed. Only contrasts that were declared get a p, and each family of them is corrected for its number.
+A seed has the same initial weights and the same examples in the same order under every rule, so differences are taken
+seed by seed. Only contrasts that were planned have p-values, and each family of them is corrected for its size.
 """
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.records.conditions import ENDED, Condition, options
-from fa_jax.records.statistics import SMALLEST, is_logarithmic, summarise
+from fa_jax.records.columns import Column
+from fa_jax.records.conditions import Condition, options
+from fa_jax.records.statistics import SMALLEST, summarise
 
-OF_THE_RULE = ("rule.", "optimizer.", "feedback_optimizer", "architecture.init", "architecture.bias")
-"""Options in which conditions may differ and still be contrasted unasked: what a rule brings with it."""
+OF_THE_RULE = (
+    "rule.",
+    "feedback.",
+    "optimizer.",
+    "feedback_optimizer",
+    "architecture.init",
+    "architecture.bias",
+)
+"""Options that come with a rule: conditions may differ in them and still be contrasted by default."""
 ROUNDING = 1e-6
 LEVEL = 0.05
 POWER = 0.8
-MOST_SEEDS = 100_000
-"""Up to which the number of seeds for `POWER` is sought."""
+MAX_SEEDS = 100_000
+"""The largest number of seeds that is considered for `POWER`."""
 
 
 class Contrast(NamedTuple):
-    """One condition against another on a metric; NaN is what does not exist."""
+    """One condition against another on a metric; a value that does not exist is NaN."""
 
     condition: int
     against: int
-    """Both as their number among the conditions."""
+    """Indices of the two conditions."""
     metric: str
     n: int
-    """Pairs: seeds that both have, neither diverged."""
+    """The number of pairs: seeds that both have and that did not diverge."""
     difference: float
-    """Mean of condition - against; for a metric that ranges over decades, the ratio of their geometric means."""
+    """Mean of condition - against; for a logarithmic metric, the ratio of geometric means."""
     low: float
     high: float
     """Its 95 % interval by Student's t."""
     effect: float
     """Cohen's d of the pairs: the mean difference over the standard deviation of the differences."""
     p_t: float
-    """Two-sided, by the paired t-test."""
+    """The two-sided p-value of the paired t-test."""
     p_wilcoxon: float
-    """Two-sided, by Wilcoxon's signed-rank test; with n pairs it is at least 2^(1 - n)."""
+    """The two-sided p-value of Wilcoxon's signed-rank test; with n pairs at least 2^(1 - n)."""
     holm_t: float
     holm_wilcoxon: float
-    """Both corrected by Holm for all contrasts made together."""
+    """The two p-values after Holm's correction for the number of contrasts."""
     seeds_needed: int | None
-    """For a power of 80 % at the 5 % level, two-sided, were the effect as large as found; None: more than
-    `MOST_SEEDS`, or no effect."""
+    """The number of seeds for a power of 80 % at the 5 % level, two-sided, with an effect of this size; None: more than
+    `MAX_SEEDS`, or no effect."""
 
 
 def planned(conditions: Sequence[Condition], names: Sequence[str], against: str) -> list[tuple[int, int]]:
-    """Returns each condition with the one of the rule, or of the name, `against` that it is closest to.
+    """Returns pairs of each condition with the closest one of a rule, or of a label, `against`.
 
-    They are equal in all options but those that a rule brings with it; the closest agrees in the most of these too,
-    such as the learning rate. Where there is none, or several are equally close, there is no contrast.
+    Both are equal in all options except those that come with a rule; the closest agrees in the most of these too, such
+    as the learning rate. A condition with no such partner, or with several equally close ones, has no contrast.
 
     Raises:
-      BadOption: if nothing is of that name.
+      BadOption: if no condition has that rule or label.
     """
-    rules = [one.run.choices["rule"] for one in conditions]
+    rules = [condition.run.choices["rule"] for condition in conditions]
     if against not in (*rules, *names):
-        there = list(dict.fromkeys((*rules, *names)))
-        raise BadOption(f"against must be one of {', '.join(there)}; got {against!r}{nearest(against, there)}")
+        valid = list(dict.fromkeys((*rules, *names)))
+        raise BadOption(f"must be one of {', '.join(valid)}; got {against!r}{nearest(against, valid)}", "against")
     references = [i for i, rule in enumerate(rules) if against in (rule, names[i])]
     return _closest(conditions, [i for i in range(len(conditions)) if i not in references], references)
 
@@ -72,98 +80,106 @@ def planned(conditions: Sequence[Condition], names: Sequence[str], against: str)
 def declared(
     text: str, conditions: Sequence[Condition], names: Sequence[str], rules: Sequence[str]
 ) -> list[tuple[int, int]]:
-    """Returns the contrasts that a text such as `dfa:bp,dfa:fa` asks for, each side a condition's name or rule.
+    """Returns the pairs of a text such as `dfa:bp,dfa:fa`, each side the label or the rule of conditions.
 
-    Of a rule with several conditions, each is paired with the closest of the other side, as by `planned`.
+    If a rule has several conditions, each is paired with the closest of the other side, as by `planned`.
 
     Raises:
-      BadOption: if it cannot be read, or a side is the name of none, or nothing can be paired.
+      BadOption: if the text cannot be parsed, a side names no condition, or nothing can be paired.
     """
     pairs = []
     for contrast in re.split(r",(?![^\[]*\])", text):  # at commas outside of brackets
         sides = contrast.split(":")
         if len(sides) != 2:
-            raise BadOption(f"contrasts must be pairs such as dfa:bp,dfa:fa; got {contrast!r}")
-        ours, theirs = (_numbers(side.strip(), names, rules) for side in sides)
-        found = [(ours[0], theirs[0])] if len(ours) == len(theirs) == 1 else _closest(conditions, ours, theirs)
-        if not found:
+            raise BadOption(f"must be pairs such as dfa:bp,dfa:fa; got {contrast!r}", "contrasts")
+        left, right = (_matching(side.strip(), names, rules) for side in sides)
+        closest = [(left[0], right[0])] if len(left) == len(right) == 1 else _closest(conditions, left, right)
+        if not closest:
             raise BadOption(f"contrasts: {contrast} names conditions of which no two differ in their rule alone")
-        pairs += found
+        pairs += closest
     if any(i == j for i, j in pairs):
-        raise BadOption(f"contrasts must be of two different conditions; got {text!r}")
+        raise BadOption(f"must be of two different conditions; got {text!r}", "contrasts")
     return list(dict.fromkeys(pairs))
 
 
-def contrasts(conditions: Sequence[Condition], wanted: Sequence[tuple[int, int, str]]) -> list[Contrast]:
-    """Returns the contrasts of (condition, against, metric), but for those of a condition that did not come to its end.
+def compute_contrasts(conditions: Sequence[Condition], chosen: Sequence[tuple[int, int, str]]) -> list[Contrast]:
+    """Returns the contrasts of (condition, against, metric), without those of unfinished conditions.
 
-    Their p are corrected together.
+    Their p-values are corrected together.
     """
-    found = [
+    result = [
         _contrast(conditions, i, j, metric)
-        for i, j, metric in wanted
-        if all(conditions[k].run.status["status"] in ENDED and metric in conditions[k].run.metrics for k in (i, j))
+        for i, j, metric in chosen
+        if all(conditions[k].run.is_finished and metric in conditions[k].run.metrics for k in (i, j))
     ]
     for test in ("t", "wilcoxon"):
-        corrected = _holm([getattr(one, f"p_{test}") for one in found])
-        found = [one._replace(**{f"holm_{test}": p}) for one, p in zip(found, corrected, strict=True)]
-    return found
+        corrected = _holm([getattr(contrast, f"p_{test}") for contrast in result])
+        result = [contrast._replace(**{f"holm_{test}": p}) for contrast, p in zip(result, corrected, strict=True)]
+    return result
 
 
-def _closest(conditions: Sequence[Condition], ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
-    """Each of ours with the one of theirs that is closest to it, if there is one."""
-    described = [options(one.run.config) for one in conditions]
-    own = [_apart_from_the_rule(one) for one in conditions]
+def columns_of(conditions: Sequence[Condition]) -> Mapping[str, Column]:
+    """Returns the columns of all conditions by name; where they differ, those of the first condition."""
+    columns: dict[str, Column] = {}
+    for condition in conditions:
+        columns = {**condition.run.columns, **columns}
+    return columns
+
+
+def differing_options(condition: Condition, other: Condition) -> list[str]:
+    """Returns the options in which two conditions differ, without those that come with a rule."""
+    left, right = _without_rule(condition), _without_rule(other)
+    return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
+
+
+def _closest(conditions: Sequence[Condition], left: Sequence[int], right: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs each of left with the closest of right, if there is one."""
+    described = [options(condition.run.config) for condition in conditions]
+    without_rule = [_without_rule(condition) for condition in conditions]
     pairs = []
-    for i in ours:
-        kin = [j for j in theirs if own[j] == own[i]]
-        agreeing = [sum(described[j].get(key) == value for key, value in described[i].items()) for j in kin]
-        if kin and agreeing.count(max(agreeing)) == 1:
-            pairs.append((i, kin[agreeing.index(max(agreeing))]))
+    for i in left:
+        comparable = [j for j in right if without_rule[j] == without_rule[i]]
+        agreements = [sum(described[j].get(key) == value for key, value in described[i].items()) for j in comparable]
+        if comparable and agreements.count(max(agreements)) == 1:
+            pairs.append((i, comparable[agreements.index(max(agreements))]))
     return pairs
 
 
-def unlike(one: Condition, other: Condition) -> list[str]:
-    """Returns the options in which two conditions differ, but for what a rule brings with it."""
-    ours, theirs = _apart_from_the_rule(one), _apart_from_the_rule(other)
-    return sorted(key for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key))
-
-
-def _apart_from_the_rule(condition: Condition) -> dict[str, str]:
+def _without_rule(condition: Condition) -> dict[str, str]:
     chosen = {key: value for key, value in options(condition.run.config).items() if not key.startswith(OF_THE_RULE)}
     return chosen | {"task": condition.run.choices["task"]}
 
 
-def _numbers(side: str, names: Sequence[str], rules: Sequence[str]) -> list[int]:
+def _matching(side: str, names: Sequence[str], rules: Sequence[str]) -> list[int]:
     matching = [i for i, name in enumerate(names) if name == side] or [i for i, r in enumerate(rules) if r == side]
     if not matching:
-        there = ", ".join(dict.fromkeys((*rules, *names)))
-        raise BadOption(f"contrasts must name two of {there}; got {side!r}")
+        valid = ", ".join(dict.fromkeys((*rules, *names)))
+        raise BadOption(f"must name two of {valid}; got {side!r}", "contrasts")
     return matching
 
 
 def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> Contrast:
     from scipy import stats
 
-    ours, theirs = (conditions[k].run.at_end(metric) for k in (i, j))
-    pairs = np.array([(ours[seed], theirs[seed]) for seed in ours if seed in theirs]).reshape(-1, 2)
+    left, right = (conditions[k].run.at_end(metric) for k in (i, j))
+    pairs = np.array([(left[seed], right[seed]) for seed in left if seed in right]).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(1)]
-    ratio = is_logarithmic(metric)
-    if ratio:
+    logarithmic = conditions[j].run.columns[metric].logarithmic
+    if logarithmic:
         pairs = np.log(np.maximum(pairs, SMALLEST))
     differences = pairs[:, 0] - pairs[:, 1]
-    over = summarise(differences.tolist())
-    # Rounding alone may tell apart what is equal, in single precision.
-    alike = not over.sd > ROUNDING * np.abs(pairs).max(initial=0)
-    back = math.exp if ratio else float
-    found = Contrast(
+    summary = summarise(differences.tolist())
+    # In float32, rounding alone may separate equal results.
+    equal = not summary.sd > ROUNDING * np.abs(pairs).max(initial=0)
+    original_scale = math.exp if logarithmic else float
+    result = Contrast(
         condition=i,
         against=j,
         metric=metric,
-        n=over.n,
-        difference=back(over.mean),
-        low=back(over.low),
-        high=back(over.high),
+        n=summary.n,
+        difference=original_scale(summary.mean),
+        low=original_scale(summary.low),
+        high=original_scale(summary.high),
         effect=math.nan,
         p_t=math.nan,
         p_wilcoxon=math.nan,
@@ -171,11 +187,11 @@ def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> C
         holm_wilcoxon=math.nan,
         seeds_needed=None,
     )
-    if alike:
-        return found
-    effect = over.mean / over.sd
+    if equal:
+        return result
+    effect = summary.mean / summary.sd
     p_t, p_wilcoxon = (np.asarray(test)[1] for test in (stats.ttest_1samp(differences, 0), stats.wilcoxon(differences)))
-    return found._replace(
+    return result._replace(
         effect=effect, p_t=float(p_t), p_wilcoxon=float(p_wilcoxon), seeds_needed=seeds_needed(effect)
     )
 
@@ -185,7 +201,7 @@ def _holm(values: Sequence[float]) -> list[float]:
 
     if not values:
         return []
-    # One that there is no test for counts among the contrasts all the same.
+    # A contrast without a test still counts in the family.
     corrected = np.asarray(multipletests([1.0 if math.isnan(p) else p for p in values], method="holm")[1])
     return [p if math.isnan(p) else c for p, c in zip(values, corrected.tolist(), strict=True)]
 
@@ -193,20 +209,20 @@ def _holm(values: Sequence[float]) -> list[float]:
 def seeds_needed(effect: float) -> int | None:
     """Returns the fewest pairs with which a paired t-test of an effect has a power of 80 % at the 5 % level.
 
-    None where it is above `MOST_SEEDS`. An effect is Cohen's d of the pairs, of either sign.
+    None if it exceeds `MAX_SEEDS`. The effect is Cohen's d of the pairs, of either sign.
     """
     from statsmodels.stats.power import TTestPower
 
     def enough(n: int) -> bool:
-        # Where the noncentral t is too far out to be worked out, the power is 1.
+        # Where the noncentral t distribution is beyond numerical reach, the power is 1.
         return not TTestPower().power(abs(effect), n, LEVEL) < POWER
 
     low, high = 1, 2
     while not enough(high):
-        if high > MOST_SEEDS:
+        if high > MAX_SEEDS:
             return None
         low, high = high, 2 * high
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
-    return high if high <= MOST_SEEDS else None
+    return high if high <= MAX_SEEDS else None

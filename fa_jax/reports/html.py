@@ -1,4 +1,4 @@
-"""The report of any runs and sweeps: one HTML page that needs no network; Plotly draws its figures in the browser."""
+"""The report of runs and sweeps: one HTML page that needs no network; Plotly draws its figures in the browser."""
 
 import json
 import math
@@ -9,143 +9,154 @@ from typing import Any
 
 import numpy as np
 
-from fa_jax.records.conditions import ENDED, Condition, options
-from fa_jax.records.reader import KEYS, Run
-from fa_jax.records.statistics import band, is_logarithmic, summarise
+from fa_jax.records.conditions import Condition, options
+from fa_jax.records.reader import Run
+from fa_jax.records.statistics import band, summarise
 from fa_jax.reports.comparison import Comparison
+from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.labels import OTHERS, colours
-from fa_jax.reports.tables import Sheet, contrast_sheet, score_sheet
+from fa_jax.reports.tables import Table, contrast_table, score_table
 
 PAGE = Path(__file__).parent / "page"
-MOST = 8
-"""Conditions that are in the figures to begin with, where there are more than `ALL`."""
-ALL = 16
+SHOWN = 8
+"""The number of conditions that the figures show at first, if there are more than `SHOW_ALL`."""
+SHOW_ALL = 16
 SIZES = ("effective_params", "affiliated_params", "feedback_weights")
-NUMBERS = 300_000
-"""Above so many numbers in all runs, bands and single seeds are kept for the test metrics alone."""
+HIDDEN = ("_target_", "_partial_")
+MANY_NUMBERS = 300_000
+"""Above this many numbers in all runs, bands and single seeds are kept for test scores alone."""
 
 
 def write_report(comparison: Comparison, path: Path) -> None:
-    """Writes the report of a comparison; the folder it goes to is there."""
+    """Writes the report of a comparison; its folder exists."""
     import jinja2
     from plotly.offline import get_plotlyjs
 
     page = jinja2.Environment(
         loader=jinja2.FileSystemLoader(PAGE), autoescape=True, trim_blocks=True, lstrip_blocks=True
     ).get_template("report.html.jinja")
-    found, names = comparison.conditions, comparison.names
-    runs = [run for one in found for run in (*one.used, *one.left_out)]
+    compared, names = comparison.conditions, comparison.names
+    runs = [run for condition in compared for run in (*condition.used, *condition.left_out)]
     tasks = ", ".join(dict.fromkeys(run.choices["task"] for run in runs))
     rules = ", ".join(dict.fromkeys(run.choices["rule"] for run in runs))
     data = _data(comparison)
-    shared, differences = _options(found, names)
+    shared, differences = _options(compared, names)
+    contrasts = contrast_table(comparison.contrasts, names, columns_of(compared)) if comparison.contrasts else None
     text = page.render(
-        title=f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(found)} conditions",
-        subtitle=f"{len(runs)} runs, {len(found)} conditions, begun from {_begun(runs)}",
+        title=f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions",
+        subtitle=f"{len(runs)} runs, {len(compared)} conditions, started {_started(runs)}",
         css=(PAGE / "report.css").read_text(),
         js=(PAGE / "report.js").read_text(),
         plotly=get_plotlyjs(),
-        # The only place where text of a run stands outside of what Jinja escapes.
+        # The only text of a run that Jinja does not escape.
         data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         angles=data["angles"],
-        sparse=_is_sparse(found),
-        most=MOST,
+        sparse=_is_sparse(compared),
+        most=SHOWN,
         shared=shared,
         differences=differences,
-        scores=score_sheet(found, names, comparison.metric),
-        contrasts=contrast_sheet(comparison.contrasts, names) if comparison.contrasts else None,
+        scores=score_table(compared, names, comparison.metric),
+        contrasts=contrasts,
         note=comparison.note,
-        cost=_cost(found, names),
-        trouble=_trouble(found, names),
-        runs=_runs(found, names, path),
+        cost=_cost(compared, names),
+        failures=_failures(compared, names),
+        runs=_runs(compared, names, path),
         environment=_environment(runs),
     )
-    beside = path.with_suffix(".tmp")
-    beside.write_text(text)
-    beside.replace(path)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
 
 
 def _data(comparison: Comparison) -> dict[str, Any]:
-    """What the figures are drawn from."""
-    runs = [one.run for one in comparison.conditions]
+    """Returns the data of the figures."""
+    runs = [condition.run for condition in comparison.conditions]
     sparse = _is_sparse(comparison.conditions)
-    columns = [c for c in dict.fromkeys(c for run in runs for c in run.metrics) if c not in KEYS and "_norm" not in c]
+    columns = columns_of(comparison.conditions)
+    shown = [name for name, column in columns.items() if column.plotted]
     main = comparison.metric or next((run.main_metric for run in runs if run.metrics), "")
-    kinds = {column.rpartition("_")[0] for column in columns if "_angle_" in column}
-    angles = {
-        kind: sorted(int(c.rpartition("_")[2]) for c in columns if c.startswith(f"{kind}_"))
-        for kind in ("signal_angle", "weight_angle", "update_angle")
-        if kind in kinds
-    }
+    layers: dict[str, set[int]] = {}
+    for column in columns.values():
+        if column.unit == "degrees" and column.layer is not None:
+            layers.setdefault(column.metric, set()).add(column.layer)
     return {
         "main": main,
-        "metrics": [c for c in columns if "_angle_" not in c],
-        "logarithmic": [c for c in columns if is_logarithmic(c)],
+        "metrics": [name for name in shown if columns[name].metric not in layers],
+        "axes": {name: columns[name].axis for name in shown},
+        "bounds": {name: columns[name].bounds for name in shown},
+        "logarithmic": [name for name, column in columns.items() if column.logarithmic],
         "log_x": any(run.config["spacing"] == "log" for run in runs),
-        "angles": angles,
+        "angles": {metric: sorted(numbers) for metric, numbers in layers.items()},
         "best": _best(runs, main),
         "conditions": [
             {
                 "name": name,
                 "colour": colour,
                 "dash": "dash" if colour in OTHERS else "solid",
-                **_curves(run, columns, sparse=sparse),
+                **_curves(run, shown, sparse=sparse),
             }
             for run, name, colour in zip(runs, comparison.names, colours(runs), strict=True)
         ],
     }
 
 
-def _curves(run: Run, columns: Sequence[str], *, sparse: bool) -> dict[str, Any]:
-    """The curves of a condition by metric: mean, band, and those of its seeds; where `sparse`, not of every metric."""
+def _curves(run: Run, names: Sequence[str], *, sparse: bool) -> dict[str, Any]:
+    """Returns the curves of a condition by column: mean, band, and single seeds; if `sparse`, not of every column."""
     metrics = {}
     examples: list[int] = []
-    for column in columns:
-        if column not in run.metrics:
+    for name in names:
+        if name not in run.metrics:
             continue
-        at, values = run.curves(column)
+        counts, values = run.curves(name)
         if not values.size or not np.isfinite(values).any():
             continue
-        examples = at.astype(int).tolist()
-        mean, low, high = band(values, logarithmic=is_logarithmic(column))
-        metrics[column] = {"mean": _short(mean)}
-        if len(values) > 1 and (not sparse or column.startswith("test_")):
-            metrics[column] |= {"low": _short(low), "high": _short(high), "seeds": [_short(row) for row in values]}
-    first = next(iter(run.metrics), None)
-    return {"examples": examples, "seeds": list(run.at_end(first)) if first else [], "metrics": metrics}
+        examples = counts.astype(int).tolist()
+        mean, low, high = band(values, logarithmic=run.columns[name].logarithmic)
+        metrics[name] = {"mean": _rounded(mean)}
+        if len(values) > 1 and (not sparse or run.columns[name].split == "test"):
+            metrics[name] |= {"low": _rounded(low), "high": _rounded(high), "seeds": [_rounded(row) for row in values]}
+    return {"examples": examples, "seeds": list(run.at_end("test_loss")) if run.metrics else [], "metrics": metrics}
 
 
 def _best(runs: Sequence[Run], metric: str) -> list[int]:
-    """The conditions shown to begin with: all, or where there are many, those best by their last mean."""
-    if len(runs) <= ALL:
+    """Returns the conditions shown at first: all, or of many those with the best last mean."""
+    if len(runs) <= SHOW_ALL:
         return list(range(len(runs)))
-    sign = -1 if metric.endswith("accuracy") else 1
-    means = [summarise([*run.at_end(metric).values()] if metric in run.metrics else []).mean for run in runs]
-    order = sorted(range(len(runs)), key=lambda i: sign * means[i] if math.isfinite(means[i]) else math.inf)
-    return sorted(order[:MOST])
+
+    def cost(i: int) -> float:
+        run = runs[i]
+        mean = summarise([*run.at_end(metric).values()] if metric in run.metrics else []).mean
+        sign = -1 if metric in run.columns and run.columns[metric].better == "higher" else 1
+        return sign * mean if math.isfinite(mean) else math.inf
+
+    return sorted(sorted(range(len(runs)), key=cost)[:SHOWN])
 
 
 def _is_sparse(conditions: Sequence[Condition]) -> bool:
-    return sum(len(c) for one in conditions for c in one.run.metrics.values()) > NUMBERS
+    return sum(len(c) for condition in conditions for c in condition.run.metrics.values()) > MANY_NUMBERS
 
 
-def _options(conditions: Sequence[Condition], names: Sequence[str]) -> tuple[list[tuple[str, str]], Sheet]:
-    """The options that all conditions share, and a table of those in which they differ."""
-    chosen = [{k: str(v) for k, v in one.run.choices.items() if v is not None} for one in conditions]
-    flat = [own | options(one.run.config) for own, one in zip(chosen, conditions, strict=True)]
-    keys = list(dict.fromkeys(key for own in flat for key in own if not key.endswith(("_target_", "_partial_"))))
-    differing = [key for key in keys if len({own.get(key) for own in flat}) > 1]
+def _options(conditions: Sequence[Condition], names: Sequence[str]) -> tuple[list[tuple[str, str]], Table]:
+    """Returns the options that all conditions share, and a table of the others."""
+    flat = [
+        {k: str(v) for k, v in condition.run.choices.items() if v is not None} | options(condition.run.config)
+        for condition in conditions
+    ]
+    keys = [key for key in dict.fromkeys(k for described in flat for k in described) if not key.endswith(HIDDEN)]
+    differing = [key for key in keys if len({described.get(key) for described in flat}) > 1]
     shared = [(key, flat[0][key]) for key in keys if key not in differing]
-    rows = [[name, *(own.get(key, "-") for key in differing)] for name, own in zip(names, flat, strict=True)]
-    return shared, Sheet(["run", *differing], rows, "")
+    rows = [
+        [name, *(described.get(key, "-") for key in differing)] for name, described in zip(names, flat, strict=True)
+    ]
+    return shared, Table(["run", *differing], rows, "")
 
 
-def _cost(conditions: Sequence[Condition], names: Sequence[str]) -> Sheet:
+def _cost(conditions: Sequence[Condition], names: Sequence[str]) -> Table:
     headings = ["run", "params", "more in training", "feedback weights", "steps/s", "compiled in", "trained in"]
     headings += ["evaluated in", "memory"]
     rows = []
-    for one, name in zip(conditions, names, strict=True):
-        cost = (one.run.summary or {}).get("cost")
+    for condition, name in zip(conditions, names, strict=True):
+        cost = (condition.run.summary or {}).get("cost")
         if cost is None:
             rows.append([name, *["-"] * (len(headings) - 1)])
             continue
@@ -153,19 +164,20 @@ def _cost(conditions: Sequence[Condition], names: Sequence[str]) -> Sheet:
         seconds = [f"{cost[f'{part}_seconds']:.1f} s" for part in ("compile", "train", "evaluation")]
         memory = f"{cost['memory_bytes'] / 2**20:,.1f} MiB"
         rows.append([name, *sizes, f"{cost['seed_steps_per_second']:,.0f}", *seconds, memory])
-    text = "params: those it predicts with; steps/s: of all seeds together; memory: of the training program, all seeds"
-    return Sheet(headings, rows, text)
+    caption = "params: used to predict; steps/s: summed over seeds; memory: XLA's estimate for the training program"
+    return Table(headings, rows, caption)
 
 
-def _trouble(conditions: Sequence[Condition], names: Sequence[str]) -> Sheet:
+def _failures(conditions: Sequence[Condition], names: Sequence[str]) -> Table:
     rows = []
-    for one, name in zip(conditions, names, strict=True):
-        if lost := one.run.diverged:
-            rows.append([name, "diverged", f"seeds {', '.join(map(str, lost))} of {len(one.run.seeds)}", ""])
-        for run in (*one.used, *one.left_out):
-            if run.status["status"] not in ENDED:
+    for condition, name in zip(conditions, names, strict=True):
+        if diverged := condition.run.diverged:
+            seeds = f"seeds {', '.join(map(str, diverged))} of {len(condition.run.seeds)}"
+            rows.append([name, "diverged", seeds, ""])
+        for run in (*condition.used, *condition.left_out):
+            if not run.is_finished:
                 rows.append([name, run.status["status"], run.status["reason"] or "", str(run.folder)])
-    return Sheet(["run", "what", "why", "folder"], rows, "")
+    return Table(["run", "status", "reason", "folder"], rows, "")
 
 
 def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> list[dict[str, Any]]:
@@ -180,37 +192,37 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
             "commit": (run.environment.get("commit") or "")[:8],
             "command": " ".join(["fa-jax", *run.environment.get("command", [])[1:]]),
         }
-        for one, name in zip(conditions, names, strict=True)
-        for run in (*one.used, *one.left_out)
+        for condition, name in zip(conditions, names, strict=True)
+        for run in (*condition.used, *condition.left_out)
     ]
 
 
-def _environment(runs: Sequence[Run]) -> Sheet:
-    """What the runs were made with, each value with the number of runs where they are not all alike."""
+def _environment(runs: Sequence[Run]) -> Table:
+    """Returns the environments of the runs; where values differ, with the number of runs of each."""
     rows = []
     described = [
         {
-            **{key: one.get(key) for key in ("commit", "python", "platform", "processor", "cores")},
-            "devices": "; ".join(one.get("devices", [])),
-            **one.get("packages", {}),
+            **{key: env.get(key) for key in ("commit", "python", "platform", "processor", "cores")},
+            "devices": "; ".join(env.get("devices", [])),
+            **env.get("packages", {}),
         }
-        for one in (run.environment for run in runs)
+        for env in (run.environment for run in runs)
     ]
-    for key in dict.fromkeys(key for own in described for key in own):
-        values = [str(own.get(key)) for own in described]
-        kinds = dict.fromkeys(values)
-        counted = values[0] if len(kinds) == 1 else "; ".join(f"{kind} ({values.count(kind)})" for kind in kinds)
-        rows.append([key, counted])
-    return Sheet(["", "of the runs"], rows, "")
+    for key in dict.fromkeys(key for env in described for key in env):
+        values = [str(env.get(key)) for env in described]
+        distinct = dict.fromkeys(values)
+        counts = "; ".join(f"{value} ({values.count(value)})" for value in distinct)
+        rows.append([key, values[0] if len(distinct) == 1 else counts])
+    return Table(["", "value"], rows, "")
 
 
-def _begun(runs: Sequence[Run]) -> str:
+def _started(runs: Sequence[Run]) -> str:
     times = sorted(run.environment.get("time", "")[:16].replace("T", " ") for run in runs)
     return times[0] if times[0] == times[-1] else f"{times[0]} to {times[-1]} UTC"
 
 
 def _ranges(seeds: Sequence[int]) -> str:
-    """Seeds as text, neighbours joined: 0-4, 7."""
+    """Returns seeds as text with ranges, such as 0-4, 7."""
     parts: list[list[int]] = []
     for seed in sorted(seeds):
         if parts and seed == parts[-1][-1] + 1:
@@ -220,6 +232,6 @@ def _ranges(seeds: Sequence[int]) -> str:
     return ", ".join("-".join(map(str, part)) for part in parts)
 
 
-def _short(values: np.ndarray) -> list[float | None]:
-    """Numbers with five digits; those that are not finite are None."""
+def _rounded(values: np.ndarray) -> list[float | None]:
+    """Returns numbers rounded to five digits; those that are not finite are None."""
     return [float(f"{v:.5g}") if math.isfinite(v) else None for v in values.tolist()]

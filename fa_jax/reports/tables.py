@@ -2,31 +2,37 @@
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import rich.table
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
 
+from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition, options
-from fa_jax.records.reader import KEYS, Run
+from fa_jax.records.reader import Run
 from fa_jax.records.statistics import (
     SMALLEST,
     Summary,
     bootstrap_interval,
     interquartile_mean,
-    is_logarithmic,
     summarise,
     summarise_logarithm,
 )
-from fa_jax.reports.contrasts import MOST_SEEDS, Contrast
+from fa_jax.reports.contrasts import MAX_SEEDS, Contrast, columns_of
+
+SUMMARISED = ("signal_angle", "weight_angle")
+"""The metrics that the table at the end of a run shows beside the scores."""
+WIDTH = 160
+OPTIONAL = ("95 % (bootstrap)", "IQM", "p (W)", "Holm", "steps/s")
+"""Columns that are left out of a table, from the right, if the terminal is too narrow."""
 
 
-class Sheet(NamedTuple):
-    """A table as text: the first column to the left, the others to the right."""
+class Table(NamedTuple):
+    """A table of texts; the first column is left-aligned, the others right-aligned."""
 
     headings: list[str]
     rows: list[list[str]]
@@ -34,56 +40,59 @@ class Sheet(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What a condition came to on a metric at the last evaluation, over its seeds."""
+    """The value of a metric for a condition at the last evaluation, over its seeds."""
 
     mean: Summary
-    """Geometric for a metric that ranges over decades."""
+    """Geometric for a logarithmic metric."""
     bootstrap: tuple[float, float]
-    """The 95 % interval of that mean."""
+    """The 95 % bootstrap interval of that mean."""
     interquartile_mean: float
 
 
 def score(run: Run, metric: str) -> Score:
-    """Returns the `Score` of a run; for a metric that ranges over decades, of its logarithm, taken back."""
+    """Returns the `Score` of a run; for a logarithmic metric, of the logarithm, exponentiated."""
     values = list(run.at_end(metric).values()) if metric in run.metrics else []
-    if not is_logarithmic(metric):
+    if not values or not run.columns[metric].logarithmic:
         return Score(summarise(values), bootstrap_interval(values), interquartile_mean(values))
     logarithms = [math.log(max(v, SMALLEST)) for v in values if math.isfinite(v)]
     low, high = bootstrap_interval(logarithms)
     return Score(summarise_logarithm(values), (math.exp(low), math.exp(high)), math.exp(interquartile_mean(logarithms)))
 
 
-def run_table(summary: dict[str, Any]) -> Table:
-    """Returns the table at the end of a run: every score and angle over seeds at the last evaluation."""
+def run_table(run: Run) -> rich.table.Table:
+    """Returns the table at the end of a run: scores and angles over seeds at the last evaluation."""
+    summary = run.summary or {"final": {}}
     rows = []
     for name, numbers in summary["final"].items():
-        if name.startswith(("test_", "validation_", "train_", "signal_angle", "weight_angle")) and numbers["n"]:
-            chosen = numbers["geometric"] if is_logarithmic(name) else numbers
-            label = f"{name} (geometric)" if is_logarithmic(name) else name
+        column = run.columns[name]
+        if (column.split or column.metric in SUMMARISED) and numbers["n"]:
+            chosen = numbers["geometric"] if column.logarithmic else numbers
+            label = f"{name} (geometric)" if column.logarithmic else name
             interval = _interval(chosen["low"], chosen["high"])
             rows.append([label, _number(chosen["mean"]), interval, _number(numbers["median"]), str(numbers["n"])])
     headings = ["last evaluation", "mean", "95 % interval", "median", "n"]
-    return terminal(Sheet(headings, rows or [["every seed diverged", "-", "-", "-", "0"]], caption(summary)), WIDE)
+    return terminal(Table(headings, rows or [["every seed diverged", "-", "-", "-", "0"]], run_caption(summary)), WIDTH)
 
 
-def score_sheet(conditions: Sequence[Condition], names: Sequence[str], metric: str | None = None) -> Sheet:
-    """Returns a row a condition: its mean, intervals, median and interquartile mean, its first angle and its speed.
+def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: str | None = None) -> Table:
+    """Returns one row per condition: mean, intervals, median, interquartile mean, first angle, speed.
 
     Args:
-      conditions: what is compared.
-      names: what they are called.
-      metric: the one they are judged by; None: the main one of each.
+      conditions: the runs to compare.
+      names: their labels.
+      metric: a column; None: the main metric of each condition.
     """
-    metrics = [metric or one.run.main_metric for one in conditions]
-    judged = list(dict.fromkeys(m for m, one in zip(metrics, conditions, strict=True) if one.run.metrics))
+    metrics = [metric or condition.run.main_metric for condition in conditions]
+    columns = columns_of(conditions)
+    judged = [m for m in dict.fromkeys(metrics) if m in columns]
     several = len(judged) > 1
-    states = [_state(one) for one in conditions]
-    troubled = any(state != "finished" for state in states)
+    states = [_state(condition) for condition in conditions]
+    show_states = any(state != "finished" for state in states)
     headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(judged), "95 % (t)"]
-    headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if troubled else [])]
+    headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if show_states else [])]
     rows = []
-    for one, name, m, state in zip(conditions, names, metrics, states, strict=True):
-        run, found = one.run, score(one.run, m)
+    for condition, name, m, state in zip(conditions, names, metrics, states, strict=True):
+        run, values = condition.run, score(condition.run, m)
         angles = run.at_end("signal_angle_0") if "signal_angle_0" in run.metrics else {}
         angle = summarise(list(angles.values())).mean
         speed = (run.summary or {}).get("cost", {}).get("seed_steps_per_second")
@@ -91,149 +100,144 @@ def score_sheet(conditions: Sequence[Condition], names: Sequence[str], metric: s
             [
                 name,
                 *([m if run.metrics else "-"] if several else []),
-                _number(found.mean.mean),
-                _interval(found.mean.low, found.mean.high),
-                _interval(*found.bootstrap),
-                _number(found.mean.median),
-                _number(found.interquartile_mean),
-                str(found.mean.n),
+                _number(values.mean.mean),
+                _interval(values.mean.low, values.mean.high),
+                _interval(*values.bootstrap),
+                _number(values.mean.median),
+                _number(values.interquartile_mean),
+                str(values.mean.n),
                 "-" if math.isnan(angle) else f"{angle:.0f}°",
                 "-" if not speed else f"{speed:,.0f}",
-                *([state] if troubled else []),
+                *([state] if show_states else []),
             ]
         )
-    means = ", ".join(f"{m}: {'geometric mean' if is_logarithmic(m) else 'mean'}" for m in judged)
-    text = (
+    means = ", ".join(f"{m}: {'geometric mean' if columns[m].logarithmic else 'mean'}" for m in judged)
+    caption = (
         f"{means} over n seeds at the last evaluation, diverged seeds left out; 95 % intervals by Student's t "
         "and by the BCa bootstrap, which is too narrow for few seeds\n"
-        "IQM: mean of the middle half; angle: of the first hidden layer's signal to BP's; steps/s: summed over seeds"
+        "IQM: interquartile mean; angle: of the first hidden layer's signal to BP's; steps/s: summed over seeds"
     )
-    return Sheet(headings, rows, text)
+    return Table(headings, rows, caption)
 
 
-def contrast_sheet(found: Sequence[Contrast], names: Sequence[str]) -> Sheet:
-    """Returns a row a contrast."""
-    kinds = dict.fromkeys("ratio" if is_logarithmic(one.metric) else "difference" for one in found)
-    what = " or ".join(kinds)
-    headings = ["contrast", what, "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n"]
-    headings += ["needed"]
-    rows = [
-        [
-            f"{names[one.condition]} {'/' if is_logarithmic(one.metric) else '-'} {names[one.against]}",
-            _signed(one.difference, is_logarithmic(one.metric)),
-            _interval(one.low, one.high),
-            "-" if math.isnan(one.effect) else f"{one.effect:.2f}",
-            *map(_p, (one.p_t, one.holm_t, one.p_wilcoxon, one.holm_wilcoxon)),
-            str(one.n),
-            "-"
-            if math.isnan(one.effect)
-            else f"> {MOST_SEEDS:,}"
-            if one.seeds_needed is None
-            else str(one.seeds_needed),
-        ]
-        for one in found
-    ]
-    fewest = min((one.n for one in found if not math.isnan(one.p_wilcoxon)), default=6)
-    metrics = ", ".join(dict.fromkeys(one.metric for one in found))
-    text = (
-        f"{metrics}, mean {what} in pairs over the n seeds that both have; d: Cohen's of "
-        f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(found)} "
-        f"contrast{'s' if len(found) != 1 else ''}\n"
-        "needed: seeds, for a power of 80 % at the 5 % level, were d as large as here; -: all pairs differ alike"
+def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
+    """Returns one row per contrast; `columns` describe their metrics."""
+    ratio = {contrast.metric: columns[contrast.metric].logarithmic for contrast in contrasts}
+    kinds = " or ".join(dict.fromkeys("ratio" if ratio[contrast.metric] else "difference" for contrast in contrasts))
+    headings = ["contrast", kinds, "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n", "needed"]
+    rows = []
+    for contrast in contrasts:
+        is_ratio, untested = ratio[contrast.metric], math.isnan(contrast.effect)
+        needed = f"> {MAX_SEEDS:,}" if contrast.seeds_needed is None else str(contrast.seeds_needed)
+        p_values = contrast.p_t, contrast.holm_t, contrast.p_wilcoxon, contrast.holm_wilcoxon
+        rows.append(
+            [
+                f"{names[contrast.condition]} {'/' if is_ratio else '-'} {names[contrast.against]}",
+                _signed(contrast.difference, is_ratio),
+                _interval(contrast.low, contrast.high),
+                "-" if untested else f"{contrast.effect:.2f}",
+                *map(_p, p_values),
+                str(contrast.n),
+                "-" if untested else needed,
+            ]
+        )
+    fewest = min((contrast.n for contrast in contrasts if not math.isnan(contrast.p_wilcoxon)), default=6)
+    metrics = ", ".join(dict.fromkeys(contrast.metric for contrast in contrasts))
+    caption = (
+        f"{metrics}, mean {kinds} in pairs over the n seeds that both have; d: Cohen's of "
+        f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(contrasts)} "
+        f"contrast{'s' if len(contrasts) != 1 else ''}\n"
+        "needed: seeds for a power of 80 % at the 5 % level with this d; -: all pairs differ by the same amount"
     )
     if fewest < 6:
-        text += f"\nwith {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}"
-    return Sheet(headings, rows, text)
-
-
-WIDE = 160
-SPARED = ("95 % (bootstrap)", "IQM", "p (W)", "Holm", "steps/s")
-"""Columns that are left out of a table, from the right, where a terminal is too narrow for all."""
+        caption += f"\nwith {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}"
+    return Table(headings, rows, caption)
 
 
 def wide_console() -> Console:
-    """Returns a console, which where it is no terminal has room for every column."""
+    """Returns a console; outside of a terminal it has room for every column."""
     console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    return console if console.is_terminal else Console(width=WIDTH)
 
 
-def terminal(sheet: Sheet, width: int) -> Table:
-    """Returns a sheet as a table for a terminal of so many columns."""
-    kept = list(range(len(sheet.headings)))
-    widths = [max(len(row[i]) for row in (sheet.headings, *sheet.rows)) + 2 for i in kept]
-    for i in reversed(range(len(sheet.headings))):
-        if sum(widths[j] for j in kept) > width and sheet.headings[i] in SPARED:
-            kept.remove(i)
-    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False, caption=sheet.caption, caption_justify="left")
-    for i in kept:
-        table.add_column(sheet.headings[i], justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
-    for row in sheet.rows:
-        table.add_row(*(escape(row[i]) for i in kept))
-    return table
+def terminal(table: Table, width: int) -> rich.table.Table:
+    """Returns a table for a terminal of this width."""
+    columns = list(range(len(table.headings)))
+    widths = [max(len(row[i]) for row in (table.headings, *table.rows)) + 2 for i in columns]
+    for i in reversed(range(len(table.headings))):
+        if sum(widths[j] for j in columns) > width and table.headings[i] in OPTIONAL:
+            columns.remove(i)
+    style: dict[str, Any] = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
+    shown = rich.table.Table(**style, caption=table.caption, caption_justify="left")
+    for i in columns:
+        shown.add_column(table.headings[i], justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
+    for row in table.rows:
+        shown.add_row(*(escape(row[i]) for i in columns))
+    return shown
 
 
-def markdown(sheet: Sheet) -> str:
-    """Returns a sheet as a table of Markdown, its caption below."""
-    return f"{_tabulated(sheet, 'github')}\n\n{sheet.caption}\n"
+def markdown(table: Table) -> str:
+    """Returns a Markdown table with its caption below."""
+    return f"{_tabulated(table, 'github')}\n\n{table.caption}\n"
 
 
-def latex(sheet: Sheet) -> str:
-    """Returns a sheet as a `tabular` with the rules of booktabs, its caption as comments above."""
-    comments = "".join(f"% {line}\n" for line in sheet.caption.split("\n"))
-    return comments + _tabulated(sheet, "latex_booktabs").replace("°", r"$^\circ$").replace("–", "--") + "\n"
+def latex(table: Table) -> str:
+    """Returns a LaTeX `tabular` with booktabs rules, its caption as comments above."""
+    comments = "".join(f"% {line}\n" for line in table.caption.split("\n"))
+    return comments + _tabulated(table, "latex_booktabs").replace("°", r"$^\circ$").replace("–", "--") + "\n"
 
 
-def _tabulated(sheet: Sheet, form: str) -> str:
+def _tabulated(table: Table, form: str) -> str:
     from tabulate import tabulate
 
-    columns = ("left", *["right"] * (len(sheet.headings) - 1))
-    return tabulate(sheet.rows, sheet.headings, tablefmt=form, disable_numparse=True, colalign=columns)
+    alignment = ("left", *["right"] * (len(table.headings) - 1))
+    return tabulate(table.rows, table.headings, tablefmt=form, disable_numparse=True, colalign=alignment)
 
 
 def write_scores(conditions: Sequence[Condition], names: Sequence[str], path: Path, metric: str | None = None) -> None:
-    """Writes a CSV with a row a condition: its choices, status, scores, all metrics, the cost, the options that differ.
+    """Writes a CSV with one row per condition: choices, status, scores, all metrics, cost, the options that differ.
 
-    Arguments as for `score_sheet`.
+    Arguments as for `score_table`.
     """
     rows = []
-    flat = [options(one.run.config) for one in conditions]
-    differing = [
-        key for key in dict.fromkeys(k for own in flat for k in own) if len({other.get(key) for other in flat}) > 1
-    ]
-    for one, name, own in zip(conditions, names, flat, strict=True):
-        run = one.run
-        row = {"run": name, "folder": " ".join(str(used.folder) for used in one.used), **run.choices}
-        row |= {"status": _state(one), "reason": run.status["reason"] or "", "diverged": len(run.diverged)}
+    flat = [options(condition.run.config) for condition in conditions]
+    keys = dict.fromkeys(key for condition_options in flat for key in condition_options)
+    differing = [key for key in keys if len({condition_options.get(key) for condition_options in flat}) > 1]
+    for condition, name, condition_options in zip(conditions, names, flat, strict=True):
+        run = condition.run
+        row = {"run": name, "folder": " ".join(str(used.folder) for used in condition.used), **run.choices}
+        row |= {"status": _state(condition), "reason": run.status["reason"] or "", "diverged": len(run.diverged)}
         judged = metric or run.main_metric
-        found = score(run, judged)
-        low, high = found.bootstrap
+        values = score(run, judged)
+        low, high = values.bootstrap
         row |= {"metric": judged, "bootstrap_low": low, "bootstrap_high": high}
-        row["interquartile_mean"] = found.interquartile_mean
-        for column in run.metrics:
-            if column in KEYS:
-                continue
-            values = list(run.at_end(column).values())
-            row |= {f"{column}_{part}": value for part, value in summarise(values)._asdict().items()}
-            if is_logarithmic(column):
-                parts = summarise_logarithm(values)._asdict()
-                row |= {f"{column}_geometric_{part}": value for part, value in parts.items()}
+        row["interquartile_mean"] = values.interquartile_mean
+        for column_name, column in run.columns.items():
+            at_end = list(run.at_end(column_name).values())
+            row |= {f"{column_name}_{part}": value for part, value in summarise(at_end)._asdict().items()}
+            if column.logarithmic:
+                parts = summarise_logarithm(at_end)._asdict()
+                row |= {f"{column_name}_geometric_{part}": value for part, value in parts.items()}
         row |= (run.summary or {}).get("cost", {})
-        rows.append({**row, **{f"config.{key}": own.get(key) for key in differing}})
+        rows.append({**row, **{f"config.{key}": condition_options.get(key) for key in differing}})
     _write_csv(path, rows)
 
 
-def write_contrasts(found: Sequence[Contrast], names: Sequence[str], path: Path) -> None:
-    """Writes a CSV with a row a contrast; an empty one where there are none."""
-    rows = [{**one._asdict(), "condition": names[one.condition], "against": names[one.against]} for one in found]
+def write_contrasts(contrasts: Sequence[Contrast], names: Sequence[str], path: Path) -> None:
+    """Writes a CSV with one row per contrast; an empty one if there are none."""
+    rows = [
+        {**contrast._asdict(), "condition": names[contrast.condition], "against": names[contrast.against]}
+        for contrast in contrasts
+    ]
     _write_csv(path, rows, Contrast._fields)
 
 
-def caption(summary: dict[str, Any]) -> str:
-    """Says what a run's table holds and what it cost."""
+def run_caption(summary: dict[str, Any]) -> str:
+    """Returns the caption of a run's table: seeds, parameter counts, speed."""
     cost = summary["cost"]
-    lost = summary["diverged_seeds"]
+    diverged = summary["diverged_seeds"]
     parts = [f"{len(summary['seeds'])} seed{'s' if len(summary['seeds']) != 1 else ''}"]
-    parts += [f"{len(lost)} of them diverged and left out: {lost}"] if lost else []
+    parts += [f"{len(diverged)} of them diverged and left out: {diverged}"] if diverged else []
     parts += [f"{cost['effective_params']:,} params"]
     parts += [f"{cost['affiliated_params']:,} more in training"] if cost["affiliated_params"] else []
     parts += [f"{cost['feedback_weights']:,} feedback weights"] if cost["feedback_weights"] else []
@@ -247,12 +251,12 @@ def caption(summary: dict[str, Any]) -> str:
 
 
 def _state(condition: Condition) -> str:
-    """The status of a condition, with what is not in its numbers."""
-    lost = len(condition.run.diverged)
+    """Returns the status of a condition, with the seeds and runs that its numbers leave out."""
+    diverged = len(condition.run.diverged)
     parts = [condition.run.status["status"]]
-    parts += [f"{lost} seeds diverged"] if lost else []
-    kinds = [run.status["status"] for run in condition.left_out]
-    parts += [f"{kinds.count(kind)} {kind} left out" for kind in dict.fromkeys(kinds)]
+    parts += [f"{diverged} seeds diverged"] if diverged else []
+    statuses = [run.status["status"] for run in condition.left_out]
+    parts += [f"{statuses.count(status)} {status} left out" for status in dict.fromkeys(statuses)]
     return ", ".join(parts)
 
 

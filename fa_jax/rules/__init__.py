@@ -1,1 +1,1 @@
-"""Learning rules, one a file: each a factory `(network, loss, **options) -> Rule`."""
+"""Learning rules, one per file: each a factory `(network, loss, **options) -> Rule`."""

@@ -1,10 +1,11 @@
-"""Direct feedback alignment: every hidden layer is sent the output error itself, through a random matrix of its own.
+"""Direct feedback alignment: every hidden layer receives the output error through a random matrix of its own.
 
     d_i = (B_i e) * f'(a_i)                   e = dL/dlogits, B_i random and fixed
 
-Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 7 and fig. 1c. With
-one hidden layer it is feedback alignment. Between two `Hidden`s the error is backpropagated: through the activation
-function, the dropout, the pooling and the normalisation of that layer, as in the author's code.
+With one hidden layer this is feedback alignment. From one `Hidden` to the next below it the signal is backpropagated:
+through the activation function, dropout, pooling and norm of that layer, as in the author's code.
+
+Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 7 and fig. 1c.
 """
 
 from collections.abc import Callable
@@ -12,45 +13,52 @@ from collections.abc import Callable
 import jax
 
 from fa_jax.core import Batch, LossFunction, PyTree, Rule, Stream, stream
-from fa_jax.feedback import direct_matrices, forward_paths, project_all
-from fa_jax.network import Network, gradient
+from fa_jax.feedback import InitFeedback, forward_paths, project_all, require_all_hidden
+from fa_jax.network import Network
+from fa_jax.rules.backward import backward_rule
 
 
-def dfa(network: Network, loss: LossFunction, **feedback) -> Rule:
+def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
     """Returns the `Rule` of direct feedback alignment.
 
-    Its feedback holds an array `[*stack, outputs, *shape]` by the name of each hidden layer.
-
     Args:
-      network: one that marks its hidden layers with `Hidden`.
+      network: marks its hidden layers with `Hidden`.
       loss: a mean over the batch.
-      **feedback: how it is drawn, as in `fa_jax.feedback.direct_matrices`.
+      init_feedback: draws a matrix `[*stack, outputs, *shape]` for each hidden layer, such as `feedback.direct`.
 
     Raises:
       BadOption: if the network marks no hidden layer.
     """
-    return direct(network, loss, lambda params, batch: output_error(network, loss, params, batch), **feedback)
+    return direct_rule(network, lambda params, batch: output_error(network, loss, params, batch), loss, init_feedback)
 
 
-def direct(network: Network, loss: LossFunction, teaching: Callable[[PyTree, Batch], jax.Array], **feedback) -> Rule:
-    """Returns the rule that sends `teaching`, `(params, batch) -> [batch, outputs]`, to every hidden layer.
+def direct_rule(
+    network: Network,
+    teaching: Callable[[PyTree, Batch], jax.Array],
+    loss: LossFunction,
+    init_feedback: InitFeedback,
+) -> Rule:
+    """Returns the rule that sends a teaching signal directly to every hidden layer.
 
-    Other arguments as for `dfa`; `teaching` carries the `1/batch` of the mean loss and the sign of a gradient.
+    Args:
+      network, loss, init_feedback: as for `dfa`.
+      teaching: `(params, batch) -> [batch, outputs]`, in place of the output error; carries the `1/batch` of the mean
+        loss and the sign of a gradient.
     """
-    draw = direct_matrices(network, **feedback)
 
     def init(key):
-        return network.init(stream(key, Stream.INIT)), draw(stream(key, Stream.FEEDBACK))
+        params = network.init(key)
+        feedback = init_feedback(network, stream(key, Stream.FEEDBACK), params)
+        return params, require_all_hidden(network, feedback)
 
-    def updates(params, feedback, batch):
-        signals = project_all(network, teaching(params, batch), feedback)
-        return gradient(network, loss, params, batch, signals=signals)
+    def backward(params, feedback, batch):
+        return {"signals": project_all(network, teaching(params, batch), feedback)}
 
-    def crossing(params, feedback):
+    def weight_pairs(params, feedback):
         paths = forward_paths(network, params)
-        return {} if paths is None else {name: (feedback[name], paths[name]) for name in network.hiddens}
+        return {} if paths is None else {name: (matrix, paths[name]) for name, matrix in feedback.items()}
 
-    return Rule(init, updates, network.apply, crossing=crossing)
+    return backward_rule(network, loss, init=init, backward=backward, weight_pairs=weight_pairs)
 
 
 def output_error(network: Network, loss: LossFunction, params: PyTree, batch: Batch) -> jax.Array:

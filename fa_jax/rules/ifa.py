@@ -2,90 +2,91 @@
 
     d_0 = (B e) * f'(a_0),     d_i = (W_i d_{i-1}) * f'(a_i)
 
-Only the first hidden layer has feedback, random and fixed; layers count from 0. The signal goes forward through the
-learned `W_i` although `W_i` is what it teaches.
+Only the first hidden layer has feedback, random and fixed. With one hidden layer this is direct feedback alignment.
 
-Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 8 and fig. 1d. With
-one hidden layer it is direct feedback alignment.
+Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 8 and fig. 1d.
 """
 
 import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption
-from fa_jax.core import Batch, LossFunction, Named, PyTree, Rule, Stream, stream
-from fa_jax.feedback import direct_matrices, forward_paths, project_all
-from fa_jax.network import Network, gradient
+from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule, Stream, stream
+from fa_jax.feedback import InitFeedback, forward_paths, project_all
+from fa_jax.network import Network
 from fa_jax.networks.chain import Chain
+from fa_jax.rules.backward import backward_rule
+from fa_jax.rules.dfa import output_error
 
 
-def ifa(network: Network, loss: LossFunction, **feedback) -> Rule:
+def ifa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
     """Returns the `Rule` of indirect feedback alignment.
 
-    Its feedback holds one array `[outputs, *shape]`, by the name of the first hidden layer.
-
     Args:
-      network: a `Chain` of stages of one dense layer each, of which those between first and readout do not start at
-        zero.
-      loss: a mean over the batch.
-      **feedback: how it is drawn, as in `fa_jax.feedback.direct_matrices`, but for `shared`.
+      network: a `Chain` of stages of one dense layer each; those between the first and the readout do not start at
+      zero. loss: a mean over the batch. init_feedback: draws a matrix `[outputs, width]` for the first hidden layer
+      alone, such as `feedback.first_layer`.
 
     Raises:
-      BadOption: if the network is no such chain, or normalises.
+      BadOption: if the network is not of this form.
     """
-    if not isinstance(network.module, Chain):
-        raise BadOption(
-            "rule=ifa needs an architecture that is a Chain of stages, such as mlp; "
-            f"got {type(network.module).__name__}"
-        )
-    kernels = list(network.kernels.values())
-    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hiddens.values()]:
-        raise BadOption(
-            "rule=ifa needs stages of one dense layer each, such as those of architecture=mlp: it is defined for no "
-            f"others; got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
-        )
-    if any(getattr(stage, "norm", None) is not None for stage in network.module.stages):
-        raise BadOption("rule=ifa has no definition for normalised layers; architecture.norm must be none")
-    weights = network.weights(network.init(jax.random.key(0)))
-    still = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]
-    if still:
-        raise BadOption(
-            f"rule=ifa cannot learn where {still[0]} starts at zero: its signal travels up through these weights, so "
-            "none arrives and they stay as they are; choose architecture.init_scale above 0"
-        )
-    draw = direct_matrices(network, layers=1, shared=False, **feedback)
+    _check(network)
     first = next(iter(network.hiddens))
 
     def init(key):
-        return network.init(stream(key, Stream.INIT)), draw(stream(key, Stream.FEEDBACK))
+        params = network.init(key)
+        feedback = init_feedback(network, stream(key, Stream.FEEDBACK), params)
+        if set(feedback) != {first}:
+            raise BadOption("needs feedback to the first hidden layer alone, such as first_layer")
+        return params, feedback
 
-    def updates(params, feedback, batch):
-        logits = network.apply(params, batch.inputs, key=batch.key)
-        entering = project_all(network, jax.grad(loss)(logits, batch.targets), feedback)[first]
-        return gradient(network, loss, params, batch, signals=_carried_up(network, params, batch, entering))
+    def backward(params, feedback, batch):
+        signal = project_all(network, output_error(network, loss, params, batch), feedback)[first]
+        return {"signals": _sent_up(network, params, batch, signal)}
 
-    def crossing(params, feedback):
+    def weight_pairs(params, feedback):
         paths = forward_paths(network, params)
         return {} if paths is None else {first: (feedback[first], paths[first])}
 
-    return Rule(init, updates, network.apply, crossing=crossing)
+    return backward_rule(network, loss, init=init, backward=backward, weight_pairs=weight_pairs)
 
 
-def _carried_up(network: Network, params: PyTree, batch: Batch, entering: jax.Array) -> Named:
+def _sent_up(network: Network, params: PyTree, batch: Batch, signal: jax.Array) -> LayerArrays:
     """Returns the signal of every hidden layer, given that of the first.
 
-    A change of the first pre-activation by `entering` changes the later ones by their signals: before `f'` of their own
-    layer, after that of the layer below.
+    The derivative of the later pre-activations in the direction of `signal` at the first is `W_i d_{i-1}`: the signal
+    before the factor `f'(a_i)` of their own layer.
     """
     names = list(network.kernels)[:-1]
 
     def preactivations(shift):
-        def note(layer, x, y):
+        def observe(layer, x, y):
             del x
             a = y + shift if "/".join(layer.path) == names[0] else y
             return a, a
 
-        return network.note_linear(params, batch.inputs, note, {"dropout": batch.key})
+        return network.observe_linear(params, batch.inputs, observe, {"dropout": batch.key})
 
-    _, changes = jax.jvp(preactivations, (jnp.zeros_like(entering),), (entering,))
-    return {hidden: changes[name] for hidden, name in zip(network.hiddens, names, strict=True)}
+    _, tangents = jax.jvp(preactivations, (jnp.zeros_like(signal),), (signal,))
+    return {hidden: tangents[name] for hidden, name in zip(network.hiddens, names, strict=True)}
+
+
+def _check(network: Network) -> None:
+    """Raises `BadOption` unless the rule is defined on the network and can learn there."""
+    if not isinstance(network.module, Chain):
+        raise BadOption(f"needs a network that is a Chain of stages, such as mlp; got {type(network.module).__name__}")
+    kernels = list(network.kernels.values())
+    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hiddens.values()]:
+        raise BadOption(
+            "needs stages of one dense layer each, such as those of mlp; "
+            f"got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
+        )
+    if any(getattr(stage, "norm", None) is not None for stage in network.module.stages):
+        raise BadOption("is not defined for normalised layers; it needs norm=none")
+    weights = network.weights(network.init(jax.random.key(0)))
+    zero = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]
+    if zero:
+        raise BadOption(
+            f"cannot learn if {zero[0]} starts at zero: the signal travels up through these weights, so none arrives, "
+            "and they stay at zero; it needs init_scale above 0"
+        )

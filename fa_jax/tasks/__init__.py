@@ -1,1 +1,1 @@
-"""Tasks, one a file: each a factory `(**options) -> Task`. Data is loaded here and nowhere else."""
+"""Tasks, one per file: each a factory `(**options) -> Task`. All data is loaded here."""

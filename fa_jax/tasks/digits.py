@@ -1,4 +1,4 @@
-"""Classification of scikit-learn's 8x8 handwritten digits: real data that needs no download."""
+"""Classification of scikit-learn's 8x8 handwritten digits, which need no download."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from fa_jax.tasks.images import check, labelled
 
 
 def digits(*, preprocessing: str, validation: int) -> Task:
-    """Makes the task of classifying the 1797 digits of scikit-learn; chance level 90 % error.
+    """Returns the task of classifying the 1797 digits of scikit-learn; chance level 90 % error.
 
     Every fifth digit, from the fifth on, is a test example: 1438 for training, 359 for testing.
 
@@ -16,8 +16,8 @@ def digits(*, preprocessing: str, validation: int) -> Task:
       validation: how many of the last training examples are held out.
 
     Returns:
-      A task whose inputs are kept as uint8 `[n, 8, 8, 1]` (float32 under `zca`) and its targets as int32 classes;
-      prepared inputs are float32 of the same shape, encoded targets one-hot `[n, 10]`.
+      Inputs are stored as uint8 `[n, 8, 8, 1]` (float32 with `zca`), targets as int32 classes; prepared inputs are
+      float32 of the same shape, encoded targets one-hot `[n, 10]`.
 
     Raises:
       BadOption: if an option is out of range.
@@ -25,12 +25,12 @@ def digits(*, preprocessing: str, validation: int) -> Task:
     check(preprocessing, validation)
     from sklearn.datasets import load_digits
 
-    pixels, found = load_digits(return_X_y=True)
-    images, classes = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1), np.asarray(found, np.int32)
-    tested = np.arange(len(images)) % 5 == 4
+    pixels, labels = load_digits(return_X_y=True)
+    images, classes = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels, np.int32)
+    in_test = np.arange(len(images)) % 5 == 4
     return labelled(
-        (images[~tested], classes[~tested]),
-        (images[tested], classes[tested]),
+        (images[~in_test], classes[~in_test]),
+        (images[in_test], classes[in_test]),
         classes=10,
         top=16,
         preprocessing=preprocessing,

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from fa_jax.checks import choose, integer, number, per_layer, switch
 from fa_jax.core import Stream, Task, stream
-from fa_jax.initializers import uniform
-from fa_jax.networks.layers import BIAS_DISTRIBUTIONS
+from fa_jax.initializers import BIAS_DISTRIBUTIONS, uniform
 from fa_jax.tasks.teacher_student import teacher_student
 
 WIDTHS = (30, 20, 10, 10)
@@ -27,23 +26,23 @@ def nonlinear(
 ) -> Task:
     """Returns the `Task` of imitating a 30-20-10-10 network: tanh, tanh, linear, with biases.
 
-    Teacher and data are fixed over the trials. Inputs float32 `[n, 30]`, targets float32 `[n, 10]`. NSE 1 is the score
-    of the zero output.
+    Teacher and data are the same for all seeds of a run. Inputs are float32 `[n, 30]`, targets float32 `[n, 10]`. The
+    zero output has NSE 1.
 
     Args:
       seed: draws the teacher and the data.
-      train_examples, test_examples: how many.
-      teacher_scales: bounds of the uniform distribution of the teacher's weights, one a layer, above 0.
+      train_examples, test_examples: their numbers.
+      teacher_scales: bounds of the uniform distribution of the teacher's weights, one per layer, above 0.
       teacher_bias: the teacher's biases: the constant, or the bound of the uniform distribution.
       teacher_bias_distribution: `constant` or `uniform`.
       input_scale: standard deviation of the inputs, above 0.
-      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (`fa_jax.tasks.teacher_student`).
+      scale_to_unit: whether inputs and targets are mapped to [-1, 1] (see `teacher_student`).
     """
-    key = jax.random.key(integer("task.seed", seed, least=0))
-    scales = per_layer("task.teacher_scales", teacher_scales, 3, lambda option, got: number(option, got, above=0))
-    bias = number("task.teacher_bias", teacher_bias, least=0)
-    draw_bias = choose("task.teacher_bias_distribution", teacher_bias_distribution, BIAS_DISTRIBUTIONS)
-    input_scale = number("task.input_scale", input_scale, above=0)
+    key = jax.random.key(integer("seed", seed, least=0))
+    scales = per_layer("teacher_scales", teacher_scales, 3, lambda option, got: number(option, got, above=0))
+    bias = number("teacher_bias", teacher_bias, least=0)
+    draw_bias = choose("teacher_bias_distribution", teacher_bias_distribution, BIAS_DISTRIBUTIONS)
+    input_scale = number("input_scale", input_scale, above=0)
 
     keys = jax.random.split(stream(key, Stream.TEACHER), (3, 2))
     weights = [uniform(k[0], shape, 1, s) for k, shape, s in zip(keys, itertools.pairwise(WIDTHS), scales, strict=True)]
@@ -61,5 +60,5 @@ def nonlinear(
         input_scale=input_scale,
         train_examples=train_examples,
         test_examples=test_examples,
-        scale_to_unit=switch("task.scale_to_unit", scale_to_unit),
+        scale_to_unit=switch("scale_to_unit", scale_to_unit),
     )

@@ -1,8 +1,7 @@
-"""What is done to the pixels before a network sees them.
+"""Preprocessing of images.
 
-Each preprocessing is a function of the training images alone, `(images, top) -> Scaling`, with images uint8
-`[n, height, width, channels]` and `top` the value of a white pixel. The validation and test images are treated with
-the statistics of the training images.
+Each is a function of the training images, `(images, top) -> Scaling`, with images uint8 `[n, height, width, channels]`
+and `top` the largest pixel value. Validation and test images are scaled by the statistics of the training images.
 """
 
 from collections.abc import Callable
@@ -12,59 +11,59 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_BLOCK = 1000  # images widened to floats at once
+_BLOCK = 1000  # images converted to floats at once
 
 
 class Scaling(NamedTuple):
-    """A preprocessing whose statistics are known."""
+    """A preprocessing with its statistics."""
 
     store: Callable[[np.ndarray], np.ndarray]
-    """Images, uint8 `[n, ...]` -> what is kept on the device, `[n, ...]`; done once."""
+    """Maps images, uint8 `[n, ...]`, to the arrays stored on the device, `[n, ...]`; called once."""
     prepare: Callable[[jax.Array], jax.Array]
-    """A batch of what is kept -> float32 of the same shape, which may be augmented; done in every step."""
+    """Maps a batch of stored arrays to float32 of the same shape, which may be augmented; called in every step."""
     finish: Callable[[jax.Array], jax.Array] = lambda images: images
-    """What is then done to each image by itself, to give network inputs."""
+    """Maps augmented images to network inputs, each image individually."""
 
 
 def unit(images: np.ndarray, top: int) -> Scaling:
-    """Scales the pixels to [0, 1]."""
+    """Scales pixels to [0, 1]."""
     del images
-    return Scaling(_as_they_are, lambda stored: stored.astype(jnp.float32) / top)
+    return Scaling(_unchanged, lambda stored: stored.astype(jnp.float32) / top)
 
 
 def symmetric(images: np.ndarray, top: int) -> Scaling:
-    """Scales the pixels to [-1, 1]."""
+    """Scales pixels to [-1, 1]."""
     del images
-    return Scaling(_as_they_are, lambda stored: stored.astype(jnp.float32) * (2 / top) - 1)
+    return Scaling(_unchanged, lambda stored: stored.astype(jnp.float32) * (2 / top) - 1)
 
 
 def centred(images: np.ndarray, top: int) -> Scaling:
-    """Scales the pixels to [0, 1] and takes the mean of the training images from each place and channel."""
+    """Scales pixels to [0, 1] and subtracts the mean training image."""
     mean = np.float32(images.mean(0, dtype=np.float64))
-    return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - mean) / top)
+    return Scaling(_unchanged, lambda stored: (stored.astype(jnp.float32) - mean) / top)
 
 
 def standardised(images: np.ndarray, top: int) -> Scaling:
-    """Gives every channel zero mean and unit standard deviation over all training images and places.
+    """Scales each channel to zero mean and unit standard deviation over all training images and positions.
 
-    A channel that never changes becomes 0.
+    A constant channel becomes 0.
     """
     del top
     mean, std = moments(images)
     shift, scale = np.float32(mean), np.float32(np.where(std > 0, std, 1))
-    return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - shift) / scale)
+    return Scaling(_unchanged, lambda stored: (stored.astype(jnp.float32) - shift) / scale)
 
 
 def per_image(images: np.ndarray, top: int) -> Scaling:
-    """Takes the mean of the training images from each place and channel, then standardises every image by itself."""
+    """Subtracts the mean training image, then standardises every image by itself."""
     mean = np.float32(images.mean(0, dtype=np.float64))
-    return Scaling(_as_they_are, lambda stored: (stored.astype(jnp.float32) - mean) / top, standardise)
+    return Scaling(_unchanged, lambda stored: (stored.astype(jnp.float32) - mean) / top, standardise)
 
 
 def standardise(images: jax.Array) -> jax.Array:
-    """Returns images `[batch, ...]` with a mean of 0 and a standard deviation of 1 each.
+    """Returns images `[batch, ...]`, each with mean 0 and standard deviation 1.
 
-    It is divided by 1/sqrt(n) at least, with n numbers an image, as TensorFlow does.
+    The divisor is at least 1/sqrt(n) for images of n components, as in TensorFlow.
     """
     axes = tuple(range(1, images.ndim))
     least = images[0].size ** -0.5
@@ -76,7 +75,7 @@ def zca(images: np.ndarray, top: int) -> Scaling:
     """Whitens the images: `(x - mean) P` with the `P` of `whitening`, kept as float32.
 
     Reference: the published code of Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks",
-    NeurIPS 2016, from which the constants are.
+    NeurIPS 2016: the constants are from there.
     """
     del top
     mean, matrix = whitening(images)
@@ -104,7 +103,7 @@ PREPROCESSINGS = {
 
 
 def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns mean and standard deviation (divided by N) of the pixels, float64 `[channels]` each."""
+    """Returns mean and standard deviation (divided by N) of each channel, float64 `[channels]`."""
     counts = np.zeros((images.shape[-1], 256))
     for start in range(0, len(images), _BLOCK):
         block = images[start : start + _BLOCK]
@@ -116,7 +115,7 @@ def moments(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def whitening(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finds the symmetric matrix that turns the covariance of the images into the identity.
+    """Returns the mean of images and the symmetric matrix that turns their covariance into the identity.
 
     Args:
       images: uint8 `[n, ...]`, n at least 2; the raw pixels are flattened to `d` numbers.
@@ -137,5 +136,5 @@ def whitening(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return mean, (vectors / np.sqrt(np.maximum(values, 0) + 1e-5)) @ vectors.T
 
 
-def _as_they_are(images: np.ndarray) -> np.ndarray:
+def _unchanged(images: np.ndarray) -> np.ndarray:
     return images

@@ -1,4 +1,4 @@
-"""What the teacher-student tasks share: inputs drawn from a standard normal, targets given by a fixed teacher."""
+"""Teacher-student tasks: inputs from a standard normal distribution, targets from a fixed teacher."""
 
 from collections.abc import Callable
 
@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import integer
-from fa_jax.core import Running, Split, Stream, Task, stream
-from fa_jax.metrics.scores import nse
+from fa_jax.core import Split, Stream, Task, stream
+from fa_jax.metrics.scores import nse_metric
 
 
 def teacher_student(
@@ -22,20 +22,18 @@ def teacher_student(
 ) -> Task:
     """Returns the `Task` of imitating a teacher on standard normal inputs; the metric is `nse`.
 
-    Over the training stream, where one example changes it by an order of magnitude, the NSE is a geometric mean.
-
     Args:
-      teacher: `[n, inputs] -> [n, outputs]`.
-      key: the task's; the examples come from its stream DATA.
-      inputs: components of an input.
-      input_scale: their standard deviation.
-      train_examples: length of the training sequence.
-      test_examples: held-out examples.
-      scale_to_unit: whether every input and every target component is mapped linearly to [-1, 1] by the smallest and
-        the largest number in all inputs, or all targets, of both splits together.
+    teacher: `[n, inputs] -> [n, outputs]`.
+    key: of the task; its stream DATA draws the examples.
+    inputs: the dimension of an input.
+    input_scale: the standard deviation of its components.
+    train_examples: the length of the training sequence.
+    test_examples: the number of test examples.
+    scale_to_unit: whether inputs and targets are each mapped linearly to [-1, 1], by the smallest and the largest
+      component in both splits together.
     """
-    train_examples = integer("task.train_examples", train_examples, least=1)
-    test_examples = integer("task.test_examples", test_examples, least=1)
+    train_examples = integer("train_examples", train_examples, least=1)
+    test_examples = integer("test_examples", test_examples, least=1)
     x = input_scale * jax.random.normal(stream(key, Stream.DATA), (train_examples + test_examples, inputs))
     y = teacher(x)
     if scale_to_unit:
@@ -46,16 +44,10 @@ def teacher_student(
         validation=None,
         prepare=lambda x: x,
         encode=lambda y: y,
-        metrics={"nse": nse},
-        running={"nse": _geometric_nse(y[:train_examples])},
+        metrics=(nse_metric(y[:train_examples]),),
         input_shape=(inputs,),
         outputs=y.shape[1],
     )
-
-
-def _geometric_nse(targets: jax.Array) -> Running:
-    power = jnp.mean(jnp.square(targets))
-    return Running(lambda y, t: jnp.log(jnp.mean(jnp.square(y - t)) / power), jnp.exp)
 
 
 def _to_unit(a: jax.Array) -> jax.Array:

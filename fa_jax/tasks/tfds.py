@@ -1,8 +1,8 @@
 """Image data sets as TensorFlow Datasets prepares them, read as whole arrays without TensorFlow.
 
 Decoding record files takes seconds, so the decoded arrays are cached: one file for each data set, version and split,
-in `$XDG_CACHE_HOME/fa_jax` or `~/.cache/fa_jax`. Its name holds a digest of the record files it came from, and its last
-four bytes a checksum. A damaged cache is rebuilt; damaged record files are refused.
+in `$XDG_CACHE_HOME/fa_jax` or `~/.cache/fa_jax`. Its name contains a digest of the record files, and its last four
+bytes are a checksum. A damaged cache is rebuilt; damaged record files raise an error.
 """
 
 import contextlib
@@ -29,18 +29,18 @@ Labelled = tuple[np.ndarray, np.ndarray]
 """Images, uint8 `[n, height, width, channels]`, and their classes, int32 `[n]`."""
 
 
-class Form(NamedTuple):
-    """What the examples of a data set look like."""
+class Dataset(NamedTuple):
+    """The shape of the examples of a data set."""
 
     shape: tuple[int, int, int]
     classes: int
 
 
-FORMS = {
-    "mnist": Form((28, 28, 1), 10),
-    "fashion_mnist": Form((28, 28, 1), 10),
-    "cifar10": Form((32, 32, 3), 10),
-    "cifar100": Form((32, 32, 3), 100),
+DATASETS = {
+    "mnist": Dataset((28, 28, 1), 10),
+    "fashion_mnist": Dataset((28, 28, 1), 10),
+    "cifar10": Dataset((32, 32, 3), 10),
+    "cifar100": Dataset((32, 32, 3), 100),
 }
 SPLITS = ("train", "test")
 _BLOCK = 1000  # examples decoded at once
@@ -48,42 +48,42 @@ _TAIL = 1 << 18  # the end of a record file that is compared: it holds the index
 
 
 class Shard(NamedTuple):
-    """One record file, and the number of examples it must hold."""
+    """One record file, and its number of examples."""
 
     file: Path
     examples: int
 
 
 class Prepared(NamedTuple):
-    """A data set as it was found on the disk."""
+    """A prepared data set."""
 
     dataset: str
     option: str
-    """What named the folder: `task.data_dir` or `TFDS_DATA_DIR`."""
+    """The option that named the folder: `data_dir` or `$TFDS_DATA_DIR`."""
     folder: Path
     """The folder of the newest version, as in `mnist/3.0.1`."""
 
     def damaged(self, path: Path, fault: str) -> BadOption:
-        """Returns the error that refuses the data set for what is wrong with one of its files."""
-        again = f"copy or prepare {self.folder} again"
-        return BadOption(f"{self.option} must hold an undamaged copy of {self.dataset}; {path} {fault}; {again}")
+        """Returns the error about a damaged file."""
+        advice = f"copy or prepare {self.folder} again"
+        return BadOption(f"must hold an undamaged copy of {self.dataset}; {path} {fault}; {advice}", self.option)
 
 
 def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
-    """Reads the training and the test split of a prepared data set.
+    """Returns the training and the test split of a prepared data set.
 
     Args:
-      dataset: one of `FORMS`.
+      dataset: one of `DATASETS`.
       data_dir: the TFDS data directory; None: `$TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
 
     Returns:
-      For `train` and `test`: images, uint8 `[n, height, width, channels]`, and classes, int32 `[n]`. The examples lie
+      For `train` and `test`: images, uint8 `[n, height, width, channels]`, and classes, int32 `[n]`. The examples are
       in the fixed pseudo-random order of TFDS.
 
     Raises:
-      BadOption: if there is no such data set, or if any of its files is missing or damaged.
+      BadOption: if there is no such data set, or a file of it is missing or damaged.
     """
-    form = choose("task.dataset", dataset, FORMS)
+    form = choose("dataset", dataset, DATASETS)
     prepared = _find(dataset, data_dir)
     try:
         info = (prepared.folder / "dataset_info.json").read_bytes()
@@ -94,8 +94,8 @@ def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
         raise prepared.damaged(Path(error.filename or prepared.folder), f"is unreadable ({error.strerror})") from error
 
 
-def _read_split(prepared: Prepared, form: Form, info: bytes, split: str) -> Labelled:
-    """Reads a split from the cache, or else from its record files."""
+def _read_split(prepared: Prepared, form: Dataset, info: bytes, split: str) -> Labelled:
+    """Returns a split, from the cache or else from its record files."""
     shards = _shards(prepared, info, split)
     name = f"{prepared.dataset}-{prepared.folder.name}-{split}-{_digest(info, shards)}.npy"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fa_jax" / name
@@ -107,10 +107,10 @@ def _read_split(prepared: Prepared, form: Form, info: bytes, split: str) -> Labe
 
 
 def _find(dataset: str, data_dir: str | None) -> Prepared:
-    """Finds the newest version of a data set."""
+    """Returns the newest version of a data set."""
     if data_dir is not None and (not isinstance(data_dir, str) or not data_dir):
-        raise BadOption(f"task.data_dir must be the path of a folder, or null; got {data_dir!r}")
-    option = "task.data_dir" if data_dir or not os.environ.get("TFDS_DATA_DIR") else "TFDS_DATA_DIR"
+        raise BadOption(f"must be the path of a folder, or null; got {data_dir!r}", "data_dir")
+    option = "data_dir" if data_dir or not os.environ.get("TFDS_DATA_DIR") else "$TFDS_DATA_DIR"
     named = data_dir or os.environ.get("TFDS_DATA_DIR")
     root = Path(named or "~/tensorflow_datasets").expanduser()
     prepare = f"python -c \"import tensorflow_datasets as tfds; tfds.data_source('{dataset}')\""
@@ -120,29 +120,27 @@ def _find(dataset: str, data_dir: str | None) -> Prepared:
     try:
         if named and not root.is_dir():
             fault = "is not a folder" if root.exists() else "does not exist"
-            raise BadOption(f"{option} must be a folder of TFDS data sets; {root} {fault}")
+            raise BadOption(f"must be a folder of TFDS data sets; {root} {fault}", option)
         if named and not any(root.iterdir()):
-            raise BadOption(
-                f"{option} must be a folder of TFDS data sets; {root} is empty; to get {dataset}, {command}"
-            )
+            raise BadOption(f"must be a folder of TFDS data sets; {root} is empty; to get {dataset}, {command}", option)
         home = root / dataset
-        found = [p for p in home.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)] if home.is_dir() else []
+        versions = [p for p in home.iterdir() if re.fullmatch(r"\d+\.\d+\.\d+", p.name)] if home.is_dir() else []
     except OSError as error:
-        raise BadOption(f"{option} must be a readable folder; {error.filename}: {error.strerror}") from error
-    if not found:
-        raise BadOption(f"{dataset} is not in {root} ({option}); {command}")
-    return Prepared(dataset, option, max(found, key=lambda p: [int(part) for part in p.name.split(".")]))
+        raise BadOption(f"must be a readable folder; {error.filename}: {error.strerror}", option) from error
+    if not versions:
+        raise BadOption(f"must hold {dataset}, which is not in {root}; {command}", option)
+    return Prepared(dataset, option, max(versions, key=lambda p: [int(part) for part in p.name.split(".")]))
 
 
 def _shards(prepared: Prepared, info: bytes, split: str) -> list[Shard]:
-    """Lists the record files that `dataset_info.json` promises for a split."""
+    """Returns the record files of a split, as `dataset_info.json` lists them."""
     path = prepared.folder / "dataset_info.json"
     try:
         content = json.loads(info)
-        written, found = content["fileFormat"], {entry["name"]: entry for entry in content["splits"]}[split]
-        lengths = [int(length) for length in found["shardLengths"]]
+        written, entry = content["fileFormat"], {entry["name"]: entry for entry in content["splits"]}[split]
+        lengths = [int(length) for length in entry["shardLengths"]]
         names = [
-            found["filepathTemplate"].format(
+            entry["filepathTemplate"].format(
                 DATASET=prepared.dataset,
                 SPLIT=split,
                 FILEFORMAT=written,
@@ -153,14 +151,14 @@ def _shards(prepared: Prepared, info: bytes, split: str) -> list[Shard]:
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise prepared.damaged(path, f"does not describe the record files of the {split} split") from error
     if written != "array_record":
-        raise prepared.damaged(path, f"speaks of {written} files, and only array_record can be read")
+        raise prepared.damaged(path, f"describes {written} files, and only array_record can be read")
     if sum(lengths) < 1 or min(lengths) < 0:
         raise prepared.damaged(path, f"promises no examples for the {split} split")
     return [Shard(prepared.folder / name, length) for name, length in zip(names, lengths, strict=True)]
 
 
 def _digest(info: bytes, shards: list[Shard]) -> str:
-    """Tells one copy of a data set from another, by the size of its record files and the index at their end."""
+    """Returns a digest of the sizes of the record files and of the indices at their ends."""
     digest = hashlib.blake2b(info, digest_size=8)
     for shard in shards:
         with shard.file.open("rb") as file:
@@ -170,20 +168,20 @@ def _digest(info: bytes, shards: list[Shard]) -> str:
     return digest.hexdigest()
 
 
-def _decode(prepared: Prepared, form: Form, split: str, shards: list[Shard]) -> Labelled:
-    """Decodes the record files of a split, and refuses them unless they hold just the promised examples."""
-    # Half a second to import, and of no use when the cache is warm.
+def _decode(prepared: Prepared, form: Dataset, split: str, shards: list[Shard]) -> Labelled:
+    """Decodes the record files of a split, after checking their numbers of examples."""
+    # Takes half a second, and is not needed if the split is cached.
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordReader
 
     _log.info("decoding %s %s from %s", prepared.dataset, split, prepared.folder)
     for shard in shards:
         try:
-            found = ArrayRecordReader(str(shard.file)).num_records()
+            records = ArrayRecordReader(str(shard.file)).num_records()
         except (RuntimeError, ValueError) as error:
             raise prepared.damaged(shard.file, "is cut off or corrupt") from error
-        if found != shard.examples:
-            raise prepared.damaged(shard.file, f"holds {found} examples instead of {shard.examples}")
+        if records != shard.examples:
+            raise prepared.damaged(shard.file, f"holds {records} examples instead of {shard.examples}")
 
     total = sum(shard.examples for shard in shards)
     images, labels = np.empty((total, *form.shape), np.uint8), np.empty(total, np.int32)
@@ -193,7 +191,7 @@ def _decode(prepared: Prepared, form: Form, split: str, shards: list[Shard]) -> 
             source: Any = tfds.data_source(name, split=split, data_dir=root, download=False)
         except ImportError:
             raise
-        except Exception as error:  # whatever TFDS makes of a damaged features.json
+        except Exception as error:  # whatever TFDS raises about a damaged features.json
             raise prepared.damaged(prepared.folder, "cannot be opened by TensorFlow Datasets") from error
         stop = 0
         for shard in shards:
@@ -206,7 +204,7 @@ def _decode(prepared: Prepared, form: Form, split: str, shards: list[Shard]) -> 
                     classes = np.asarray([example["label"] for example in examples])
                 except (ImportError, MemoryError):
                     raise
-                except Exception as error:  # whatever the readers and decoders make of damaged bytes
+                except Exception as error:  # whatever the readers raise about damaged bytes
                     raise prepared.damaged(shard.file, "is cut off or corrupt") from error
                 if pixels.shape[1:] != form.shape or pixels.dtype != np.uint8:
                     fault = f"holds images of {pixels.shape[1:]} {pixels.dtype} instead of {form.shape} uint8"
@@ -219,7 +217,7 @@ def _decode(prepared: Prepared, form: Form, split: str, shards: list[Shard]) -> 
 
 @contextlib.contextmanager
 def _without_advice() -> Iterator[None]:
-    """Keeps TFDS from recommending another image decoder on the terminal."""
+    """Keeps TFDS from printing advice about image decoders."""
     absl = logging.getLogger("absl")
     level = absl.level
     absl.setLevel(logging.ERROR)
@@ -230,7 +228,7 @@ def _without_advice() -> Iterator[None]:
 
 
 def _load(path: Path) -> Labelled | None:
-    """Loads a cached split; None if it is not there or damaged."""
+    """Returns a cached split; None if it is missing or damaged."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -246,7 +244,7 @@ def _load(path: Path) -> Labelled | None:
 
 
 def _save(path: Path, examples: Labelled) -> None:
-    """Caches a split in a file that appears whole or not at all: images, classes (both as npy), and their CRC-32."""
+    """Caches a split in a file that is written atomically: images, classes (both as npy), and their CRC-32."""
     body = io.BytesIO()
     for array in examples:
         np.save(body, array, allow_pickle=False)

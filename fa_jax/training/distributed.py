@@ -1,8 +1,8 @@
-"""Several processes, on one machine or on many, that train one run together by `jax.distributed`.
+"""Several processes that train one run together by `jax.distributed`.
 
-Each is started with the same words, and all devices of all of them share the seeds, or the batches. What hangs on a
-clock, a folder or a signal is decided by the first process and told to the others; it alone records. Where there is but
-one process, everything here is as good as not there.
+Every process is started with the same arguments; the devices of all of them share the seeds, or the batches. Process 0
+makes all decisions that depend on time, files or signals and broadcasts them, and it alone records. With one process,
+everything here is a no-op.
 """
 
 import contextlib
@@ -25,261 +25,250 @@ from fa_jax.core import PyTree
 
 T = TypeVar("T")
 OPTIONS = ("processes", "process", "coordinator")
-PATIENCE = 60
-"""Seconds in which all processes have to be there."""
+TIMEOUT = 60
+"""Seconds within which all processes must connect."""
 LINGER = 2
-"""Seconds that the first process, to which the others are connected, ends after them."""
-MESSAGE = 2**14
-"""Bytes that are sent at once where something is told."""
-SIGNS = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "coordination")
-"""Words in the errors of a transfer between processes."""
+"""Seconds for which process 0, to which the others are connected, outlives them."""
+PEER_ERRORS = ("gloo", "nccl", "connection", "unavailable", "deadline", "heartbeat", "coordination")
+"""Words in the errors of a failed transfer; JAX has no exception type of its own for it."""
 
 
-class Gone(BaseException):
-    """Raised where a run cannot go on since another process does not answer; its one line says what can be done.
+class PeerLost(BaseException):
+    """Raised if a run cannot continue because another process does not answer; the message says what to do.
 
-    Like an interrupt it is no `Exception`, since nobody on its way can mend it.
+    Like `KeyboardInterrupt`, it is no `Exception`, since no caller can handle it.
     """
 
 
 @contextlib.contextmanager
-def joined(words: Mapping[str, str]) -> Iterator[None]:
+def joined(options: Mapping[str, str]) -> Iterator[None]:
     """Joins the processes of a run, before JAX is used for anything else.
 
-    While entered, the others print nothing but errors, and the loss of one process ends all, with one line and exit
-    code 1.
+    While entered, other processes than 0 print errors only, and the loss of one process ends all of them with one line
+    and exit code 1.
 
     Args:
-      words: option -> value of those in `OPTIONS` that were given: `processes` alone as `auto`, where JAX knows the
-        cluster (Slurm, Open MPI, Kubernetes, TPU pods), or how many there are, with `process`, this one's number from
-        0, and `coordinator`, HOST:PORT of the first, the same for all.
+      options: the `OPTIONS` that were given: `processes=auto`, if JAX knows the cluster (Slurm, Open MPI, Kubernetes,
+        TPU pods), or their number with `process`, the rank of this one from 0, and `coordinator`, HOST:PORT of process
+        0, equal for all.
 
     Raises:
-      BadOption: if they are not as they should be, or the first process cannot be reached. Where it is the others that
-        do not come, JAX itself ends the first.
+      BadOption: if the options are wrong, or process 0 cannot be reached. If other processes are missing, JAX ends
+        process 0.
     """
     jax.config.update("jax_enable_preemption_service", False)
-    # Else the death of one would be that of all, at once and without a word.
+    # Otherwise the death of one process would end all others at once without a message.
     jax.config.update("jax_enable_recoverability", True)
-    _join(words)
+    _connect(options)
     try:
         counts = Counter(device.process_index for device in jax.devices())
         if len(set(counts.values())) > 1:
-            has = " and ".join(map(str, counts.values()))
-            raise BadOption(f"processes must have as many devices each; they have {has}")
-        with contextlib.nullcontext() if is_first() else contextlib.redirect_stdout(io.StringIO()):
+            raise BadOption(
+                f"must have equal numbers of devices; got {' and '.join(map(str, counts.values()))}", "processes"
+            )
+        with contextlib.nullcontext() if is_main() else contextlib.redirect_stdout(io.StringIO()):
             yield
-    except (Gone, Exception) as problem:
-        if not isinstance(problem, Gone) and not has_lost_one(problem):
+    except (PeerLost, Exception) as problem:
+        if not isinstance(problem, PeerLost) and not is_peer_error(problem):
             raise
-        line = str(problem) if isinstance(problem, Gone) else what_is_lost(problem)
+        line = str(problem) if isinstance(problem, PeerLost) else describe_peer_error(problem)
         print(f"fa-jax: {line}", file=sys.stderr, flush=True)
         _linger()
-        os._exit(1)  # an orderly end would wait for the one that is gone
+        os._exit(1)  # an orderly exit would wait for the lost process
     finally:
         _linger()
 
 
 def _linger() -> None:
-    if is_first():
+    if is_main():
         time.sleep(LINGER)
 
 
-def _join(words: Mapping[str, str]) -> None:
-    """Does what `joined` begins with."""
-    if "processes" not in words:
-        raise BadOption(f"{next(iter(words))} needs processes, as in processes=2 process=0 coordinator=10.0.0.1:8476")
-    if words["processes"] == "auto":
-        if len(words) > 1:
-            raise BadOption(f"processes=auto finds out {' and '.join(OPTIONS[1:])} by itself; leave them out")
-        given = {}
-    else:
-        given = _given(words)
-        if given["process_id"]:
-            _wait_for(words["coordinator"])
-        else:
-            print(f"waiting for {given['num_processes']} processes, {PATIENCE} s at most", flush=True)
+def _connect(options: Mapping[str, str]) -> None:
+    if "processes" not in options:
+        raise BadOption("needs processes, as in processes=2 process=0 coordinator=10.0.0.1:8476", next(iter(options)))
+    auto = options["processes"] == "auto"
+    if auto and len(options) > 1:
+        raise BadOption(f"finds {' and '.join(OPTIONS[1:])} itself; leave them out", "processes=auto")
+    arguments = {} if auto else _explicit(options)
+    if arguments.get("process_id"):
+        _wait_for(options["coordinator"])
+    elif not auto:
+        print(f"waiting for {arguments['num_processes']} processes, at most {TIMEOUT} s", flush=True)
     try:
-        jax.distributed.initialize(**given, initialization_timeout=PATIENCE)
+        jax.distributed.initialize(**arguments, initialization_timeout=TIMEOUT)
     except (ValueError, RuntimeError) as problem:
-        if not given and "defined" in str(problem):
+        if auto and isinstance(problem, ValueError):
             raise BadOption(
-                f"processes=auto: there is no cluster here that JAX knows; give {', '.join(OPTIONS)}"
+                f"finds no cluster that JAX knows here; give {', '.join(OPTIONS)}", "processes=auto"
             ) from None
         reason = str(problem).strip().partition("\n")[0]
-        asked = " ".join(f"{name}={value}" for name, value in words.items())
-        raise BadOption(f"{asked}: the processes did not come together: {reason}") from None
+        typed = " ".join(f"{name}={value}" for name, value in options.items())
+        raise BadOption(f"{typed}: the processes did not connect: {reason}") from None
 
 
 def _wait_for(coordinator: str) -> None:
-    """Waits until the first process listens, since JAX would end this one without a word of ours."""
+    """Waits until process 0 listens; JAX would end this process without a clear message."""
     host, _, port = coordinator.rpartition(":")
-    until = time.monotonic() + PATIENCE
+    until = time.monotonic() + TIMEOUT
     while True:
         try:
-            socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+            socket.create_connection((host, int(port)), timeout=TIMEOUT).close()
             return
         except OSError as problem:
             if time.monotonic() > until:
-                raise BadOption(
-                    f"coordinator={coordinator}: the first process was not to be reached within {PATIENCE} s: {problem}"
-                ) from None
+                reason = f"process 0 could not be reached within {TIMEOUT} s: {problem}"
+                raise BadOption(f"coordinator={coordinator}: {reason}") from None
             time.sleep(0.2)
 
 
-def _given(words: Mapping[str, str]) -> dict[str, Any]:
+def _explicit(options: Mapping[str, str]) -> dict[str, Any]:
+    """Returns the arguments of `jax.distributed.initialize`."""
     for name in OPTIONS:
-        if name not in words:
-            raise BadOption(f"processes={words['processes']} needs {name} too; or processes=auto, on a cluster")
+        if name not in options:
+            raise BadOption(f"processes={options['processes']} needs {name} too; or processes=auto, on a cluster")
     for name in OPTIONS[:2]:
-        if not words[name].isdecimal():
-            raise BadOption(f"{name} must be a whole number; got {words[name]!r}")
-    number, many = int(words["process"]), int(words["processes"])
-    if number >= many:
-        raise BadOption(f"process must be less than processes, which is {many}; got {number}")
-    host, _, port = words["coordinator"].rpartition(":")
+        if not options[name].isdecimal():
+            raise BadOption(f"must be an integer of at least 0; got {options[name]!r}", name)
+    rank, count = int(options["process"]), int(options["processes"])
+    if rank >= count:
+        raise BadOption(f"must be less than processes, which is {count}; got {rank}", "process")
+    host, _, port = options["coordinator"].rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
-        raise BadOption(f"coordinator must be HOST:PORT, as in 10.0.0.1:8476; got {words['coordinator']!r}")
-    return {"coordinator_address": words["coordinator"], "num_processes": many, "process_id": number}
+        raise BadOption(f"must be HOST:PORT, as in 10.0.0.1:8476; got {options['coordinator']!r}", "coordinator")
+    return {"coordinator_address": options["coordinator"], "num_processes": count, "process_id": rank}
 
 
-def several() -> bool:
-    """Whether there are more processes than this."""
+def active() -> bool:
+    """Returns whether there is more than one process."""
     return jax.process_count() > 1
 
 
-def is_first() -> bool:
-    """Whether this is the process that decides and records."""
+def is_main() -> bool:
+    """Returns whether this is process 0, which decides and records."""
     return jax.process_index() == 0
 
 
-def told(decide: Callable[[], T]) -> T:
-    """Returns what `decide` returns in the first process, in all of them; it is of what JSON can hold.
+def broadcast(decide: Callable[[], T]) -> T:
+    """Returns in all processes what `decide` returns in process 0, which JSON must be able to represent.
 
     Raises:
-      BadOption: in the others, if `decide` raised anything.
+      BadOption: in the other processes, if `decide` raised anything.
     """
-    if not several():
+    if not active():
         return decide()
-    if not is_first():
-        said = json.loads(_sent(b""))
-        if "problem" in said:
-            raise BadOption(said["problem"])
-        return said["result"]
+    if not is_main():
+        message = json.loads(_broadcast_bytes(b""))
+        if "problem" in message:
+            raise BadOption(message["problem"])
+        return message["result"]
     try:
         result = decide()
     except BaseException as problem:
-        _sent(json.dumps({"problem": str(problem).partition("\n")[0] or type(problem).__name__}).encode())
+        _broadcast_bytes(json.dumps({"problem": str(problem).partition("\n")[0] or type(problem).__name__}).encode())
         raise
-    _sent(json.dumps({"result": result}).encode())
+    _broadcast_bytes(json.dumps({"result": result}).encode())
     return result
 
 
-def check_same(what: str, own: Any) -> None:
-    """Refuses to train with others that have something else than the first process: some of the seeds would use it.
+def _broadcast_bytes(message: bytes) -> bytes:
+    """Returns the message of process 0 in all processes: first its length, then its bytes."""
+    length = int(multihost_utils.broadcast_one_to_all(np.uint32(len(message))))
+    padded = np.frombuffer(message.ljust(length, b"\0")[:length], np.uint8)
+    return np.asarray(multihost_utils.broadcast_one_to_all(padded)).astype(np.uint8).tobytes()
 
-    Args:
-      what: its name.
-      own: this process's, of what JSON can hold.
+
+def check_same(name: str, value: Any) -> None:
+    """Checks that all processes have the same value, which JSON must be able to represent.
+
+    Raises:
+      BadOption: in each process with another value than process 0.
     """
-    if not several():
+    if not active():
         return
-    ours = json.dumps(own, indent=0).splitlines()
-    theirs = told(lambda: ours)
-    if ours != theirs:
-        first, here = next((pair for pair in zip(theirs, ours, strict=False) if pair[0] != pair[1]), ("more", "less"))
+    local = json.dumps(value, indent=0).splitlines()
+    of_main = broadcast(lambda: local)
+    if local != of_main:
+        pairs = zip(of_main, local, strict=False)
+        first, here = next((pair for pair in pairs if pair[0] != pair[1]), ("more", "less"))
         raise BadOption(
-            f"processes must have the same {what}; the first has {first.rstrip(',')}, this one {here.rstrip(',')}"
+            f"must have the same {name}; process 0 has {first.rstrip(',')}, this one {here.rstrip(',')}", "processes"
         )
 
 
-def _sent(message: bytes) -> bytes:
-    """Returns the message of the first process, in all of them."""
-    parts = []
-    while True:
-        part = np.zeros(MESSAGE, np.uint8)
-        head = message[: MESSAGE - 4]
-        part[:4] = np.frombuffer(np.uint32(len(message)).tobytes(), np.uint8)
-        part[4 : 4 + len(head)] = np.frombuffer(head, np.uint8)
-        got = np.asarray(multihost_utils.broadcast_one_to_all(part))
-        left = int(np.frombuffer(got[:4].tobytes(), np.uint32)[0])
-        parts.append(got[4 : 4 + left].tobytes())
-        if left <= MESSAGE - 4:
-            return b"".join(parts)
-        message = message[MESSAGE - 4 :]
+def all_gather(*flags: bool) -> np.ndarray:
+    """Returns the flags of every process, `[processes, flags]`, bool."""
+    mine = np.array(flags, np.uint8)
+    return np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, len(flags)).astype(bool)
 
 
-def votes(*own: bool) -> np.ndarray:
-    """Returns what each process says to some questions, `[processes, questions]`, bool."""
-    mine = np.array(own, np.uint8)
-    return np.asarray(multihost_utils.process_allgather(mine)).reshape(-1, len(own)).astype(bool)
+def gather_to_host(tree: PyTree) -> PyTree:
+    """Returns the arrays of a tree on the host, from whichever devices of whichever processes hold them."""
+    return multihost_utils.process_allgather(tree, tiled=True) if active() else jax.device_get(tree)
 
 
-def whole(tree: PyTree) -> PyTree:
-    """Returns the arrays of a tree, whatever devices of whatever process hold them, on the host."""
-    return multihost_utils.process_allgather(tree, tiled=True) if several() else jax.device_get(tree)
-
-
-def placed(tree: PyTree, shardings: PyTree) -> PyTree:
-    """Returns host arrays, the same in all processes, on the devices that shardings say.
+def device_put(tree: PyTree, shardings: PyTree) -> PyTree:
+    """Returns host arrays, equal in all processes, on the devices of shardings.
 
     Args:
       tree: the arrays.
       shardings: one for all, or a tree of the same structure.
     """
-    if not several():
+    if not active():
         return jax.device_put(tree, shardings)
 
-    def place(array, sharding):
+    def put(array, sharding):
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda part: array[part])
 
     if isinstance(shardings, jax.sharding.Sharding):
-        return jax.tree.map(lambda array: place(array, shardings), tree)
-    return jax.tree.map(place, tree, shardings)
+        return jax.tree.map(lambda array: put(array, shardings), tree)
+    return jax.tree.map(put, tree, shardings)
 
 
-def shared(load: Callable[[], PyTree], like: PyTree) -> PyTree:
-    """Returns the host arrays that `load` returns in the first process, in all; they have the shapes of `like`."""
-    if not several():
+def broadcast_arrays(load: Callable[[], PyTree], like: PyTree) -> PyTree:
+    """Returns in all processes the host arrays that `load` returns in process 0, with the shapes of `like`."""
+    if not active():
         return load()
-    own = load() if is_first() else jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
-    # As bytes, since what is sent is added up on the way, and -0 + 0 = 0.
-    sent = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda a: np.frombuffer(a.tobytes(), np.uint8), own))
-    return jax.tree.map(lambda a, b: np.frombuffer(np.asarray(b).tobytes(), a.dtype).reshape(a.shape), own, sent)
+    local = load() if is_main() else jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), like)
+    # As bytes, since the transfer is a sum over processes, and -0 + 0 = 0.
+    sent = multihost_utils.broadcast_one_to_all(jax.tree.map(lambda a: np.frombuffer(a.tobytes(), np.uint8), local))
+    return jax.tree.map(lambda a, b: np.frombuffer(np.asarray(b).tobytes(), a.dtype).reshape(a.shape), local, sent)
 
 
-def shared_out(devices: Iterable[jax.Device], seeds: int, batch_devices: int) -> list[jax.Device]:
-    """Returns the most of the devices among which seeds can be shared evenly, as many of each process.
+def devices_for(devices: Iterable[jax.Device], seeds: int, batch_devices: int) -> list[jax.Device]:
+    """Returns the most devices that can share seeds evenly, with equal numbers from each process.
 
     Args:
-      devices: those there are, of all processes.
+      devices: of all processes.
       seeds: how many.
-      batch_devices: how many devices train a seed together.
+      batch_devices: how many devices train one seed together.
 
     Raises:
       BadOption: if there is no such number.
     """
-    of: dict[int, list[jax.Device]] = {}
+    by_process: dict[int, list[jax.Device]] = {}
     for device in devices:
-        of.setdefault(device.process_index, []).append(device)
-    for rows in range(min(seeds, sum(map(len, of.values())) // batch_devices), 0, -1):
-        each, left = divmod(rows * batch_devices, len(of))
-        if seeds % rows == 0 and not left and all(each <= len(own) for own in of.values()):
-            return [device for own in of.values() for device in own[:each]]
+        by_process.setdefault(device.process_index, []).append(device)
+    processes = list(by_process.values())
+    for rows in range(min(seeds, sum(map(len, processes)) // batch_devices), 0, -1):
+        each, remainder = divmod(rows * batch_devices, len(processes))
+        if seeds % rows == 0 and not remainder and all(each <= len(devices) for devices in processes):
+            return [device for devices in processes for device in devices[:each]]
     raise BadOption(
-        f"seeds: {seeds} at a time, with batch_devices={batch_devices}, cannot be shared evenly by {len(of)} processes"
+        f"seeds: {seeds} at a time, with batch_devices={batch_devices}, cannot be shared evenly by {len(processes)} "
+        "processes"
     )
 
 
-def what_is_lost(problem: BaseException) -> str:
-    """One line about an error that tells that another process is gone."""
-    return f"another process of this run is gone, or cannot be reached: {str(problem).strip().partition(chr(10))[0]}"
+def describe_peer_error(problem: BaseException) -> str:
+    """Returns one line about an error that means the loss of another process."""
+    reason = str(problem).strip().partition("\n")[0]
+    return f"another process of this run is lost or cannot be reached: {reason}"
 
 
-def has_lost_one(problem: BaseException) -> bool:
-    """Whether an error tells that another process is gone."""
+def is_peer_error(problem: BaseException) -> bool:
+    """Returns whether an error means the loss of another process."""
     text = str(problem).lower()
-    # JAX raises either, with the text of the failed transfer.
-    failed = isinstance(problem, RuntimeError | ValueError) and not isinstance(problem, BadOption)
-    return failed and several() and any(sign in text for sign in SIGNS)
+    is_jax_error = isinstance(problem, RuntimeError | ValueError) and not isinstance(problem, BadOption)
+    return is_jax_error and active() and any(word in text for word in PEER_ERRORS)

@@ -1,8 +1,8 @@
-"""The training loop: one compiled program that trains all seeds of a run, step by step, between two evaluations.
+"""The training loop: one compiled program that trains all seeds, step by step, between two evaluations.
 
-`make_program` builds three functions over a group of seeds. `start` draws the states, `advance` takes them through the
-steps from one number to another, `measure` evaluates them. The trip count of `advance` is an argument, so however the
-evaluation points lie, each function compiles once.
+`make_program` builds three functions of a group of seeds: `start` draws the initial states, `advance` trains from one
+step to another, and `evaluate` computes the metrics. The number of steps is an argument of `advance`, so each function
+compiles once.
 """
 
 import functools
@@ -13,39 +13,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from fa_jax.core import Batch, Loss, PyTree, Rule, Split, Stream, Task, stream
-from fa_jax.metrics.alignment import alignment
+from fa_jax.core import Batch, Loss, Measure, PyTree, Rule, Split, Stream, Task, stream
 from fa_jax.network import Network
-from fa_jax.tasks.augmentation import attack
-from fa_jax.training import distributed as processes
-
-CHUNK = 1000
-"""Examples that an evaluation sends through the network at once."""
-
-CACHED = 2**21
-"""Bytes of one seed's params up to which a CPU trains the seeds of a device together, if all layers are dense.
-
-Larger ones would push each other out of its caches at every step, and go faster one after the other.
-"""
-
+from fa_jax.training import distributed
+from fa_jax.training.adversarial import fast_gradient_sign
+from fa_jax.training.evaluation import MetricSums, add_batch, compute_measures, scores, train_metrics, zero_sums
+from fa_jax.training.over_seeds import is_vmapped, over_seeds
 
 Step = int | np.int32
 
 
 class State(NamedTuple):
-    """One seed's, carried from step to step."""
+    """What one seed carries from step to step."""
 
     params: PyTree
-    slots: PyTree
-    """The optimizer's."""
+    optimizer_state: PyTree
     learned: PyTree
-    """(feedback, its optimizer's slots) where the rule learns its feedback, else ()."""
+    """`(feedback, its optimizer state)` if the rule learns its feedback, else `()`."""
     order: jax.Array
-    """The examples in the order of the epoch under way, `[examples]`; empty where they are not shuffled."""
-    tally: dict[str, jax.Array]
-    """Sums over the training batches since the last evaluation, each scored before its update, with its dropout."""
+    """The order of the examples in the current epoch, `[examples]`; empty without shuffling."""
+    sums: MetricSums
+    """Sums of training metrics since the last evaluation; every batch is scored before its update."""
 
 
 class Data(NamedTuple):
@@ -57,36 +47,34 @@ class Data(NamedTuple):
 
 
 class Program(NamedTuple):
-    """The compiled functions of a run; states, fixed feedback and metrics have the seeds in front."""
+    """The compiled functions of a run and its data. States, fixed feedback and metrics have a leading axis of seeds."""
 
     data: Data
-    """The task's, a copy on each device: without it, every call of `advance` would send the data anew."""
-    over_seeds: jax.sharding.Sharding
-    """Of what has the seeds in front."""
-
+    """The data of the task, copied to each device."""
+    over_seeds: NamedSharding
+    """Sharding for arrays with a leading axis of seeds."""
     start: Callable[[jax.Array], tuple[State, PyTree]]
-    """Seeds `[n]`, int32 -> (states, fixed feedback)."""
+    """Seeds `[n]`, int32, to `(states, fixed feedback)`."""
     advance: Callable[[State, PyTree, jax.Array, Step, Step, Data], State]
-    """(states, fixed feedback, seeds, first step, step after the last, data) -> states; donates the states."""
-    measure: Callable[[State, PyTree, jax.Array, Step, Data], tuple[dict[str, jax.Array], State]]
-    """(states, fixed feedback, seeds, step, data) -> (metrics, states with an empty tally)."""
+    """`(states, fixed feedback, seeds, first step, step after the last, data) -> states`; donates the states."""
+    evaluate: Callable[[State, PyTree, jax.Array, Step, Data], tuple[dict[str, jax.Array], State]]
+    """`(states, fixed feedback, seeds, step, data) -> (metrics, states with zero sums)`; donates the states."""
 
 
 class Training(NamedTuple):
-    """How a task is trained on and evaluated."""
+    """The options of training and of evaluation."""
 
     batch_size: int
     shuffle: bool
-    """Whether every epoch has an order of its own; else the examples come as they are stored. Examples left over when
-    the batch size does not divide their number are left out of that epoch."""
+    """Whether each epoch shuffles the examples. Those left over by the last batch are skipped in that epoch."""
     probe: int
-    """Test examples on which alignment is measured; 0: it is not."""
+    """The number of test examples in the probe batch, on which measures are computed; 0: none."""
     adversarial: float = 0.0
-    """How far each input is moved against the network before a step, see `perturbations.attack`."""
+    """The size of the adversarial perturbation of training inputs, see `adversarial.fast_gradient_sign`; 0: none."""
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    """`(key, images) -> images` before a step, see `perturbations.augmentation`; None: as they are."""
-    measures: tuple[Callable, ...] = ()
-    """Further `(rule, network, loss, params, feedback, batch) -> {name: scalar}` on the probe."""
+    """Augmentation `(key, images) -> images`, applied before each step; see `tasks.augmentation`."""
+    measures: tuple[Measure, ...] = ()
+    """Measures on the probe batch, besides the alignment to backprop and the rule's own."""
 
 
 def make_program(
@@ -100,141 +88,105 @@ def make_program(
     devices: list[jax.Device],
     batch_devices: int = 1,
 ) -> Program:
-    """Returns the `Program` that trains `rule` on `task`, seeds spread evenly over `devices`.
+    """Returns the `Program` that trains a rule on a task, with seeds spread evenly over devices.
 
-    Of these, `batch_devices` together train a seed, and have equal shares of the examples of each step: activations
-    then need that much less memory on each, params need as much as ever.
+    A seed's random numbers come from `jax.random.key(seed)` alone. Its results depend neither on the other seeds nor on
+    the devices, up to the rounding of differently batched sums.
 
-    A seed's randomness is `jax.random.key(seed)` alone, so its numbers depend neither on the other seeds nor on the
-    devices but for the rounding of differently batched sums.
+    Args:
+      rule, network, loss, task: as in the contract, `core`.
+      training: the options of training and of evaluation.
+      optimizer: updates the params.
+      feedback_optimizer: updates the feedback, if the rule learns it.
+      devices: all of one kind; their number is a multiple of `batch_devices`.
+      batch_devices: how many devices train one seed together, each with an equal share of every batch. Activations then
+        need less memory on each device; params need the same.
     """
-    learns = rule.learn is not None
-    per_epoch = len(task.train.inputs) // training.batch_size
+    learns_feedback = rule.learn is not None
+    examples = len(task.train.inputs)
+    steps_per_epoch = examples // training.batch_size
 
-    def backward(state, fixed):
-        return state.learned[0] if learns else fixed
+    def feedback_of(state, fixed):
+        return state.learned[0] if learns_feedback else fixed
 
     def start(seed):
         params, feedback = rule.init(jax.random.key(seed))
-        learned, fixed = ((feedback, feedback_optimizer.init(feedback)), ()) if learns else ((), feedback)
-        order = jnp.arange(len(task.train.inputs) if training.shuffle else 0)
-        return State(params, optimizer.init(params), learned, order, _empty_tally(task)), fixed
+        learned, fixed = ((feedback, feedback_optimizer.init(feedback)), ()) if learns_feedback else ((), feedback)
+        order = jnp.arange(examples if training.shuffle else 0)
+        return State(params, optimizer.init(params), learned, order, zero_sums(task)), fixed
 
     def step(state, fixed, batch):
         if training.adversarial:
-            batch = attack(network, loss.value, state.params, batch, training.adversarial)
-        tally = _count(state.tally, rule, state.params, batch, loss, task)
-        updates = rule.updates(state.params, backward(state, fixed), batch)
+            batch = fast_gradient_sign(network, loss.value, state.params, batch, training.adversarial)
+        sums = add_batch(state.sums, rule, state.params, batch, loss, task)
+        updates = rule.updates(state.params, feedback_of(state, fixed), batch)
         learned = state.learned
         if rule.learn is not None:
-            feedback, slots = learned
+            feedback, feedback_state = learned
             changes = rule.learn(state.params, feedback, batch, updates)
-            changes, slots = feedback_optimizer.update(changes, slots, feedback)
-            learned = optax.apply_updates(feedback, changes), slots
-        updates, slots = optimizer.update(updates, state.slots, state.params)
-        params = optax.apply_updates(network.follow(state.params, batch), updates)
-        return State(params, slots, learned, state.order, tally)
+            changes, feedback_state = feedback_optimizer.update(changes, feedback_state, feedback)
+            learned = optax.apply_updates(feedback, changes), feedback_state
+        updates, optimizer_state = optimizer.update(updates, state.optimizer_state, state.params)
+        params = optax.apply_updates(network.update_statistics(state.params, batch), updates)
+        return State(params, optimizer_state, learned, state.order, sums)
 
-    def advance(state, fixed, seed, first, last, data):
+    def advance(state, fixed, seed, start_step, end_step, data):
         key = jax.random.key(seed)
 
-        def epoch(number, state):
-            begin, end = jnp.maximum(first, number * per_epoch), jnp.minimum(last, (number + 1) * per_epoch)
-            if training.shuffle:
-                # Sorting takes longer than many a step, so it is done once an epoch and not at every evaluation.
-                state = state._replace(
-                    order=jax.lax.cond(
-                        begin == number * per_epoch,
-                        lambda: jax.random.permutation(
-                            jax.random.fold_in(stream(key, Stream.ORDER), number), len(task.train.inputs)
-                        ),
-                        lambda: state.order,
-                    )
-                )
+        def shuffled(epoch):
+            return jax.random.permutation(jax.random.fold_in(stream(key, Stream.ORDER), epoch), examples)
+
+        def train_epoch(epoch, state):
+            begin = jnp.maximum(start_step, epoch * steps_per_epoch)
+            end = jnp.minimum(end_step, (epoch + 1) * steps_per_epoch)
+            if training.shuffle:  # once per epoch: a permutation takes longer than many training steps
+                is_new = begin == epoch * steps_per_epoch
+                state = state._replace(order=jax.lax.cond(is_new, lambda: shuffled(epoch), lambda: state.order))
             fetch = _fetcher(data.train, task, training, state.order)
 
-            def body(i, state):
-                augmenting = jax.random.fold_in(stream(key, Stream.AUGMENTATION), i)
-                inputs, targets = fetch(i - number * per_epoch, augmenting)
+            def train_step(i, state):
+                augmentation_key = jax.random.fold_in(stream(key, Stream.AUGMENTATION), i)
+                inputs, targets = fetch(i - epoch * steps_per_epoch, augmentation_key)
                 if batch_devices > 1:
                     inputs, targets = jax.lax.with_sharding_constraint((inputs, targets), PartitionSpec("batch"))
                 return step(state, fixed, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
 
-            return jax.lax.fori_loop(begin, end, body, state)
+            return jax.lax.fori_loop(begin, end, train_step, state)
 
-        return jax.lax.fori_loop(first // per_epoch, -(-last // per_epoch), epoch, state)
+        return jax.lax.fori_loop(start_step // steps_per_epoch, -(-end_step // steps_per_epoch), train_epoch, state)
 
-    def measure(state, fixed, seed, number, data):
-        metrics = _averages(state.tally, task)
+    def evaluate(state, fixed, seed, step_number, data):
+        metrics = train_metrics(state.sums, task)
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
-                metrics |= _scores(name, functools.partial(rule.predict, state.params), split, loss, task)
+                metrics |= scores(name, functools.partial(rule.predict, state.params), split, loss, task)
         if training.probe:
             probe = jax.tree.map(lambda a: a[: training.probe], data.test)
-            key = jax.random.fold_in(stream(jax.random.key(seed), Stream.PROBE), number)
+            key = jax.random.fold_in(stream(jax.random.key(seed), Stream.PROBE), step_number)
             batch = Batch(task.prepare(probe.inputs), task.encode(probe.targets), key)
-            for of in (alignment, *training.measures):
-                metrics |= of(rule, network, loss.value, state.params, backward(state, fixed), batch)
-            if rule.report is not None:
-                metrics |= rule.report(state.params, backward(state, fixed), batch)
-        return metrics, state._replace(tally=_empty_tally(task))
+            compute = compute_measures(rule, network, loss, training.measures)
+            metrics |= compute(state.params, feedback_of(state, fixed), batch)
+        return metrics, state._replace(sums=zero_sums(task))
 
     mesh = _mesh(devices, batch_devices)
-    params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    cached = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= CACHED
-    # Vmapped over their weights, convolutions become grouped ones, which a CPU is slow at.
-    dense = all(len(kernel.shape) == 2 for kernel in network.kernels.values())
-    over = functools.partial(_over_seeds, mesh=mesh, together=(cached and dense) or devices[0].platform != "cpu")
+    compile_over_seeds = functools.partial(over_seeds, mesh=mesh, vmapped=is_vmapped(rule, network, devices[0]))
     return Program(
-        data=processes.placed(
-            Data(task.train, task.test, task.validation), jax.sharding.NamedSharding(mesh, PartitionSpec())
-        ),
-        over_seeds=jax.sharding.NamedSharding(mesh, PartitionSpec("seeds")),
-        start=over(start, arguments="s"),
-        advance=over(advance, arguments="sss---", donate=(0,)),
-        measure=over(measure, arguments="sss--", donate=(0,)),
+        data=distributed.device_put(Data(task.train, task.test, task.validation), NamedSharding(mesh, PartitionSpec())),
+        over_seeds=NamedSharding(mesh, PartitionSpec("seeds")),
+        start=compile_over_seeds(start, in_axes=(0,)),
+        advance=compile_over_seeds(advance, in_axes=(0, 0, 0, None, None, None), donate=(0,)),
+        evaluate=compile_over_seeds(evaluate, in_axes=(0, 0, 0, None, None), donate=(0,)),
     )
 
 
 def _mesh(devices: list[jax.Device], batch_devices: int) -> jax.sharding.Mesh:
-    """Devices in rows, each of which has seeds of its own, and in each row those that share a batch."""
+    """Returns devices in rows: each row trains different seeds, and the devices in a row share a batch."""
     kinds = (jax.sharding.AxisType.Auto,) * 2
     return jax.make_mesh((len(devices) // batch_devices, batch_devices), ("seeds", "batch"), kinds, devices=devices)
 
 
-def _over_seeds(
-    function: Callable, mesh: jax.sharding.Mesh, together: bool, arguments: str, donate: tuple[int, ...] = ()
-) -> Callable:
-    """Compiles a function of one seed for many: an argument marked `s` has the seeds in front, `-` is shared.
-
-    The seeds of a device advance `together` (vmapped), or else one after the other.
-    """
-
-    def in_turn(*values):
-        own = tuple(value for value, mark in zip(values, arguments, strict=True) if mark == "s")
-
-        def one(own):
-            of_this_seed = iter(own)
-            pairs = zip(values, arguments, strict=True)
-            return function(*(next(of_this_seed) if mark == "s" else value for value, mark in pairs))
-
-        return jax.lax.map(one, own)
-
-    vmapped = jax.vmap(function, in_axes=tuple(0 if mark == "s" else None for mark in arguments))
-    specs = tuple(PartitionSpec("seeds") if mark == "s" else PartitionSpec() for mark in arguments)
-    sharded = jax.shard_map(
-        vmapped if together else in_turn,
-        mesh=mesh,
-        in_specs=specs,
-        out_specs=PartitionSpec("seeds"),
-        axis_names={"seeds"},  # the compiler itself divides the work on a batch
-        check_vma=False,  # seeds never talk to each other: the check that replicated results agree has nothing to find
-    )
-    return jax.jit(sharded, donate_argnums=donate)
-
-
 def _fetcher(train: Split, task: Task, training: Training, order: jax.Array) -> Callable:
-    """Returns `(batch index in the epoch, key of its augmentation) -> (inputs, targets)`."""
+    """Returns `(index of the batch in the epoch, key of its augmentation) -> (inputs, targets)`."""
     size = training.batch_size
 
     def fetch(i, key):
@@ -247,44 +199,3 @@ def _fetcher(train: Split, task: Task, training: Training, order: jax.Array) -> 
         return task.prepare(rows.inputs, *augment), task.encode(rows.targets)
 
     return fetch
-
-
-def _empty_tally(task: Task) -> dict[str, jax.Array]:
-    return {name: jnp.zeros(()) for name in ("batches", "loss", *task.running)}
-
-
-def _count(tally, rule: Rule, params: PyTree, batch: Batch, loss: Loss, task: Task) -> dict[str, jax.Array]:
-    logits = (rule.glance or rule.predict)(params, batch.inputs, key=batch.key)
-    outputs = loss.outputs(logits)
-    scores = {"batches": 1, "loss": loss.value(logits, batch.targets)}
-    scores |= {name: metric.of(outputs, batch.targets) for name, metric in task.running.items()}
-    return {name: total + scores[name] for name, total in tally.items()}
-
-
-def _averages(tally, task: Task) -> dict[str, jax.Array]:
-    """The training metrics since the last evaluation; NaN when there was no step."""
-    means = {name: total / tally["batches"] for name, total in tally.items()}
-    return {
-        "train_loss": means["loss"],
-        **{f"train_{name}": metric.finish(means[name]) for name, metric in task.running.items()},
-    }
-
-
-def _scores(name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:
-    logits = _in_chunks(lambda inputs: predict(task.prepare(inputs)), split.inputs)
-    targets = task.encode(split.targets)
-    outputs = loss.outputs(logits)
-    return {
-        f"{name}_loss": loss.value(logits, targets),
-        **{f"{name}_{metric}": of(outputs, targets) for metric, of in task.metrics.items()},
-    }
-
-
-def _in_chunks(function: Callable, rows: jax.Array) -> jax.Array:
-    """`function(rows)`, worked out `CHUNK` rows at a time."""
-    whole = len(rows) // CHUNK * CHUNK
-    parts = [function(rows[whole:])] if whole < len(rows) else []
-    if whole:
-        chunks = jax.lax.map(function, rows[:whole].reshape(-1, CHUNK, *rows.shape[1:]))
-        parts.insert(0, chunks.reshape(-1, *chunks.shape[2:]))
-    return jnp.concatenate(parts)

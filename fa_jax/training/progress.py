@@ -1,28 +1,29 @@
-"""Showing how a run gets on: a bar on a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar in a terminal, plain lines elsewhere."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fa_jax.records.statistics import SMALLEST, is_logarithmic
+from fa_jax.core import Metric
+from fa_jax.records.statistics import SMALLEST
 
-PLAIN_EVERY = 10.0
+LINE_INTERVAL = 10.0
 """Seconds between two plain lines."""
 
 
 class Progress:
-    """A context in which a run shows how many seed-steps it has made and how its test metrics stand over seeds."""
+    """A context that shows the seed-steps done (steps times seeds) and the test scores over seeds."""
 
-    def __init__(self, steps: int, done: int = 0):
-        """Takes the number of seed-steps to make, and how many of them a continued run has made before."""
+    def __init__(self, steps: int, metrics: Sequence[Metric], done: int = 0):
+        """Takes the number of seed-steps to do, the scores to show, and the seed-steps done before a resume."""
         self.done = done
-        self._steps = steps
+        self._steps, self._metrics = steps, metrics
         self._console = Console()
-        self._spoke = -PLAIN_EVERY
+        self._last_line = -LINE_INTERVAL
         self._text = ""
         columns = (
             BarColumn(),
@@ -41,37 +42,29 @@ class Progress:
         self._bar.stop()
 
     def advance(self, seed_steps: int, examples: int) -> None:
-        """Moves the bar by so many seed-steps."""
+        """Moves the bar by a number of seed-steps."""
         self.done += seed_steps
         self._bar.update(self._task, completed=self.done, description=f"{examples} examples  {self._text}")
 
-    def show(self, examples: int, metrics: Mapping[str, np.ndarray]) -> str:
-        """Shows the metrics of an evaluation, and returns what it says of them."""
-        self._text = "  ".join(_stand(name, metrics[name]) for name in shown(metrics))
+    def show(self, examples: int, values: Mapping[str, np.ndarray]) -> str:
+        """Shows an evaluation, with the test scores of each seed by column, and returns its text."""
+        self._text = "  ".join(_summary(metric, values[f"test_{metric.name}"]) for metric in self._metrics)
         self._bar.update(self._task, description=f"{examples} examples  {self._text}")
         now = time.monotonic()
-        if not self._console.is_terminal and (self.done >= self._steps or now - self._spoke >= PLAIN_EVERY):
+        if not self._console.is_terminal and (self.done >= self._steps or now - self._last_line >= LINE_INTERVAL):
             line = f"{100 * self.done / self._steps:3.0f} %  {examples} examples  {self._text}"
             self._console.print(line, highlight=False, soft_wrap=True)
-            self._spoke = now
+            self._last_line = now
         return f"{examples} examples  {self._text}"
 
 
-def shown(metrics: Mapping[str, object]) -> list[str]:
-    """The metrics that a person follows: those of the test examples but the loss where there is another."""
-    test = [name for name in metrics if name.startswith("test_")]
-    return [name for name in test if name != "test_loss"] or test
-
-
-def _stand(name: str, values: np.ndarray) -> str:
-    fine = values[np.isfinite(values)]
-    if not len(fine):
+def _summary(metric: Metric, values: np.ndarray) -> str:
+    """Returns the mean over seeds with the range, as text."""
+    name, finite = f"test_{metric.name}", values[np.isfinite(values)]
+    if not len(finite):
         return f"{name} diverged"
-    if is_logarithmic(name):
-        middle = (
-            f"{np.exp(np.mean(np.log(np.maximum(fine, SMALLEST)))):.3g} (all from {fine.min():.2g} to {fine.max():.2g})"
-        )
-    else:
-        middle = f"{fine.mean():.4g} (all from {fine.min():.4g} to {fine.max():.4g})"
-    lost = len(values) - len(fine)
-    return f"{name} {middle}, n = {len(fine)}" + (f", {lost} diverged" if lost else "")
+    mean = np.exp(np.mean(np.log(np.maximum(finite, SMALLEST)))) if metric.logarithmic else finite.mean()
+    digits = ".3g" if metric.logarithmic else ".4g"
+    text = f"{name} {mean:{digits}} ({finite.min():{digits}} to {finite.max():{digits}}), n = {len(finite)}"
+    diverged = len(values) - len(finite)
+    return text + (f", {diverged} diverged" if diverged else "")

@@ -1,4 +1,4 @@
-"""One run: all seeds of a job trained to the end, recorded and shown while they go."""
+"""One run: all seeds of a job trained to the end, with records and progress."""
 
 import dataclasses
 import functools
@@ -14,26 +14,35 @@ from typing import Any
 import jax
 import numpy as np
 
-from fa_jax.cli.build import Job
 from fa_jax.core import PyTree
-from fa_jax.loggers.logger import Tracking
+from fa_jax.loggers.logger import RunLogger
 from fa_jax.records import locks
 from fa_jax.records.checkpoints import Checkpoint, Checkpoints
+from fa_jax.records.columns import Declared
 from fa_jax.records.writer import Writer
-from fa_jax.training import distributed as processes
+from fa_jax.training import distributed
 from fa_jax.training.compile import Cost, compiled
+from fa_jax.training.evaluation import measured_metrics, score_metrics
+from fa_jax.training.job import Job
 from fa_jax.training.loop import Program
 from fa_jax.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
 Watch = Callable[[int, Mapping[str, np.ndarray]], None]
+"""`(step, metrics)`, each an array over the seeds of a group by column; called after each evaluation."""
 SLICE = 0.5
-"""Seconds of training between two looks at the clock, at most twice as many."""
+"""Training runs in slices of 1 to 2 times this many seconds, between which signals and the clock are checked."""
 
 
 class Stopped(Exception):
-    """Raised by who watches a run, to stop it there; its one line is the reason that is recorded."""
+    """Raised by a `Watch` to stop a run; its message is recorded as the reason."""
+
+
+def declared_metrics(job: Job) -> Declared:
+    """Returns the metrics that a job records."""
+    measured = measured_metrics(job.rule, job.training.measures) if job.training.probe else ()
+    return Declared(score_metrics(job.task), measured)
 
 
 def run(
@@ -45,34 +54,34 @@ def run(
     resume: bool = False,
     watch: Watch | None = None,
 ) -> dict[str, Any]:
-    """Trains a job, records it in `folder`, and returns its summary.
+    """Trains a job, records it in a folder, and returns its summary.
 
-    Whatever stops it, an interrupt or an error, is set down in `status.json` before it goes on its way. Of several
-    processes only the first one records; what the others would is thrown away.
+    Whatever ends it, an interrupt or an error, is recorded in `status.json` before it is raised. Of several processes,
+    only process 0 records.
 
     Args:
       job: what is trained.
-      config: the config it was built from, with `choices`.
-      folder: where it is recorded; no other process may have it in hand.
-      command: what was typed, to be recorded; None: what this process was started with.
-      resume: whether to go on with the run that the folder holds, from its last checkpoints; the end is bit for bit
-        that of a run never cut off.
-      watch: called after each evaluation with its step and metrics, one number a seed by name; it may raise `Stopped`.
+      config: the config that it was built from, with `choices`.
+      folder: where it is recorded.
+      command: what was typed, to be recorded; None: the arguments of this process.
+      resume: whether to resume the run in the folder from its last checkpoints. Its result is bit for bit that of an
+        uninterrupted run.
+      watch: is called after each evaluation; may raise `Stopped`.
 
     Raises:
-      BadOption: if the folder holds a run that is not to be resumed, or one that another process has in hand.
-      Stopped: if `watch` did.
-      Gone: if another process of this run is.
+      BadOption: if the folder holds a run that is not to be resumed, or another process runs it.
+      Stopped: if `watch` raised it.
+      PeerLost: if another process of this run is lost.
     """
-    if not processes.is_first():
-        with tempfile.TemporaryDirectory() as nowhere:
-            return _run(job, config, Path(nowhere), command, watch, resume=resume)
+    if not distributed.is_main():
+        with tempfile.TemporaryDirectory() as temporary:
+            return _run(job, config, Path(temporary), command, watch, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
-    lock = locks.take(folder)
+    lock = locks.acquire(folder)
     try:
         return _run(job, config, folder, command, watch, resume=resume)
     finally:
-        locks.give(lock)
+        locks.release(lock)
 
 
 def _run(
@@ -85,74 +94,86 @@ def _run(
     resume: bool,
 ) -> dict[str, Any]:
     checkpoints = Checkpoints(folder)
-    found = []
-    if resume:
-        rows = processes.told(lambda: [[str(one.path), *one[1:]] for one in checkpoints.found(job.evaluations[-1])])
-        found = [Checkpoint(Path(path), *rest) for path, *rest in rows]
-    if resume and not found:
-        log.warning("no checkpoint: the run begins again")
-    reached = {seed: one.step for one, seeds in zip(found, job.groups, strict=False) for seed in seeds}
-    recorded = reached if resume and processes.is_first() else None
-    writer = Writer(folder, config, command=command, reached=recorded)
-    cost = Cost(**found[-1].cost) if found else Cost()
+    resumed = _usable(checkpoints, job) if resume else []
+    if resume and not resumed:
+        log.warning("no checkpoint: the run starts again from step 0")
+    reached = {seed: checkpoint.step for checkpoint, seeds in zip(resumed, job.groups, strict=False) for seed in seeds}
+    resumed_steps = reached if resume and distributed.is_main() else None
+    declared = declared_metrics(job)
+    writer = Writer(folder, config, declared, command=command, resumed_steps=resumed_steps)
+    cost = Cost(**resumed[-1].cost) if resumed else Cost()
     steps = job.evaluations[-1] * sum(map(len, job.groups))
-    tracked = job.tracker if processes.is_first() else None
-    tracking = tracked and Tracking(tracked, folder, config, job.groups)
+    logger = None
+    if job.open_logger and distributed.is_main():
+        logger = RunLogger(job.open_logger, folder, config, job.groups, declared)
     finished = False
     try:
-        with Progress(steps, done=sum(reached.values())) as progress:
+        with Progress(steps, job.task.metrics, done=sum(reached.values())) as progress:
             program = functools.cache(lambda size: compiled(job, size, cost))
             finals = []
             for group, seeds in enumerate(job.groups):
-                start = found[group] if group < len(found) else None
-                keeper = _Keeper(checkpoints, group, job.checkpoint_every, writer, cost, tracking, watch)
-                finals.append(_train_group(job, seeds, program(len(seeds)), start, keeper, progress))
+                start = resumed[group] if group < len(resumed) else None
+                saver = _Saver(checkpoints, group, job.checkpoint_every, writer, cost)
+                observers = _Observers(writer, logger, watch, progress)
+                finals.append(_train_group(job, seeds, program(len(seeds)), start, saver, observers))
         checkpoints.wait()
-        if job.checkpoint and processes.is_first():
+        if job.checkpoint and distributed.is_main():
             writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
         summary = writer.summary(cost.report(steps, job))
-        every = len(writer.diverged) == len(summary["seeds"])
-        writer.status("diverged" if every else "finished", "every seed diverged" if every else None)
+        all_diverged = len(writer.diverged) == len(summary["seeds"])
+        writer.status("diverged" if all_diverged else "finished", "every seed diverged" if all_diverged else None)
         finished = True
         return summary
     except BaseException as problem:
-        gone = processes.has_lost_one(problem)
         writer.summary(cost.report(progress.done, job))
-        interrupted = gone or isinstance(problem, KeyboardInterrupt | SystemExit | Stopped)
-        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-        if interrupted:
-            reason = str(problem) if isinstance(problem, Stopped) else "interrupted"
-        if gone:
+        writer.status(*_failure(problem))
+        if distributed.is_peer_error(problem):
             log.error("a transfer between processes failed", exc_info=problem)
-            reason = processes.what_is_lost(problem)
-        writer.status("interrupted" if interrupted else "failed", reason)
-        if gone:
-            further = f"; fa-jax resume={folder} goes on with it" if processes.is_first() else ""
-            raise processes.Gone(f"{reason}{further}") from problem
+            advice = f"; the run in {folder} can be resumed" if distributed.is_main() else ""
+            raise distributed.PeerLost(f"{distributed.describe_peer_error(problem)}{advice}") from problem
         raise
     finally:
         writer.close()
         checkpoints.close(delete=finished)
-        if tracking:
-            tracking.close(finished)
+        if logger:
+            logger.close(finished)
+
+
+def _usable(checkpoints: Checkpoints, job: Job) -> list[Checkpoint]:
+    """Returns the checkpoints to resume from, as process 0 finds them."""
+    fields = distributed.broadcast(
+        lambda: [[str(checkpoint.path), *checkpoint[1:]] for checkpoint in checkpoints.usable(job.evaluations[-1])]
+    )
+    return [Checkpoint(Path(path), *rest) for path, *rest in fields]
+
+
+def _failure(problem: BaseException) -> tuple[str, str]:
+    """Returns the status of a run that an exception ended, and the reason in one line."""
+    if distributed.is_peer_error(problem):
+        return "interrupted", distributed.describe_peer_error(problem)
+    if isinstance(problem, Stopped):
+        return "interrupted", str(problem)
+    if isinstance(problem, KeyboardInterrupt | SystemExit):
+        return "interrupted", "interrupted"
+    return "failed", f"{type(problem).__name__}: {problem}".partition("\n")[0]
 
 
 class _Interrupts:
-    """While entered, a first SIGINT or SIGTERM is noted for the next look, and a second one interrupts at once."""
+    """While entered, a first SIGINT or SIGTERM is noted for the next check, and a second one interrupts at once."""
 
     def __init__(self) -> None:
         self.noted = False
-        self._before: dict[int, Any] = {}
+        self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> "_Interrupts":
-        # Only the main thread hears signals.
+        # Only the main thread receives signals.
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._note)
+                self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for number, handler in self._before.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
 
     def _note(self, *_: object) -> None:
@@ -161,94 +182,103 @@ class _Interrupts:
         self.noted = True
 
 
-class _Keeper:
-    """Saves checkpoints of one group of seeds as often as was asked for."""
+@dataclasses.dataclass
+class _Observers:
+    """Everything that receives evaluations."""
 
-    def __init__(
-        self,
-        checkpoints: Checkpoints,
-        group: int,
-        every: float | None,
-        writer: Writer,
-        cost: Cost,
-        tracking: Tracking | None,
-        watch: Watch | None,
-    ):
-        self.checkpoints, self.group, self.every, self.writer, self.cost = checkpoints, group, every, writer, cost
-        self.tracking, self.watch = tracking, watch
-        self._saved = time.monotonic()
-        self.step = -1
-        """Of the last checkpoint."""
+    writer: Writer
+    logger: RunLogger | None
+    watch: Watch | None
+    progress: Progress
 
-    def look(self, interrupts: _Interrupts, step: int, tree: PyTree, *, quick: bool = False) -> bool:
-        """Saves and interrupts if an interrupt has been noted, or saves if the time has come; returns `quick`.
+    def evaluation(self, job: Job, seeds: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        examples = step * job.training.batch_size
+        self.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
+        if self.logger:
+            self.logger.evaluation(seeds, examples, metrics)
+        if self.watch:
+            self.watch(step, metrics)
+        log.info("seeds %s: %s", list(seeds), self.progress.show(examples, metrics))
 
-        Several processes do as the first one would, and are interrupted if any of them is.
+
+class _Saver:
+    """Saves checkpoints of one group of seeds at an interval, and when the run is interrupted."""
+
+    def __init__(self, checkpoints: Checkpoints, group: int, interval: float | None, writer: Writer, cost: Cost):
+        self.checkpoints, self.group, self.interval, self.writer, self.cost = checkpoints, group, interval, writer, cost
+        self._last_time = time.monotonic()
+        self.last_step = -1
+
+    def check(self, interrupts: _Interrupts, step: int, tree: PyTree, *, quick: bool = False) -> bool:
+        """Saves a checkpoint if one is due; returns `quick`.
+
+        If the run is interrupted, saves a checkpoint and raises `KeyboardInterrupt`.
+
+        Several processes agree: they do what process 0 would, and are interrupted if any of them is.
         """
-        due = self.every is not None and time.monotonic() - self._saved >= self.every
-        noted = interrupts.noted
-        if processes.several():
-            said = processes.votes(noted, due, quick)
-            noted, (_, due, quick) = said[:, 0].any(), said[0]
-        if due or (noted and self.every is not None):
+        due = self.interval is not None and time.monotonic() - self._last_time >= self.interval
+        interrupted = interrupts.noted
+        if distributed.active():
+            flags = distributed.all_gather(interrupted, due, quick)
+            interrupted, (_, due, quick) = flags[:, 0].any(), flags[0]
+        if due or (interrupted and self.interval is not None):
             self.save(step, tree)
-        if noted:
+        if interrupted:
             self.checkpoints.wait()
             raise KeyboardInterrupt
         return quick
 
     def save(self, step: int, tree: PyTree) -> None:
-        """Saves; the rows of the evaluations before are on the disk first."""
+        """Saves a checkpoint, after all rows before it are on disk."""
         self.writer.flush()
         self.checkpoints.save(self.group, step, tree, dataclasses.asdict(self.cost))
-        self._saved, self.step = time.monotonic(), step
+        self._last_time, self.last_step = time.monotonic(), step
 
 
 def _train_group(
-    job: Job, seeds: tuple[int, ...], program: Program, start: Checkpoint | None, keeper: _Keeper, progress: Progress
+    job: Job,
+    seeds: tuple[int, ...],
+    program: Program,
+    start: Checkpoint | None,
+    saver: _Saver,
+    observers: _Observers,
 ) -> dict[str, Any]:
-    """Trains a group of seeds at once, from a checkpoint if there is one; returns params and feedback on the host."""
-    numbers, cost = processes.placed(np.asarray(seeds, np.int32), program.over_seeds), keeper.cost
-    states, fixed = program.start(numbers)
-    last, stride = 0, 64
+    """Trains a group of seeds, from a checkpoint if there is one; returns params and feedback on the host."""
+    seed_numbers, cost = distributed.device_put(np.asarray(seeds, np.int32), program.over_seeds), saver.cost
+    states, fixed = program.start(seed_numbers)
+    step, slice_steps = 0, 64
     if start is not None:
-        states, fixed = _restored(keeper.checkpoints, start, (states, fixed))
-        last = start.step
+        states, fixed = _restore(saver.checkpoints, start, (states, fixed))
+        step = start.step
     with _Interrupts() as interrupts:
-        for step in job.evaluations:
-            if start is not None and step <= start.step:
+        for evaluation in job.evaluations:
+            if start is not None and evaluation <= start.step:
                 continue
-            while last < step:
-                # In slices that grow to about a second, so that the bar moves and an interrupt is heard.
-                began = time.perf_counter()
-                end = min(last + stride, step)
-                advanced = program.advance(states, fixed, numbers, np.int32(last), np.int32(end), program.data)
-                states = jax.block_until_ready(advanced)
-                taken = time.perf_counter() - began
-                cost.training += taken
-                progress.advance((end - last) * len(seeds), end * job.training.batch_size)
-                whole_slice, last = end - last == stride, end
-                if last < step and keeper.look(interrupts, last, (states, fixed), quick=taken < SLICE) and whole_slice:
-                    stride *= 2
+            while step < evaluation:
+                began, end = time.perf_counter(), min(step + slice_steps, evaluation)
+                states = program.advance(states, fixed, seed_numbers, np.int32(step), np.int32(end), program.data)
+                states = jax.block_until_ready(states)
+                seconds = time.perf_counter() - began
+                cost.training += seconds
+                observers.progress.advance((end - step) * len(seeds), end * job.training.batch_size)
+                complete, step = end - step == slice_steps, end
+                if step < evaluation:
+                    quick = saver.check(interrupts, step, (states, fixed), quick=seconds < SLICE)
+                    slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
-            measured, states = program.measure(states, fixed, numbers, np.int32(step), program.data)
-            metrics = processes.whole(measured)
+            measured, states = program.evaluate(states, fixed, seed_numbers, np.int32(evaluation), program.data)
+            metrics = distributed.gather_to_host(measured)
             cost.evaluating += time.perf_counter() - began
-            examples = step * job.training.batch_size
-            keeper.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
-            if keeper.tracking:
-                keeper.tracking.evaluation(seeds, examples, metrics)
-            if keeper.watch:
-                keeper.watch(step, metrics)
-            log.info("seeds %s: %s", list(seeds), progress.show(examples, metrics))
-            keeper.look(interrupts, step, (states, fixed))
-    if len(job.groups) > 1 and keeper.every is not None and last not in (keeper.step, start and start.step):
-        keeper.save(last, (states, fixed))
+            observers.evaluation(job, seeds, evaluation, metrics)
+            saver.check(interrupts, evaluation, (states, fixed))
+    saved = step in (saver.last_step, start and start.step)
+    if len(job.groups) > 1 and saver.interval is not None and not saved:
+        saver.save(step, (states, fixed))
     feedback = states.learned[0] if job.rule.learn else fixed
-    return processes.whole({"params": states.params, "feedback": feedback})
+    return distributed.gather_to_host({"params": states.params, "feedback": feedback})
 
 
-def _restored(checkpoints: Checkpoints, start: Checkpoint, like: PyTree) -> PyTree:
-    """The arrays of a checkpoint, on the devices that have those of `like`."""
-    loaded = processes.shared(lambda: checkpoints.load(start, like), like)
-    return processes.placed(loaded, jax.tree.map(lambda a: a.sharding, like))
+def _restore(checkpoints: Checkpoints, start: Checkpoint, like: PyTree) -> PyTree:
+    """Returns the arrays of a checkpoint, on the devices of `like`."""
+    loaded = distributed.broadcast_arrays(lambda: checkpoints.load(start, like), like)
+    return distributed.device_put(loaded, jax.tree.map(lambda a: a.sharding, like))

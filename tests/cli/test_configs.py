@@ -1,78 +1,197 @@
-"""Every YAML in conf/ composes and builds, found by globbing."""
+"""Every YAML in conf/ composes and builds; they are listed by globbing."""
+
+import csv
+import inspect
 
 import hydra.errors
+import hydra.utils
+import jax
+import numpy as np
 import pytest
 import yaml
-from omegaconf import OmegaConf
 
 from fa_jax.checks import BadOption
-from fa_jax.cli import help as catalogue
-from fa_jax.cli.build import build
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose as compose_all
+from fa_jax.cli.groups import CONF, choices
+from fa_jax.cli.tuned import TABLE
+from fa_jax.tasks import tfds
+from tests.conftest import CUT_MNIST, make_rule
+
+PATHS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
 
 
-def names(group):
-    return sorted(catalogue.options(group))
+def compose_runs(*words):
+    """The checked configs and jobs of arguments."""
+    return compose_all(parse(words)).runs
 
 
-def build_of(compose, *overrides):
-    try:
-        return build(OmegaConf.to_container(compose(*overrides), resolve=True))
-    except BadOption as problem:
-        if "task.data_dir" in str(problem) or "prepare it with" in str(problem):
-            pytest.skip(f"needs a data set that is not here: {problem}")
-        raise
+def compose_run(*words):
+    (run,) = compose_runs(*words)
+    return run
 
 
-@pytest.mark.parametrize("rule", names("rule"))
+@pytest.mark.parametrize("path", PATHS)
+def test_a_yaml_starts_with_a_comment(path):
+    lines = (CONF / path).read_text().splitlines()
+    first = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert first.startswith("# ")
+    assert len(first) > 10
+
+
+@pytest.mark.parametrize("rule", choices("rule"))
+def test_a_rule_has_the_feedback_that_its_yaml_chooses(rule):
+    defaults = yaml.safe_load((CONF / "rule" / f"{rule}.yaml").read_text()).get("defaults", [])
+    chosen = [entry["override /feedback"] for entry in defaults if "override /feedback" in entry]
+    run = compose_run("task=digits", f"rule={rule}", "architecture.hidden=[9,9]")
+    assert run.choices["feedback"] == (chosen[0] if chosen else None)
+    assert set(chosen) <= set(choices("feedback"))
+    factory = hydra.utils.get_method(run.config["rule"]["_target_"])
+    takes_feedback = "init_feedback" in inspect.signature(factory).parameters
+    assert takes_feedback == bool(chosen)
+
+
+@pytest.mark.parametrize("rule", choices("rule"))
 @pytest.mark.parametrize("task", ["linear", "nonlinear", "digits"])
-def test_every_rule_builds_on_every_task_that_needs_no_download(compose, task, rule):
-    words = f"task={task}", f"rule={rule}", "architecture.hidden=[9,9]"
-    if task != "digits" and (rule == "associated_learning" or rule.endswith("forward_forward")):
-        with pytest.raises(BadOption, match=r"needs a task with classes|forward_forward needs"):
-            build_of(compose, *words)
+def test_a_rule_builds_on_a_task_unless_it_lacks_classes(task, rule):
+    architecture = "architecture.hidden=[9,9]", "architecture.activation=relu", "architecture.biases=true"
+    words = f"task={task}", f"rule={rule}", *architecture
+    if task != "digits" and make_rule(rule)[1].extras.needs_classes:
+        with pytest.raises(BadOption, match=f"rule={rule} needs a task with classes"):
+            compose_run(*words)
         return
-    job = build_of(compose, *words)
+    job = compose_run(*words).job
     assert job.network.outputs == job.task.outputs
+    assert [h.shape for h in job.network.hiddens.values()][-2:] == [(9,), (9,)]
     assert job.evaluations[0] == 0
+    params, _ = jax.eval_shape(job.rule.init, jax.random.key(0))
+    outputs = jax.eval_shape(job.rule.predict, params, jax.ShapeDtypeStruct((3, *job.task.input_shape), np.float32))
+    assert outputs.shape == (3, job.task.outputs)
 
 
-@pytest.mark.parametrize("group", ["architecture", "loss", "optimizer", "optimizer/schedule"])
-def test_every_option_of_a_group_builds(compose, group):
-    for name in names(group):
-        build_of(compose, "task=digits", f"{group}={name}")
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [(group, name) for group in ("architecture", "loss", "optimizer", "optimizer/schedule") for name in choices(group)],
+)
+def test_a_choice_of_a_group_builds(group, name):
+    run = compose_run("task=digits", f"{group}={name}")
+    assert run.job.network.outputs == 10
+    if group != "optimizer/schedule":
+        assert run.choices[group] == name
 
 
-@pytest.mark.parametrize("task", names("task"))
-def test_every_task_builds_where_its_data_are(compose, task):
-    build_of(compose, f"task={task}")
+@pytest.mark.parametrize("name", choices("measure"))
+def test_a_measure_builds(name):
+    (report,) = compose_run("task=digits", f"measure={name}").job.training.measures
+    assert report.metrics[0].label
 
 
-@pytest.mark.parametrize("experiment", names("experiment"))
-def test_every_experiment_composes(compose, experiment):
-    config = compose(f"experiment={experiment}")
-    assert config.task._target_
+@pytest.mark.parametrize("task", choices("task"))
+def test_a_task_builds(stand_in_images, task):
+    run = compose_run(f"task={task}")
+    assert run.job.network.input_shape == run.job.task.input_shape
+    if "dataset" in run.config["task"]:
+        assert run.config["task"]["dataset"] == task
+        assert run.job.task.outputs == tfds.DATASETS[task].classes
 
 
-def test_a_value_on_the_command_line_beats_recipe_and_task(compose):
-    config = compose("rule=fa", "optimizer.learning_rate=7", "seeds=3", "optimizer=adam")
-    assert config.optimizer.learning_rate == 7
-    assert config.seeds == 3
-    assert config.optimizer.scaling._target_ == "optax.scale_by_adam"
+@pytest.mark.parametrize("experiment", choices("experiment"))
+def test_an_experiment_builds_with_its_rule_and_its_network(stand_in_images, experiment):
+    # Whitening takes a minute, and changes neither rule nor network.
+    words = ["task.preprocessing=centred"] if experiment.startswith("nokland2016/conv") else []
+    runs = compose_runs(f"experiment={experiment}", *words)
+    named = [rule for rule in ("bp", "fa", "shallow") if f"_{rule}" in experiment]
+    for run in runs:
+        job, config = run.job, run.config
+        assert run.choices["experiment"] == experiment
+        assert config["rule"]["_target_"].endswith(f".{run.choices['rule']}")
+        assert not named or run.choices["rule"] == named[0]
+        assert job.network.outputs == job.task.outputs
+        assert len(job.groups[0]) == config["seeds"]
+        assert job.training.batch_size == config["batch_size"]
+        steps_per_epoch = len(job.task.train.inputs) // config["batch_size"]
+        assert job.evaluations[-1] == round(config["epochs"] * steps_per_epoch)
+        if "hidden" in config["architecture"]:
+            widths = [h.shape[-1] for h in job.network.hiddens.values() for _ in range(max(1, *h.stack, 0))]
+            assert widths[-len(config["architecture"]["hidden"]) :] == config["architecture"]["hidden"]
+    assert len({str(run.config) for run in runs}) == len(runs)
 
 
-def test_an_option_that_does_not_exist_is_refused(compose):
+def test_the_command_line_overrides_preset_task_and_experiment():
+    run = compose_run("rule=fa", "optimizer.learning_rate=7", "feedback.scale=3", "seeds=3")
+    assert run.config["optimizer"]["learning_rate"] == 7
+    assert run.config["feedback"]["scale"] == 3
+    assert run.job.groups == ((0, 1, 2),)
+    run = compose_run("experiment=lillicrap2014/task3_fa3", "optimizer.learning_rate=7", "epochs=0.5")
+    assert run.config["optimizer"]["learning_rate"] == 7
+    assert run.job.evaluations[-1] == 200_000
+
+
+@pytest.mark.parametrize("optimizer", [name for name in choices("optimizer") if name != "sgd"])
+@pytest.mark.parametrize("task", ["linear", "nonlinear"])
+def test_another_optimizer_trains_at_its_own_rate(optimizer, task):
+    default = yaml.safe_load((CONF / "optimizer" / f"{optimizer}.yaml").read_text())["learning_rate"]
+    for rule in ("bp", "fa"):
+        run = compose_run(f"task={task}", f"rule={rule}", f"optimizer={optimizer}")
+        assert run.config["optimizer"]["learning_rate"] == default
+    sgd = yaml.safe_load((CONF / "optimizer" / "sgd.yaml").read_text())["learning_rate"]
+    assert compose_run(f"task={task}", "rule=fa").config["optimizer"]["learning_rate"] != sgd
+
+
+def test_adam_on_the_linear_task_takes_steps_of_its_default_rate():
+    job = compose_run("task=linear", "optimizer=adam").job
+    params, _ = job.rule.init(jax.random.key(0))
+    updates, _ = job.optimizer.update(jax.tree.map(np.ones_like, params), job.optimizer.init(params), params)
+    for leaf in jax.tree.leaves(updates):
+        np.testing.assert_allclose(leaf, -0.001, rtol=1e-4)
+
+
+def test_an_unknown_option_is_refused(compose):
     with pytest.raises(hydra.errors.ConfigCompositionException):
         compose("rule.nonsense=1")
 
 
-TUNED = sorted((catalogue.CONF / "recipe" / "tuned" / "true").rglob("*.yaml"))
+with TABLE.open(newline="") as file:
+    TUNED = list(csv.DictReader(file))
 
 
-@pytest.mark.parametrize("path", TUNED, ids=lambda path: "/".join(path.with_suffix("").parts[-3:]))
-def test_tuned_values_are_those_of_the_file_and_the_command_line_beats_them(compose, path):
-    task, architecture, rule = path.with_suffix("").parts[-3:]
-    words = f"task={task}", f"architecture={architecture}", f"rule={rule}", "tuned='true'"
-    tuned = yaml.safe_load(path.read_text())["optimizer"]["learning_rate"]
-    assert compose(*words).optimizer.learning_rate == tuned
-    assert compose(*words, "optimizer.learning_rate=7").optimizer.learning_rate == 7
-    build_of(compose, *words)
+def choices_of(row):
+    return [f"{group}={row[group]}" for group in ("task", "architecture", "rule")]
+
+
+@pytest.mark.parametrize("row", TUNED, ids=lambda row: "/".join((row["task"], row["architecture"], row["rule"])))
+def test_tuned_values_match_the_table_and_build(row):
+    data = [f"task.data_dir={CUT_MNIST}"] if row["task"] == "mnist" else []
+    run = compose_run(*choices_of(row), *data, "tuned=true")
+    for override in row["overrides"].split():
+        option, _, value = override.partition("=")
+        group, _, name = option.partition(".")
+        assert run.config[group][name] == yaml.safe_load(value)
+    assert run.choices["optimizer"] == row["optimizer"]
+    assert run.job.network.outputs == 10
+
+
+def test_rows_of_tuned_values_are_distinct_and_have_their_command_date_and_commit():
+    assert len({tuple(choices_of(row)) for row in TUNED}) == len(TUNED)
+    for row in TUNED:
+        assert row["command"].startswith("python -m experiments.")
+        assert len(row["date"].split("-")) == 3
+        assert len(row["commit"]) == 7
+
+
+def test_the_command_line_overrides_tuned_values_which_override_the_defaults():
+    words = "task=digits", "architecture=cnn", "rule=dfa"
+    for further, rate, scale in (([], 0.1, 1), (["tuned=true"], 0.3, 3), (["tuned=true", "feedback.scale=7"], 0.3, 7)):
+        config = compose_run(*words, *further).config
+        assert (config["optimizer"]["learning_rate"], config["feedback"]["scale"]) == (rate, scale)
+    run = compose_run(*words, "tuned=true", "optimizer.learning_rate=7")
+    assert run.config["optimizer"]["learning_rate"] == 7
+
+
+def test_tuned_values_are_not_for_another_optimizer():
+    words = "task=digits", "rule=fa", "tuned=true"
+    with pytest.raises(
+        BadOption, match=r"^tuned=true has values for optimizer=sgd with digits/mlp/fa; got optimizer=ada"
+    ):
+        compose_run(*words, "optimizer=adam")
+    assert compose_run(*words, "optimizer=sgd").config["optimizer"]["learning_rate"] == 1

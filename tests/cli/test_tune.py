@@ -1,38 +1,83 @@
-"""Tuning by Optuna: what is tried, what is pruned, what a second call goes on with."""
+"""Tuning by Optuna: what a study tries, prunes and recommends."""
+
+import json
 
 import pytest
 
 from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs
-from tests.cli.test_cli import folder  # noqa: F401
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 FIXED = ["task=digits", "task.validation=200", "rule=fa", "seeds=2", "epochs=1", "evaluations=2", "probe=0"]
 RATE = "optimizer.learning_rate=tag(log,interval(1e-2,1))"
+ACCURACY_TASK = """
+from fa_jax.core import Metric
+from fa_jax.metrics.scores import error
+from fa_jax.tasks.digits import digits
+
+
+def digits_by_accuracy(**options):
+    def accuracy(outputs, targets):
+        return 100 - error(outputs, targets)
+
+    metric = Metric("accuracy", "accuracy", "%", better="higher", bounds=(0, 100), score=accuracy)
+    return digits(**options)._replace(metrics=(metric,))
+"""
+
+
+def trials(folder):
+    """The runs of the trials of the only study in a folder."""
+    return find_runs(folder / "outputs" / "tune" / "digits_fa")
+
+
+def rate(run):
+    return run.config["optimizer"]["learning_rate"]
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_study_is_gone_on_with_and_tries_nothing_twice(folder, capsys):  # noqa: F811
+def test_a_study_is_continued_and_tries_nothing_twice(folder, capsys):
     assert main(["tune", *FIXED, RATE, "trials=2"]) == 0
     assert main(["tune", *FIXED, RATE, "trials=4"]) == 0
     printed = capsys.readouterr().out
-    runs = find_runs(folder / "outputs" / "tune" / "digits_fa")
-    assert len({run.config["optimizer"]["learning_rate"] for run in runs}) == len(runs) == 4
+    runs = trials(folder)
+    assert len({rate(run) for run in runs}) == len(runs) == 4
     best = min(runs, key=lambda run: run.summary["final"]["validation_error"]["mean"])
-    assert f"optimizer.learning_rate={best.config['optimizer']['learning_rate']}" in printed.splitlines()[-1]
+    assert f"optimizer.learning_rate={rate(best)}" in printed.splitlines()[-1]
+    assert main(["tune", *FIXED, RATE, "trials=4"]) == 0
+    assert "all 4 trials have been made" in capsys.readouterr().out
+    assert len(trials(folder)) == 4
 
 
 @pytest.mark.filterwarnings("default")
-def test_a_trial_that_diverges_is_pruned(folder, capsys):  # noqa: F811
+@pytest.mark.parametrize(
+    ("metric", "column", "best"),
+    [
+        ([], "validation_accuracy", max),
+        (["metric=train_accuracy"], "train_accuracy", max),
+        (["metric=validation_loss"], "validation_loss", min),
+    ],
+)
+def test_a_study_goes_in_the_direction_that_its_metric_declares(folder, capsys, monkeypatch, metric, column, best):
+    (folder / "my_tasks.py").write_text(ACCURACY_TASK)
+    monkeypatch.syspath_prepend(folder)
+    fixed = [*FIXED, "task._target_=my_tasks.digits_by_accuracy", *metric]
+    assert main(["tune", *fixed, "optimizer.learning_rate=tag(log,interval(1e-6,1))", "trials=4"]) == 0
+    printed = capsys.readouterr().out
+    means = {rate(run): run.summary["final"][column]["mean"] for run in trials(folder)}
+    assert max(means.values()) > 1.02 * min(means.values())
+    recommended = best(means, key=lambda learning_rate: means[learning_rate])
+    assert f"optimizer.learning_rate={recommended}" in printed.splitlines()[-1]
+    (summary,) = optuna.get_all_study_summaries("sqlite:///outputs/tune/digits_fa/study.db")
+    assert summary.direction.name == {max: "MAXIMIZE", min: "MINIMIZE"}[best]
+    assert json.loads(summary.study_name)[2] == column
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_trial_that_diverges_is_pruned(folder, capsys):
     words = [*FIXED, "evaluations=8", "optimizer.learning_rate=0.1,1000", "loss=squared_error", "trials=4"]
     assert main(["tune", *words, "architecture.activation=relu"]) == 0
-    printed = capsys.readouterr().out
-    assert "pruned: a seed diverged by step" in printed
-    pruned = [
-        run
-        for run in find_runs(folder / "outputs" / "tune" / "digits_fa")
-        if run.config["optimizer"]["learning_rate"] == 1000
-    ]
+    assert "pruned: a seed diverged by step" in capsys.readouterr().out
+    pruned = [run for run in trials(folder) if rate(run) == 1000]
     assert pruned
     for run in pruned:
         assert run.status["status"] == "interrupted"
@@ -42,19 +87,21 @@ def test_a_trial_that_diverges_is_pruned(folder, capsys):  # noqa: F811
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "tune needs an option with a range"),
-        ([RATE, "metric=test_error"], "tuning on it would spoil it"),
-        ([RATE, "metric=validation_eror"], "metric must be one of validation_loss, validation_error"),
-        ([RATE, "task.validation=0"], "tune needs examples that are held out, such as task.validation=200"),
+        ([], "tune needs an option with a range, such as optimizer.learning_rate="),
+        (
+            [RATE, "metric=test_error"],
+            "metric must be one of held-out or training examples; tuning on test_error would",
+        ),
+        ([RATE, "metric=validation_eror"], "metric must be one of validation_error, validation_loss, train_error"),
+        ([RATE, "task.validation=0"], "metric must be one of train_error, train_loss; got 'validation_error'; "),
         ([RATE, "trials=0"], "trials must be an integer of at least 1; got 0"),
-        (["optimizer.learning_rate=glob(*)"], "must be interval(a,b)"),
-        ([RATE, "--multirun"], "tune takes overrides and trials"),
-        ([RATE, "batch_size=0"], "batch_size must be an integer"),
+        ([RATE, "sampler_seed=x"], "sampler_seed must be an integer of at least 0; got 'x'"),
+        (["optimizer.learning_rate=glob(*)"], "must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c"),
+        ([RATE, "--multirun"], "tune takes overrides and trials, metric, output, sampler_seed; got "),
+        ([RATE, "batch_size=0"], "batch_size must be an integer of at least 1; got 0"),
+        ([RATE, "hydra.mode=MULTIRUN"], "tune runs one config at a time; these overrides are a sweep"),
     ],
 )
-def test_a_mistake_costs_one_line(folder, capsys, words, message):  # noqa: F811
-    assert main(["tune", *FIXED, *words]) == 2
-    printed = capsys.readouterr().err
-    assert message in printed
-    assert printed.count("\n") == 1
+def test_a_mistake_prints_one_line_and_starts_no_study(folder, refusal, words, message):
+    assert message in refusal("tune", *FIXED, *words)
     assert not (folder / "outputs").exists()

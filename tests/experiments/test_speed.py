@@ -1,30 +1,38 @@
+"""The contestants of the speed benchmark: they train, they compute the same, and their record is kept."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from experiments.common import read_rows
 from experiments.speed import contestants, record
 
 FEW = {"train_examples": 64, "test_examples": 32}
-"""As many training examples as a batch holds, so that every batch is all of them."""
+"""The training examples fill one batch, so that every batch has all of them."""
 
 
-def ours(contestants, rule, *words, seeds=1):
+def fa_jax(rule, *more, seeds=1):
     overrides = ["task=mnist", f"rule={rule}", "architecture.hidden=[16]", "architecture.activation=tanh"]
     overrides += ["batch_size=64", "optimizer.learning_rate=0.1", f"seeds={seeds}", "devices=1", "probe=0"]
-    return contestants.FaJax([*overrides, *words], FEW)
+    return contestants.FaJax([*overrides, *more], FEW)
 
 
 @pytest.mark.parametrize("rule", ["bp", "fa", "dfa"])
-def test_the_training_loss_falls_by_a_tenth_within_a_hundred_steps(rule):
-    contestant = ours(contestants, rule, seeds=2)
+def test_training_loss_falls_by_a_tenth_within_a_hundred_steps(rule):
+    contestant = fa_jax(rule, seeds=2)
     contestant.run(10)
-    first = np.asarray(contestant.states.tally["loss"]) / 10
+    first = np.asarray(contestant.states.sums["loss"]) / 10
     contestant.run(90)
-    rest = np.asarray(contestant.states.tally["loss"]) / 90 - first / 9
-    assert np.all(contestant.states.tally["batches"] == 100)
+    rest = np.asarray(contestant.states.sums["loss"]) / 90 - first / 9
+    assert np.all(contestant.states.sums["batches"] == 100)
     assert np.all(rest < 0.9 * first)
 
 
-def test_the_images_have_the_form_of_mnist_and_differ_between_the_splits():
+def test_images_have_the_shape_of_mnist_and_differ_between_splits():
     images, classes = contestants.mnist_like("train", 1000)
     assert (images.shape, images.dtype, classes.dtype) == ((1000, 28, 28, 1), np.uint8, np.int32)
     assert set(classes) == set(range(10))
@@ -34,10 +42,26 @@ def test_the_images_have_the_form_of_mnist_and_differ_between_the_splits():
 NOKLAND = "optimizer=rmsprop", "loss=binary_cross_entropy", "optimizer.learning_rate=0.0001"
 
 
-@pytest.mark.parametrize(("peer", "words"), [("Torch", ()), ("TorchNokland", NOKLAND)])
-def test_pytorch_and_our_backprop_make_the_same_first_update(peer, words):
+def test_process_of_a_contestant_replies_with_seconds_for_every_number_of_steps():
+    network = ["task=mnist", "rule=fa", "architecture.hidden=[8]", "seeds=1", "devices=1", "probe=0"]
+    spec = {"loop": "FaJax", "overrides": network, "synthetic": FEW}
+    result = subprocess.run(
+        [sys.executable, "-m", "experiments.speed.contestants", json.dumps(spec)],
+        input="0\n3\n",
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds = [float(line) for line in result.stdout.splitlines()]
+    assert len(seconds) == 2
+    assert seconds[1] > 0
+
+
+@pytest.mark.parametrize(("peer", "overrides"), [("Torch", ()), ("TorchNokland", NOKLAND)])
+def test_first_update_of_backprop_matches_pytorch(peer, overrides):
     torch = pytest.importorskip("torch")
-    mine, theirs = ours(contestants, "bp", *words), getattr(contestants, peer)([16], train_examples=64)
+    mine, theirs = fa_jax("bp", *overrides), getattr(contestants, peer)([16], train_examples=64)
     layers = [theirs.net[0], theirs.net[2]]
 
     def weights():
@@ -62,11 +86,11 @@ def test_pytorch_and_our_backprop_make_the_same_first_update(peer, words):
         np.testing.assert_allclose(layer.bias.detach().numpy(), np.asarray(bias)[0], rtol=0, atol=1e-6)
 
 
-def test_pytorch_and_our_associated_learning_make_the_same_first_update():
+def test_first_update_of_associated_learning_matches_pytorch():
     torch = pytest.importorskip("torch")
-    words = ["task=mnist", "rule=associated_learning", "architecture.hidden=[16,16]", "architecture.activation=elu"]
-    words += ["rule.width=16", "batch_size=64", "optimizer.learning_rate=1e-3", "seeds=1", "devices=1", "probe=0"]
-    mine = contestants.FaJax(words, FEW)
+    overrides = ["task=mnist", "rule=associated_learning", "architecture.hidden=[16,16]", "architecture.activation=elu"]
+    overrides += ["rule.width=16", "batch_size=64", "optimizer.learning_rate=1e-3", "seeds=1", "devices=1", "probe=0"]
+    mine = contestants.FaJax(overrides, FEW)
     theirs = contestants.TorchAssociatedLearning([16, 16], threads=1, batch_size=64)
     theirs.inputs, theirs.targets = contestants._tensors(64)
     pairs = []
@@ -76,11 +100,11 @@ def test_pytorch_and_our_associated_learning_make_the_same_first_update():
         pairs += [(theirs.bridges[i][2 * j], ("bridges", i, f"dense_{j}")) for j in range(2)]
 
     def weights():
-        found = []
-        for _, (kind, i, *rest) in pairs:
+        kernels = []
+        for _, (kind, i, *layer) in pairs:
             part = mine.states.params[f"{kind}_{i}"]
-            found.append(np.asarray((part[rest[0]] if rest else part)["kernel"])[0])
-        return found
+            kernels.append(np.asarray((part[layer[0]] if layer else part)["kernel"])[0])
+        return kernels
 
     with torch.no_grad():
         for (layer, _), kernel in zip(pairs, weights(), strict=True):
@@ -91,19 +115,20 @@ def test_pytorch_and_our_associated_learning_make_the_same_first_update():
     theirs.run(1)
     for (layer, name), kernel, start in zip(pairs, weights(), before, strict=True):
         ours, other = kernel - start, layer.weight.detach().numpy().T - start
-        large = np.abs(ours) > 0.9 * np.abs(ours).max()  # Adam's first step is the sign; near zero it is noise's
+        # Adam's first step is the sign of the gradient, which rounding decides near zero.
+        large = np.abs(ours) > 0.9 * np.abs(ours).max()
         np.testing.assert_allclose(other[large], ours[large], rtol=2e-2, err_msg=str(name))
 
 
-def test_a_requirement_is_met_by_the_median_and_not_by_the_best_round():
+def test_median_decides_whether_a_requirement_is_met():
     assert record.Row("ratio", [1.0, 1.9, 3.0], "", ">= 2").record()["met"] == "no"
     assert record.Row("ratio", [1.0, 2.0, 3.0], "", ">= 2").record()["met"] == "yes"
     assert record.Row("seconds", [61.0, 59.0, 58.0], "s", "< 60").record()["met"] == "yes"
 
 
-def test_a_section_measured_again_replaces_its_own_rows_only(tmp_path):
+def test_new_rows_of_a_section_replace_its_old_ones(tmp_path):
     out = tmp_path / "measured.csv"
     for section, value in (("start", 9.0), ("overhead", 5.0), ("start", 8.0)):
         record.record(section, [record.Row("what", [value], "s")], out)
-    assert {row["section"]: row["median"] for row in record.read(out)} == {"start": "8", "overhead": "5"}
-    assert "| what | 8 s | 8 to 8 |" in record.table(record.read(out))
+    assert {row["section"]: row["median"] for row in read_rows(out)} == {"start": "8", "overhead": "5"}
+    assert "| what | 8 s | 8 to 8 |" in record.table(read_rows(out))

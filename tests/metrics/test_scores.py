@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fa_jax.metrics.scores import error, nse
+from fa_jax.metrics.scores import ERROR, error, nse, nse_metric
 
 
 @pytest.fixture
@@ -13,7 +13,7 @@ def outputs():
     return jax.random.normal(jax.random.key(0), (40, 10))
 
 
-def test_error_is_the_share_of_wrong_largest_outputs_in_percent(outputs):
+def test_error_is_the_percentage_of_wrong_largest_outputs(outputs):
     classes = np.random.default_rng(0).integers(0, 10, 40)
     expected = 100 * np.mean(np.argmax(np.asarray(outputs), axis=1) != classes)
     assert expected > 0
@@ -21,9 +21,9 @@ def test_error_is_the_share_of_wrong_largest_outputs_in_percent(outputs):
 
 
 def test_error_runs_from_0_to_100(outputs):
-    right = jnp.eye(10)[jnp.argmax(outputs, axis=1)]
-    assert error(outputs, right) == 0
-    assert error(outputs, jnp.roll(right, 1, axis=1)) == 100
+    predicted = jnp.eye(10)[jnp.argmax(outputs, axis=1)]
+    assert error(outputs, predicted) == 0
+    assert error(outputs, jnp.roll(predicted, 1, axis=1)) == 100
 
 
 def test_error_is_the_same_for_logits_and_probabilities(outputs):
@@ -47,10 +47,29 @@ def test_nse_of_the_zero_output_is_1_and_of_the_target_0(outputs):
 
 
 @pytest.mark.parametrize("score", [error, nse])
-def test_a_score_is_a_scalar_also_under_jit_and_vmap(score, outputs):
+def test_score_is_a_scalar_also_under_jit_and_vmap(score, outputs):
     targets = jnp.eye(10)[jnp.arange(40) % 10]
     assert score(outputs, targets).shape == ()
     np.testing.assert_allclose(jax.jit(score)(outputs, targets), score(outputs, targets), rtol=1e-6)
     seeds = jnp.stack([outputs, 2 * outputs, outputs**2])
-    each = [score(o, targets) for o in seeds]
-    np.testing.assert_allclose(jax.vmap(score, in_axes=(0, None))(seeds, targets), each, rtol=1e-6)
+    scores = [score(o, targets) for o in seeds]
+    np.testing.assert_allclose(jax.vmap(score, in_axes=(0, None))(seeds, targets), scores, rtol=1e-6)
+
+
+def test_nse_of_batches_is_averaged_geometrically_relative_to_all_training_targets(outputs):
+    targets = np.random.default_rng(0).normal(size=(40, 10)).astype(np.float32)
+    metric = nse_metric(jnp.asarray(targets))
+    batches = [slice(0, 4), slice(4, 8), slice(8, 12)]
+    scores = [metric.batch_score(outputs[rows], targets[rows]) for rows in batches]
+    errors = [np.mean((np.asarray(outputs[rows], np.float64) - targets[rows]) ** 2) for rows in batches]
+    expected = np.exp(np.mean(np.log(errors))) / np.mean(targets.astype(np.float64) ** 2)
+    np.testing.assert_allclose(metric.from_batches(np.mean(scores)), expected, rtol=1e-5)
+    np.testing.assert_array_equal(metric.score(outputs, targets), nse(outputs, targets))
+    assert (metric.name, metric.logarithmic) == ("nse", True)
+
+
+def test_error_of_batches_is_their_mean(outputs):
+    targets = jnp.eye(10)[jnp.arange(40) % 10]
+    scores = [ERROR.score(outputs[rows], targets[rows]) for rows in (slice(0, 20), slice(20, 40))]
+    assert ERROR.batch_score is None
+    np.testing.assert_allclose(ERROR.from_batches(np.mean(scores)), error(outputs, targets), rtol=1e-6)

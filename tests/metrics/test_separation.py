@@ -1,4 +1,4 @@
-"""Class separation is what counting pairs one by one gives."""
+"""Class separation equals a count of pairs one by one."""
 
 import itertools
 
@@ -7,8 +7,7 @@ import numpy as np
 
 from fa_jax.losses import cross_entropy
 from fa_jax.metrics.separation import centroid_ratio, ratio, separation
-from tests.conftest import random_batch
-from tests.rules.test_contract import make
+from tests.conftest import make_rule, random_batch
 
 
 def clusters():
@@ -17,21 +16,22 @@ def clusters():
     return (random.normal(size=(3, 5))[classes] + random.normal(size=(30, 5))).astype(np.float32), classes
 
 
-def test_the_ratio_is_that_of_distances_counted_pair_by_pair():
+def test_ratio_is_that_of_distances_pair_by_pair():
     points, classes = clusters()
-    inside, between = [], []
+    within, between = [], []
     for a, b in itertools.combinations(range(len(points)), 2):
-        (inside if classes[a] == classes[b] else between).append(np.linalg.norm(points[a] - points[b]))
-    np.testing.assert_allclose(ratio(points, np.eye(3)[classes]), np.mean(between) / np.mean(inside), rtol=1e-4)
+        distances = within if classes[a] == classes[b] else between
+        distances.append(np.linalg.norm(points[a] - points[b]))
+    np.testing.assert_allclose(ratio(points, np.eye(3)[classes]), np.mean(between) / np.mean(within), rtol=1e-4)
 
 
-def test_the_ratio_knows_neither_scale_nor_place():
+def test_ratio_is_invariant_to_scale_and_translation():
     points, classes = clusters()
     targets = np.eye(3)[classes]
     np.testing.assert_allclose(ratio(7 * points + 100, targets), ratio(points, targets), rtol=1e-4)
 
 
-def test_the_centroid_ratio_is_that_of_class_means():
+def test_centroid_ratio_is_that_of_class_means():
     points, classes = clusters()
     means = np.stack([points[classes == k].mean(0) for k in range(3)])
     between = np.mean([np.linalg.norm(a - b) for a, b in itertools.combinations(means, 2)])
@@ -39,13 +39,13 @@ def test_the_centroid_ratio_is_that_of_class_means():
     np.testing.assert_allclose(centroid_ratio(points, np.eye(3)[classes]), between / within, rtol=1e-5)
 
 
-def test_every_layer_is_measured_those_of_a_scanned_stack_too():
-    network, rule = make("bp", hidden=(9,) * 10)
+def test_every_layer_is_measured_also_in_a_scanned_stack():
+    network, rule = make_rule("bp", hidden=(9,) * 10)
     params, _ = rule.init(jax.random.key(0))
-    batch = random_batch(size=20)
-    measured = separation(rule, network, cross_entropy().value, params, (), batch)
-    assert list(measured) == [f"separation_{i}" for i in range(10)]
+    batch, measure = random_batch(size=20), separation()
+    metrics = measure.compute(rule, network, cross_entropy().value, params, (), batch)
+    assert list(metrics) == [f"{metric.name}_{i}" for metric in measure.metrics for i in range(10)]
     _, hiddens = network.forward(params, batch.inputs)
     first, stack = hiddens.values()
-    np.testing.assert_allclose(measured["separation_0"], ratio(first, batch.targets), rtol=1e-6)
-    np.testing.assert_allclose(measured["separation_9"], ratio(stack[-1], batch.targets), rtol=1e-6)
+    np.testing.assert_allclose(metrics["separation_0"], ratio(first, batch.targets), rtol=1e-6)
+    np.testing.assert_allclose(metrics["separation_9"], ratio(stack[-1], batch.targets), rtol=1e-6)

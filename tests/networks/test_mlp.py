@@ -1,4 +1,4 @@
-"""The multilayer perceptron has the layers, the initial values and the shape that its options say."""
+"""The multilayer perceptron has the layers, initial values and shapes that its options state."""
 
 import jax
 import jax.numpy as jnp
@@ -7,14 +7,14 @@ import pytest
 
 from fa_jax.checks import BadOption
 from fa_jax.networks.mlp import mlp
-from tests.rules.test_contract import MLP
+from tests.conftest import MLP
 
 
 def build(**options):
     return mlp((12,), 4, **{**MLP, "hidden": [9, 8], "dropout": 0.0, **options})
 
 
-def test_layers_come_in_the_order_of_the_forward_pass():
+def test_layers_are_listed_in_the_order_of_the_forward_pass():
     network = build(hidden=list(range(20, 8, -1)))
     assert list(network.hiddens) == [f"stages_{i}/hidden" for i in range(12)]
     assert [kernel.shape for kernel in network.kernels.values()] == [
@@ -22,7 +22,7 @@ def test_layers_come_in_the_order_of_the_forward_pass():
     ]
 
 
-def test_a_deep_stack_of_equal_layers_is_scanned_whole_but_for_the_first():
+def test_deep_stack_of_equal_layers_is_scanned_but_for_the_first():
     network = build(hidden=[240] * 100)
     assert [(k.stack, k.shape) for k in network.kernels.values()] == [
         ((), (12, 240)),
@@ -31,7 +31,7 @@ def test_a_deep_stack_of_equal_layers_is_scanned_whole_but_for_the_first():
     ]
 
 
-def test_a_scanned_stack_computes_what_its_layers_would_one_by_one():
+def test_scanned_stack_equals_its_layers_one_by_one():
     network = build(hidden=[9] * 12)
     params = network.init(jax.random.key(0))
     x = np.random.default_rng(0).normal(size=(5, 12)).astype(np.float32)
@@ -39,16 +39,16 @@ def test_a_scanned_stack_computes_what_its_layers_would_one_by_one():
     stack = params["stages_1"]["linear"]
     for w, b in zip(stack["kernel"], stack["bias"], strict=True):
         h = np.tanh(h @ w + b)
-    truth = h @ params["readout"]["kernel"] + params["readout"]["bias"]
-    np.testing.assert_allclose(network.apply(params, jnp.asarray(x)), truth, rtol=1e-5, atol=1e-6)
+    expected = h @ params["readout"]["kernel"] + params["readout"]["bias"]
+    np.testing.assert_allclose(network.apply(params, jnp.asarray(x)), expected, rtol=1e-5, atol=1e-6)
 
 
-def test_layers_of_a_stack_start_from_different_weights():
+def test_layers_of_a_scanned_stack_start_from_different_weights():
     stack = build(hidden=[9] * 12).init(jax.random.key(0))["stages_1"]["linear"]["kernel"]
     assert len(np.unique(np.asarray(stack), axis=0)) == len(stack)
 
 
-def test_weights_and_biases_start_as_the_options_say_layer_by_layer():
+def test_initial_weights_and_biases_have_their_distribution_layer_by_layer():
     network = build(
         hidden=[300, 200],
         init=["normal", "uniform", "fan_uniform"],
@@ -65,37 +65,38 @@ def test_weights_and_biases_start_as_the_options_say_layer_by_layer():
 
 
 def test_removed_connections_are_zero():
-    weights = build(hidden=[300, 200], kept=0.5).weights(build(hidden=[300, 200], kept=0.5).init(jax.random.key(0)))
+    network = build(hidden=[300, 200], density=0.5)
+    weights = network.weights(network.init(jax.random.key(0)))
     assert abs(np.mean(np.asarray(weights["stages_1/linear"]) == 0) - 0.5) < 0.02
 
 
-def test_without_biases_there_are_none():
+def test_network_without_biases_has_kernels_alone():
     assert set(build(biases=False).init(jax.random.key(0))["readout"]) == {"kernel"}
 
 
-def test_dropout_drops_its_fraction_only_when_there_is_a_key():
+def test_dropout_drops_its_fraction_only_with_a_key():
     network = build(hidden=[2000], activation="linear", dropout=0.3)
     params = network.init(jax.random.key(0))
     x = jnp.ones((4, 12))
-    _, quiet = network.forward(params, x)
-    _, noisy = network.forward(params, x, key=jax.random.key(1))
-    assert np.all(np.asarray(quiet["stages_0/hidden"]) != 0)
-    assert abs(np.mean(np.asarray(noisy["stages_0/hidden"]) == 0) - 0.3) < 0.03
+    _, without_key = network.forward(params, x)
+    _, with_key = network.forward(params, x, key=jax.random.key(1))
+    assert np.all(np.asarray(without_key["stages_0/hidden"]) != 0)
+    assert abs(np.mean(np.asarray(with_key["stages_0/hidden"]) == 0) - 0.3) < 0.03
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"hidden": 20}, r"architecture.hidden must be a list of widths such as \[800,800\]; got 20"),
-        ({"hidden": []}, "architecture.hidden must be a list of widths"),
-        ({"hidden": [20, 0]}, "architecture.hidden must be an integer of at least 1; got 0"),
-        ({"hidden": [2.5]}, "architecture.hidden must be an integer of at least 1; got 2.5"),
-        ({"activation": "tan"}, "architecture.activation must be one of .* did you mean 'tanh'"),
-        ({"init": "norml"}, "architecture.init must be one of .* did you mean 'normal'"),
-        ({"dropout": 1.0}, "architecture.dropout must be at least 0 and below 1; got 1.0"),
-        ({"dropout": [0.1]}, "architecture.dropout must be one value or a list of 2"),
-        ({"biases": "yes"}, "architecture.biases must be true or false; got 'yes'"),
-        ({"kept": 0}, "architecture.kept must be a finite number above 0 and at most 1; got 0"),
+        ({"hidden": 20}, r"^hidden must be a list such as \[800,800\]; got 20"),
+        ({"hidden": []}, r"^hidden must be a list of widths such as \[800,800\]; got \[\]"),
+        ({"hidden": [20, 0]}, "^hidden must be an integer of at least 1; got 0"),
+        ({"hidden": [2.5]}, "^hidden must be an integer of at least 1; got 2.5"),
+        ({"activation": "tan"}, "^activation must be one of .* did you mean 'tanh'"),
+        ({"init": "norml"}, "^init must be one of .* did you mean 'normal'"),
+        ({"dropout": 1.0}, "^dropout must be a finite number at least 0 and below 1; got 1.0"),
+        ({"dropout": [0.1]}, "^dropout must be one value or a list of 2"),
+        ({"biases": "yes"}, "^biases must be true or false; got 'yes'"),
+        ({"density": 0}, "^density must be a finite number above 0 and at most 1; got 0"),
     ],
 )
 def test_bad_options_are_named(options, message):

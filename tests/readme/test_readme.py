@@ -1,4 +1,4 @@
-"""What the README tells a reader to do works."""
+"""README.md: every fenced block runs or is checked, every option and choice exists, every link leads somewhere."""
 
 import os
 import re
@@ -6,45 +6,219 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import yaml
 
-from fa_jax.cli import help as catalogue
+from fa_jax.cli.arguments import OPTIONS, parse
+from fa_jax.cli.compose import compose
+from fa_jax.cli.groups import LISTED, choices
+from fa_jax.cli.main import VERBS, main
+from fa_jax.cli.read import OPTIONS as COMPARE_OPTIONS
+from fa_jax.cli.tune import DEFAULTS as TUNE_OPTIONS
+from fa_jax.records.reader import find_runs
+from tests.conftest import option_names, restored_logging
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+FILE = re.compile(r"`((?:fa_jax|conf)/[\w/]+\.\w+)`:\s*$")
+"""The name of the file that a block holds, at the end of the text before it."""
+SHORT = ["seeds=1", "epochs=0.01", "evaluations=1", "probe=0", "checkpoint=false"]
 
 
-def test_the_rule_of_the_example_is_added_by_its_two_files(tmp_path):
-    shutil.copytree(ROOT / "fa_jax", tmp_path / "fa_jax", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "conf", tmp_path / "conf")
-    files = re.findall(r"`((?:fa_jax|conf)/rule[s]?/partial\.\w+)`:\n\n```\w+\n(.*?)```", README, re.DOTALL)
-    assert [name for name, _ in files] == ["fa_jax/rules/partial.py", "conf/rule/partial.yaml"]
-    for name, text in files:
-        (tmp_path / name).write_text(text)
-    (command,) = re.findall(r"`fa-jax (task=digits rule=partial [^`]*)`", README)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    words = [sys.executable, "-m", "fa_jax", *command.split(), "epochs=3", "seeds=2", "hydra.run.dir=run"]
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    summary = (tmp_path / "run" / "summary.json").read_text()
-    error = float(re.search(r'"test_error": \{\s*"mean": ([\d.]+)', summary)[1])
-    assert error < 20
+class Block(NamedTuple):
+    """A fenced block of the README."""
+
+    language: str
+    text: str
+    file: str | None
+    """The file that it is the text of."""
+    before: str
+    """The prose before it, up to the previous block."""
 
 
-def test_every_rule_has_its_line_in_the_table():
-    assert sorted(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == sorted(catalogue.options("rule"))
+def fenced_blocks():
+    blocks, end = [], 0
+    for match in FENCE.finditer(README):
+        before = README[end : match.start()]
+        file = FILE.search(before)
+        blocks.append(Block(match[2], match[3], file and file[1], before))
+        end = match.end()
+    return blocks
 
 
-def test_the_files_and_folders_that_the_readme_links_to_are_there():
-    for target in re.findall(r"\]\(((?!https?:)[^)]+)\)", README):
+BLOCKS = fenced_blocks()
+FILES = {block.file: block.text for block in BLOCKS if block.file}
+SCRIPTS = [block for block in BLOCKS if block.language == "python" and not block.file]
+LINES = [line for block in BLOCKS if block.language == "bash" for line in block.text.splitlines() if line.strip()]
+INLINE = re.findall(r"`([^`]+)`", re.sub(r"\s*\n\s*", " ", FENCE.sub("", README)))
+INLINE_COMMANDS = [code for code in INLINE if code.startswith("fa-jax ")]
+PLACEHOLDER = re.compile(r"\b(DIR|PATH|HOST|PORT|PACKAGE)\b|<\w+>")
+
+
+def test_every_block_is_of_a_kind_that_these_tests_check():
+    assert README.count("```") == 2 * len(BLOCKS)
+    assert {block.language for block in BLOCKS} == {"bash", "python", "yaml"}
+    assert all(block.file for block in BLOCKS if block.language == "yaml")
+    assert len(LINES) >= 5
+    assert len(SCRIPTS) >= 1
+    assert {Path(file).parts[0] for file in FILES} == {"fa_jax", "conf"}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory):
+    """The folder of a small sweep."""
+    sweep = tmp_path_factory.mktemp("readme") / "sweep"
+    with restored_logging():
+        assert main(["--multirun", "task=digits", "rule=bp,fa", *SHORT, f"hydra.sweep.dir={sweep}"]) == 0
+    return sweep
+
+
+@pytest.fixture
+def recorded(sweep, folder):
+    """A copy of the sweep in `outputs`."""
+    return shutil.copytree(sweep, folder / "outputs" / "sweep")
+
+
+def check_fa_jax(words):
+    """Checks the arguments of `fa-jax`: training commands are composed and built, others run."""
+    verb = words[0] if words and words[0] in VERBS else None
+    if verb == "tune":
+        fast = [word for word in words if not word.startswith(("trials=", "seeds=", "epochs="))]
+        assert main([*fast, "trials=1", *SHORT]) == 0
+    elif verb not in (None, "train") or set(words) & {"--cfg", "--help"}:
+        assert main(words) == 0
+    else:
+        runs = compose(parse(words[1:] if verb else words)).runs
+        assert runs
+        assert all(run.job.network.outputs == run.job.task.outputs for run in runs)
+
+
+def check_pip(words):
+    """Checks that `pip install` installs this package, with extras that it has."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    assert words[:3] in (["install", "-q", "-e"], ["install", "-e", words[2]])
+    target = re.fullmatch(r"\.(?:\[([\w,]+)\])?", words[-1])
+    assert target, words
+    assert set((target[1] or "").split(",")) - {""} <= extras.keys()
+
+
+def check_command(words):
+    program, *arguments = words
+    if Path(program).name == "fa-jax":
+        check_fa_jax(arguments)
+    elif Path(program).name == "pip":
+        check_pip(arguments)
+    elif Path(program).name == "pytest":
+        assert arguments in ([], ["-n", "auto"])
+    else:
+        assert words == ["python3", "-m", "venv", ".venv"]
+
+
+@pytest.mark.filterwarnings("default")  # Optuna's
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_of_a_bash_block_is_a_valid_command(recorded, stand_in_images, line):
+    for command in line.split("&&"):
+        check_command(shlex.split(command, comments=True))
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("command", [code for code in INLINE_COMMANDS if not PLACEHOLDER.search(code)])
+def test_a_command_in_the_text_is_valid(recorded, stand_in_images, command):
+    words = shlex.split(command)[1:]
+    is_example = any(f"rule={Path(file).stem}" in words for file in FILES)  # which another test trains
+    if words != ["tune"] and not is_example:  # the verb alone is mentioned, not typed
+        check_fa_jax(words)
+
+
+@pytest.mark.parametrize("block", SCRIPTS, ids=lambda block: block.text.splitlines()[0])
+def test_a_python_block_runs_and_prints_what_the_text_says(recorded, block):
+    script = re.sub(r"outputs/\w+/\w+/[\w-]+", str(recorded / "1_fa"), block.text)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    promised = re.findall(r"printed\s+`([^`]+)`", block.before)
+    assert len(promised) == ("print(" in block.text)
+    for text in promised:
+        number = re.compile(r"\d+(?:\.\d+)?")
+        assert number.sub("#", result.stdout.strip()) == number.sub("#", text)
+        ours, theirs = (float(number.search(output)[0]) for output in (result.stdout, text))
+        assert abs(ours - theirs) < 2  # on other hardware
+
+
+@pytest.fixture
+def package_with_example(tmp_path):
+    """A copy of fa_jax and its configs with the files of the README's example."""
+    package = tmp_path / "package"
+    for name in ("fa_jax", "conf", "tests", "pyproject.toml"):
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, package / name)
+    for file, text in FILES.items():
+        assert not (package / file).exists()
+        (package / file).write_text(text)
+    return package
+
+
+def run_in(package, *words):
+    environment = {**os.environ, "PYTHONPATH": str(package)}
+    return subprocess.run(words, cwd=package, env=environment, capture_output=True, text=True, check=False)
+
+
+def test_the_rule_of_the_example_trains(package_with_example):
+    (rule,) = {Path(file).stem for file in FILES}
+    (command,) = [code for code in INLINE_COMMANDS if f"rule={rule}" in code]
+    words = [*shlex.split(command)[1:], "epochs=3", "seeds=2", "hydra.run.dir=run"]
+    result = run_in(package_with_example, sys.executable, "-m", "fa_jax", *words)
+    assert result.returncode == 0, result.stderr
+    (run,) = find_runs(package_with_example)
+    assert run.choices["rule"] == rule
+    assert run.summary["final"]["test_error"]["mean"] < 20
+
+
+@pytest.mark.slow
+def test_the_contract_tests_test_the_rule_of_the_example(package_with_example):
+    (rule,) = {Path(file).stem for file in FILES}
+    words = ["-m", "pytest", "-q", "tests/rules/test_contract.py", "-k", rule]
+    result = run_in(package_with_example, sys.executable, *words)
+    assert result.returncode == 0, result.stdout
+    assert re.search(r"^\.\.\.", result.stdout, re.MULTILINE), result.stdout
+
+
+def test_the_table_has_a_line_for_every_rule():
+    assert sorted(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == sorted(choices("rule"))
+
+
+def test_every_link_leads_to_a_file_or_folder():
+    targets = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
+    assert len(targets) > 20
+    for target in targets:
         assert (ROOT / target).exists(), target
 
 
-@pytest.mark.parametrize("line", re.findall(r"^fa-jax (.*?) *(?:#.*)?$", README, re.MULTILINE))
-def test_every_command_of_the_readme_composes(compose, line):
-    words = [word for word in shlex.split(line) if not word.startswith("--") and not word.startswith("trials=")]
-    overrides = [word for word in words if "=" in word and "interval(" not in word]
-    assert len(words) - len(overrides) in ((2,) if words[0] == "tune" else (0,))
-    compose(*[re.sub(r"=([^,\[]+),.*", r"=\1", word) for word in overrides])
+EXAMPLE_OPTIONS = [
+    f"{group}.{name}"
+    for text in FILES.values()
+    if text.startswith("# @package _global_")
+    for group, node in yaml.safe_load(text).items()
+    if group in LISTED
+    for name in node
+]
+OTHER_OPTIONS = (*OPTIONS, *TUNE_OPTIONS, *COMPARE_OPTIONS, "hydra/launcher", "logger.mode", "task.data_dir", "install")
+"""Options of verbs, of choices that need data or a package, and of the completion."""
+OVERRIDES = sorted({word for code in INLINE for word in code.split() if re.match(r"[+~]?[\w./@]+=[^=]", word)})
+
+
+@pytest.mark.parametrize("override", OVERRIDES)
+def test_an_option_in_the_text_exists(override):
+    name, _, value = override.lstrip("+~").partition("=")
+    group = name.partition("@")[0]
+    if group in LISTED:
+        rules = {Path(file).stem for file in FILES}
+        assert set(re.split(r"[|,]", value.strip("[]"))) <= {*choices(group), *rules}
+    elif name not in ("group", "group.option"):
+        assert name in (*option_names(), *OTHER_OPTIONS, *EXAMPLE_OPTIONS)

@@ -1,4 +1,4 @@
-"""Random overrides: each set of them composes, or costs one clear line; a traceback never."""
+"""Random overrides compose, or print one line; they never print a traceback."""
 
 import contextlib
 import io
@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from fa_jax.checks import BadOption
-from fa_jax.cli import help as catalogue
-from fa_jax.cli.compose import compose as composed
-from fa_jax.cli.compose import tell_apart
-from fa_jax.cli.errors import _names, one_line_errors, plain
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
+from fa_jax.cli.errors import one_line_errors
+from fa_jax.cli.groups import choices
 from fa_jax.cli.main import main
+from tests.conftest import option_names
 
 hypothesis = pytest.importorskip("hypothesis")
 st = hypothesis.strategies
@@ -28,8 +29,8 @@ SMALL = [
     "checkpoint_every=null",
 ]
 TASKS = ("linear", "nonlinear", "digits")
-"""Those that need no data."""
-GROUPS = ("rule", "architecture", "loss", "optimizer", "optimizer/schedule")
+"""The tasks that need no data."""
+GROUPS = ("rule", "architecture", "feedback", "loss", "optimizer", "optimizer/schedule", "measure")
 VALUES = st.one_of(
     st.sampled_from(
         ["null", "true", "false", "nan", "inf", "-inf", "[]", "{}", "''", "x", "auto", "0", "1", "-1", "1e-9"]
@@ -47,50 +48,35 @@ QUICK = hypothesis.settings(
 )
 
 
-def option_names():
-    """Every option there is with any rule, architecture, loss, optimizer or schedule, one choice changed at a time."""
-    import hydra
-
-    names = {}
-    with hydra.initialize_config_dir(str(catalogue.CONF), version_base="1.3"):
-        for group in (*GROUPS, "task"):
-            for choice in catalogue.options(group) if group != "task" else TASKS:
-                names |= dict.fromkeys(_names(plain(hydra.compose("config", [f"{group}={choice}"]))))
-    return sorted(names)
-
-
-NAMES = option_names()
-
-
 @st.composite
 def overrides(draw):
-    """A task, some groups, some options; mostly names that exist, with any values."""
+    """A task, some groups, and some options, mostly with existing names, of any value."""
     words = [f"task={draw(st.sampled_from(TASKS))}"]
     for group in draw(st.lists(st.sampled_from(GROUPS), max_size=3, unique=True)):
-        choices = [*catalogue.options(group), *(["nothing", "null"] if draw(st.integers(0, 9)) == 0 else [])]
-        words.append(f"{group}={draw(st.sampled_from(choices))}")
-    for name in draw(st.lists(st.sampled_from(NAMES), max_size=4, unique=True)):
+        valid = [*choices(group), *(["nothing", "null"] if draw(st.integers(0, 9)) == 0 else [])]
+        words.append(f"{group}={draw(st.sampled_from(valid))}")
+    for name in draw(st.lists(st.sampled_from(option_names()), max_size=4, unique=True)):
         prefix = draw(st.sampled_from(["", "", "", "", "", "+", "++", "~"]))
         words.append(f"{prefix}{name}={draw(VALUES)}")
     return words
 
 
-def check(words):
-    """Composes and checks; returns whether the words are fine."""
+def check_compose(words):
+    """Checks that words compose or are refused with one line; returns whether they compose."""
     try:
         with one_line_errors(words):
-            composed(tell_apart(words))
+            compose(parse(words))
     except BadOption as mistake:
-        text = str(mistake)
-        assert text, words
-        assert "\n" not in text, words
-        assert len(text) < 2000, words
+        line = str(mistake)
+        assert line, words
+        assert "\n" not in line, words
+        assert len(line) < 2000, words
         return False
     return True
 
 
-def run(words):
-    """Runs; exit codes 0, 1 or 2, and what goes wrong in one line."""
+def check_run(words):
+    """Runs words, and checks that the exit code is 0, 1 or 2, and that a mistake prints one line."""
     folder = Path(tempfile.mkdtemp())
     printed = io.StringIO()
     try:
@@ -103,25 +89,24 @@ def run(words):
         assert "Traceback" not in printed.getvalue(), words
     finally:
         shutil.rmtree(folder)
-    return code
 
 
 @QUICK
 @hypothesis.given(overrides())
-def test_overrides_compose_or_cost_one_line(words):
-    check(words)
+def test_overrides_compose_or_print_one_line(words):
+    check_compose(words)
 
 
 @pytest.mark.slow
 @hypothesis.settings(QUICK, max_examples=10_000)
 @hypothesis.given(overrides())
-def test_ten_thousand_overrides_compose_or_cost_one_line(words):
-    check(words)
+def test_ten_thousand_overrides_compose_or_print_one_line(words):
+    check_compose(words)
 
 
 @pytest.mark.slow
 @hypothesis.settings(QUICK, max_examples=200)
 @hypothesis.given(overrides())
-def test_two_hundred_run_or_cost_one_line(words):
-    hypothesis.assume(check([*words, *SMALL]))
-    run([*words, *SMALL])
+def test_two_hundred_runs_finish_or_print_one_line(words):
+    hypothesis.assume(check_compose([*words, *SMALL]))
+    check_run([*words, *SMALL])

@@ -1,21 +1,17 @@
-"""A hundred kills at random moments: in starting, in compiling, in training, in writing a checkpoint, in resuming."""
+"""A hundred kills at random moments: while starting, compiling, training, writing a checkpoint, resuming."""
 
 import random
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
 
 from fa_jax.cli.main import main
 from fa_jax.records.reader import read_run
-from tests.cli.test_cli import folder  # noqa: F401
-from tests.cli.test_resume import kill_at_random, same
-from tests.tasks.test_tfds import CUT
+from tests.conftest import CUT_MNIST, assert_same_runs, kill_at_random, start
 
 DIGITS = ["task=digits", "seeds=2", "epochs=4000", "evaluations=120", "checkpoint_every=0", "probe=10"]
-MNIST = ["task=mnist", f"task.data_dir={CUT}", "seeds=2", "epochs=8000", "evaluations=120", "checkpoint_every=0"]
+MNIST = ["task=mnist", f"task.data_dir={CUT_MNIST}", "seeds=2", "epochs=8000", "evaluations=120", "checkpoint_every=0"]
 KILLS = 20
 RUNS = {
     "fa": [*DIGITS, "rule=fa", "optimizer=adam"],
@@ -26,26 +22,25 @@ RUNS = {
 }
 
 
-def kill_while_it_starts(folder, words, moments):  # noqa: F811
-    """Kills a run after each of these seconds, in whatever it is just doing, its start included."""
-    for seconds in moments:
-        begun = (folder / "cut" / "status.json").exists()
-        command = ["resume=cut"] if begun else [*words, "hydra.run.dir=cut"]
-        process = subprocess.Popen([sys.executable, "-m", "fa_jax", *command], stdout=subprocess.DEVNULL)
-        time.sleep(seconds)
+def kill_while_starting(folder, words, delays):
+    """Kills a run after each delay, in seconds since the start of its process; resumes it if it exists."""
+    for delay in delays:
+        exists = (folder / "cut" / "status.json").exists()
+        process = start(["resume=cut"] if exists else [*words, "hydra.run.dir=cut"])
+        time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.wait()
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
-def test_killed_a_hundred_times_nothing_is_lost(folder, name):  # noqa: F811
-    words, dice = RUNS[name], random.Random(name)
+def test_a_run_killed_a_hundred_times_loses_nothing(folder, name):
+    words, rng = RUNS[name], random.Random(name)
     assert main([*words, "hydra.run.dir=whole"]) == 0
-    kill_while_it_starts(folder, words, [dice.uniform(0.5, 7) for _ in range(KILLS // 2)])
-    begun = (folder / "cut" / "status.json").exists()  # on a busy machine perhaps not even that
-    unfinished = not begun or read_run(folder / "cut").status["status"] == "running"
+    kill_while_starting(folder, words, [rng.uniform(0.5, 7) for _ in range(KILLS // 2)])
+    exists = (folder / "cut" / "status.json").exists()  # perhaps not yet, on a busy machine
+    unfinished = not exists or read_run(folder / "cut").status["status"] == "running"
     assert unfinished, "the run is too short to be killed as often"
-    words = ["resume=cut"] if begun else [*words, "hydra.run.dir=cut"]
-    kill_at_random(folder, words, [dice.uniform(0, 1) for _ in range(KILLS // 2)])
-    same(folder / "whole", folder / "cut")
+    words = ["resume=cut"] if exists else [*words, "hydra.run.dir=cut"]
+    kill_at_random(folder, words, [rng.uniform(0, 1) for _ in range(KILLS // 2)])
+    assert_same_runs(folder / "whole", folder / "cut")

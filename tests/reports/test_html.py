@@ -1,5 +1,6 @@
-"""The report, in a real browser."""
+"""The HTML report, its data, and the page in a real browser."""
 
+import json
 import re
 import shutil
 import time
@@ -9,9 +10,10 @@ import pytest
 
 from fa_jax.records import writer
 from fa_jax.records.reader import find_runs
+from fa_jax.reports import html
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.html import write_report
-from tests.reports.conftest import CHOICES, COST
+from tests.reports.conftest import CHOICES, COST, declare
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -27,9 +29,14 @@ def report(record, tmp_path):
     return tmp_path / "report.html"
 
 
+def read_data(path):
+    """The data of the figures in a report."""
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text())[1])
+
+
 @pytest.fixture(scope="module")
 def chromium():
-    """Debian's Chromium, without a screen."""
+    """Debian's Chromium, headless."""
     if CHROMIUM is None:
         pytest.skip("there is no chromium")
     from playwright.sync_api import sync_playwright
@@ -41,11 +48,11 @@ def chromium():
 
 
 @pytest.fixture
-def opened(chromium, report):
+def open_report(chromium, report):
     """Opens the report without a network, and returns its page; errors fail the test."""
     problems, pages = [], []
 
-    def at(width=1280, scheme="light"):
+    def open_page(width=1280, scheme="light"):
         page = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         page.context.set_offline(True)
         page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
@@ -56,7 +63,7 @@ def opened(chromium, report):
         pages.append(page)
         return page
 
-    yield at
+    yield open_page
     for page in pages:
         page.close()
     assert [problem for problem in problems if not problem.startswith("data:")] == []
@@ -67,13 +74,43 @@ def drawn(page, plot="curve-plot"):
     return page.evaluate(f"document.getElementById('{plot}').data.filter(t => t.name).map(t => t.name)")
 
 
-def test_it_needs_nothing_but_itself(report):
+def test_a_report_refers_to_nothing_on_the_network(report):
     text = re.sub(r"<script>.*?</script>", "", report.read_text(), flags=re.DOTALL)
     assert not re.findall(r"""(?:src|href)\s*=\s*["']?(?:https?:)?//""", text)
 
 
-def test_it_shows_every_condition_and_hides_what_is_unchecked_by_the_keyboard(opened):
-    page = opened()
+@pytest.mark.parametrize(
+    ("metric", "best"),
+    [("error", range(html.SHOWN)), ("accuracy", range(html.SHOW_ALL + 1 - html.SHOWN, html.SHOW_ALL + 1))],
+)
+def test_of_many_conditions_those_with_the_best_main_metric_are_shown_first(record, tmp_path, metric, best):
+    for i in range(html.SHOW_ALL + 1):
+        runs = record("fa", [metric], values=(i + 1.0, i + 1.0), options={"optimizer": {"learning_rate": i + 1}})
+    write_report(compare(runs), tmp_path / "report.html")
+    assert read_data(tmp_path / "report.html")["best"] == list(best)
+
+
+def test_all_of_a_few_conditions_are_shown_first(report):
+    assert read_data(report)["best"] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("metrics", [("error", "balanced_error"), ("balanced_error", "error"), ("nse", "error")])
+def test_a_report_has_the_metrics_as_the_task_declares_them(record, tmp_path, metrics):
+    write_report(compare(record("fa", metrics)), tmp_path / "report.html")
+    data = read_data(tmp_path / "report.html")
+    assert data["main"] == f"test_{metrics[0]}"
+    assert sorted(data["metrics"]) == sorted([*(f"test_{metric}" for metric in metrics), "test_loss"])
+    axes = {"error": "test error (%)", "balanced_error": "test balanced error (%)", "nse": "test NSE"}
+    for metric in metrics:
+        assert data["axes"][f"test_{metric}"] == axes[metric]
+        assert data["bounds"][f"test_{metric}"] == ([None, None] if metric == "nse" else [0, 100])
+    assert data["logarithmic"] == ["test_nse"] * (metrics[0] == "nse")
+    assert data["angles"] == {"signal_angle": [0]}
+    assert "signal_norm_0" not in data["axes"]
+
+
+def test_the_page_shows_every_condition_and_hides_the_unchecked_ones_by_keyboard(open_report):
+    page = open_report()
     names = ["BP", "DFA", "FA"]
     assert drawn(page) == names
     box = page.locator("[data-condition]").nth(1)
@@ -86,9 +123,9 @@ def test_it_shows_every_condition_and_hides_what_is_unchecked_by_the_keyboard(op
     assert drawn(page) == drawn(page, "angle-plot") == names
 
 
-def test_metric_axes_bands_and_seeds_can_be_chosen(opened):
-    page = opened()
-    assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test_error"
+def test_metric_axes_bands_and_seeds_can_be_chosen(open_report):
+    page = open_report()
+    assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test error (%)"
     traces = "document.getElementById('curve-plot').data.length"
     with_bands = page.evaluate(traces)
     page.locator("#bands").uncheck()
@@ -97,7 +134,7 @@ def test_metric_axes_bands_and_seeds_can_be_chosen(opened):
     assert page.evaluate(traces) == with_bands - 3 + 6
     page.locator("#metric").select_option("test_loss")
     page.locator("#log-y").check()
-    assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test_loss"
+    assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test loss"
     assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.type") == "log"
     page.locator("#angle-of").select_option(label="all layers of FA")
     assert drawn(page, "angle-plot") == ["layer 0"]
@@ -112,43 +149,52 @@ def test_metric_axes_bands_and_seeds_can_be_chosen(opened):
         pytest.param(390, "light", marks=pytest.mark.slow),
     ],
 )
-def test_it_is_readable_on_any_screen(opened, width, scheme):
-    page = opened(width, scheme)
+def test_the_page_is_readable_on_any_screen(open_report, width, scheme):
+    page = open_report(width, scheme)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
-    ink, paper = (page.evaluate(f"getComputedStyle(document.body).{what}") for what in ("color", "backgroundColor"))
-    brightness = [sum(map(int, re.findall(r"\d+", one)[:3])) / 765 for one in (ink, paper)]
-    assert (brightness[0] > brightness[1]) == (scheme == "dark")
-    assert abs(brightness[0] - brightness[1]) > 0.7
+    colours = [page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")]
+    ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in colours)
+    assert (ink > paper) == (scheme == "dark")
+    assert abs(ink - paper) > 0.7
     page.locator("#theme").press("Enter")
     assert page.evaluate("document.documentElement.dataset.theme") == {"light": "dark", "dark": "light"}[scheme]
 
 
-def test_what_a_config_says_is_text_and_nothing_else(opened):
-    page = opened()
+def test_values_of_a_config_are_shown_as_text(open_report):
+    page = open_report()
     assert page.title() == "mnist: bp, dfa, fa"
     assert MALICE in page.locator("#run").inner_text()
 
 
+def test_failures_and_folders_are_listed(open_report, report):
+    page = open_report()
+    assert "it broke" in page.locator("#failures").inner_text()
+    links = page.locator("#runs a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    assert len(links) == 3
+    assert all((report.parent / link).is_dir() for link in links)
+
+
 @pytest.mark.slow
 def test_a_report_of_a_thousand_runs_opens_in_three_seconds(chromium, tmp_path, monkeypatch):
-    made = writer.environment()
-    monkeypatch.setattr(writer, "environment", lambda command: made)
+    environment = writer.environment()
+    monkeypatch.setattr(writer, "environment", lambda command: environment)
     random = np.random.default_rng(0)
-    layers = [f"{kind}_angle_{i}" for kind in ("signal", "update", "weight") for i in range(3)]
+    angles = [f"{kind}_angle_{i}" for kind in ("signal", "update", "weight") for i in range(3)]
     for i in range(1000):
         options = {"optimizer": {"learning_rate": i // 5}, "spacing": "linear", "seeds": 5, "epochs": 1}
         rule = ("bp", "fa", "dfa", "ifa", "usf")[i % 5]
-        run = writer.Writer(tmp_path / f"{i}_{rule}", {"choices": {"rule": rule, **CHOICES}, **options})
+        config = {"choices": {"rule": rule, **CHOICES}, **options}
+        run = writer.Writer(tmp_path / f"{i}_{rule}", config, declare("error"))
         for step in range(21):
             metrics = {"test_loss": 1 + random.random(5), "test_error": 90 * random.random(5)}
-            metrics |= {layer: 90 * random.random(5) for layer in layers}
+            metrics |= {angle: 90 * random.random(5) for angle in angles}
             run.evaluation(range(5), step, 100 * step, step / 20, metrics)
         run.summary({**COST, "seed_steps_per_second": 1000.0})
         run.status("finished")
         run.close()
-    begun = time.monotonic()
+    start = time.monotonic()
     write_report(compare(find_runs(tmp_path)), tmp_path / "report.html")
-    written = time.monotonic() - begun
+    written = time.monotonic() - start
     page = chromium.new_page(viewport={"width": 1280, "height": 900})
     page.goto((tmp_path / "report.html").as_uri())
     opened = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventEnd") / 1000
@@ -156,11 +202,3 @@ def test_a_report_of_a_thousand_runs_opens_in_three_seconds(chromium, tmp_path, 
     print(f"written in {written:.1f} s, {size:.1f} MiB, open in {opened:.1f} s")
     assert len(drawn(page)) == 8
     assert opened < 3
-
-
-def test_failures_and_folders_are_listed(opened, report):
-    page = opened()
-    assert "it broke" in page.locator("#trouble").inner_text()
-    links = page.locator("#runs a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
-    assert len(links) == 3
-    assert all((report.parent / link).is_dir() for link in links)

@@ -1,15 +1,17 @@
-"""Labels, colours, tables and figures of runs as they come off the disk."""
+"""Labels, colours, tables and figures of recorded runs."""
 
 import csv
 import io
 
+import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from fa_jax.records.conditions import conditions
-from fa_jax.reports.comparison import compare, write
-from fa_jax.reports.figures import comparison_figure
+from fa_jax.reports.comparison import compare, show, write
+from fa_jax.reports.figures import comparison_figure, draw_curves
 from fa_jax.reports.labels import OTHERS, colours, labels
-from fa_jax.reports.tables import score_sheet, terminal
+from fa_jax.reports.tables import run_table, score_table, terminal
 
 
 def printed(table):
@@ -19,30 +21,40 @@ def printed(table):
 
 
 def scores(runs):
-    found = conditions(runs)
-    return score_sheet(found, labels([one.run for one in found]))
+    compared = conditions(runs)
+    return score_table(compared, labels([condition.run for condition in compared]))
 
 
-def test_a_run_is_called_by_its_rule_and_by_what_only_it_has(record):
-    record("fa", options={"optimizer": {"learning_rate": 0.1}, "rule": {"scale": 1.0}})
-    record("fa", options={"optimizer": {"learning_rate": 0.2}, "rule": {"scale": 1.0}})
+def test_a_label_is_the_rule_and_the_options_that_distinguish_its_runs(record):
+    record("fa", options={"optimizer": {"learning_rate": 0.1}, "feedback": {"scale": 1.0}})
+    record("fa", options={"optimizer": {"learning_rate": 0.2}, "feedback": {"scale": 1.0}})
     runs = record("bp", options={"optimizer": {"learning_rate": 0.3}})
     assert labels(runs) == ["FA learning_rate=0.1", "FA learning_rate=0.2", "BP"]
 
 
-def test_a_task_brings_its_own_options_and_its_name_is_enough(record):
+def test_a_label_names_the_task_instead_of_the_options_that_come_with_it(record):
     record("fa", options={"batch_size": 64}, choices={"task": "mnist"})
     runs = record("fa", options={"batch_size": 1}, choices={"task": "linear", "loss": "squared_error"})
     assert labels(runs) == ["FA mnist", "FA linear"]
 
 
-def test_experiments_are_called_by_what_they_do_not_share(record):
-    record("fa", choices={"experiment": "lillicrap2014_task2_fa"})
-    runs = record("bp", choices={"experiment": "lillicrap2014_task2_bp"})
-    assert labels(runs) == ["fa", "bp"]
+@pytest.mark.parametrize(
+    ("experiments", "expected"),
+    [
+        (("lillicrap2014/task2_fa", "lillicrap2014/task2_bp"), ["fa", "bp"]),
+        (("yagi2022/task1_fa", "yagi2022/task2_fa"), ["task1_fa", "task2_fa"]),
+        (("nokland2016/mnist", "nokland2016/conv_cifar10"), ["mnist", "conv_cifar10"]),
+        (("hinton2022/mnist", "kao2019/mnist"), ["hinton2022_mnist", "kao2019_mnist"]),
+        (("yagi2022/task3", "yagi2022/task3_fa2"), ["yagi2022/task3", "fa2"]),
+    ],
+)
+def test_labels_of_experiments_omit_the_beginning_that_all_share(record, experiments, expected):
+    for experiment in experiments:
+        runs = record("fa", choices={"experiment": experiment})
+    assert labels(runs) == expected
 
 
-def test_colours_are_the_paper_s_and_no_two_runs_share_one(record):
+def test_colours_are_the_paper_s_and_all_different(record):
     for rule in ("bp", "fa", "dfa", "ifa", "fa", "dfa"):
         runs = record(rule)
     chosen = colours(runs)
@@ -52,17 +64,43 @@ def test_colours_are_the_paper_s_and_no_two_runs_share_one(record):
     assert len(set(chosen)) == len(chosen)
 
 
-def test_the_comparison_says_what_each_run_is_judged_by(record):
-    record("fa", metric="nse", values=(0.1, 0.001), choices={"task": "linear"})
+def test_runs_with_different_main_metrics_are_each_judged_by_their_own(record):
+    record("fa", metrics=["nse"], values=(0.1, 0.001), choices={"task": "linear"})
     runs = record("fa")
     assert [run.main_metric for run in runs] == ["test_nse", "test_error"]
-    text = printed(terminal(scores(runs), 160))
-    assert "test_nse: geometric mean, test_error: mean" in text
-    assert "0.01" in text
-    assert "3 " in text
+    table = scores(runs)
+    assert table.headings[1:3] == ["metric", "mean"]
+    assert [row[1:3] for row in table.rows] == [["test_nse", "0.01"], ["test_error", "3"]]
+    assert "test_nse: geometric mean, test_error: mean" in printed(terminal(table, 160))
 
 
-def test_failed_and_unfinished_runs_have_their_row_and_their_reason(record, tmp_path):
+@pytest.mark.parametrize("metrics", [("error", "balanced_error"), ("balanced_error", "error"), ("accuracy", "error")])
+def test_tables_judge_a_run_by_the_metric_that_its_task_declares_first(record, tmp_path, metrics):
+    record("bp", metrics, values=(8.0, 6.0))
+    runs = record("fa", metrics)
+    main = f"test_{metrics[0]}"
+    compared = compare(runs)
+    assert [condition.run.main_metric for condition in compared.conditions] == [main, main]
+    assert [contrast.metric for contrast in compared.contrasts] == [main]
+    assert scores(runs).headings[1] == main
+    assert [row[1] for row in scores(runs).rows] == ["7", "3"]
+    console = Console(width=160, record=True, file=io.StringIO())
+    show(compared, console)
+    assert f"{main}: mean over n seeds" in console.export_text()
+    write(compared, tmp_path / "all")
+    for name, column in (("comparison.csv", "metric"), ("contrasts.csv", "metric")):
+        with (tmp_path / "all" / name).open() as file:
+            assert {row[column] for row in csv.DictReader(file)} == {main}
+
+
+def test_the_table_of_a_run_shows_scores_and_angles_but_no_norms(record):
+    text = printed(run_table(record("fa", ["nse"], values=(0.1, 0.001))[0]))
+    assert "test_nse (geometric)" in text
+    assert "signal_angle_0" in text
+    assert "signal_norm_0" not in text
+
+
+def test_failed_runs_have_a_row_and_a_reason(record, tmp_path):
     record("fa")
     runs = record("bp", status="failed")
     assert "failed" in printed(terminal(scores(runs), 160))
@@ -75,8 +113,25 @@ def test_failed_and_unfinished_runs_have_their_row_and_their_reason(record, tmp_
     assert int(rows[0]["test_error_n"]) == 2
 
 
-def test_the_figure_is_drawn_for_print_and_screen(record, tmp_path):
+def test_a_figure_is_written_as_png_and_pdf(record, tmp_path):
     record("fa")
     comparison_figure(record("bp"), tmp_path / "figure")
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
+
+
+@pytest.mark.parametrize(
+    ("metric", "values", "label", "scale", "top"),
+    [
+        ("error", (90.0, 95.0), "test error (%)", "linear", 100),
+        ("accuracy", (90.0, 95.0), "test accuracy (%)", "linear", 100),
+        ("error", (4.0, 2.0), "test error (%)", "linear", 1.25 * 3),
+        ("nse", (0.1, 0.001), "test NSE", "log", None),
+    ],
+)
+def test_an_axis_has_the_label_the_scale_and_the_bounds_of_its_metric(record, metric, values, label, scale, top):
+    axes = Figure().subplots()
+    draw_curves(axes, record("fa", [metric], values=values), f"test_{metric}")
+    assert (axes.get_ylabel(), axes.get_yscale()) == (label, scale)
+    if top is not None:
+        assert axes.get_ylim() == (0, pytest.approx(top))

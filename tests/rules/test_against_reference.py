@@ -1,4 +1,6 @@
-"""Every rule equals its equations, in float64, without autodiff on the other side."""
+"""Every rule equals its equations on multilayer perceptrons, in float64; the reference uses no autodiff."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from fa_jax.feedback import backward_kernels
+from fa_jax.core import Batch
+from fa_jax.feedback import deviations, direct_zeros
 from fa_jax.losses import binary_cross_entropy, cross_entropy, squared_error
+from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.brsf import brsf
@@ -22,229 +26,220 @@ from fa_jax.rules.node_perturbation import node_perturbation
 from fa_jax.rules.sdfa import sdfa
 from fa_jax.rules.shallow import shallow
 from fa_jax.rules.usf import usf
-from tests.conftest import random_batch
+from tests.conftest import (
+    RANDOM_WEIGHTS,
+    assert_trees_close,
+    direct,
+    first_layer,
+    layerwise,
+    magnitudes,
+    random_batch,
+    to_float64,
+)
 from tests.rules import reference
 
-FEEDBACK = {"distribution": "normal", "scale": 0.7, "kept": 0.8}
-NETS = [
+pytestmark = pytest.mark.usefixtures("float64")
+
+LOSS = squared_error(output="linear", derivative="exact").value
+NETWORKS = [
     ([9], "linear", False),
-    ([9], "logistic", True),
+    ([9], "sigmoid", True),
     ([9, 8, 7], "tanh", True),
     ([9, 9, 9], "relu", True),
     ([6] * 12, "tanh", True),  # scanned
 ]
 
-pytestmark = pytest.mark.usefixtures("float64")
+
+def make_network(hidden, activation, biases):
+    options = {"hidden": hidden, "activation": activation, "biases": biases}
+    return mlp((12,), 4, dropout=0.0, **options, **RANDOM_WEIGHTS)
 
 
-def double(tree):
-    return jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), tree)
+class Case(NamedTuple):
+    """A network on a batch, with its forward pass by the reference; the loss is half the squared error."""
+
+    network: Network
+    params: dict
+    batch: Batch
+    activation: str
+    preactivations: list
+    inputs: list
+    """Of each linear layer."""
+    error: np.ndarray
+
+    def feedback(self, rule):
+        """Returns the feedback that a rule draws, in float64."""
+        return to_float64(rule.init(jax.random.key(2))[1])
+
+    def weights(self):
+        return reference.weights_and_biases(self.network, self.params)[0]
+
+    def kernels(self, named):
+        return reference.unstack(self.network.kernels, named)
+
+    def hiddens(self, named):
+        return reference.unstack(self.network.hiddens, named)
+
+    def layerwise_deltas(self, kernels):
+        backward = [kernel.T for kernel in kernels]
+        return reference.layerwise_deltas(backward, self.preactivations, self.error, self.activation)
+
+    def direct_deltas(self, matrices, teaching):
+        deltas = reference.direct_deltas(matrices, self.preactivations, teaching, self.activation)
+        return [*deltas[:-1], self.error]
+
+    def check(self, updates, deltas):
+        """Asserts that updates are those of the errors at the pre-activations."""
+        weights, biases = reference.weights_and_biases(self.network, updates)
+        expected_weights, expected_biases = reference.updates(deltas, self.inputs)
+        assert_all_close(weights, expected_weights)
+        if "bias" in updates["readout"]:
+            assert_all_close(biases, expected_biases)
 
 
-def network_of(hidden, activation, biases):
-    return mlp(
-        (12,),
-        4,
-        hidden=hidden,
-        activation=activation,
-        biases=biases,
-        init="fan_normal",
-        init_scale=1.2,
-        kept=1.0,
-        bias_init="uniform",
-        bias_scale=0.3,
-        dropout=0.0,
-    )
+def assert_all_close(arrays, expected):
+    for array, expected_array in zip(arrays, expected, strict=True):
+        np.testing.assert_allclose(array, expected_array, rtol=1e-10, atol=1e-12)
 
 
-def layers(network, params, leaf="kernel"):
-    """The weights or biases of all layers in order, stacks taken apart; zeros where there are no biases."""
-    flat = []
-    for name, kernel in network.kernels.items():
-        node = params
-        for part in name.split("/"):
-            node = node[part]
-        values = np.asarray(node[leaf]) if leaf in node else np.zeros((*kernel.stack, kernel.shape[-1]))
-        flat += list(values) if kernel.stack else [values]
-    return flat
-
-
-def unstacked(shapes, named):
-    """The arrays of a dict in the order of the forward pass, stacks taken apart."""
-    there = [(shape, np.asarray(named[name])) for name, shape in shapes.items() if name in named]
-    return [one for shape, a in there for one in (a if shape.stack else [a])]
-
-
-def check(network, got, deltas, inputs):
-    weights, biases = reference.updates(deltas, inputs)
-    for ours, truth in zip(layers(network, got), weights, strict=True):
-        np.testing.assert_allclose(ours, truth, rtol=1e-10, atol=1e-12)
-    if "bias" in got["readout"]:
-        for ours, truth in zip(layers(network, got, "bias"), biases, strict=True):
-            np.testing.assert_allclose(ours, truth, rtol=1e-10, atol=1e-12)
-
-
-@pytest.fixture(params=NETS, ids=lambda net: f"{len(net[0])}x{net[0][0]}-{net[1]}")
+@pytest.fixture(params=NETWORKS, ids=lambda options: f"{len(options[0])}x{options[0][0]}-{options[1]}")
 def case(request):
-    """(network, params, batch, pre-activations, layer inputs, error, activation), the loss being half the square."""
-    network = network_of(*request.param)
-    params = double(network.init(jax.random.key(1)))
+    network = make_network(*request.param)
+    params = to_float64(network.init(jax.random.key(1)))
     batch = random_batch(dtype=np.float64)
-    pre, inputs = reference.forward(
-        layers(network, params), layers(network, params, "bias"), np.asarray(batch.inputs), request.param[1]
-    )
-    error = (pre[-1] - np.asarray(batch.targets)) / len(batch.inputs)
-    return network, params, batch, pre, inputs, error, request.param[1]
-
-
-LOSS = squared_error(output="linear", derivative="exact").value
+    activation = request.param[1]
+    weights, biases = reference.weights_and_biases(network, params)
+    preactivations, inputs = reference.forward(weights, biases, np.asarray(batch.inputs), activation)
+    error = (preactivations[-1] - np.asarray(batch.targets)) / len(batch.inputs)
+    return Case(network, params, batch, activation, preactivations, inputs, error)
 
 
 def test_bp_is_the_chain_rule(case):
-    network, params, batch, pre, inputs, error, activation = case
-    got = bp(network, LOSS).updates(params, (), batch)
-    backward = [w.T for w in layers(network, params)[1:]]
-    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+    updates = bp(case.network, LOSS).updates(case.params, (), case.batch)
+    case.check(updates, case.layerwise_deltas(case.weights()[1:]))
 
 
-def test_fa_sends_the_error_back_through_b(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = fa(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    got = rule.updates(params, feedback, batch)
-    backward = [b.T for b in unstacked(network.kernels, feedback)]
-    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+def test_fa_sends_the_error_back_through_feedback(case):
+    rule = fa(case.network, LOSS, init_feedback=layerwise())
+    feedback = case.feedback(rule)
+    updates = rule.updates(case.params, feedback, case.batch)
+    case.check(updates, case.layerwise_deltas(case.kernels(feedback)))
 
 
-def test_dfa_sends_the_error_to_every_layer(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = dfa(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    got = rule.updates(params, feedback, batch)
-    check(network, got, reference.deltas_direct(unstacked(network.hiddens, feedback), pre, error, activation), inputs)
+def test_dfa_sends_the_error_to_every_hidden_layer(case):
+    rule = dfa(case.network, LOSS, init_feedback=direct())
+    feedback = case.feedback(rule)
+    updates = rule.updates(case.params, feedback, case.batch)
+    case.check(updates, case.direct_deltas(case.hiddens(feedback), case.error))
 
 
 def test_ifa_sends_the_error_up_from_the_first_layer(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = ifa(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    got = rule.updates(params, feedback, batch)
+    rule = ifa(case.network, LOSS, init_feedback=first_layer())
+    feedback = case.feedback(rule)
     (matrix,) = map(np.asarray, feedback.values())
-    check(
-        network,
-        got,
-        reference.deltas_indirect(matrix, layers(network, params), pre, error, activation),
-        inputs,
-    )
+    forward_pass = case.preactivations, case.error, case.activation
+    deltas = reference.indirect_deltas(matrix, case.weights(), *forward_pass)
+    case.check(rule.updates(case.params, feedback, case.batch), deltas)
 
 
 def test_sdfa_sends_the_signs_of_the_error(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = sdfa(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    deltas = reference.deltas_direct(
-        unstacked(network.hiddens, feedback), pre, np.sign(error) / len(batch.inputs), activation
-    )
-    check(network, rule.updates(params, feedback, batch), [*deltas[:-1], error], inputs)
+    rule = sdfa(case.network, LOSS, init_feedback=direct())
+    feedback = case.feedback(rule)
+    signs = np.sign(case.error) / len(case.batch.inputs)
+    case.check(rule.updates(case.params, feedback, case.batch), case.direct_deltas(case.hiddens(feedback), signs))
 
 
 def test_drtp_sends_minus_the_target(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = drtp(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    target = np.asarray(batch.targets) / len(batch.inputs)
-    deltas = reference.deltas_direct(unstacked(network.hiddens, feedback), pre, -target, activation)
-    check(network, rule.updates(params, feedback, batch), [*deltas[:-1], error], inputs)
+    rule = drtp(case.network, LOSS, init_feedback=direct())
+    feedback = case.feedback(rule)
+    targets = np.asarray(case.batch.targets) / len(case.batch.inputs)
+    case.check(rule.updates(case.params, feedback, case.batch), case.direct_deltas(case.hiddens(feedback), -targets))
 
 
-def test_usf_crosses_the_signs_times_the_initial_standard_deviation(case):
-    network, params, batch, pre, inputs, error, activation = case
-    got = usf(network, LOSS, distribution="fan_uniform", scale=0.7).updates(params, (), batch)
-    backward = [0.7 / np.sqrt(3 * len(w)) * np.sign(w).T for w in layers(network, params)[1:]]
-    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+def test_usf_sends_the_error_through_signs_times_the_initial_standard_deviation(case):
+    def init_feedback(network, key, params):
+        return deviations(network, key, params, distribution="fan_uniform", scale=0.7)
+
+    rule = usf(case.network, LOSS, init_feedback=init_feedback)
+    feedback = init_feedback(case.network, jax.random.key(2), case.params)  # float64, like the params
+    assert_trees_close(case.feedback(rule), feedback, rtol=1e-7)
+    updates = rule.updates(case.params, feedback, case.batch)
+    kernels = [0.7 / np.sqrt(3 * len(w)) * np.sign(w) for w in case.weights()[1:]]
+    case.check(updates, case.layerwise_deltas(kernels))
 
 
-def test_frsf_crosses_the_signs_times_fixed_magnitudes(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = frsf(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    weights, sizes = layers(network, params)[1:], unstacked(network.kernels, feedback)
+def test_frsf_sends_the_error_through_signs_times_fixed_magnitudes(case):
+    rule = frsf(case.network, LOSS, init_feedback=magnitudes())
+    feedback = case.feedback(rule)
+    sizes = case.kernels(feedback)
     assert all((size >= 0).all() for size in sizes)
-    backward = [(size * np.sign(w)).T for size, w in zip(sizes, weights, strict=True)]
-    got = rule.updates(params, feedback, batch)
-    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+    kernels = [size * np.sign(w) for size, w in zip(sizes, case.weights()[1:], strict=True)]
+    case.check(rule.updates(case.params, feedback, case.batch), case.layerwise_deltas(kernels))
 
 
-def test_brsf_crosses_the_signs_times_magnitudes_of_the_batch_s_own_key(case):
-    network, params, batch, pre, inputs, error, activation = case
-    drawn = backward_kernels(network, fan="forward_fan", **FEEDBACK)(batch.key, params)
-    backward = [
-        (np.abs(m) * np.sign(w)).T
-        for m, w in zip(unstacked(network.kernels, drawn), layers(network, params)[1:], strict=True)
-    ]
-    got = brsf(network, LOSS, **FEEDBACK).updates(params, (), batch)
-    check(network, got, reference.deltas_backward(backward, pre, error, activation), inputs)
+def test_brsf_sends_the_error_through_signs_times_magnitudes_drawn_by_the_key_of_the_batch(case):
+    drawn = case.kernels(magnitudes()(case.network, case.batch.key, case.params))
+    kernels = [np.abs(m) * np.sign(w) for m, w in zip(drawn, case.weights()[1:], strict=True)]
+    updates = brsf(case.network, LOSS, init_feedback=magnitudes()).updates(case.params, (), case.batch)
+    case.check(updates, case.layerwise_deltas(kernels))
 
 
-def test_direct_kolen_pollack_s_feedback_learns_like_a_readout_from_each_layer(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = direct_kolen_pollack(network, LOSS, zero=True, **FEEDBACK)
-    _, feedback = rule.init(jax.random.key(2))
-    assert not any(np.any(b) for b in feedback.values())
-    drawn = double(dfa(network, LOSS, **FEEDBACK).init(jax.random.key(2))[1])
-    got = rule.updates(params, drawn, batch)
-    check(network, got, reference.deltas_direct(unstacked(network.hiddens, drawn), pre, error, activation), inputs)
-    learned = unstacked(network.hiddens, rule.learn(params, drawn, batch, got))
-    for ours, h in zip(learned, inputs[1:], strict=True):
-        np.testing.assert_allclose(ours, error.T @ h, rtol=1e-10, atol=1e-12)
+def test_direct_kolen_pollack_feedback_learns_like_a_readout_of_each_layer(case):
+    rule = direct_kolen_pollack(case.network, LOSS, init_feedback=direct_zeros)
+    zeros = case.feedback(rule)
+    assert {name: b.shape for name, b in zeros.items()} == {
+        name: (*h.stack, 4, *h.shape) for name, h in case.network.hiddens.items()
+    }
+    assert not any(np.any(b) for b in zeros.values())
+    feedback = case.feedback(dfa(case.network, LOSS, init_feedback=direct()))
+    updates = rule.updates(case.params, feedback, case.batch)
+    case.check(updates, case.direct_deltas(case.hiddens(feedback), case.error))
+    learned = case.hiddens(rule.learn(case.params, feedback, case.batch, updates))
+    assert_all_close(learned, [case.error.T @ h for h in case.inputs[1:]])
 
 
-def test_kolen_pollack_s_feedback_takes_the_steps_of_the_weights_it_stands_for(case):
-    network, params, batch, pre, inputs, error, activation = case
-    rule = kolen_pollack(network, LOSS, **FEEDBACK)
-    feedback = double(rule.init(jax.random.key(2))[1])
-    got = rule.updates(params, feedback, batch)
-    backward = [b.T for b in unstacked(network.kernels, feedback)]
-    deltas = reference.deltas_backward(backward, pre, error, activation)
-    check(network, got, deltas, inputs)
-    steps, _ = reference.updates(deltas, inputs)
-    learned = unstacked(network.kernels, rule.learn(params, feedback, batch, got))
-    for ours, truth in zip(learned, steps[1:], strict=True):
-        np.testing.assert_allclose(ours, truth, rtol=1e-10, atol=1e-12)
+def test_kolen_pollack_feedback_takes_the_updates_of_the_weights(case):
+    rule = kolen_pollack(case.network, LOSS, init_feedback=layerwise())
+    feedback = case.feedback(rule)
+    updates = rule.updates(case.params, feedback, case.batch)
+    deltas = case.layerwise_deltas(case.kernels(feedback))
+    case.check(updates, deltas)
+    expected, _ = reference.updates(deltas, case.inputs)
+    assert_all_close(case.kernels(rule.learn(case.params, feedback, case.batch, updates)), expected[1:])
 
 
-def test_the_gap_of_kolen_pollack_shrinks_by_the_decay_and_by_nothing_else():
-    network = network_of([9, 8], "tanh", True)
-    rule = kolen_pollack(network, LOSS, **FEEDBACK)
-    params, feedback = double(rule.init(jax.random.key(2)))
-    gap = {name: b - network.weights(params)[name] for name, b in feedback.items()}
+def test_kolen_pollack_gap_shrinks_by_the_weight_decay_alone():
+    network = make_network([9, 8], "tanh", True)
+    rule = kolen_pollack(network, LOSS, init_feedback=layerwise())
+    params, feedback = to_float64(rule.init(jax.random.key(2)))
+    gaps = {name: b - network.weights(params)[name] for name, b in feedback.items()}
     optimizer = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1))
-    slots, their_slots = optimizer.init(params), optimizer.init(feedback)
+    state, feedback_state = optimizer.init(params), optimizer.init(feedback)
     for i in range(20):
         batch = random_batch(seed=i, dtype=np.float64)
         updates = rule.updates(params, feedback, batch)
-        changes, their_slots = optimizer.update(rule.learn(params, feedback, batch, updates), their_slots, feedback)
-        updates, slots = optimizer.update(updates, slots, params)
+        changes = rule.learn(params, feedback, batch, updates)
+        changes, feedback_state = optimizer.update(changes, feedback_state, feedback)
+        updates, state = optimizer.update(updates, state, params)
         params, feedback = optax.apply_updates(params, updates), optax.apply_updates(feedback, changes)
-    for name, before in gap.items():
-        after = feedback[name] - network.weights(params)[name]
-        np.testing.assert_allclose(after, (1 - 0.1 * 0.3) ** 20 * before, rtol=1e-10, atol=1e-14)
+    for name, gap in gaps.items():
+        final_gap = feedback[name] - network.weights(params)[name]
+        np.testing.assert_allclose(final_gap, (1 - 0.1 * 0.3) ** 20 * gap, rtol=1e-10, atol=1e-14)
 
 
-def test_shallow_learning_teaches_the_readout_alone(case):
-    network, params, batch, pre, inputs, error, _ = case
-    got = shallow(network, LOSS).updates(params, (), batch)
-    check(network, got, [np.zeros_like(a) for a in pre[:-1]] + [error], inputs)
+def test_shallow_learning_trains_the_readout_alone(case):
+    updates = shallow(case.network, LOSS).updates(case.params, (), case.batch)
+    case.check(updates, [np.zeros_like(a) for a in case.preactivations[:-1]] + [case.error])
 
 
-def test_node_perturbation_credits_the_noise_with_the_change_of_the_loss():
-    network = network_of([9, 8], "tanh", True)
-    params, batch, sigma = double(network.init(jax.random.key(1))), random_batch(dtype=np.float64), 0.05
-    got = node_perturbation(network, LOSS, sigma=sigma).updates(params, (), batch)
+def test_node_perturbation_reinforces_noise_by_the_change_of_the_loss():
+    network = make_network([9, 8], "tanh", True)
+    params, batch, sigma = to_float64(network.init(jax.random.key(1))), random_batch(dtype=np.float64), 0.05
+    updates = node_perturbation(network, LOSS, sigma=sigma).updates(params, (), batch)
 
-    weights, biases = layers(network, params), layers(network, params, "bias")
-    x, t = np.asarray(batch.inputs), np.asarray(batch.targets)
-    pre, inputs = reference.forward(weights, biases, x, "tanh")
+    weights, biases = reference.weights_and_biases(network, params)
+    x, targets = np.asarray(batch.inputs), np.asarray(batch.targets)
+    preactivations, inputs = reference.forward(weights, biases, x, "tanh")
     noise = [
         sigma * np.asarray(jax.random.normal(jax.random.fold_in(batch.key, i), h.shape, jnp.float64))
         for i, h in enumerate(inputs[1:])
@@ -252,56 +247,67 @@ def test_node_perturbation_credits_the_noise_with_the_change_of_the_loss():
     h = x
     for w, b, xi in zip(weights[:-1], biases[:-1], noise, strict=True):
         h = np.tanh(h @ w + b) + xi
-    noisy = h @ weights[-1] + biases[-1]
-    change = 0.5 * ((noisy - t) ** 2).sum(1) - 0.5 * ((pre[-1] - t) ** 2).sum(1)
+    noisy_logits = h @ weights[-1] + biases[-1]
+    change = 0.5 * ((noisy_logits - targets) ** 2).sum(1) - 0.5 * ((preactivations[-1] - targets) ** 2).sum(1)
     signals = [change[:, None] * xi / sigma**2 / len(x) for xi in noise]
-    deltas = [s * (1 - np.tanh(a) ** 2) for s, a in zip(signals, pre[:-1], strict=True)]
-    check(network, got, [*deltas, (pre[-1] - t) / len(x)], inputs)
+    error = (preactivations[-1] - targets) / len(x)
+    case = Case(network, params, batch, "tanh", preactivations, inputs, error)
+    case.check(updates, [*reference.hidden_deltas(signals, preactivations, "tanh"), error])
 
 
 def test_node_perturbation_estimates_the_gradient():
-    network, sigma = network_of([6], "tanh", True), 1e-4
-    params, batch = double(network.init(jax.random.key(1))), random_batch(dtype=np.float64)
+    network, sigma = make_network([6], "tanh", True), 1e-4
+    params, batch = to_float64(network.init(jax.random.key(1))), random_batch(dtype=np.float64)
     rule = node_perturbation(network, LOSS, sigma=sigma)
+
+    def estimate(key):
+        return rule.updates(params, (), batch._replace(key=key))["stages_0"]["linear"]["kernel"]
+
     keys = jax.random.split(jax.random.key(3), 4000)
-    many = jax.jit(
-        jax.vmap(lambda key: rule.updates(params, (), batch._replace(key=key))["stages_0"]["linear"]["kernel"])
-    )
-    estimates = np.asarray(many(keys))
-    truth = np.asarray(bp(network, LOSS).updates(params, (), batch)["stages_0"]["linear"]["kernel"])
+    estimates = np.asarray(jax.jit(jax.vmap(estimate))(keys))
+    gradient = np.asarray(bp(network, LOSS).updates(params, (), batch)["stages_0"]["linear"]["kernel"])
     # Six standard errors of the mean of 4000 draws, entry by entry.
-    assert np.all(np.abs(estimates.mean(0) - truth) < 6 * estimates.std(0) / np.sqrt(len(keys)))
+    assert np.all(np.abs(estimates.mean(0) - gradient) < 6 * estimates.std(0) / np.sqrt(len(keys)))
 
 
 @pytest.mark.parametrize(
     ("loss", "error"),
     [
-        (squared_error(output="linear", derivative="exact"), lambda z, y, t: y - t),
-        (squared_error(output="logistic", derivative="exact"), lambda z, y, t: (y - t) * y * (1 - y)),
-        (squared_error(output="logistic", derivative="omitted"), lambda z, y, t: y - t),
-        (squared_error(output="softmax", derivative="omitted"), lambda z, y, t: y - t),
+        (squared_error(output="linear", derivative="exact"), lambda y, t: y - t),
+        (squared_error(output="sigmoid", derivative="exact"), lambda y, t: (y - t) * y * (1 - y)),
+        (squared_error(output="sigmoid", derivative="straight_through"), lambda y, t: y - t),
+        (squared_error(output="softmax", derivative="straight_through"), lambda y, t: y - t),
         (
             squared_error(output="softmax", derivative="exact"),
-            lambda z, y, t: y * ((y - t) - ((y - t) * y).sum(1, keepdims=True)),
+            lambda y, t: y * ((y - t) - ((y - t) * y).sum(1, keepdims=True)),
         ),
-        (binary_cross_entropy(), lambda z, y, t: y - t),
-        (cross_entropy(), lambda z, y, t: y - t),
+        (binary_cross_entropy(), lambda y, t: y - t),
+        (cross_entropy(), lambda y, t: y - t),
     ],
-    ids=["linear", "logistic-exact", "logistic-omitted", "softmax-omitted", "softmax-exact", "binary", "categorical"],
+    ids=[
+        "linear",
+        "sigmoid-exact",
+        "sigmoid-straight-through",
+        "softmax-straight-through",
+        "softmax-exact",
+        "binary",
+        "categorical",
+    ],
 )
-def test_the_error_at_the_logits_is_that_of_the_loss(loss, error):
+def test_error_at_the_logits_is_that_of_the_loss(loss, error):
     batch = random_batch(dtype=np.float64)
-    z = np.random.default_rng(3).normal(size=batch.targets.shape)
-    y = np.asarray(loss.outputs(jnp.asarray(z)))
-    got = jax.grad(loss.value)(jnp.asarray(z), batch.targets)
-    np.testing.assert_allclose(got, error(z, y, np.asarray(batch.targets)) / len(z), rtol=1e-10, atol=1e-14)
+    logits = np.random.default_rng(3).normal(size=batch.targets.shape)
+    outputs = np.asarray(loss.outputs(jnp.asarray(logits)))
+    gradient = jax.grad(loss.value)(jnp.asarray(logits), batch.targets)
+    expected = error(outputs, np.asarray(batch.targets)) / len(logits)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("derivative", ["exact", "omitted"])
-def test_half_the_squared_error_has_its_value_with_either_derivative(derivative):
+@pytest.mark.parametrize("derivative", ["exact", "straight_through"])
+def test_squared_error_has_its_value_with_either_derivative(derivative):
     batch = random_batch(dtype=np.float64)
-    z = np.random.default_rng(3).normal(size=batch.targets.shape)
-    y = 1 / (1 + np.exp(-z))
-    truth = 0.5 * np.mean(((y - np.asarray(batch.targets)) ** 2).sum(1))
-    got = squared_error(output="logistic", derivative=derivative).value(jnp.asarray(z), batch.targets)
-    np.testing.assert_allclose(got, truth, rtol=1e-12)
+    logits = np.random.default_rng(3).normal(size=batch.targets.shape)
+    outputs = reference.sigmoid(logits)
+    expected = 0.5 * np.mean(((outputs - np.asarray(batch.targets)) ** 2).sum(1))
+    loss = squared_error(output="sigmoid", derivative=derivative)
+    np.testing.assert_allclose(loss.value(jnp.asarray(logits), batch.targets), expected, rtol=1e-12)

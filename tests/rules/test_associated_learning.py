@@ -1,4 +1,4 @@
-"""Associated learning: gradients from the paper in numpy, what each local loss moves, the pipeline, predictions."""
+"""Associated learning: its gradients in numpy, what each local loss trains, the pipeline, predictions."""
 
 import collections
 import itertools
@@ -15,35 +15,26 @@ from omegaconf import OmegaConf
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.build import build
-from fa_jax.core import Stream, stream
 from fa_jax.losses import cross_entropy
-from fa_jax.network import Network, count
+from fa_jax.network import Network, parameter_count
 from fa_jax.networks.mlp import mlp
-from fa_jax.optimizers import at_rates
+from fa_jax.optimizers import with_multipliers
 from fa_jax.rules.associated_learning import pipeline
-from fa_jax.rules.associated_learning.pipeline import modelled, train_pipelined
+from fa_jax.rules.associated_learning.pipeline import train_pipelined
 from fa_jax.rules.associated_learning.rule import associated_learning
 from fa_jax.training.compile import sizes
-from tests.conftest import assert_trees_close, assert_trees_equal, random_batch
-from tests.rules.test_contract import MLP
+from tests.conftest import MLP, assert_trees_close, assert_trees_equal, random_batch, to_float64
+from tests.rules.reference import sigmoid
 
 OPTIONS = {"width": 6, "bridge": [7], "label_rate": 2.0, "weight_decay": 0.0, "exit_stage": None}
 
 
-def make(hidden=(9, 8, 5), *, activation="tanh", loss=None, **options):
-    network = mlp((12,), 4, hidden=list(hidden), dropout=0.0, **{**MLP, "activation": activation})
-    return network, associated_learning(network, (loss or cross_entropy()).value, **{**OPTIONS, **options})
+def make(hidden=(9, 8, 5), **options):
+    network = mlp((12,), 4, hidden=list(hidden), dropout=0.0, **MLP)
+    return network, associated_learning(network, cross_entropy().value, **{**OPTIONS, **options})
 
 
-def doubled(tree):
-    return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
-
-
-def logistic(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def of_dense(x, delta):
+def dense_gradient(x, delta):
     return {"kernel": x.T @ delta, "bias": delta.sum(0)}
 
 
@@ -51,199 +42,208 @@ def apply_dense(layer, x):
     return x @ layer["kernel"] + layer["bias"]
 
 
-def reference(params, x, y):
-    """The gradients of all local losses for dense tanh stages, by the chain rule within each stage."""
-    expected, s, t = {}, x, y
+def reference_gradients(params, x, y):
+    """The gradients of all local losses for dense tanh stages, by the chain rule within each stage.
+
+    Also returns the signals at the activations of the stages.
+    """
+    gradients, signals, s, t = {}, [], x, y
     for i in range(sum(name.startswith("stages_") for name in params)):
         f, b = params[f"stages_{i}"]["linear"], params[f"bridges_{i}"]
         g, h = params[f"encoders_{i}"], params[f"decoders_{i}"]
-        s_up, t_up = np.tanh(apply_dense(f, s)), logistic(apply_dense(g, t))
-        inner = logistic(apply_dense(b["dense_0"], s_up))
-        code = logistic(apply_dense(b["dense_1"], inner))
-        d_code = 2 * (code - t_up) / code.size * code * (1 - code)
-        d_inner = d_code @ b["dense_1"]["kernel"].T * inner * (1 - inner)
-        d_stage = d_inner @ b["dense_0"]["kernel"].T * (1 - s_up**2)
-        back = logistic(apply_dense(h, t_up))
-        d_back = 2 * (back - t) / back.size * back * (1 - back)
-        d_encoder = d_back @ h["kernel"].T * t_up * (1 - t_up)
-        expected[f"stages_{i}"] = {"linear": of_dense(s, d_stage)}
-        expected[f"bridges_{i}"] = {"dense_0": of_dense(s_up, d_inner), "dense_1": of_dense(inner, d_code)}
-        expected[f"encoders_{i}"], expected[f"decoders_{i}"] = of_dense(t, d_encoder), of_dense(t_up, d_back)
-        s, t = s_up, t_up
-    return expected
+        s_next, t_next = np.tanh(apply_dense(f, s)), sigmoid(apply_dense(g, t))
+        inner = sigmoid(apply_dense(b["dense_0"], s_next))
+        code = sigmoid(apply_dense(b["dense_1"], inner))
+        code_delta = 2 * (code - t_next) / code.size * code * (1 - code)
+        inner_delta = code_delta @ b["dense_1"]["kernel"].T * inner * (1 - inner)
+        signals.append(inner_delta @ b["dense_0"]["kernel"].T)
+        stage_delta = signals[-1] * (1 - s_next**2)
+        decoded = sigmoid(apply_dense(h, t_next))
+        decoder_delta = 2 * (decoded - t) / decoded.size * decoded * (1 - decoded)
+        encoder_delta = decoder_delta @ h["kernel"].T * t_next * (1 - t_next)
+        gradients[f"stages_{i}"] = {"linear": dense_gradient(s, stage_delta)}
+        gradients[f"bridges_{i}"] = {
+            "dense_0": dense_gradient(s_next, inner_delta),
+            "dense_1": dense_gradient(inner, code_delta),
+        }
+        gradients[f"encoders_{i}"] = dense_gradient(t, encoder_delta)
+        gradients[f"decoders_{i}"] = dense_gradient(t_next, decoder_delta)
+        s, t = s_next, t_next
+    return gradients, signals
 
 
-def test_the_updates_are_the_gradients_of_the_local_losses_worked_out_by_hand(float64):
+def test_updates_and_signals_are_the_gradients_of_the_local_losses(float64):
     _, rule = make()
-    params, feedback = rule.init(jax.random.key(0))
-    params = doubled(params)
+    params, feedback = to_float64(rule.init(jax.random.key(0)))
     batch = random_batch(dtype=np.float64)
-    expected = reference(params, np.asarray(batch.inputs), np.asarray(batch.targets))
-    assert_trees_close(rule.updates(params, feedback, batch), expected, rtol=1e-10, atol=1e-14)
+    gradients, signals = reference_gradients(params, np.asarray(batch.inputs), np.asarray(batch.targets))
+    assert_trees_close(rule.updates(params, feedback, batch), gradients, rtol=1e-10, atol=1e-14)
+    expected = {f"stages_{i}/hidden": signal for i, signal in enumerate(signals)}
+    assert_trees_close(rule.extras.signals(params, feedback, batch), expected, rtol=1e-10, atol=1e-14)
 
 
-def test_each_local_loss_moves_its_own_functions_and_nothing_else():
+def test_each_local_loss_trains_its_own_parts_alone():
     _, rule = make()
     params, _ = rule.init(jax.random.key(0))
     batch = random_batch()
-    for which, moved in ((0, ("stages", "bridges")), (1, ("encoders", "decoders"))):
+    for which, trained_kinds in ((0, ("stages", "bridges")), (1, ("encoders", "decoders"))):
         for i in range(3):
 
-            def one(p, which=which, i=i):
-                return rule.network.call("losses", p, batch.inputs, batch.targets)[which][i]
+            def local_loss(p, which=which, i=i):
+                return rule.extras.network.call("losses", p, batch.inputs, batch.targets)[which][i]
 
-            gradient = jax.grad(one)(params)
-            for name, block in gradient.items():
-                reached = name in {f"{kind}_{i}" for kind in moved}
-                assert all(np.any(leaf) == reached for leaf in jax.tree.leaves(block)), (which, i, name)
+            for name, part in jax.grad(local_loss)(params).items():
+                is_trained = name in {f"{kind}_{i}" for kind in trained_kinds}
+                assert all(np.any(leaf) == is_trained for leaf in jax.tree.leaves(part)), (which, i, name)
 
 
 @pytest.mark.parametrize(("devices", "decay"), [pytest.param(1, 0.0, marks=pytest.mark.slow), (2, 0.5), (4, 0.0)])
-def test_the_pipeline_is_the_sequence(devices, decay):
-    """On devices that work on different batches at once: no params are stale."""
+def test_pipeline_equals_sequential_training(devices, decay):
+    """Although devices work on different batches at once, no params are stale."""
     _, rule = make((9, 8, 5, 7), weight_decay=decay)
-    before, feedback = rule.init(jax.random.key(0))
-    data = [random_batch(seed=seed) for seed in range(50)]
+    initial, feedback = rule.init(jax.random.key(0))
+    batches = [random_batch(seed=seed) for seed in range(50)]
 
-    optimizer = at_rates(optax.adam(0.01), rule.rates, before)
-    found, events = train_pipelined(rule.network, optimizer, before, data, jax.devices()[:devices])
+    optimizer = with_multipliers(optax.adam(0.01), rule.extras.learning_rates, initial)
+    pipelined, events = train_pipelined(
+        rule.extras.network, optimizer, initial, batches, jax.devices()[:devices], weight_decay=decay
+    )
 
-    params, slots, update = before, optimizer.init(before), jax.jit(rule.updates)
-    for batch in data:
-        steps, slots = optimizer.update(update(params, feedback, batch), slots, params)
-        params = optax.apply_updates(params, steps)
-    assert_trees_close(found, params, rtol=1e-5, atol=1e-6)
-    assert not np.allclose(found["stages_2"]["linear"]["kernel"], before["stages_2"]["linear"]["kernel"], atol=1e-3)
+    params, optimizer_state, compute_updates = initial, optimizer.init(initial), jax.jit(rule.updates)
+    for batch in batches:
+        updates, optimizer_state = optimizer.update(compute_updates(params, feedback, batch), optimizer_state, params)
+        params = optax.apply_updates(params, updates)
+    assert_trees_close(pipelined, params, rtol=1e-5, atol=1e-6)
+    kernel, initial_kernel = (tree["stages_2"]["linear"]["kernel"] for tree in (pipelined, initial))
+    assert not np.allclose(kernel, initial_kernel, atol=1e-3)
     for device in range(devices):
-        own = [event for event in events if event.device == device]
-        assert [event.batch for event in own] == list(range(50))
-        assert all(a.end <= b.begin for a, b in itertools.pairwise(own))
+        device_events = [event for event in events if event.device == device]
+        assert [event.batch for event in device_events] == list(range(50))
+        assert all(a.end <= b.begin for a, b in itertools.pairwise(device_events))
     for event in events:
-        below = [other for other in events if (other.device, other.batch) == (event.device - 1, event.batch)]
-        assert all(other.end <= event.begin for other in below)
+        earlier = [other for other in events if (other.device, other.batch) == (event.device - 1, event.batch)]
+        assert all(other.end <= event.begin for other in earlier)
 
 
-def test_a_device_works_on_a_batch_while_the_next_one_works_on_the_batch_before(monkeypatch):
+def test_devices_work_on_different_batches_at_once(monkeypatch):
     _, rule = make()
     params, _ = rule.init(jax.random.key(0))
-    calls, original, meeting = collections.Counter(), pipeline._Worker.step, threading.Barrier(2)
+    calls, original, barrier = collections.Counter(), pipeline.Worker.step, threading.Barrier(2)
 
-    def step(worker, *arrived):
+    def step(worker, *arguments):
         calls[worker.device] += 1
         if calls[worker.device] == {jax.devices()[0]: 2, jax.devices()[1]: 1}[worker.device]:
-            meeting.wait(timeout=60)  # nobody else comes, if one waits for the other to have done its work
-        return original(worker, *arrived)
+            barrier.wait(timeout=60)  # breaks if one device waits until the other has finished
+        return original(worker, *arguments)
 
-    monkeypatch.setattr(pipeline._Worker, "step", step)
-    data = [random_batch(seed=seed) for seed in range(3)]
-    train_pipelined(rule.network, optax.sgd(0.1), params, data, jax.devices()[:2])
+    monkeypatch.setattr(pipeline.Worker, "step", step)
+    batches = [random_batch(seed=seed) for seed in range(3)]
+    train_pipelined(rule.extras.network, optax.sgd(0.1), params, batches, jax.devices()[:2])
     assert calls == {jax.devices()[0]: 3, jax.devices()[1]: 3}
 
 
-def test_a_pipeline_says_what_it_cannot_do():
-    _, rule = make()
+def test_pipeline_names_what_it_cannot_train():
+    network, rule = make()
     params, _ = rule.init(jax.random.key(0))
     for devices in (0, 4):
-        with pytest.raises(BadOption, match=f"1 device to as many as stages, 3; got {devices}"):
-            train_pipelined(rule.network, optax.sgd(0.1), params, [], jax.devices()[:devices])
-    for other in (rule, make()[0]):
-        with pytest.raises(BadOption, match="there must be the network of an associated learning"):
+        with pytest.raises(BadOption, match=f"needs 1 to 3 devices, at most one per stage; got {devices}"):
+            train_pipelined(rule.extras.network, optax.sgd(0.1), params, [], jax.devices()[:devices])
+    for other, kind in ((rule, "Rule"), (network, "Chain")):
+        with pytest.raises(BadOption, match=rf"needs the network of associated learning, as job\.network; got {kind}"):
             train_pipelined(other, optax.sgd(0.1), params, [], jax.devices()[:1])
-    for options, message in (
-        ({"norm": "batch"}, "running statistics"),
-        ({"dropout": 0.5}, "architecture.dropout must"),
-    ):
+    for options, message in (({"norm": "batch"}, "running statistics"), ({"dropout": 0.5}, "it needs dropout=0")):
         network = mlp((12,), 4, hidden=[9, 8], **{"dropout": 0.0, **MLP, **options})
         other = associated_learning(network, cross_entropy().value, **OPTIONS)
+        other_params, _ = other.init(jax.random.key(0))
         with pytest.raises(BadOption, match=message):
-            train_pipelined(other.network, optax.sgd(0.1), other.init(jax.random.key(0))[0], [], jax.devices()[:2])
+            train_pipelined(other.extras.network, optax.sgd(0.1), other_params, [], jax.devices()[:2])
+
+
+def test_error_in_a_worker_of_the_pipeline_is_raised():
+    _, rule = make()
+    params, _ = rule.init(jax.random.key(0))
     batch = random_batch(inputs=(13,))
     with pytest.raises(Exception, match="13"):
-        train_pipelined(rule.network, optax.sgd(0.1), params, [batch] * 9, jax.devices()[:3])
+        train_pipelined(rule.extras.network, optax.sgd(0.1), params, [batch] * 9, jax.devices()[:3])
 
 
-def test_the_model_of_a_pipeline_is_that_of_its_slowest_device():
-    assert modelled([1.0] * 4, batches=10, devices=1) == 40
-    assert modelled([1.0] * 4, batches=10, devices=4) == 13
-    assert modelled([1.0, 1.0, 1.0, 5.0], batches=10, devices=2) == 11 * 6
-
-
-def test_a_decoder_that_has_learnt_the_class_prior_stands_at_the_plateau():
+def test_inverse_loss_of_a_decoder_that_outputs_the_class_prior():
     _, rule = make()
     params, _ = rule.init(jax.random.key(0))
     prior = {"kernel": jnp.zeros((6, 4)), "bias": jnp.full(4, np.log(1 / 3))}
-    _, inverse = rule.network.call("losses", {**params, "decoders_0": prior}, jnp.zeros((4, 12)), jnp.eye(4))
+    network, params = rule.extras.network, {**params, "decoders_0": prior}
+    _, inverse = network.call("losses", params, jnp.zeros((4, 12)), jnp.eye(4))
     np.testing.assert_allclose(inverse[0], 1 / 4 * (1 - 1 / 4), rtol=1e-6)
 
 
 @pytest.mark.parametrize("exit_stage", [1, 2, None])
-def test_a_prediction_goes_up_some_stages_over_a_bridge_and_down_the_decoders(exit_stage):
+def test_prediction_passes_stages_up_to_the_exit_a_bridge_and_decoders(exit_stage):
     _, rule = make(exit_stage=exit_stage)
     params, _ = rule.init(jax.random.key(0))
-    p, x = doubled(params), random_batch().inputs
+    x = random_batch().inputs
     last = exit_stage or 3
-    s = np.asarray(x)
+    s = np.asarray(x, np.float64)
     for i in range(last):
-        s = np.tanh(apply_dense(p[f"stages_{i}"]["linear"], s))
-    for layer in p[f"bridges_{last - 1}"].values():
-        s = logistic(apply_dense(layer, s))
+        s = np.tanh(apply_dense(params[f"stages_{i}"]["linear"], s))
+    for layer in params[f"bridges_{last - 1}"].values():
+        s = sigmoid(apply_dense(layer, s))
     for i in reversed(range(1, last)):
-        s = logistic(apply_dense(p[f"decoders_{i}"], s))
-    np.testing.assert_allclose(rule.predict(params, x), apply_dense(p["decoders_0"], s), rtol=1e-4, atol=1e-5)
+        s = sigmoid(apply_dense(params[f"decoders_{i}"], s))
+    np.testing.assert_allclose(rule.predict(params, x), apply_dense(params["decoders_0"], s), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("hidden", [(9, 8), (9,) * 10])
-def test_the_stages_start_as_the_network_does_scanned_or_not(hidden):
+@pytest.mark.parametrize("hidden", [(9, 8), (9,) * 10], ids=["unrolled", "scanned"])
+def test_stages_start_like_those_of_the_network(hidden):
     network, rule = make(hidden)
     params, _ = rule.init(jax.random.key(3))
     x = random_batch().inputs
-    _, expected = network.forward(network.init(stream(jax.random.key(3), Stream.INIT)), x)
-    _, got = rule.network.forward(params, x)
-    layers = [layer for h in expected.values() for layer in (h if h.ndim == 3 else [h])]
-    assert len(got) == len(layers) == len(hidden)
-    for ours, layer in zip(got.values(), layers, strict=True):
-        np.testing.assert_allclose(ours, layer, rtol=1e-5, atol=1e-6)
+    _, network_hiddens = network.forward(network.init(jax.random.key(3)), x)
+    _, rule_hiddens = rule.extras.network.forward(params, x)
+    layers, rule_layers = network.in_order(network_hiddens), rule.extras.network.in_order(rule_hiddens)
+    assert len(layers) == len(hidden)
+    for layer, rule_layer in zip(layers, rule_layers, strict=True):
+        np.testing.assert_allclose(rule_layer, layer, rtol=1e-5, atol=1e-6)
 
 
-def test_the_label_side_learns_at_its_own_rate():
+def test_encoders_and_decoders_learn_at_the_label_rate():
     _, rule = make(label_rate=3.0)
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch())
-    optimizer = at_rates(optax.sgd(0.1), rule.rates, params)
+    optimizer = with_multipliers(optax.sgd(0.1), rule.extras.learning_rates, params)
     steps, _ = optimizer.update(updates, optimizer.init(params), params)
-    for name, block in steps.items():
+    for name, step in steps.items():
         rate = 0.3 if name.startswith(("encoders", "decoders")) else 0.1
-        assert_trees_close(block, jax.tree.map(lambda u, rate=rate: -rate * u, updates[name]), rtol=1e-6, atol=0)
+        assert_trees_close(step, jax.tree.map(lambda u, rate=rate: -rate * u, updates[name]), rtol=1e-6, atol=0)
 
 
-def test_it_learns_a_batch_by_heart():
+def test_training_fits_a_batch():
     _, rule = make((30, 30), width=16, bridge=None)
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch(size=40)
-    optimizer = at_rates(optax.adam(1e-2), rule.rates, params)
+    optimizer = with_multipliers(optax.adam(1e-2), rule.extras.learning_rates, params)
 
     @jax.jit
     def step(state, _):
-        params, slots = state
-        changes, slots = optimizer.update(rule.updates(params, feedback, batch), slots, params)
-        return (optax.apply_updates(params, changes), slots), None
+        params, optimizer_state = state
+        updates = rule.updates(params, feedback, batch)
+        updates, optimizer_state = optimizer.update(updates, optimizer_state, params)
+        return (optax.apply_updates(params, updates), optimizer_state), None
 
     (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), length=400)
     assert np.all(rule.predict(params, batch.inputs).argmax(-1) == batch.targets.argmax(-1))
 
 
-def test_decay_is_of_the_stages_kernels_alone():
+def test_weight_decay_is_of_the_stages_kernels_alone():
     _, with_decay = make(weight_decay=0.1)
     _, without = make()
     params, feedback = without.init(jax.random.key(0))
     plain, decayed = (rule.updates(params, feedback, random_batch()) for rule in (without, with_decay))
-    for name, block in params.items():
+    for name, part in params.items():
         if name.startswith("stages_"):
-            kernel = block["linear"]["kernel"]
-            np.testing.assert_allclose(
-                decayed[name]["linear"]["kernel"], plain[name]["linear"]["kernel"] + 0.1 * kernel, rtol=1e-6
-            )
-            assert_trees_equal(decayed[name]["linear"]["bias"], plain[name]["linear"]["bias"])
+            layer, plain_layer = decayed[name]["linear"], plain[name]["linear"]
+            expected = plain_layer["kernel"] + 0.1 * part["linear"]["kernel"]
+            np.testing.assert_allclose(layer["kernel"], expected, rtol=1e-6)
+            assert_trees_equal(layer["bias"], plain_layer["bias"])
         else:
             assert_trees_equal(decayed[name], plain[name])
 
@@ -259,7 +259,7 @@ RESIDUAL = (
 )
 
 
-def plain(topology):
+def convolutional(topology):
     return "architecture=cnn", f"architecture.topology={topology}"
 
 
@@ -268,51 +268,57 @@ def dense(width):
 
 
 @pytest.mark.parametrize(
-    ("words", "shape", "classes", "width", "effective", "affiliated"),
+    ("overrides", "shape", "classes", "width", "effective", "affiliated"),
     [
         (dense(1024), (28, 28, 1), 10, 1024, 13_405_194, 11_552_768),
         (dense(3000), (32, 32, 3), 10, 3000, 117_273_010, 99_054_000),
         (dense(3000), (32, 32, 3), 100, 3000, 117_543_100, 99_324_000),
-        (plain(VANILLA), (28, 28, 1), 10, 256, 4_700_586, 57_384_960),
-        (plain(VANILLA), (32, 32, 3), 10, 256, 5_929_962, 74_588_160),
-        (plain(VANILLA), (32, 32, 3), 100, 500, 12_452_520, 147_921_000),
+        (convolutional(VANILLA), (28, 28, 1), 10, 256, 4_700_586, 57_384_960),
+        (convolutional(VANILLA), (32, 32, 3), 10, 256, 5_929_962, 74_588_160),
+        (convolutional(VANILLA), (32, 32, 3), 100, 500, 12_452_520, 147_921_000),
         (RESIDUAL, (32, 32, 3), 10, 300, 7_142_126, 63_069_600),
         (RESIDUAL, (32, 32, 3), 100, 500, 12_567_016, 106_961_000),
         ((*RESIDUAL, "architecture.depth=32"), (32, 32, 3), 10, 300, 7_337_006, 63_069_600),
         ((*RESIDUAL, "architecture.depth=32"), (32, 32, 3), 100, 500, 12_761_896, 106_961_000),
-        (plain(VGG), (32, 32, 3), 10, 300, 12_198_094, 152_157_600),
-        (plain(VGG), (32, 32, 3), 100, 500, 14_550_984, 255_441_000),
+        (convolutional(VGG), (32, 32, 3), 10, 300, 12_198_094, 152_157_600),
+        (convolutional(VGG), (32, 32, 3), 100, 500, 14_550_984, 255_441_000),
     ],
 )
-def test_the_paper_s_networks_have_the_params_of_the_authors_code(
-    compose, words, shape, classes, width, effective, affiliated
+def test_networks_of_the_paper_have_the_parameter_counts_of_the_authors_code(
+    compose, overrides, shape, classes, width, effective, affiliated
 ):
-    config = compose("task=digits", *words)
+    config = compose("task=digits", *overrides)
     network = hydra.utils.instantiate(config.architecture, _convert_="all")(shape, classes)
     rule = associated_learning(network, cross_entropy().value, **{**OPTIONS, "width": width, "bridge": None})
     params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    assert count(rule.network, jax.eval_shape(rule.network.init, jax.random.key(0))) == effective
-    assert count(rule.network, params) == effective + affiliated
+    predicting = rule.extras.network
+    assert parameter_count(predicting, jax.eval_shape(predicting.init, jax.random.key(0))) == effective
+    assert parameter_count(predicting, params) == effective + affiliated
 
 
-def test_local_losses_are_reported_by_stage():
+def test_measure_computes_the_local_losses_by_stage():
     _, rule = make()
     params, feedback = rule.init(jax.random.key(0))
-    reported = rule.report(params, feedback, random_batch())
-    assert sorted(reported) == sorted(f"{kind}_loss_{i}" for kind in ("associated", "inverse") for i in range(3))
-    assert all(0 < value < 1 for value in reported.values())
+    batch = random_batch()
+    metrics = rule.extras.measure.compute(params, feedback, batch)
+    losses = rule.extras.network.call("losses", params, batch.inputs, batch.targets)
+    names = [metric.name for metric in rule.extras.measure.metrics]
+    expected = {f"{name}_{i}": loss[i] for name, loss in zip(names, losses, strict=True) for i in range(3)}
+    assert sorted(metrics) == sorted(f"{kind}_loss_{i}" for kind in ("associated", "inverse") for i in range(3))
+    assert_trees_equal(metrics, expected)
+    assert all(0 < value < 1 for value in metrics.values())
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exit_stage": 4}, "rule.exit_stage must be at most 3, the number of stages; got 4"),
-        ({"exit_stage": 0}, "rule.exit_stage must be an integer of at least 1; got 0"),
-        ({"width": 0}, "rule.width must be an integer of at least 1; got 0"),
-        ({"bridge": 640}, r"rule.bridge must be a list of widths such as \[640\], or null; got 640"),
-        ({"bridge": [0]}, "rule.bridge must be an integer of at least 1; got 0"),
-        ({"label_rate": 0}, "rule.label_rate must be a finite number above 0; got 0"),
-        ({"weight_decay": -1}, "rule.weight_decay must be a finite number at least 0; got -1"),
+        ({"exit_stage": 4}, "^exit_stage must be at most 3, the number of stages; got 4"),
+        ({"exit_stage": 0}, "^exit_stage must be an integer of at least 1; got 0"),
+        ({"width": 0}, "^width must be an integer of at least 1; got 0"),
+        ({"bridge": 640}, r"^bridge must be a list such as \[640\], or null; got 640"),
+        ({"bridge": [0]}, "^bridge must be an integer of at least 1; got 0"),
+        ({"label_rate": 0}, "^label_rate must be a finite number above 0; got 0"),
+        ({"weight_decay": -1}, "^weight_decay must be a finite number at least 0; got -1"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -320,25 +326,29 @@ def test_bad_options_are_named(options, message):
         make(**options)
 
 
-def test_a_network_without_stages_is_refused():
-    with pytest.raises(BadOption, match="rule=associated_learning needs a network in stages"):
+def test_network_without_stages_is_refused():
+    with pytest.raises(BadOption, match=r"^needs a network of stages, .*Chain; got Dense"):
         associated_learning(Network(nn.Dense(3), (4,)), cross_entropy().value, **OPTIONS)
 
 
-def test_what_it_predicts_with_and_what_serves_training_are_counted_apart(compose):
-    words = "task=digits", "rule=associated_learning", "architecture.hidden=[20,20]", "rule.width=8"
-    found = sizes(build(OmegaConf.to_container(compose(*words), resolve=True)))
+def test_effective_and_affiliated_params_are_counted_separately(compose):
+    overrides = "task=digits", "rule=associated_learning", "architecture.hidden=[20,20]", "rule.width=8"
+
+    def parameter_counts(*further):
+        return sizes(build(OmegaConf.to_container(compose(*overrides, *further), resolve=True)))
+
+    counts = parameter_counts()
     stages, bridge = 65 * 20 + 21 * 20, 21 * 40 + 41 * 8
     decoders, encoders = 9 * 10 + 9 * 8, 11 * 8 + 9 * 8
-    assert found["effective_params"] == stages + bridge + decoders
-    assert found["affiliated_params"] == bridge + encoders
-    assert found["feedback_weights"] == 0
-    left = sizes(build(OmegaConf.to_container(compose(*words, "rule.exit_stage=1"), resolve=True)))
-    assert left["effective_params"] == 65 * 20 + bridge + 9 * 10
-    assert sum(left.values()) == sum(found.values())
+    assert counts["effective_params"] == stages + bridge + decoders
+    assert counts["affiliated_params"] == bridge + encoders
+    assert counts["feedback_weights"] == 0
+    with_exit = parameter_counts("rule.exit_stage=1")
+    assert with_exit["effective_params"] == 65 * 20 + bridge + 9 * 10
+    assert sum(with_exit.values()) == sum(counts.values())
 
 
-def test_a_task_without_classes_is_refused(compose):
+def test_task_without_classes_is_refused(compose):
     config = compose("task=linear", "rule=associated_learning")
-    with pytest.raises(BadOption, match="rule=associated_learning needs a task with classes"):
+    with pytest.raises(BadOption, match=r"^rule=associated_learning needs a task with classes, such as task=digits"):
         build(OmegaConf.to_container(config, resolve=True))

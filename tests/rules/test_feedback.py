@@ -1,27 +1,44 @@
-"""Feedback is drawn as the options say, from a stream of its own."""
+"""Feedback is drawn as the options state, from a stream of its own."""
+
+import functools
 
 import jax
 import numpy as np
 import pytest
 
+from fa_jax import feedback
 from fa_jax.checks import BadOption
-from fa_jax.feedback import backward_kernels, direct_matrices, forward_paths
+from fa_jax.core import Stream, stream
+from fa_jax.feedback import forward_paths
+from fa_jax.initializers import DISTRIBUTIONS
+from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
-from tests.rules.test_contract import MLP
+from fa_jax.rules.dfa import dfa
+from fa_jax.rules.fa import fa
+from tests.conftest import MLP, assert_trees_equal, direct, layerwise
+
+DENSE = {"distribution": "uniform", "scale": 0.5, "density": 1.0}
 
 
-def network_of(hidden=(300, 200)):
-    return mlp((50,), 10, hidden=list(hidden), dropout=0.0, **MLP)
+def make_network(hidden=(300, 200), **options):
+    return mlp((50,), 10, hidden=list(hidden), dropout=0.0, **{**MLP, **options})
 
 
-def draw(**options):
-    network = network_of()
-    options = {"distribution": "uniform", "scale": 0.5, "kept": 1.0, **options}
-    return backward_kernels(network, **options)(jax.random.key(0), network.init(jax.random.key(1)))
+def draw(init_feedback, network=None):
+    network = network or make_network()
+    return init_feedback(network, jax.random.key(0), network.init(jax.random.key(1)))
+
+
+def draw_layerwise(**options):
+    return draw(layerwise(**{**DENSE, **options}))
+
+
+def draw_direct(network=None, **options):
+    return draw(direct(**{**DENSE, **options}), network)
 
 
 def test_uniform_feedback_fills_its_interval():
-    b = np.asarray(draw()["stages_1/linear"])
+    b = np.asarray(draw_layerwise()["stages_1/linear"])
     assert b.shape == (300, 200)
     assert b.min() < -0.499
     assert b.max() > 0.499
@@ -30,63 +47,97 @@ def test_uniform_feedback_fills_its_interval():
 
 
 def test_normal_feedback_has_its_standard_deviation():
-    assert abs(np.std(draw(distribution="normal", scale=0.3)["stages_1/linear"]) - 0.3) < 0.005
+    assert abs(np.std(draw_layerwise(distribution="normal", scale=0.3)["stages_1/linear"]) - 0.3) < 0.005
 
 
-@pytest.mark.parametrize(("name", "fan"), [("stages_1/linear", 200), ("readout", 10)])
-def test_the_fan_of_feedback_is_what_sums_into_the_signal_below(name, fan):
-    bound = abs(np.asarray(draw(distribution="fan_uniform", scale=1.0)[name])).max()
-    assert 0.99 * fan**-0.5 < bound <= fan**-0.5
+@pytest.mark.parametrize(
+    ("fan", "name", "terms"),
+    [
+        ("fan_out", "stages_1/linear", 200),
+        ("fan_out", "readout", 10),
+        ("fan_in", "stages_1/linear", 300),
+        ("fan_in", "readout", 200),
+    ],
+)
+def test_bound_of_layerwise_feedback_has_the_fan_of_the_forward_weights(fan, name, terms):
+    bound = abs(np.asarray(draw_layerwise(distribution="fan_uniform", scale=1.0, fan=fan)[name])).max()
+    assert 0.99 * terms**-0.5 < bound <= terms**-0.5
 
 
-def test_sparse_feedback_keeps_its_fraction_and_the_range_of_the_rest():
-    b = np.asarray(draw(kept=0.25)["stages_1/linear"])
+def test_fan_of_direct_feedback_is_the_number_of_outputs():
+    for b in draw_direct(distribution="fan_uniform", scale=1.0).values():
+        assert 0.99 * 10**-0.5 < abs(np.asarray(b)).max() <= 10**-0.5
+
+
+def test_sparse_feedback_has_its_density_and_its_range():
+    b = np.asarray(draw_layerwise(density=0.25)["stages_1/linear"])
     assert abs(np.mean(b != 0) - 0.25) < 0.01
     assert abs(b).max() > 0.49
 
 
-def test_a_list_gives_each_layer_its_own_scale():
-    feedback = draw(scale=[0.1, 0.7])
-    assert abs(np.asarray(feedback["stages_1/linear"])).max() <= 0.1
-    assert abs(np.asarray(feedback["readout"])).max() > 0.6
+def test_list_gives_each_layer_its_scale():
+    drawn = draw_layerwise(scale=[0.1, 0.7])
+    assert abs(np.asarray(drawn["stages_1/linear"])).max() <= 0.1
+    assert abs(np.asarray(drawn["readout"])).max() > 0.6
+
+
+def test_copied_feedback_is_the_forward_weights_times_the_scale():
+    network = make_network()
+    weights = network.weights(network.init(jax.random.key(1)))
+    for name, b in draw(layerwise(distribution="weights", scale=0.5, density=1.0), network).items():
+        np.testing.assert_array_equal(b, 0.5 * weights[name])
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_deviation_is_that_of_the_distribution(distribution):
+    init_feedback = functools.partial(feedback.deviations, distribution=distribution, scale=0.7)
+    drawn = draw_layerwise(distribution=distribution, scale=0.7, fan="fan_in")
+    for name, deviation in draw(init_feedback).items():
+        assert deviation.shape == ()
+        np.testing.assert_allclose(deviation, np.std(drawn[name]), rtol=0.05)
 
 
 def test_direct_feedback_has_a_matrix_for_each_hidden_layer():
-    matrices = direct_matrices(network_of(), distribution="uniform", scale=0.5, kept=1.0)(jax.random.key(0))
-    assert {name: b.shape for name, b in matrices.items()} == {
-        "stages_0/hidden": (10, 300),
-        "stages_1/hidden": (10, 200),
-    }
+    shapes = {"stages_0/hidden": (10, 300), "stages_1/hidden": (10, 200)}
+    assert {name: b.shape for name, b in draw_direct().items()} == shapes
+    zeros = draw(feedback.direct_zeros)
+    assert {name: b.shape for name, b in zeros.items()} == shapes
+    assert not any(np.any(b) for b in zeros.values())
+
+
+@pytest.mark.parametrize(("factory", "init_feedback"), [(fa, layerwise()), (dfa, direct())], ids=["fa", "dfa"])
+def test_feedback_is_drawn_from_its_stream(factory, init_feedback):
+    network, key = make_network(), jax.random.key(3)
+    params, drawn = factory(network, cross_entropy().value, init_feedback=init_feedback).init(key)
+    assert_trees_equal(drawn, init_feedback(network, stream(key, Stream.FEEDBACK), params))
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "normal"])
-def test_feedback_of_a_rank_has_it_and_the_variance_of_full_rank(distribution):
-    full = np.asarray(draw(distribution=distribution)["stages_1/linear"])
-    low = np.asarray(draw(distribution=distribution, rank=5)["stages_1/linear"])
+def test_low_rank_feedback_has_its_rank_and_the_variance_of_full_rank(distribution):
+    full = np.asarray(draw_layerwise(distribution=distribution)["stages_1/linear"])
+    low = np.asarray(draw_layerwise(distribution=distribution, rank=5)["stages_1/linear"])
     assert np.linalg.matrix_rank(low) == 5
     np.testing.assert_allclose(low.std(), full.std(), rtol=0.15)
-    matrices = direct_matrices(network_of(), distribution=distribution, scale=0.5, kept=1.0, rank=3)
-    assert {np.linalg.matrix_rank(b) for b in matrices(jax.random.key(0)).values()} == {3}
+    matrices = draw_direct(distribution=distribution, rank=3).values()
+    assert {np.linalg.matrix_rank(b) for b in matrices} == {3}
 
 
 def test_shared_feedback_is_one_matrix_of_which_each_layer_takes_its_width():
-    network = network_of((300, 200, 300))
-    feedback = direct_matrices(network, distribution="normal", scale=[1.0, 2.0, 1.0], kept=1.0, shared=True)
-    wide, narrow, again = feedback(jax.random.key(0)).values()
-    np.testing.assert_array_equal(wide, again)
-    np.testing.assert_allclose(narrow, 2 * wide[:, :200], rtol=1e-6)
+    network = make_network((300, 200, 300))
+    first, second, third = draw_direct(network, distribution="normal", scale=[1.0, 2.0, 1.0], shared=True).values()
+    np.testing.assert_array_equal(first, third)
+    np.testing.assert_allclose(second, 2 * first[:, :200], rtol=1e-6)
 
 
-def test_a_scanned_stack_shares_too():
-    network = network_of([8] * 12)
-    feedback = direct_matrices(network, distribution="normal", scale=1.0, kept=1.0, shared=True)(jax.random.key(0))
-    first, stack = feedback.values()
+def test_scanned_layers_share_feedback_too():
+    drawn = draw_direct(make_network([8] * 12), distribution="normal", scale=1.0, shared=True)
+    first, stack = drawn.values()
     assert stack.shape == (11, 10, 8)
     np.testing.assert_array_equal(stack, np.broadcast_to(first, stack.shape))
 
 
-def test_forward_paths_multiply_up_to_the_jacobian_of_the_linear_network():
-    network = mlp((50,), 10, hidden=[7] * 12, dropout=0.0, **{**MLP, "activation": "linear"})
+def test_forward_paths_are_the_jacobians_of_the_linear_network():
+    network = make_network([7] * 12, activation="linear")
     params = network.init(jax.random.key(0))
     paths = forward_paths(network, params)
     weights = network.weights(params)
@@ -100,16 +151,30 @@ def test_forward_paths_multiply_up_to_the_jacobian_of_the_linear_network():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"distribution": "unifrm"}, "rule.distribution must be one of .* did you mean 'uniform'"),
-        ({"scale": float("nan")}, "rule.scale must be a finite number above 0; got nan"),
-        ({"scale": 0}, "rule.scale must be a finite number above 0; got 0"),
-        ({"scale": [1.0, 2.0, 3.0]}, r"rule.scale must be one value or a list of 2, one a layer; got 3"),
-        ({"rank": 11}, "rule.rank must be at most 10, the most that the feedback of readout can have; got 11"),
-        ({"rank": 0}, "rule.rank must be an integer of at least 1; got 0"),
-        ({"rank": 2, "distribution": "weights"}, "rule.rank needs feedback that is drawn"),
-        ({"kept": 1.5}, "rule.kept must be a finite number above 0 and at most 1; got 1.5"),
+        ({"distribution": "unifrm"}, "^distribution must be one of .* did you mean 'uniform'"),
+        ({"scale": float("nan")}, "^scale must be a finite number above 0; got nan"),
+        ({"scale": 0}, "^scale must be a finite number above 0; got 0"),
+        ({"scale": [1.0, 2.0, 3.0]}, "^scale must be one value or a list of 2, one per layer; got 3"),
+        ({"rank": 11}, "^rank must be at most 10, the full rank of the feedback of readout; got 11"),
+        ({"rank": 0}, "^rank must be an integer of at least 1; got 0"),
+        ({"rank": 2, "distribution": "weights"}, "^rank must be null with distribution=weights: only drawn feedback"),
+        ({"density": 1.5}, "^density must be a finite number above 0 and at most 1; got 1.5"),
+        ({"fan": "in"}, "^fan must be one of fan_in, fan_out; got 'in'"),
     ],
 )
 def test_bad_options_are_named(options, message):
     with pytest.raises(BadOption, match=message):
-        draw(**options)
+        draw_layerwise(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"distribution": "weights"}, "^distribution must be one of uniform, normal, fan_uniform, fan_normal"),
+        ({"shared": "yes"}, "^shared must be true or false; got 'yes'"),
+        ({"rank": 11}, "^rank must be at most 10, the full rank of the feedback of stages_0/hidden; got 11"),
+    ],
+)
+def test_bad_options_of_direct_feedback_are_named(options, message):
+    with pytest.raises(BadOption, match=message):
+        draw_direct(**options)

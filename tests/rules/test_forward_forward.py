@@ -1,4 +1,4 @@
-"""Forward-Forward: a step in numpy, the scales and the schedule of Hinton's code, its negatives, its mistakes."""
+"""Forward-Forward: a step in numpy, the conventions and the phases of Hinton's code, inference, bad options."""
 
 import jax
 import jax.numpy as jnp
@@ -10,12 +10,13 @@ from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
-from fa_jax.optimizers import halfway
-from fa_jax.rules.forward_forward.feedforward import forward_forward
-from fa_jax.rules.forward_forward.goodness import by_size, with_label
-from fa_jax.tasks.augmentation import hybrids
+from fa_jax.rules.forward_forward.feedforward import CLOCK, forward_forward
+from fa_jax.rules.forward_forward.goodness import divide_by_rms
+from fa_jax.rules.forward_forward.negatives import hybrids, with_label
 from tests.conftest import assert_trees_close, random_batch
-from tests.rules.test_contract import MLP
+from tests.rules import forward_forward_reference as reference
+from tests.rules.forward_forward_reference import LOCAL, RELU_MLP, hard_negative_labels, random_readouts, to_numpy
+from tests.rules.reference import sigmoid
 
 OPTIONS = {
     "goodness": "maximised",
@@ -23,119 +24,104 @@ OPTIONS = {
     "threshold": None,
     "temperature": 1.0,
     "negatives": "hard",
-    "blurs": 1,
+    "blur_steps": 1,
     "peer_strength": 0.03,
     "peer_rate": 0.1,
-    "head_rate": 10.0,
+    "readout_rate": 10.0,
     "weight_decay": 0.0,
-    "head_decay": 0.0,
-    "sleep": 0,
-    "read_from": 1,
+    "readout_decay": 0.0,
+    "phase_length": 0,
+    "first_readout_layer": 1,
     "inference": "softmax",
 }
 
 
-def make(hidden=(9, 8, 5), *, inputs=12, options=None, **network):
-    shape = inputs if isinstance(inputs, tuple) else (inputs,)
-    network = mlp(shape, 4, hidden=list(hidden), **{**MLP, "activation": "relu", "dropout": 0.0, **network})
+def make(hidden=(9, 8, 5), *, inputs=(12,), options=None, **network_options):
+    network = mlp(inputs, 4, hidden=list(hidden), **{**RELU_MLP, **network_options})
     return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
 
 
-def doubled(tree):
-    return jax.tree.map(lambda a: np.asarray(a, np.float64), tree)
+def make_local(options=None, **network_options):
+    network = cnn((6, 5, 1), 4, **{**LOCAL, **network_options})
+    return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
 
 
-def trained_somewhat(rule):
-    """Params of which the readouts are not zero any more."""
-    params, feedback = rule.init(jax.random.key(0))
-    keys = iter(jax.random.split(jax.random.key(1), 9))
-    shapes = {name: p["kernel"].shape for name, p in params.items() if name.startswith("heads_")}
-    heads = {name: {"kernel": jax.random.normal(next(keys), shape)} for name, shape in shapes.items()}
-    return {**params, **heads}, feedback
+def activities(rule, params, inputs, label):
+    return rule.extras.network.call("activities", params, with_label(inputs, label))
 
 
-def passed(rule, params, inputs, label):
-    return rule.network.call("passed", params, with_label(inputs, label))
-
-
-def logistic(a):
-    return 1 / (1 + np.exp(-a))
-
-
-def by_hand(params, feedback, x, positive, negative, sign=1, strength=0.03):
+def reference_step(params, feedback, x, true_label, wrong_label, sign=1, strength=0.03):
     """One step of the published code: the directions of ascent over the batch size, and the running means."""
 
-    def rows(a):
-        return a / (1e-8 + np.sqrt((a**2).mean(-1, keepdims=True)))
-
-    def both(label):
-        n, layers = rows(np.concatenate([label, x[:, 4:]], 1)), []
+    def forward(label):
+        n, layers = reference.divide_by_rms(np.concatenate([label, x[:, 4:]], 1)), []
         for i in range(3):
             layer = params[f"stages_{i}"]["linear"]
             y = np.maximum(n @ layer["kernel"] + layer["bias"], 0)
-            layers.append((n, y, logistic(sign * ((y**2).sum(-1) - y.shape[-1]))[:, None]))
-            n = rows(y)
-        return layers, n
+            layers.append((n, y, sigmoid(sign * ((y**2).sum(-1) - y.shape[-1]))[:, None]))
+            n = reference.divide_by_rms(y)
+        return layers
 
-    neutral, _ = both(np.full_like(positive, 0.25))
-    logits = sum(rows(neutral[i][1]) @ params[f"heads_{i - 1}"]["kernel"] for i in (1, 2))
+    readout_inputs = [reference.divide_by_rms(y) for _, y, _ in forward(np.full_like(true_label, 0.25))]
+    logits = sum(readout_inputs[i] @ params[f"readouts_{i - 1}"]["kernel"] for i in (1, 2))
     q = np.exp(logits - logits.max(-1, keepdims=True))
-    missing = positive - q / q.sum(-1, keepdims=True)
+    missing = true_label - q / q.sum(-1, keepdims=True)
     steps, means = {}, {}
-    for i, ((n, y, p), (n_, y_, p_)) in enumerate(zip(both(positive)[0], both(negative)[0], strict=True)):
-        m = means[f"stages_{i}"] = 0.9 * feedback[f"stages_{i}"] + 0.1 * y.mean(0)
-        up, down = sign * (1 - p) * y + strength * (m.mean() - m), -sign * p_ * y_
-        steps[f"stages_{i}"] = {
-            "linear": {"kernel": (n.T @ up + n_.T @ down) / len(x), "bias": (up + down).sum(0) / len(x)}
-        }
+    for i, ((n_pos, y_pos, p_pos), (n_neg, y_neg, p_neg)) in enumerate(
+        zip(forward(true_label), forward(wrong_label), strict=True)
+    ):
+        m = means[f"stages_{i}"] = 0.9 * feedback[f"stages_{i}"] + 0.1 * y_pos.mean(0)
+        up, down = sign * (1 - p_pos) * y_pos + strength * (m.mean() - m), -sign * p_neg * y_neg
+        kernel, bias = (n_pos.T @ up + n_neg.T @ down) / len(x), (up + down).sum(0) / len(x)
+        steps[f"stages_{i}"] = {"linear": {"kernel": kernel, "bias": bias}}
         if i:
-            steps[f"heads_{i - 1}"] = {"kernel": rows(neutral[i][1]).T @ missing / len(x)}
+            steps[f"readouts_{i - 1}"] = {"kernel": readout_inputs[i].T @ missing / len(x)}
     return steps, means
 
 
-def negatives(rule, params, batch):
-    """The wrong labels that a step draws from the readouts."""
-    logits = rule.network.apply(params, batch.inputs)
-    drawn = jax.random.categorical(batch.key, jnp.where(batch.targets > 0, -jnp.inf, logits))
-    return np.asarray(jax.nn.one_hot(drawn, 4))
-
-
 @pytest.mark.parametrize(("goodness", "sign"), [("maximised", 1), ("minimised", -1)])
-def test_a_step_is_that_of_the_published_code(float64, goodness, sign):
+def test_step_is_that_of_the_published_code(float64, goodness, sign):
     rule = make(options={"goodness": goodness})
-    params, feedback = trained_somewhat(rule)
-    params, feedback = doubled(params), doubled(feedback)
+    params, feedback = to_numpy(random_readouts(rule))
     batch = random_batch(dtype=np.float64)
-    wrong = negatives(rule, params, batch)
-    steps, means = by_hand(params, feedback, np.asarray(batch.inputs), np.asarray(batch.targets), wrong, sign)
+    wrong = hard_negative_labels(rule, params, batch)
+    x, targets = np.asarray(batch.inputs), np.asarray(batch.targets)
+    steps, means = reference_step(params, feedback, x, targets, wrong, sign)
     updates = rule.updates(params, feedback, batch)
     assert_trees_close(jax.tree.map(jnp.negative, updates), steps, rtol=1e-9, atol=1e-13)
     learned = jax.tree.map(jnp.subtract, feedback, rule.learn(params, feedback, batch, updates))
     assert_trees_close(learned, means, rtol=1e-12, atol=0)
 
 
-def half_gradients(params, true, false):
-    """Half the gradients of the local losses of three layers on flattened data, by autodiff."""
+def half_gradients(params, positive, negative, normalise=divide_by_rms, excess=None):
+    """Half the gradients of the local losses of three layers on flat data, by autodiff.
 
-    def local(params):
+    Args:
+      params, positive, negative: the params, and the data.
+      normalise: activities to the inputs of the layer above.
+      excess: `(activities, number of inputs) -> goodness above the threshold`; None: that of Hinton's code.
+    """
+    excess = excess or (lambda y, inputs: jnp.sum(y**2, -1) - y.shape[-1])
+
+    def total_loss(params):
         total = 0.0
-        for data, sign in ((true, 1), (false, -1)):
-            n = by_size(data)
+        for data, sign in ((positive, 1), (negative, -1)):
+            n = normalise(data)
             for i in range(3):
                 layer = params[f"stages_{i}"]["linear"]
                 y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
-                total += jnp.mean(jax.nn.softplus(-sign * (jnp.sum(y**2, -1) - y.shape[-1])))
-                n = by_size(y)
+                total += jnp.mean(jax.nn.softplus(-sign * excess(y, n.shape[-1])))
+                n = normalise(y)
         return total
 
-    return jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
+    return jax.tree.map(lambda g: g / 2, jax.grad(total_loss)(params))
 
 
-def test_without_peers_it_is_half_the_gradient_of_the_local_losses(float64):
+def test_without_peer_normalisation_updates_are_half_the_gradient_of_the_local_losses(float64):
     rule = make(options={"peer_strength": 0.0})
-    params, feedback = trained_somewhat(rule)
-    params, batch = doubled(params), random_batch(dtype=np.float64)
-    wrong = negatives(rule, params, batch)
+    params, feedback = to_numpy(random_readouts(rule))
+    batch = random_batch(dtype=np.float64)
+    wrong = hard_negative_labels(rule, params, batch)
 
     expected = half_gradients(params, with_label(batch.inputs, batch.targets), with_label(batch.inputs, wrong))
     updates = rule.updates(params, feedback, batch)
@@ -143,64 +129,65 @@ def test_without_peers_it_is_half_the_gradient_of_the_local_losses(float64):
         assert_trees_close(updates[name], expected[name], rtol=1e-9, atol=1e-13)
 
 
-def test_rows_are_normalised_to_a_mean_square_of_one_and_no_mean_is_taken_out():
-    rows = np.random.default_rng(0).normal(2, 1, (5, 30)).astype(np.float32)
-    rows[3] = 0
-    got = np.asarray(by_size(rows))
-    np.testing.assert_allclose(np.mean(got**2, -1), [1, 1, 1, 0, 1], rtol=1e-5)
-    np.testing.assert_allclose(got[0] / rows[0], (got[0] / rows[0])[0], rtol=1e-5)
+def test_examples_are_normalised_to_a_mean_square_of_one_and_keep_their_mean():
+    examples = np.random.default_rng(0).normal(2, 1, (5, 30)).astype(np.float32)
+    examples[3] = 0
+    normalised = np.asarray(divide_by_rms(examples))
+    np.testing.assert_allclose(np.mean(normalised**2, -1), [1, 1, 1, 0, 1], rtol=1e-5)
+    ratios = normalised[0] / examples[0]
+    np.testing.assert_allclose(ratios, ratios[0], rtol=1e-5)
 
 
-def test_at_the_start_half_of_each_unit_s_power_is_there():
-    rule = make((500, 400, 300), inputs=784, init="fan_normal")
+def test_initial_activities_have_half_the_mean_square_of_the_threshold():
+    rule = make((500, 400, 300), inputs=(784,), init="fan_normal")
     params, _ = rule.init(jax.random.key(0))
     x = np.abs(random_batch((784,), size=50).inputs)
-    for y in passed(rule, params, x, jnp.eye(4)[jnp.zeros(50, int)]):
+    for y in activities(rule, params, x, jnp.eye(4)[jnp.zeros(50, int)]):
         assert 0.4 < np.mean(np.asarray(y) ** 2) < 0.6
 
 
-def test_learning_one_example_leaves_what_a_layer_sends_up_as_it_was():
+def test_learning_one_positive_example_leaves_the_normalised_activity_of_the_layer_unchanged():
     rule = make(options={"peer_strength": 0.0})
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch(size=1)
 
-    def sent(params):
-        return [by_size(y) for y in passed(rule, params, batch.inputs, batch.targets)]
+    def first_output(params):
+        return divide_by_rms(activities(rule, params, batch.inputs, batch.targets)[0])
 
-    # The rule's step less its negative part: the active units of the first layer grow by one factor.
+    # The rule's step without the part of negative data: the active units of the first layer grow by one factor.
     updates = rule.updates(params, feedback, batch)["stages_0"]["linear"]
-    wrong = jnp.asarray(negatives(rule, params, batch))
-    y, below = passed(rule, params, batch.inputs, wrong)[0], by_size(with_label(batch.inputs, wrong))
+    wrong = jnp.asarray(hard_negative_labels(rule, params, batch))
+    y, inputs = activities(rule, params, batch.inputs, wrong)[0], divide_by_rms(with_label(batch.inputs, wrong))
     down = -jax.nn.sigmoid(jnp.sum(y**2, -1) - 9)[:, None] * y
-    up = {"kernel": updates["kernel"] + below.T @ down, "bias": updates["bias"] + down.sum(0)}
-    moved = jax.tree.map(lambda p, u: p - 0.1 * u, params["stages_0"]["linear"], up)
-    assert np.abs(moved["kernel"] - params["stages_0"]["linear"]["kernel"]).max() > 0.01
-    np.testing.assert_allclose(
-        sent({**params, "stages_0": {"linear": moved}})[0], sent(params)[0], rtol=1e-4, atol=1e-5
-    )
+    positive_part = {"kernel": updates["kernel"] + inputs.T @ down, "bias": updates["bias"] + down.sum(0)}
+    layer = params["stages_0"]["linear"]
+    updated = jax.tree.map(lambda p, u: p - 0.1 * u, layer, positive_part)
+    assert np.abs(updated["kernel"] - layer["kernel"]).max() > 0.01
+    updated_output = first_output({**params, "stages_0": {"linear": updated}})
+    np.testing.assert_allclose(updated_output, first_output(params), rtol=1e-4, atol=1e-5)
 
 
-def test_running_means_stay_with_their_layers_in_a_deep_network():
+def test_running_means_belong_to_their_layers_in_a_deep_network():
     rule = make((20,) * 10 + (31, 30))
     params, feedback = jax.jit(rule.init)(jax.random.key(0))
     batch = random_batch()
     updates = jax.jit(rule.updates)(params, feedback, batch)
     learned = jax.tree.map(jnp.subtract, feedback, jax.jit(rule.learn)(params, feedback, batch, updates))
-    for i, y in enumerate(passed(rule, params, batch.inputs, batch.targets)):
+    for i, y in enumerate(activities(rule, params, batch.inputs, batch.targets)):
         expected = 0.9 * 0.5 + 0.1 * np.asarray(y).mean(0)
         np.testing.assert_allclose(learned[f"stages_{i}"], expected, rtol=1e-5)
 
 
-def test_a_silent_layer_has_a_gradient():
-    gradient = jax.grad(lambda y: jnp.sum(by_size(y) * jnp.arange(6.0).reshape(2, 3)))
+def test_gradient_of_the_normalisation_is_finite_for_a_silent_layer():
+    gradient = jax.grad(lambda y: jnp.sum(divide_by_rms(y) * jnp.arange(6.0).reshape(2, 3)))
     assert np.all(np.isfinite(gradient(jnp.asarray([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]]))))
 
 
-def test_a_silent_unit_is_pulled_up_by_its_peers():
+def test_peer_normalisation_pulls_up_a_silent_unit():
     rule = make((9, 8))
     params, feedback = rule.init(jax.random.key(0))
-    silent = params["stages_0"]["linear"]
-    silent = {"kernel": silent["kernel"].at[:, 2].set(0.0), "bias": silent["bias"].at[2].set(-1.0)}
+    layer = params["stages_0"]["linear"]
+    silent = {"kernel": layer["kernel"].at[:, 2].set(0.0), "bias": layer["bias"].at[2].set(-1.0)}
     batch = random_batch()
     params = {**params, "stages_0": {"linear": silent}}
     update = rule.updates(params, feedback, batch)["stages_0"]["linear"]["bias"][2]
@@ -209,57 +196,47 @@ def test_a_silent_unit_is_pulled_up_by_its_peers():
     assert -update > 0
 
 
-def test_without_labels_it_is_half_the_gradient_of_the_local_losses_on_images_and_hybrids(float64):
+def test_without_labels_updates_are_half_the_gradient_on_images_and_hybrids(float64):
     rule = make(inputs=(6, 5, 1), options={"negatives": "hybrid", "peer_strength": 0.0})
-    params, feedback = trained_somewhat(rule)
-    params, batch = doubled(params), random_batch(inputs=(6, 5, 1), dtype=np.float64)
-    made = hybrids(batch.key, batch.inputs, 1)
+    params, feedback = to_numpy(random_readouts(rule))
+    batch = random_batch(inputs=(6, 5, 1), dtype=np.float64)
+    data = batch.inputs, hybrids(batch.key, batch.inputs, 1)
 
-    expected = half_gradients(params, *(images.reshape(len(images), -1) for images in (batch.inputs, made)))
+    expected = half_gradients(params, *(images.reshape(len(images), -1) for images in data))
     updates = rule.updates(params, feedback, batch)
     for i in range(3):
         assert_trees_close(updates[f"stages_{i}"], expected[f"stages_{i}"], rtol=1e-9, atol=1e-13)
-    votes, n = 0.0, by_size(batch.inputs.reshape(len(batch.inputs), -1))
+    logits, n = 0.0, divide_by_rms(batch.inputs.reshape(len(batch.inputs), -1))
     for i in range(3):
         layer = params[f"stages_{i}"]["linear"]
-        n = by_size(jax.nn.relu(n @ layer["kernel"] + layer["bias"]))
-        votes += n @ params[f"heads_{i - 1}"]["kernel"] if i else 0.0
-    np.testing.assert_allclose(rule.predict(params, batch.inputs), votes, rtol=1e-9)
+        n = divide_by_rms(jax.nn.relu(n @ layer["kernel"] + layer["bias"]))
+        logits += n @ params[f"readouts_{i - 1}"]["kernel"] if i else 0.0
+    np.testing.assert_allclose(rule.predict(params, batch.inputs), logits, rtol=1e-9)
 
 
-@pytest.mark.parametrize("kind", ["hard", "uniform"])
-def test_negatives_are_never_true_and_follow_the_readouts(kind):
-    rule = make(options={"negatives": kind, "peer_strength": 0.0}, init_scale=2.5)
-    params, feedback = trained_somewhat(rule)
-    one = random_batch(size=1)
-    many = one._replace(inputs=jnp.repeat(one.inputs, 20_000, 0), targets=jnp.repeat(one.targets, 20_000, 0))
-    updates = rule.updates(params, feedback, many)
-    logits = np.asarray(rule.network.apply(params, one.inputs))[0] if kind == "hard" else np.zeros(4)
-    chances = np.where(np.asarray(one.targets)[0] > 0, 0, np.exp(logits))
-    chances /= chances.sum()
+@pytest.mark.parametrize("negatives", ["hard", "uniform"])
+def test_negative_labels_are_drawn_by_the_readouts_or_uniformly(negatives):
+    rule = make(options={"negatives": negatives, "peer_strength": 0.0}, init_scale=2.5)
+    params, feedback = random_readouts(rule)
+    example = random_batch(size=1)
+    inputs, targets = (jnp.repeat(a, 20_000, 0) for a in (example.inputs, example.targets))
+    updates = rule.updates(params, feedback, example._replace(inputs=inputs, targets=targets))
+    logits = np.asarray(rule.extras.network.apply(params, example.inputs))[0] if negatives == "hard" else np.zeros(4)
+    probabilities = np.where(np.asarray(example.targets)[0] > 0, 0, np.exp(logits))
+    probabilities /= probabilities.sum()
 
     def product(label, sign):
-        y, below = passed(rule, params, one.inputs, label[None])[0], by_size(with_label(one.inputs, label[None]))
-        return below.T @ (jax.nn.sigmoid(sign * (jnp.sum(y**2, -1) - 9))[:, None] * y)
+        y = activities(rule, params, example.inputs, label[None])[0]
+        n = divide_by_rms(with_label(example.inputs, label[None]))
+        return n.T @ (jax.nn.sigmoid(sign * (jnp.sum(y**2, -1) - 9))[:, None] * y)
 
-    up = product(one.targets[0], -1)
-    down = sum(chance * product(label, 1) for chance, label in zip(chances, jnp.eye(4), strict=True))
+    up = product(example.targets[0], -1)
+    down = sum(p * product(label, 1) for p, label in zip(probabilities, jnp.eye(4), strict=True))
     np.testing.assert_allclose(updates["stages_0"]["linear"]["kernel"], down - up, atol=0.02 * np.abs(down).max())
 
 
-def test_the_rate_is_constant_for_half_of_the_epochs_then_falls_in_stairs():
-    schedule = halfway(0.5, 100 * 7, stairs=100)
-    gains = {epoch: float(schedule((epoch - 1) * 7 + 3)) / 0.5 for epoch in (1, 50, 51, 75, 100)}
-    for epoch, gain in {1: 1.0, 50: 1.0, 51: 0.99, 75: 0.51, 100: 0.01}.items():
-        assert gains[epoch] == pytest.approx(gain)
-    long = halfway(1.0, 3_750_000, stairs=2000)
-    np.testing.assert_allclose(float(long(3_749_000)), 1 / 2000, rtol=1e-5)
-    short = halfway(1.0, 50, stairs=5)
-    np.testing.assert_allclose([float(short(step)) for step in (0, 10, 20, 30, 49)], [1, 1, 1, 0.6, 0.2], rtol=1e-6)
-
-
 def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
-    rules = {name: make((40, 30), inputs=30, options={"inference": name}) for name in ("softmax", "goodness")}
+    rules = {name: make((40, 30), inputs=(30,), options={"inference": name}) for name in ("softmax", "goodness")}
     rule = rules["softmax"]
     params, feedback = rule.init(jax.random.key(0))
     random = np.random.default_rng(0)
@@ -270,241 +247,220 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
 
     @jax.jit
     def step(state, i):
-        params, feedback, slots = state
-        now = batch._replace(key=jax.random.key(i))
-        updates = rule.updates(params, feedback, now)
-        learned = rule.learn(params, feedback, now, updates)
-        updates, slots = optimizer.update(updates, slots)
-        params = jax.tree.map(lambda p, u, r: p - 0.03 * r * u, params, updates, rule.rates(params))
-        return (params, jax.tree.map(jnp.subtract, feedback, learned), slots), None
+        params, feedback, optimizer_state = state
+        step_batch = batch._replace(key=jax.random.key(i))
+        updates = rule.updates(params, feedback, step_batch)
+        learned = rule.learn(params, feedback, step_batch, updates)
+        updates, optimizer_state = optimizer.update(updates, optimizer_state)
+        multipliers = rule.extras.learning_rates(params)
+        params = jax.tree.map(lambda p, u, m: p - 0.03 * m * u, params, updates, multipliers)
+        return (params, jax.tree.map(jnp.subtract, feedback, learned), optimizer_state), None
 
     (params, feedback, _), _ = jax.lax.scan(step, (params, feedback, optimizer.init(params)), jnp.arange(600))
-    for one in rules.values():
-        assert np.mean(one.predict(params, batch.inputs).argmax(-1) == classes) > 0.9
-    report = rule.report(params, feedback, batch)
-    assert report["positive_goodness_1"] > report["negative_goodness_1"]
-    assert report["pairwise_error_1"] < 10
-    layers = [passed(rule, params, batch.inputs, jnp.tile(label, (200, 1))) for label in jnp.eye(4)]
-    expected = np.stack([np.sum(np.asarray(of[1]) ** 2, -1) - 30 for of in layers], -1)
+    for trained in rules.values():
+        assert np.mean(trained.predict(params, batch.inputs).argmax(-1) == classes) > 0.9
+    metrics = rule.extras.measure.compute(params, feedback, batch)
+    assert metrics["positive_goodness_1"] > metrics["negative_goodness_1"]
+    assert metrics["pairwise_error_1"] < 10
+    by_label = [activities(rule, params, batch.inputs, jnp.tile(label, (200, 1))) for label in jnp.eye(4)]
+    expected = np.stack([np.sum(np.asarray(layers[1]) ** 2, -1) - 30 for layers in by_label], -1)
     np.testing.assert_allclose(rules["goodness"].predict(params, batch.inputs), expected, rtol=1e-3, atol=1e-2)
 
 
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"hidden": (9,)}, "rule.read_from must be below the number of hidden layers, 1, .*; got 1"),
-        ({"biases": False}, "rule=forward_forward needs architecture.biases=true"),
-        ({"dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
-        ({"input_dropout": 0.5}, "rule=forward_forward has no definition for dropout"),
-        ({"activation": "tanh"}, "rule=forward_forward needs architecture.activation=relu"),
-        ({"inputs": 3}, "rule=forward_forward writes 4 classes into inputs of 3 numbers: too few"),
-        ({"options": {"goodness": "high"}}, "rule.goodness must be one of maximised, minimised; got 'high'"),
-        (
-            {"options": {"negatives": "hybrid"}},
-            "hybrid needs images, .*; the inputs of this task are 12",
-        ),
-        (
-            {"inputs": (6, 5, 1), "options": {"negatives": "hybrid", "inference": "goodness"}},
-            "must be softmax",
-        ),
-        ({"options": {"blurs": -1}}, "rule.blurs must be an integer of at least 0; got -1"),
-        ({"options": {"negatives": "soft"}}, "rule.negatives must be one of hard, uniform, hybrid; got 'soft'"),
-        ({"options": {"inference": "both"}}, "rule.inference must be one of softmax, goodness; got 'both'"),
-        ({"options": {"peer_rate": 2}}, "rule.peer_rate must be a finite number"),
-        ({"options": {"head_rate": 0}}, "rule.head_rate must be a finite number above 0; got 0"),
-    ],
-)
-def test_bad_options_are_named(wrong, message):
-    with pytest.raises(BadOption, match=message):
-        make(**wrong)
-
-
-LOCAL = {
-    "topology": "conv5x3v-conv6x2v",
-    "shared_weights": False,
-    "activation": "relu",
-    "norm": "none",
-    "pooling": "max",
-    "pool_stride": 2,
-    "norm_dense": False,
-    "hidden_ends": "after_pooling",
-    "dropout": 0.0,
-    "input_dropout": 0.0,
-}
-
-
-def make_local(options=None, **network):
-    network = cnn((6, 5, 1), 4, **{**MLP, **LOCAL, **network})
-    return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
-
-
-def patches(images, window):
-    """Windows of `[batch, height, width, channels]`, `[batch, rows, columns, height, width, channels]`."""
-    windows = np.lib.stride_tricks.sliding_window_view(images, (window, window), (1, 2))
-    return windows.transpose(0, 1, 2, 4, 5, 3)
+@pytest.mark.parametrize(("inference", "other"), [("softmax", "goodness"), ("goodness", "softmax")])
+def test_measure_computes_the_error_of_the_other_inference_and_declares_its_metrics(inference, other):
+    rule, other_rule = (make(options={"inference": name}) for name in (inference, other))
+    params, feedback = random_readouts(rule)
+    batch = random_batch(size=50)
+    metrics = rule.extras.measure.compute(params, feedback, batch)
+    error = 100 * np.mean(other_rule.predict(params, batch.inputs).argmax(-1) != batch.targets.argmax(-1))
+    np.testing.assert_allclose(metrics[f"probe_error_by_{other}"], error)
+    kinds = ("positive_goodness", "negative_goodness", "pairwise_error")
+    assert set(metrics) == {f"probe_error_by_{other}", *(f"{kind}_{i}" for kind in kinds for i in range(3))}
+    assert {metric.name for metric in rule.extras.measure.metrics} == {
+        *kinds,
+        "probe_error_by_goodness",
+        "probe_error_by_softmax",
+    }
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_local_fields_learn_by_the_same_directions(float64, shared):
-    """One step by hand: a layer is normalised and has its goodness as a whole, weights are each place's own or one."""
+def test_step_with_local_fields_is_that_of_the_equations(float64, shared):
+    """A layer has its normalisation and its goodness as a whole; weights belong to a position or are shared."""
     rule = make_local(shared_weights=shared)
-    params, feedback = doubled(trained_somewhat(rule))
+    params, feedback = to_numpy(random_readouts(rule))
     batch = random_batch((6, 5, 1), dtype=np.float64)
-    wrong = negatives(rule, params, batch)
+    wrong = hard_negative_labels(rule, params, batch)
     x, steps = np.asarray(batch.inputs), {}
 
-    def rows(a):
-        return a / (1e-8 + np.sqrt((a**2).mean((1, 2, 3), keepdims=True)))
-
-    sent = []
+    normalised = []
     for label in (np.asarray(batch.targets), wrong):
-        sent.append(rows(np.concatenate([label, x.reshape(7, -1)[:, 4:]], 1).reshape(x.shape)))
+        labelled = np.concatenate([label, x.reshape(7, -1)[:, 4:]], 1).reshape(x.shape)
+        normalised.append(reference.divide_by_rms(labelled))
+    windows = reference.patches if shared else reference.local_patches
+    forward = "nijhwc,hwcf->nijf" if shared else "nijk,ijkf->nijf"
+    outer = "nijhwc,nijf->hwcf" if shared else "nijk,nijf->ijkf"
     for i, window in enumerate((3, 2)):
         layer, m = params[f"stages_{i}"]["linear"], feedback[f"stages_{i}"]
-        below = [patches(n, window) for n in sent]
-        if not shared:  # Flax keeps a place's window with the channels in front
-            below = [p.transpose(0, 1, 2, 5, 3, 4).reshape(*p.shape[:3], -1) for p in below]
-        product = "nijhwc,hwcf->nijf" if shared else "nijk,ijkf->nijf"
-        ys = [np.maximum(np.einsum(product, p, layer["kernel"]) + layer["bias"], 0) for p in below]
-        m = 0.9 * m + 0.1 * ys[0].mean(0)
-        ps = [logistic((y**2).sum((1, 2, 3)) - y[0].size)[:, None, None, None] for y in ys]
-        told = [(1 - ps[0]) * ys[0] + 0.03 * (m.mean() - m), -ps[1] * ys[1]]
-        back = "nijhwc,nijf->hwcf" if shared else "nijk,nijf->ijkf"
-        kernel = sum(np.einsum(back, p, d) for p, d in zip(below, told, strict=True)) / 7
-        bias = sum(d.sum((0, 1, 2) if shared else 0) for d in told) / 7
+        inputs = [windows(n, window) for n in normalised]
+        y_pos, y_neg = (np.maximum(np.einsum(forward, p, layer["kernel"]) + layer["bias"], 0) for p in inputs)
+        m = 0.9 * m + 0.1 * y_pos.mean(0)
+        p_pos, p_neg = (sigmoid((y**2).sum((1, 2, 3)) - y[0].size)[:, None, None, None] for y in (y_pos, y_neg))
+        deltas = [(1 - p_pos) * y_pos + 0.03 * (m.mean() - m), -p_neg * y_neg]
+        kernel = sum(np.einsum(outer, p, d) for p, d in zip(inputs, deltas, strict=True)) / 7
+        bias = sum(d.sum((0, 1, 2) if shared else 0) for d in deltas) / 7
         steps[f"stages_{i}"] = {"linear": {"kernel": kernel, "bias": bias}}
-        sent = [rows(y) for y in ys]
+        normalised = [reference.divide_by_rms(y) for y in (y_pos, y_neg)]
     updates = jax.tree.map(jnp.negative, rule.updates(params, feedback, batch))
-    updates.pop("heads_0")
+    updates.pop("readouts_0")
     assert_trees_close(updates, steps, rtol=1e-9, atol=1e-13)
 
 
+def divide_by_length(y):
+    return y / (1e-4 + jnp.linalg.norm(y, axis=-1, keepdims=True))
+
+
 @pytest.mark.parametrize(
-    ("convention", "normalise", "good", "theta"),
+    ("convention", "normalise", "goodness", "threshold_factor"),
     [
-        ("fan_in", by_size, lambda y: jnp.sum(y**2, -1), lambda n, k: 1.5 * k),
-        ("mean_square", by_size, lambda y: jnp.mean(y**2, -1), lambda n, k: 1.5),
-        (
-            "unit_length",
-            lambda y: y / (1e-4 + jnp.linalg.norm(y, axis=-1, keepdims=True)),
-            lambda y: jnp.mean(y**2, -1),
-            lambda n, k: 1.5,
-        ),
+        ("fan_in", divide_by_rms, jnp.sum, lambda inputs: inputs),
+        ("mean_square", divide_by_rms, jnp.mean, lambda inputs: 1),
+        ("unit_length", divide_by_length, jnp.mean, lambda inputs: 1),
     ],
 )
-def test_other_conventions_are_half_the_gradient_of_their_losses(float64, convention, normalise, good, theta):
+def test_other_conventions_are_half_the_gradient_of_their_losses(
+    float64, convention, normalise, goodness, threshold_factor
+):
     options = {"convention": convention, "threshold": 1.5, "temperature": 0.7, "peer_strength": 0.0}
     rule = make(options=options, init_scale=3.0)
-    params, feedback = doubled(trained_somewhat(rule))
+    params, feedback = to_numpy(random_readouts(rule))
     batch = random_batch(dtype=np.float64)
-    wrong = negatives(rule, params, batch)
+    data = [with_label(batch.inputs, label) for label in (batch.targets, hard_negative_labels(rule, params, batch))]
 
-    def local(params):
-        total = 0.0
-        for label, sign in ((batch.targets, 1), (wrong, -1)):
-            n = normalise(with_label(batch.inputs, label))
-            for i in range(3):
-                layer = params[f"stages_{i}"]["linear"]
-                y = jax.nn.relu(jax.lax.stop_gradient(n) @ layer["kernel"] + layer["bias"])
-                excess = (good(y) - theta(y.shape[-1], n.shape[-1])) / 0.7
-                total += jnp.mean(jax.nn.softplus(-sign * excess))
-                n = normalise(y)
-        return total
+    def excess(y, inputs):
+        return (goodness(y**2, -1) - 1.5 * threshold_factor(inputs)) / 0.7
 
-    expected = jax.tree.map(lambda g: g / 2, jax.grad(local)(params))
+    expected = half_gradients(params, *data, normalise, excess)
     updates = rule.updates(params, feedback, batch)
     for name in ("stages_0", "stages_1", "stages_2"):
         assert np.abs(expected[name]["linear"]["kernel"]).max() > 1e-4
         assert_trees_close(updates[name], expected[name], rtol=1e-8, atol=1e-13)
 
 
-def test_who_sleeps_learns_from_true_data_for_some_steps_and_then_from_false_data():
-    rules = {name: make(options={"sleep": steps}) for name, steps in (("both", 0), ("sleeping", 2))}
-    params, feedback = trained_somewhat(rules["sleeping"])
-    means = {name: m for name, m in feedback.items() if name != "clock"}
+def test_phases_alternate_between_positive_and_negative_data():
+    together, alternating = (make(options={"phase_length": length}) for length in (0, 2))
+    params, feedback = random_readouts(alternating)
+    means = {name: mean for name, mean in feedback.items() if name != CLOCK}
     batch = random_batch()
-    both = rules["both"].updates(params, means, batch)
+    joint_updates = together.updates(params, means, batch)
     phases = []
     for _ in range(5):
-        updates = rules["sleeping"].updates(params, feedback, batch)
+        updates = alternating.updates(params, feedback, batch)
         phases.append(updates["stages_0"])
-        assert_trees_close(updates["heads_0"], both["heads_0"], rtol=1e-6, atol=1e-7)
-        learned = rules["sleeping"].learn(params, feedback, batch, updates)
-        feedback = {**feedback, "clock": feedback["clock"] - learned["clock"]}
-    for one, other in ((0, 1), (2, 3), (0, 4)):
-        assert_trees_close(phases[one], phases[other], rtol=0, atol=0)
-    assert_trees_close(jax.tree.map(jnp.add, phases[1], phases[2]), both["stages_0"], rtol=1e-5, atol=1e-7)
-    below = by_size(with_label(batch.inputs, jnp.asarray(negatives(rules["both"], params, batch))))
-    y = passed(rules["both"], params, batch.inputs, jnp.asarray(negatives(rules["both"], params, batch)))[0]
+        assert_trees_close(updates["readouts_0"], joint_updates["readouts_0"], rtol=1e-6, atol=1e-7)
+        learned = alternating.learn(params, feedback, batch, updates)
+        feedback = {**feedback, CLOCK: feedback[CLOCK] - learned[CLOCK]}
+    for i, j in ((0, 1), (2, 3), (0, 4)):
+        assert_trees_close(phases[i], phases[j], rtol=0, atol=0)
+    assert_trees_close(jax.tree.map(jnp.add, phases[1], phases[2]), joint_updates["stages_0"], rtol=1e-5, atol=1e-7)
+    wrong = jnp.asarray(hard_negative_labels(together, params, batch))
+    n, y = divide_by_rms(with_label(batch.inputs, wrong)), activities(together, params, batch.inputs, wrong)[0]
     down = jax.nn.sigmoid(jnp.sum(y**2, -1) - 9)[:, None] * y
-    np.testing.assert_allclose(phases[2]["linear"]["kernel"], below.T @ down / len(y), rtol=1e-4, atol=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "message"),
-    [
-        ({"options": {"convention": "sum"}}, "rule.convention must be one of hinton, .*; got 'sum'"),
-        ({"options": {"threshold": 0}}, "rule.threshold must be a finite number above 0; got 0"),
-        ({"options": {"temperature": -1}}, "rule.temperature must be a finite number above 0; got -1"),
-        ({"options": {"sleep": 0.5}}, "rule.sleep must be an integer of at least 0; got 0.5"),
-        ({"norm": "layer"}, "rule=forward_forward normalises by itself; architecture.norm must be none"),
-        ({"hidden_ends": "before_pooling"}, "rule=forward_forward needs architecture.hidden_ends=after_pooling"),
-        ({"topology": "conv5x3v+conv6x2v-9"}, "rule=forward_forward needs stages of one dense or local layer each"),
-    ],
-)
-def test_bad_options_of_local_fields_and_scales_are_named(wrong, message):
-    with pytest.raises(BadOption, match=message):
-        make_local(**wrong)
+    np.testing.assert_allclose(phases[2]["linear"]["kernel"], n.T @ down / len(y), rtol=1e-4, atol=1e-7)
 
 
 def test_kernels_alone_decay_by_the_scale_of_the_convention():
-    decays = {"weight_decay": 0.1, "head_decay": 0.2}
-    for convention, scale in (("hinton", lambda n: 1), ("mean_square", lambda n: 1 / n)):
-        with_decay, without = (make(options={**d, "convention": convention}) for d in (decays, {}))
-        params, feedback = trained_somewhat(without)
+    decays = {"weight_decay": 0.1, "readout_decay": 0.2}
+    for convention, scale in (("hinton", lambda units: 1), ("mean_square", lambda units: 1 / units)):
+        with_decay, without = (make(options={**options, "convention": convention}) for options in (decays, {}))
+        params, feedback = random_readouts(without)
         plain, decayed = (rule.updates(params, feedback, random_batch()) for rule in (without, with_decay))
         for i, units in enumerate((9, 8, 5)):
-            layer, other = decayed[f"stages_{i}"]["linear"], plain[f"stages_{i}"]["linear"]
-            expected = other["kernel"] + 0.1 * scale(units) * params[f"stages_{i}"]["linear"]["kernel"]
+            layer, plain_layer = decayed[f"stages_{i}"]["linear"], plain[f"stages_{i}"]["linear"]
+            expected = plain_layer["kernel"] + 0.1 * scale(units) * params[f"stages_{i}"]["linear"]["kernel"]
             np.testing.assert_allclose(layer["kernel"], expected, rtol=1e-5)
-            np.testing.assert_array_equal(layer["bias"], other["bias"])
-        expected = plain["heads_0"]["kernel"] + 0.2 * params["heads_0"]["kernel"]
-        np.testing.assert_allclose(decayed["heads_0"]["kernel"], expected, rtol=1e-5)
+            np.testing.assert_array_equal(layer["bias"], plain_layer["bias"])
+        expected = plain["readouts_0"]["kernel"] + 0.2 * params["readouts_0"]["kernel"]
+        np.testing.assert_allclose(decayed["readouts_0"]["kernel"], expected, rtol=1e-5)
 
 
-def test_peers_pull_by_the_scale_of_the_convention():
+def test_peer_normalisation_has_the_scale_of_the_convention():
     pulls = {}
     for convention in ("hinton", "mean_square"):
-        pulled, alone = (make(options={"convention": convention, "peer_strength": s}) for s in (0.3, 0.0))
-        params, feedback = trained_somewhat(alone)
-        biases = [r.updates(params, feedback, random_batch())["stages_1"]["linear"]["bias"] for r in (pulled, alone)]
+        pulled, free = (make(options={"convention": convention, "peer_strength": s}) for s in (0.3, 0.0))
+        params, feedback = random_readouts(free)
+        biases = [r.updates(params, feedback, random_batch())["stages_1"]["linear"]["bias"] for r in (pulled, free)]
         pulls[convention] = np.subtract(*biases)
     np.testing.assert_allclose(pulls["mean_square"], pulls["hinton"] / 8, rtol=1e-3, atol=1e-7)
 
 
-def test_all_layers_may_be_read(float64):
-    rule = make(options={"read_from": 0})
-    params, _ = rule.init(jax.random.key(0))
-    keys = jax.random.split(jax.random.key(1), 3)
-    sizes = zip(keys, (9, 8, 5), strict=True)
-    heads = {f"heads_{i}": {"kernel": jax.random.normal(key, (n, 4))} for i, (key, n) in enumerate(sizes)}
-    params, x = {**params, **heads}, random_batch(dtype=np.float64).inputs
-    activities = passed(rule, params, x, jnp.full((len(x), 4), 0.25))
-    votes = sum(by_size(y) @ params[f"heads_{i}"]["kernel"] for i, y in enumerate(activities))
-    np.testing.assert_allclose(rule.predict(params, x), votes, rtol=1e-9)
+def test_all_layers_may_have_a_readout(float64):
+    rule = make(options={"first_readout_layer": 0})
+    params, _ = random_readouts(rule)
+    x = random_batch(dtype=np.float64).inputs
+    layers = activities(rule, params, x, jnp.full((len(x), 4), 0.25))
+    logits = sum(divide_by_rms(y) @ params[f"readouts_{i}"]["kernel"] for i, y in enumerate(layers))
+    np.testing.assert_allclose(rule.predict(params, x), logits, rtol=1e-9)
 
 
-def test_the_signal_of_a_nudge_is_that_of_true_data():
+def test_signals_are_those_of_positive_data_without_peer_normalisation(float64):
     rule = make(options={"peer_strength": 0.3})
-    params, feedback = trained_somewhat(rule)
-    batch = random_batch()
-    nudges = {name: jnp.zeros((7, *hidden.shape)) for name, hidden in rule.network.hiddens.items()}
-    signals = rule.network.nudges(rule.updates(rule.network.nudge(params, nudges), feedback, batch))
-    for i, y in enumerate(passed(rule, params, batch.inputs, batch.targets)):
-        p = jax.nn.sigmoid(jnp.sum(y**2, -1) - y.shape[-1])[:, None]
-        np.testing.assert_allclose(signals[f"stages_{i}/hidden"], -(1 - p) * y / 7, rtol=1e-5, atol=1e-7)
+    params, feedback = to_numpy(random_readouts(rule))
+    batch = random_batch(dtype=np.float64)
+    signals = rule.extras.signals(params, feedback, batch)
+    assert list(signals) == [f"stages_{i}/hidden" for i in range(3)]
+    for i, y in enumerate(activities(rule, params, batch.inputs, batch.targets)):
+        p = sigmoid(np.sum(np.asarray(y) ** 2, -1) - y.shape[-1])[:, None]
+        np.testing.assert_allclose(signals[f"stages_{i}/hidden"], -(1 - p) * y / 7, rtol=1e-10, atol=1e-14)
 
 
-def test_averages_of_units_are_refused():
-    with pytest.raises(BadOption, match="has no definition for averages; architecture"):
+def test_average_pooling_is_refused():
+    with pytest.raises(BadOption, match="is not defined with average pooling; it needs pooling=max"):
         make_local(topology="conv5x3p2-conv6x2", pooling="average")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"hidden": (9,)}, "^first_readout_layer must be below 1, the number of hidden layers, .*; got 1"),
+        ({"biases": False}, r"^needs biases=true"),
+        ({"dropout": 0.5}, "^is not defined with dropout"),
+        ({"input_dropout": 0.5}, "^is not defined with dropout"),
+        ({"activation": "tanh"}, r"^needs activation=relu"),
+        ({"inputs": (3,)}, "^writes the label into the inputs: 4 classes do not fit into 3 components"),
+        ({"options": {"goodness": "high"}}, "^goodness must be one of maximised, minimised; got 'high'"),
+        (
+            {"options": {"negatives": "hybrid"}},
+            "^negatives must be hard or uniform unless inputs are images; got inputs of shape 12",
+        ),
+        (
+            {"inputs": (6, 5, 1), "options": {"negatives": "hybrid", "inference": "goodness"}},
+            "^inference must be softmax with negatives=hybrid",
+        ),
+        ({"options": {"blur_steps": -1}}, "^blur_steps must be an integer of at least 0; got -1"),
+        ({"options": {"negatives": "soft"}}, "^negatives must be one of hard, uniform, hybrid; got 'soft'"),
+        ({"options": {"inference": "both"}}, "^inference must be one of softmax, goodness; got 'both'"),
+        ({"options": {"peer_rate": 2}}, "^peer_rate must be a finite number"),
+        ({"options": {"readout_rate": 0}}, "^readout_rate must be a finite number above 0; got 0"),
+    ],
+)
+def test_bad_options_are_named(arguments, message):
+    with pytest.raises(BadOption, match=message):
+        make(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"options": {"convention": "sum"}}, "^convention must be one of hinton, .*; got 'sum'"),
+        ({"options": {"threshold": 0}}, "^threshold must be a finite number above 0; got 0"),
+        ({"options": {"temperature": -1}}, "^temperature must be a finite number above 0; got -1"),
+        ({"options": {"phase_length": 0.5}}, "^phase_length must be an integer of at least 0; got 0.5"),
+        ({"norm": "layer"}, r"^normalises by itself; it needs norm=none"),
+        ({"hidden_position": "before_pooling"}, r"^needs hidden_position=after_pooling"),
+        ({"topology": "conv5x3v+conv6x2v-9"}, "^needs stages of one dense or local layer each"),
+    ],
+)
+def test_bad_options_of_local_fields_and_conventions_are_named(arguments, message):
+    with pytest.raises(BadOption, match=message):
+        make_local(**arguments)

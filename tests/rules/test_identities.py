@@ -1,4 +1,4 @@
-"""What the rules have to do with each other, bit for bit where the mathematics says so."""
+"""Identities between rules, and between a rule and its signals; bit for bit where the mathematics allows it."""
 
 import functools
 
@@ -9,25 +9,41 @@ import numpy as np
 import pytest
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.groups import choices
 from fa_jax.losses import cross_entropy
-from fa_jax.network import Network, gradient
+from fa_jax.network import Network
 from fa_jax.networks.chain import Hidden
 from fa_jax.networks.mlp import mlp
+from fa_jax.rules.backward import gradient
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.ifa import ifa
 from fa_jax.rules.node_perturbation import node_perturbation
 from fa_jax.rules.shallow import shallow
-from tests.conftest import assert_trees_equal, random_batch
-from tests.rules.test_contract import MLP
+from tests.conftest import (
+    MLP,
+    assert_trees_close,
+    assert_trees_equal,
+    direct,
+    first_layer,
+    layerwise,
+    make_rule,
+    random_batch,
+    to_float64,
+)
+from tests.rules import reference
 
 LOSS = cross_entropy().value
-FEEDBACK = {"distribution": "uniform", "scale": 0.5, "kept": 1.0}
+DENSE = {"distribution": "uniform", "scale": 0.5, "density": 1.0}
+FA = functools.partial(fa, init_feedback=layerwise(**DENSE))
+DFA = functools.partial(dfa, init_feedback=direct(**DENSE))
+IFA = functools.partial(ifa, init_feedback=first_layer(**DENSE))
+COPY = {"distribution": "weights", "scale": 1.0, "density": 1.0}
 
 
 class Convolutional(nn.Module):
-    """A small CNN that knows nothing of fa_jax."""
+    """A small CNN that does not use fa_jax."""
 
     @nn.compact
     def __call__(self, x):
@@ -39,7 +55,7 @@ class Convolutional(nn.Module):
 
 
 class Scanned(nn.Module):
-    """Equal layers scanned by hand, likewise."""
+    """Equal layers under an `nn.scan` of the user's own."""
 
     @nn.compact
     def __call__(self, x):
@@ -50,172 +66,227 @@ class Scanned(nn.Module):
         return nn.Dense(4)(h)
 
 
-def mlp_of(hidden):
-    return mlp((12,), 4, hidden=hidden, dropout=0.0, **MLP)
+def make_mlp(*hidden, **options):
+    return mlp((12,), 4, hidden=list(hidden), **{"dropout": 0.0, **MLP, **options})
 
 
-@pytest.mark.parametrize(
-    "network",
-    [mlp_of([9, 8]), mlp_of([6] * 12), Network(Convolutional(), (8, 8, 1)), Network(Scanned(), (12,))],
-    ids=["mlp", "deep", "convolutional", "scanned"],
-)
-def test_fa_with_the_weights_as_feedback_is_backprop(network):
-    params = network.init(jax.random.key(0))
-    batch = random_batch(network.input_shape)
+NETWORKS = {
+    "mlp": make_mlp(9, 8),
+    "deep mlp": make_mlp(*[6] * 12),
+    "convolutional": Network(Convolutional(), (8, 8, 1)),
+    "scanned": Network(Scanned(), (12,)),
+}
+
+
+def bare_gradient(network, params, batch):
+    """The gradient of the Flax module, without any code of fa_jax."""
+    return jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets))(params)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
+def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
+    params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
     feedback = {name: network.weights(params)[name] for name in list(network.kernels)[1:]}
-    rule = fa(network, LOSS, **FEEDBACK)
-    assert_trees_equal(rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch))
+    updates = FA(network, LOSS).updates(params, feedback, batch)
+    assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 
 
-@pytest.mark.parametrize("network", [mlp_of([9, 8]), Network(Convolutional(), (8, 8, 1))], ids=["mlp", "convolutional"])
-def test_backprop_is_the_gradient_of_the_bare_module(network):
-    params, batch = network.init(jax.random.key(0)), random_batch(network.input_shape)
-    truth = jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets))(params)
-    for ours, theirs in zip(
-        jax.tree.leaves(bp(network, LOSS).updates(params, (), batch)), jax.tree.leaves(truth), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-7)
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
+def test_fa_with_other_feedback_is_not_backprop_below_the_readout(float64, network):
+    params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
+    rule = FA(network, LOSS)
+    updates = rule.updates(params, to_float64(rule.init(jax.random.key(0))[1]), batch)
+    gradients = network.weights(bare_gradient(network, params, batch))
+    *hidden, readout = ((name, np.asarray(kernel)) for name, kernel in network.weights(updates).items())
+    for name, update in hidden:
+        assert np.linalg.norm(update - gradients[name]) > 0.1 * np.linalg.norm(gradients[name]), name
+    np.testing.assert_allclose(readout[1], gradients[readout[0]], rtol=1e-10, atol=1e-14)
 
 
-def test_feedback_drawn_as_a_copy_of_the_weights_is_backprop():
-    network, key, batch = mlp_of([9, 8]), jax.random.key(0), random_batch()
-    rule = fa(network, LOSS, distribution="weights", scale=1.0, kept=1.0)
-    params, feedback = rule.init(key)
-    assert_trees_equal(rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch))
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
+def test_backprop_is_the_gradient_of_the_bare_module(float64, network):
+    params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
+    updates = bp(network, LOSS).updates(params, (), batch)
+    assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 
 
-def test_with_one_hidden_layer_fa_dfa_and_ifa_are_the_same_algorithm():
-    network, batch = mlp_of([9]), random_batch()
-    got = []
-    for factory in (fa, dfa, ifa):
-        rule = factory(network, LOSS, **FEEDBACK)
-        got.append(rule.updates(*rule.init(jax.random.key(0)), batch))
-    for other in got[1:]:
-        for a, b in zip(jax.tree.leaves(got[0]), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
-
-
-def test_fa_sends_a_convolution_s_error_through_the_transposed_convolution_with_b():
-    """Written out with loops over the window: the error at each input is what its outputs send back through B."""
-    network = Network(Convolutional(), (8, 8, 1))
-    rule = fa(network, LOSS, **FEEDBACK)
+def test_fa_with_a_copy_of_the_weights_drawn_as_feedback_is_backprop():
+    network, batch = make_mlp(9, 8), random_batch()
+    rule = fa(network, LOSS, init_feedback=layerwise(**COPY))
     params, feedback = rule.init(jax.random.key(0))
-    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 4))
-    alone = Network(nn.Conv(6, (3, 3), padding="VALID"), (4, 4, 4))
+    assert_trees_equal(rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch))
 
-    class Wrapped(nn.Module):
+
+def test_fa_dfa_and_ifa_are_equal_with_one_hidden_layer():
+    network, batch = make_mlp(9), random_batch()
+    rules = [factory(network, LOSS) for factory in (FA, DFA, IFA)]
+    fa_updates, *others = (rule.updates(*rule.init(jax.random.key(0)), batch) for rule in rules)
+    for updates in others:
+        assert_trees_close(updates, fa_updates, rtol=1e-6, atol=1e-8)
+
+
+def test_fa_sends_the_error_of_a_convolution_through_the_transposed_convolution_with_feedback():
+    """The signal at each input is the sum over the window of what its outputs send back through the feedback."""
+
+    class OneConvolution(nn.Module):
         @nn.compact
         def __call__(self, x):
             return nn.Conv(6, (3, 3), padding="VALID", name="conv")(x)
 
-    wrapped = Network(Wrapped(), alone.input_shape)
-    b = feedback["Conv_1"]
-    conv = {"conv": params["Conv_1"]}
-    out, pull = jax.vjp(lambda x: wrapped.apply(conv, x, feedback={"conv": b}), x)
+    network = Network(Convolutional(), (8, 8, 1))
+    params, feedback = FA(network, LOSS).init(jax.random.key(0))
+    x = jax.random.normal(jax.random.key(1), (2, 4, 4, 4))
+    one_layer, kernel = Network(OneConvolution(), (4, 4, 4)), feedback["Conv_1"]
+    layer_params = {"conv": params["Conv_1"]}
+    out, pullback = jax.vjp(lambda x: one_layer.apply(layer_params, x, feedback={"conv": kernel}), x)
     cotangent = np.asarray(jax.random.normal(jax.random.key(2), out.shape))
-    truth = np.zeros(x.shape)
+    expected = np.zeros(x.shape)
     for i in range(3):
         for j in range(3):
-            truth[:, i : i + 2, j : j + 2] += cotangent @ np.asarray(b)[i, j].T
-    np.testing.assert_allclose(pull(jnp.asarray(cotangent))[0], truth, rtol=1e-5, atol=1e-5)
+            expected[:, i : i + 2, j : j + 2] += cotangent @ np.asarray(kernel)[i, j].T
+    np.testing.assert_allclose(pullback(jnp.asarray(cotangent))[0], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_unmodified_cnn_trains_under_fa_better_than_with_its_readout_alone():
+def test_fa_trains_an_unmodified_cnn_better_than_its_readout_alone():
     network = Network(Convolutional(), (8, 8, 1))
-    rule = fa(network, LOSS, distribution="fan_uniform", scale=1.0, kept=1.0)
+    rule = fa(network, LOSS, init_feedback=layerwise(distribution="fan_uniform", scale=1.0, density=1.0))
     batch = random_batch(network.input_shape, size=64)
     params, feedback = rule.init(jax.random.key(0))
 
-    def train(params, chosen):
+    def final_loss(trained_layers):
         def step(params, _):
             updates = rule.updates(params, feedback, batch)
-            new = {name: jax.tree.map(lambda p, u: p - 0.3 * u, params[name], updates[name]) for name in chosen}
-            return {**params, **new}, None
+            trained = {
+                name: jax.tree.map(lambda p, u: p - 0.3 * u, params[name], updates[name]) for name in trained_layers
+            }
+            return {**params, **trained}, None
 
-        return jax.lax.scan(step, params, None, 1000)[0]
+        final = jax.jit(lambda params: jax.lax.scan(step, params, None, 1000)[0])(params)
+        return LOSS(network.apply(final, batch.inputs), batch.targets)
 
-    whole = LOSS(network.apply(jax.jit(lambda p: train(p, list(p)))(params), batch.inputs), batch.targets)
-    readout = LOSS(network.apply(jax.jit(lambda p: train(p, ["Dense_1"]))(params), batch.inputs), batch.targets)
-    assert whole < 0.5 * readout
+    assert final_loss(list(params)) < 0.5 * final_loss(["Dense_1"])
 
 
-def test_dropout_is_the_same_in_the_pass_that_finds_the_error_and_the_one_that_teaches():
-    network = mlp((12,), 4, hidden=[9, 8], dropout=0.5, **MLP)
-    rule = dfa(network, LOSS, **FEEDBACK)
+def test_dropout_is_equal_in_the_pass_that_computes_the_error_and_the_one_that_teaches():
+    network, batch = make_mlp(9, 8, dropout=0.5), random_batch()
+    rule = DFA(network, LOSS)
     params, feedback = rule.init(jax.random.key(0))
-    batch = random_batch()
-    ours = rule.updates(params, feedback, batch)["readout"]
-    theirs = gradient(network, LOSS, params, batch)["readout"]
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-8)
+    updates = rule.updates(params, feedback, batch)["readout"]
+    assert_trees_close(updates, gradient(network, LOSS, params, batch)["readout"], rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("factory", [dfa, ifa])
+@pytest.mark.parametrize("factory", [DFA, IFA], ids=["dfa", "ifa"])
 def test_dropout_multiplies_the_signals_too(factory):
-    network = mlp((12,), 4, hidden=[9, 8], dropout=0.5, input_dropout=0.2, **MLP)
-    rule, batch = factory(network, LOSS, **FEEDBACK), random_batch()
+    network, batch = make_mlp(9, 8, dropout=0.5, input_dropout=0.2), random_batch()
+    rule = factory(network, LOSS)
     params, feedback = rule.init(jax.random.key(0))
     logits, hiddens = network.forward(params, batch.inputs, key=batch.key)
     error = np.asarray(jax.grad(LOSS)(logits, batch.targets))
     first, second = map(np.asarray, hiddens.values())
-    # Units that are kept count twice; the slope of tanh is taken at what they were before.
-    slopes = [2.0 * (h != 0) * (1 - (h / 2) ** 2) for h in (first, second)]
+    # Units that are kept count twice; the derivative of tanh is taken at their value before the dropout.
+    derivatives = [2.0 * (h != 0) * (1 - (h / 2) ** 2) for h in (first, second)]
     matrices = [np.asarray(matrix) for matrix in feedback.values()]
-    below = (error @ matrices[0]) * slopes[0]
-    up = below @ params["stages_1"]["linear"]["kernel"] if factory is ifa else error @ matrices[1]
-    above = up * slopes[1]
-    got = rule.updates(params, feedback, batch)
+    first_delta = (error @ matrices[0]) * derivatives[0]
+    is_indirect = factory is IFA
+    signal = first_delta @ params["stages_1"]["linear"]["kernel"] if is_indirect else error @ matrices[1]
+    second_delta = signal * derivatives[1]
+    updates = rule.updates(params, feedback, batch)
     assert 0 < np.mean(first == 0) < 1
-    np.testing.assert_allclose(got["stages_1"]["linear"]["kernel"], first.T @ above, rtol=1e-4, atol=1e-6)
-    for name, delta in (("stages_0", below), ("stages_1", above)):
-        np.testing.assert_allclose(got[name]["linear"]["bias"], delta.sum(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(updates["stages_1"]["linear"]["kernel"], first.T @ second_delta, rtol=1e-4, atol=1e-6)
+    for name, delta in (("stages_0", first_delta), ("stages_1", second_delta)):
+        np.testing.assert_allclose(updates[name]["linear"]["bias"], delta.sum(0), rtol=1e-4, atol=1e-6)
 
 
-def test_from_zero_weights_direct_feedback_alone_has_signals_everywhere():
-    network = mlp((12,), 4, hidden=[9, 8], dropout=0.0, **{**MLP, "init_scale": 0.0})
-    batch = random_batch()
+def test_from_zero_weights_only_direct_feedback_reaches_every_layer():
+    network, batch = make_mlp(9, 8, init_scale=0.0), random_batch()
 
-    def signals(rule):
+    def signals_and_updates(rule):
         params, feedback = rule.init(jax.random.key(0))
-        _, hiddens = network.forward(params, batch.inputs)
-        nudged = network.nudge(params, jax.tree.map(jnp.zeros_like, hiddens))
-        return feedback, rule.updates(params, feedback, batch), network.nudges(rule.updates(nudged, feedback, batch))
+        return feedback, rule.extras.signals(params, feedback, batch), rule.updates(params, feedback, batch)
 
-    _, _, by_bp = signals(bp(network, LOSS))
-    assert not any(np.any(signal) for signal in by_bp.values())
-    _, _, by_fa = signals(fa(network, LOSS, **FEEDBACK))
-    assert all(np.any(signal) for signal in by_fa.values())
-    feedback, updates, by_dfa = signals(dfa(network, LOSS, **FEEDBACK))
+    _, bp_signals, _ = signals_and_updates(bp(network, LOSS))
+    assert not any(np.any(signal) for signal in bp_signals.values())
+    _, fa_signals, _ = signals_and_updates(FA(network, LOSS))
+    assert all(np.any(signal) for signal in fa_signals.values())
+    feedback, dfa_signals, updates = signals_and_updates(DFA(network, LOSS))
     error = (1 / 4 - np.asarray(batch.targets)) / len(batch.inputs)
     for name, matrix in feedback.items():
-        np.testing.assert_allclose(by_dfa[name], error @ matrix, rtol=1e-5, atol=1e-7)
-    kernels = network.weights(updates)
-    assert [bool(np.any(kernel)) for kernel in kernels.values()] == [True, False, False]
+        np.testing.assert_allclose(dfa_signals[name], error @ matrix, rtol=1e-5, atol=1e-7)
+    assert [bool(np.any(kernel)) for kernel in network.weights(updates).values()] == [True, False, False]
     assert all(np.any(updates[name]["linear"]["bias"]) for name in ("stages_0", "stages_1"))
     assert np.any(updates["readout"]["bias"])
-    with pytest.raises(BadOption, match="rule=ifa cannot learn where stages_1/linear starts at zero"):
-        ifa(network, LOSS, **FEEDBACK)
+    with pytest.raises(BadOption, match="cannot learn if stages_1/linear starts at zero"):
+        IFA(network, LOSS)
 
 
-def test_ifa_refuses_layers_that_are_normalised():
-    with pytest.raises(BadOption, match="rule=ifa has no definition for normalised layers"):
-        ifa(mlp((12,), 4, hidden=[9, 8], dropout=0.0, norm="layer", **MLP), LOSS, **FEEDBACK)
+RULES = sorted(choices("rule"))
 
 
-def test_a_rule_that_teaches_hidden_layers_refuses_a_network_that_marks_none():
-    with pytest.raises(BadOption, match="marks none"):
-        dfa(Network(Convolutional(), (8, 8, 1)), LOSS, **FEEDBACK)
+@pytest.mark.parametrize("hidden", [(9, 8), (6,) * 10], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("name", RULES)
+def test_signals_explain_the_updates(float64, name, hidden):
+    """The update of a hidden layer is `h_{i-1}^T (signal_i f'(a_i))`; local rules have signals of the same shapes."""
+    network, rule = make_rule(name, hidden=hidden)
+    params, feedback = to_float64(rule.init(jax.random.key(0)))
+    batch = random_batch(dtype=np.float64)
+    if rule.extras.signals is None:
+        pytest.skip("provides no signals")
+    signals = rule.extras.signals(params, feedback, batch)
+    shapes = {layer: h.shape for layer, h in (rule.extras.network or network).hidden_zeros(batch.inputs).items()}
+    assert {layer: signal.shape for layer, signal in signals.items()} == shapes
+    assert all(np.all(np.isfinite(signal)) for signal in signals.values())
+    if rule.extras.network is not None:
+        assert all(np.any(signal) for signal in signals.values())
+        return
+    weights, biases = reference.weights_and_biases(network, params)
+    preactivations, inputs = reference.forward(weights, biases, np.asarray(batch.inputs), "tanh")
+    deltas = reference.hidden_deltas(reference.unstack(network.hiddens, signals), preactivations, "tanh")
+    expected_weights, expected_biases = reference.updates(deltas, inputs[:-1])
+    updated_weights, updated_biases = reference.weights_and_biases(network, rule.updates(params, feedback, batch))
+    # Node perturbation divides rounding errors of the loss by the variance of its noise.
+    largest = max(np.abs(w).max() for w in expected_weights)
+    for computed, expected in ((updated_weights, expected_weights), (updated_biases, expected_biases)):
+        for layer, expected_layer in zip(computed[:-1], expected, strict=True):
+            np.testing.assert_allclose(layer, expected_layer, rtol=1e-9, atol=1e-11 * largest)
 
 
-@pytest.mark.parametrize("factory", [shallow, functools.partial(node_perturbation, sigma=0.1)])
-def test_so_do_those_without_feedback(factory):
+def test_ifa_refuses_normalised_layers():
+    with pytest.raises(BadOption, match="is not defined for normalised layers; it needs norm=none"):
+        IFA(make_mlp(9, 8, norm="layer"), LOSS)
+
+
+def test_ifa_refuses_a_network_that_is_no_chain():
+    class Marked(nn.Module):
+        @nn.compact
+        def __call__(self, x):
+            return nn.Dense(4)(Hidden()(jnp.tanh(nn.Dense(5)(x))))
+
+    with pytest.raises(BadOption, match="needs a network that is a Chain of stages, such as mlp; got Marked"):
+        IFA(Network(Marked(), (12,)), LOSS)
+
+
+def test_ifa_refuses_feedback_to_all_layers():
+    with pytest.raises(BadOption, match="needs feedback to the first hidden layer alone, such as first_layer"):
+        ifa(make_mlp(9, 8), LOSS, init_feedback=direct(**DENSE)).init(jax.random.key(0))
+
+
+@pytest.mark.parametrize(
+    "factory",
+    [
+        lambda *arguments: DFA(*arguments).init(jax.random.key(0)),
+        shallow,
+        functools.partial(node_perturbation, sigma=0.1),
+    ],
+    ids=["dfa", "shallow", "node_perturbation"],
+)
+def test_rule_that_teaches_hidden_layers_refuses_a_network_that_marks_none(factory):
     with pytest.raises(BadOption, match="marks none"):
         factory(Network(Convolutional(), (8, 8, 1)), LOSS)
 
 
-def test_a_layer_derived_from_dense_keeps_its_own_gradient():
+def test_subclass_of_dense_keeps_its_gradient():
     class Normalised(nn.Dense):
-        """Makes other use of its kernel than `nn.Dense`: divided by its norm."""
+        """Divides the kernel by its norm."""
 
         @nn.compact
         def __call__(self, inputs):
@@ -229,31 +300,17 @@ def test_a_layer_derived_from_dense_keeps_its_own_gradient():
 
     network = Network(Wrapped(), (12,))
     params, batch = network.init(jax.random.key(0)), random_batch()
-    truth = jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets))(params)
-    ours = bp(network, LOSS).updates(params, (), batch)
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(truth), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-8)
+    updates = bp(network, LOSS).updates(params, (), batch)
+    assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-5, atol=1e-8)
 
 
-def test_a_layer_may_be_called_by_keyword():
+def test_layer_may_be_called_by_keyword():
     class Keyword(nn.Module):
         @nn.compact
         def __call__(self, x):
             return nn.Dense(4)(inputs=nn.Dense(5)(inputs=x))
 
-    network = Network(Keyword(), (12,))
-    rule = fa(network, LOSS, distribution="weights", scale=1.0, kept=1.0)
+    network, batch = Network(Keyword(), (12,)), random_batch()
+    rule = fa(network, LOSS, init_feedback=layerwise(**COPY))
     params, feedback = rule.init(jax.random.key(0))
-    assert_trees_equal(
-        rule.updates(params, feedback, random_batch()), bp(network, LOSS).updates(params, (), random_batch())
-    )
-
-
-def test_ifa_refuses_a_network_that_is_no_chain():
-    class Marked(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(4)(Hidden()(jnp.tanh(nn.Dense(5)(x))))
-
-    with pytest.raises(BadOption, match="rule=ifa needs an architecture that is a Chain"):
-        ifa(Network(Marked(), (12,)), LOSS, **FEEDBACK)
+    assert_trees_equal(rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch))

@@ -1,4 +1,4 @@
-"""Weight mirrors find the forward weights, in dense and convolutional layers and in scanned stacks."""
+"""Weight mirrors estimate the forward weights, in dense and convolutional layers and in scanned stacks."""
 
 import flax.linen as nn
 import jax
@@ -10,11 +10,10 @@ from fa_jax.losses import cross_entropy
 from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.weight_mirror import weight_mirror
-from tests.conftest import random_batch
-from tests.rules.test_contract import MLP
+from tests.conftest import MLP, layerwise, random_batch
 
 LOSS = cross_entropy().value
-FEEDBACK = {"distribution": "fan_uniform", "scale": 1.0, "kept": 1.0}
+INIT_FEEDBACK = layerwise(distribution="fan_uniform", scale=1.0, density=1.0)
 
 
 class Convolutional(nn.Module):
@@ -35,9 +34,9 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_mean_estimate_is_the_forward_weights(name):
+def test_mean_estimate_is_the_forward_weights(name):
     network = NETWORKS[name]
-    rule = weight_mirror(network, LOSS, **FEEDBACK)
+    rule = weight_mirror(network, LOSS, init_feedback=INIT_FEEDBACK)
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch(network.input_shape, size=8)
     draws = 1000
@@ -51,18 +50,18 @@ def test_the_mean_estimate_is_the_forward_weights(name):
         assert np.all(error < 6 * estimate.std(0) / np.sqrt(draws)), kernel
 
 
-def test_layers_of_a_stack_are_sent_noise_of_their_own():
+def test_layers_of_a_scanned_stack_receive_independent_noise():
     network = mlp((6,), 4, hidden=[6] * 10, dropout=0.0, **MLP)
-    rule = weight_mirror(network, LOSS, **FEEDBACK)
+    rule = weight_mirror(network, LOSS, init_feedback=INIT_FEEDBACK)
     params, feedback = rule.init(jax.random.key(0))
-    same = jax.tree.map(lambda p: jnp.broadcast_to(p[:1], p.shape), params["stages_1"])
-    got = rule.learn({**params, "stages_1": same}, feedback, random_batch((6,)), None)["stages_1/linear"]
-    assert np.abs(np.diff(np.asarray(got), axis=0)).max(axis=(1, 2)).min() > 0.01
+    equal_layers = jax.tree.map(lambda p: jnp.broadcast_to(p[:1], p.shape), params["stages_1"])
+    estimates = rule.learn({**params, "stages_1": equal_layers}, feedback, random_batch((6,)), None)["stages_1/linear"]
+    assert np.abs(np.diff(np.asarray(estimates), axis=0)).max(axis=(1, 2)).min() > 0.01
 
 
-def test_the_feedback_settles_around_the_weights():
+def test_feedback_converges_to_the_weights():
     network = NETWORKS["dense"]
-    rule = weight_mirror(network, LOSS, **FEEDBACK)
+    rule = weight_mirror(network, LOSS, init_feedback=INIT_FEEDBACK)
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch(size=64)
 

@@ -1,4 +1,4 @@
-"""The teacher-student tasks give what the papers describe, and one metric of it, written out in numpy."""
+"""The teacher-student tasks follow their papers; targets and metric are written out in numpy."""
 
 import inspect
 
@@ -25,7 +25,7 @@ NONLINEAR = {
 }
 
 
-def test_the_linear_targets_are_a_uniform_matrix_times_white_inputs():
+def test_linear_targets_are_a_uniform_matrix_times_white_inputs():
     task = linear(**LINEAR)
     x, y = np.asarray(task.train.inputs), np.asarray(task.train.targets)
     teacher = np.linalg.lstsq(x, y)[0]
@@ -36,20 +36,22 @@ def test_the_linear_targets_are_a_uniform_matrix_times_white_inputs():
     np.testing.assert_allclose(np.cov(x.T), np.eye(30), atol=0.12)  # 5 standard errors of a variance
 
 
-def test_the_teacher_is_the_same_whatever_the_number_of_examples():
+def test_the_teacher_depends_on_the_seed_and_not_on_the_number_of_examples():
     few, many = linear(**LINEAR), linear(**{**LINEAR, "train_examples": 5000})
-    solve = [np.linalg.lstsq(np.asarray(t.train.inputs), np.asarray(t.train.targets))[0] for t in (few, many)]
-    np.testing.assert_allclose(*solve, atol=1e-4)
+    teachers = [
+        np.linalg.lstsq(np.asarray(task.train.inputs), np.asarray(task.train.targets))[0] for task in (few, many)
+    ]
+    np.testing.assert_allclose(*teachers, atol=1e-4)
     other = linear(**{**LINEAR, "seed": 4})
     assert np.abs(np.asarray(other.train.inputs) - np.asarray(few.train.inputs)).max() > 1
 
 
-def test_train_and_test_examples_are_different_ones():
+def test_training_and_test_examples_are_disjoint():
     task = linear(**LINEAR)
     assert not (np.asarray(task.test.inputs)[:, None, 0] == np.asarray(task.train.inputs)[None, :, 0]).any()
 
 
-def test_the_nonlinear_targets_are_those_of_the_30_20_10_10_network():
+def test_nonlinear_targets_are_the_outputs_of_a_30_20_10_10_network():
     task = nonlinear(**NONLINEAR)
     keys = jax.random.split(stream(jax.random.key(3), Stream.TEACHER), (3, 2))
     h = np.asarray(task.train.inputs, np.float64)
@@ -61,38 +63,50 @@ def test_the_nonlinear_targets_are_those_of_the_30_20_10_10_network():
     np.testing.assert_allclose(task.train.targets, h, atol=1e-5)
 
 
-def test_scaling_maps_the_smallest_and_largest_number_of_both_splits_to_one():
+def test_scaling_maps_the_extremes_of_both_splits_to_plus_and_minus_1():
     task = linear(**{**LINEAR, "scale_to_unit": True})
     for field in ("inputs", "targets"):
         both = np.concatenate([np.asarray(getattr(split, field)) for split in (task.train, task.test)])
         np.testing.assert_allclose([both.min(), both.max()], [-1, 1], rtol=1e-6)
 
 
-def test_the_nse_is_one_for_the_zero_output_and_its_running_mean_is_geometric():
-    task = linear(**LINEAR)
+@pytest.mark.parametrize("make", [linear, nonlinear])
+def test_the_nse_is_the_main_metric_and_1_for_the_zero_output(make):
+    task = make(**(LINEAR if make is linear else NONLINEAR))
+    (nse,) = task.metrics
     targets = task.train.targets
-    np.testing.assert_allclose(task.metrics["nse"](jnp.zeros_like(targets), targets), 1, rtol=1e-6)
-    running = task.running["nse"]
+    assert (nse.name, nse.better, nse.logarithmic) == ("nse", "lower", True)
+    np.testing.assert_allclose(nse.score(jnp.zeros_like(targets), targets), 1, rtol=1e-6)
+    np.testing.assert_allclose(nse.score(0.9 * targets, targets), 0.01, rtol=1e-4)
+
+
+def test_the_nse_over_training_batches_is_a_geometric_mean():
+    task = linear(**LINEAR)
+    (nse,) = task.metrics
+    targets = task.train.targets
     outputs = [0.9 * targets[:1], 0.5 * targets[1:2]]
-    seen = [running.of(y, targets[i : i + 1]) for i, y in enumerate(outputs)]
+    batch_scores = [nse.batch_score(y, targets[i : i + 1]) for i, y in enumerate(outputs)]
     power = np.mean(np.square(targets))
     shares = [0.01 * np.mean(np.square(targets[0])) / power, 0.25 * np.mean(np.square(targets[1])) / power]
-    np.testing.assert_allclose(running.finish(sum(seen) / 2), np.sqrt(np.prod(shares)), rtol=1e-4)
+    np.testing.assert_allclose(nse.from_batches(sum(batch_scores) / 2), np.sqrt(np.prod(shares)), rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("make", "option", "value"),
     [
         (linear, "train_examples", 0),
+        (linear, "test_examples", 0),
         (linear, "seed", -1),
         (linear, "teacher_scale", 0.0),
+        (linear, "scale_to_unit", "yes"),
         (nonlinear, "teacher_scales", [0.1, 0.2]),
+        (nonlinear, "teacher_bias", -1),
         (nonlinear, "teacher_bias_distribution", "normal"),
         (nonlinear, "input_scale", float("nan")),
     ],
 )
-def test_bad_options_are_named(make, option, value):
-    good = LINEAR if make is linear else NONLINEAR
+def test_the_message_about_a_wrong_option_starts_with_its_name(make, option, value):
+    valid = LINEAR if make is linear else NONLINEAR
     assert option in inspect.signature(make).parameters
-    with pytest.raises(BadOption, match=f"task.{option}"):
-        make(**{**good, option: value})
+    with pytest.raises(BadOption, match=f"^{option} must be "):
+        make(**{**valid, option: value})

@@ -1,4 +1,4 @@
-"""Several processes train one run, and the loss of one costs no more than the time since the last checkpoint."""
+"""Several processes train one run, and the loss of a process costs only the steps since the last checkpoint."""
 
 import json
 import os
@@ -17,50 +17,61 @@ import pytest
 from fa_jax.checks import BadOption
 from fa_jax.cli.main import main
 from fa_jax.records.reader import read_run
-from fa_jax.training import distributed as processes
-from tests.cli.test_cli import folder  # noqa: F401
-from tests.cli.test_resume import same
+from fa_jax.training import distributed
+from tests.conftest import assert_same_runs, wait_until
 
 SHORT = ["task=digits", "rule=dfa", "architecture.dropout=0.3", "epochs=1", "evaluations=2", "probe=10"]
 LONG = ["task=digits", "rule=dfa", "seeds=2", "epochs=20000", "evaluations=2", "probe=0", "checkpoint_every=0.2"]
+ONE_DEVICE = (
+    "import os, sys; os.sched_setaffinity(0, [int(sys.argv.pop(1))]); "
+    "from fa_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
+)
+"""A program that runs `fa-jax` on one core, so that JAX has one device."""
 
 
-def free_port():
-    """A port that nobody listens at."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+def unused_port():
+    """A port that no process listens at."""
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        return unused.getsockname()[1]
 
 
-def begin(many, *words):
+def start_processes(count, *words):
     """Starts processes that train together, each with a device of its own."""
     cores = sorted(os.sched_getaffinity(0))
-    one_device = "import os, sys; os.sched_setaffinity(0, [int(sys.argv.pop(1))]); "
-    one_device += "from fa_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    own = [f"processes={many}", f"coordinator=127.0.0.1:{free_port()}"]
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", one_device, str(cores[i % len(cores)]), *words, *own, f"process={i}"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(many)
-    ]
+    together = [f"processes={count}", f"coordinator=127.0.0.1:{unused_port()}"]
+
+    def start_process(rank):
+        core = str(cores[rank % len(cores)])
+        command = [sys.executable, "-c", ONE_DEVICE, core, *words, *together, f"process={rank}"]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return [start_process(rank) for rank in range(count)]
 
 
-def ends(started):
+def wait_for(processes):
     """Waits for processes; returns exit code, stdout and stderr of each."""
     try:
-        said = [process.communicate(timeout=240) for process in started]
+        outputs = [process.communicate(timeout=240) for process in processes]
     finally:
-        for process in started:
+        for process in processes:
             process.kill()
-    return [(process.returncode, *texts) for process, texts in zip(started, said, strict=True)]
+    return [(process.returncode, *texts) for process, texts in zip(processes, outputs, strict=True)]
+
+
+def assert_runs_agree(folder, other, *, exactly):
+    """Asserts that two runs agree: bit for bit, or up to the rounding of sums over differently many seeds."""
+    if exactly:
+        assert_same_runs(folder, other)
+        return
+    columns, other_columns = (read_run(path).metrics for path in (folder, other))
+    assert columns.keys() == other_columns.keys()
+    for name, values in columns.items():
+        np.testing.assert_allclose(other_columns[name], values, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("many", "words"),
+    ("count", "words"),
     [
         (2, ["seeds=2"]),
         (2, ["seeds=3", "batch_devices=2"]),
@@ -68,104 +79,96 @@ def ends(started):
     ],
 )
 @pytest.mark.slow
-def test_several_processes_have_the_numbers_of_one(folder, many, words):  # noqa: F811
-    assert main([*SHORT, *words, "hydra.run.dir=alone"]) == 0
-    first, *others = ends(begin(many, *SHORT, *words, "hydra.run.dir=together"))
-    assert [code for code, *_ in (first, *others)] == [0] * many
-    assert "recorded in together" in first[1]
+def test_several_processes_compute_the_same_run_as_one_and_only_process_0_records(folder, count, words):
+    assert main([*SHORT, *words, "hydra.run.dir=single"]) == 0
+    results = wait_for(start_processes(count, *SHORT, *words, "hydra.run.dir=distributed"))
+    assert [code for code, *_ in results] == [0] * count
+    (_, main_stdout, _), *others = results
+    assert "recorded in distributed" in main_stdout
     assert all("%" not in stdout for _, stdout, _ in others)
-    alike(folder, "alone", "together", exactly=many <= len(jax.devices()))
-    assert sorted(path.name for path in folder.iterdir()) == ["alone", "together"]
+    # If this process has fewer devices than there were processes, its devices train more seeds each.
+    assert_runs_agree(folder / "single", folder / "distributed", exactly=count <= len(jax.devices()))
+    assert sorted(path.name for path in folder.iterdir()) == ["distributed", "single"]
 
 
-def alike(folder, one, other, exactly):  # noqa: F811
-    """The same run, bit for bit if no device had more seeds in one than in the other, which rounds sums differently."""
-    if exactly:
-        same(folder / one, folder / other)
-    else:
-        columns = [read_run(folder / name).metrics for name in (one, other)]
-        assert columns[0].keys() == columns[1].keys()
-        for name, values in columns[0].items():
-            np.testing.assert_allclose(columns[1][name], values, rtol=1e-4, atol=1e-6)
+def kill_one_process(folder, count, rank):
+    """Starts processes, kills one after a checkpoint, and returns the results of the others."""
+    processes = start_processes(count, *LONG, f"seeds={count}", "hydra.run.dir=cut")
+    wait_until(lambda: len(list(folder.glob("cut/resume/*.json"))) >= 2)
+    processes[rank].send_signal(signal.SIGKILL)
+    results = wait_for(processes)
+    assert results.pop(rank)[0] == -signal.SIGKILL
+    return results
 
 
-def lose(folder, many, victim):  # noqa: F811
-    """Kills one of several processes once a checkpoint is there; returns the ends of the others."""
-    started = begin(many, *LONG, f"seeds={many}", "hydra.run.dir=cut")
-    until = time.monotonic() + 120
-    while len(list(folder.glob("cut/resume/*.json"))) < 2 and time.monotonic() < until:
-        time.sleep(0.05)
-    started[victim].send_signal(signal.SIGKILL)
-    found = ends(started)
-    assert found.pop(victim)[0] == -signal.SIGKILL
-    return found
-
-
-@pytest.mark.parametrize(("many", "victim"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
-def test_where_one_is_killed_the_others_say_so_and_the_run_goes_on_later(folder, many, victim):  # noqa: F811
-    for code, _, stderr in lose(folder, many, victim):
+@pytest.mark.parametrize(("count", "rank"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+def test_after_the_kill_of_a_process_the_others_end_with_one_line_and_the_run_can_be_resumed(folder, count, rank):
+    for code, _, stderr in kill_one_process(folder, count, rank):
         assert code == 1
-        assert "fa-jax: another process of this run is gone" in stderr
+        assert "fa-jax: another process of this run is lost" in stderr
         assert "Traceback" not in stderr
     status = read_run(folder / "cut").status
     assert status["status"] == "interrupted"
-    assert "another process of this run is gone" in status["reason"]
-    listing = max(folder.glob("cut/resume/*.json"))
-    reached = int(listing.stem.partition("_")[2])
-    assert reached > 0
-    # To its end, which is brought closer.
-    config = folder / "cut" / "config.yaml"
-    config.write_text(re.sub("epochs: 20000", f"epochs: {reached // 44 + 400}", config.read_text()))
-    codes = [code for code, *_ in ends(begin(2, "resume=cut"))]
-    assert codes == [0, 0]
-    assert "begins again" not in (folder / "cut" / "run.log").read_text()
-    assert main([*LONG, f"seeds={many}", f"epochs={reached // 44 + 400}", "hydra.run.dir=whole"]) == 0
-    # Two processes went on with what `many` began.
-    alike(folder, "whole", "cut", exactly=many == 2 <= len(jax.devices()))
+    assert "another process of this run is lost" in status["reason"]
+    manifest = max(folder.glob("cut/resume/*.json"))
+    checkpoint_step = int(manifest.stem.partition("_")[2])
+    assert checkpoint_step > 0
+    # The resumed run shall end soon after the checkpoint.
+    config, epochs = folder / "cut" / "config.yaml", checkpoint_step // 44 + 400
+    config.write_text(re.sub("epochs: 20000", f"epochs: {epochs}", config.read_text()))
+    assert [code for code, *_ in wait_for(start_processes(2, "resume=cut"))] == [0, 0]
+    assert "starts again" not in (folder / "cut" / "run.log").read_text()
+    assert main([*LONG, f"seeds={count}", f"epochs={epochs}", "hydra.run.dir=whole"]) == 0
+    # Two processes resumed the run of `count`.
+    assert_runs_agree(folder / "whole", folder / "cut", exactly=count == 2 <= len(jax.devices()))
 
 
 @pytest.mark.slow
-def test_where_the_first_is_killed_the_others_end_too(folder):  # noqa: F811
-    begun = time.monotonic()
-    ((code, _, stderr),) = lose(folder, 2, 0)
+def test_after_the_kill_of_process_0_the_others_end(folder):
+    began = time.monotonic()
+    ((code, _, stderr),) = kill_one_process(folder, 2, 0)
     assert code != 0
-    assert "another" in stderr  # in our words or in JAX's, whichever is quicker
-    assert time.monotonic() - begun < 120
+    assert "another" in stderr  # the message is ours or that of JAX, whichever notices first
+    assert time.monotonic() - began < 120
     assert json.loads((folder / "cut" / "status.json").read_text())["status"] == "running"
     assert main(["status", "cut"]) == 0
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["process=0"], "process needs processes"),
         (["processes=2", "process=0"], "processes=2 needs coordinator too"),
-        (["processes=auto", "process=0"], "processes=auto finds out process and coordinator by itself"),
-        (["processes=two", "process=0", "coordinator=a:1"], "processes must be a whole number; got 'two'"),
+        (["processes=auto", "process=0"], "processes=auto finds process and coordinator itself"),
+        (
+            ["processes=two", "process=0", "coordinator=a:1"],
+            "processes must be an integer of at least 0; got 'two'",
+        ),
         (["processes=2", "process=2", "coordinator=a:1"], "process must be less than processes, which is 2; got 2"),
         (["processes=2", "process=1", "coordinator=a"], "coordinator must be HOST:PORT"),
         (["processes=2", "process=1", "coordinator=a:99999"], "coordinator must be HOST:PORT"),
     ],
 )
-def test_mistakes_cost_one_line(words, said, capsys):
+def test_invalid_options_are_refused_in_one_line(words, message, capsys):
     assert main(words) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert said in line
+    assert line.startswith(f"fa-jax: {message}")
 
 
-def test_where_the_first_process_does_not_come_it_costs_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(processes, "PATIENCE", 0.5)
-    assert main(["processes=2", "process=1", f"coordinator=127.0.0.1:{free_port()}"]) == 2
+def test_an_unreachable_process_0_is_reported_in_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(distributed, "TIMEOUT", 0.5)
+    assert main(["processes=2", "process=1", f"coordinator=127.0.0.1:{unused_port()}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "the first process was not to be reached within 0.5 s" in line
+    assert "process 0 could not be reached within 0.5 s" in line
 
 
-def devices(*counts):
-    return [SimpleNamespace(process_index=i, id=n) for i, count in enumerate(counts) for n in range(count)]
+def fake_devices(*counts):
+    """Devices of several processes; the counts are those of each."""
+    return [SimpleNamespace(process_index=rank, id=i) for rank, count in enumerate(counts) for i in range(count)]
 
 
 @pytest.mark.parametrize(
-    ("counts", "seeds", "batch_devices", "used"),
+    ("counts", "seeds", "batch_devices", "ranks"),
     [
         ((4,), 6, 1, [0, 0, 0]),
         ((4,), 5, 2, [0, 0]),
@@ -176,27 +179,27 @@ def devices(*counts):
         ((4, 2), 8, 1, [0, 0, 1, 1]),
     ],
 )
-def test_seeds_are_shared_out_evenly_and_every_process_has_some(counts, seeds, batch_devices, used):
-    found = processes.shared_out(devices(*counts), seeds, batch_devices)
-    assert [device.process_index for device in found] == used
+def test_seeds_are_shared_evenly_by_the_devices_of_every_process(counts, seeds, batch_devices, ranks):
+    devices = distributed.devices_for(fake_devices(*counts), seeds, batch_devices)
+    assert [device.process_index for device in devices] == ranks
 
 
-def test_what_cannot_be_shared_out_is_refused():
+def test_seeds_that_cannot_be_shared_evenly_are_refused():
     with pytest.raises(BadOption, match="3 at a time, with batch_devices=1, cannot be shared evenly by 2 processes"):
-        processes.shared_out(devices(1, 1), 3, 1)
+        distributed.devices_for(fake_devices(1, 1), 3, 1)
 
 
-def test_what_the_others_have_must_be_what_the_first_has(monkeypatch):
-    processes.check_same("options", [{"a": 1}])
-    monkeypatch.setattr(processes, "several", lambda: True)
-    first = json.dumps([{"a": 1, "b": {"c": 0.1}}], indent=0).splitlines()
-    monkeypatch.setattr(processes, "told", lambda decide: first)
-    processes.check_same("options", [{"a": 1, "b": {"c": 0.1}}])
-    with pytest.raises(BadOption, match=r'same options; the first has "c": 0.1, this one "c": 0.2$'):
-        processes.check_same("options", [{"a": 1, "b": {"c": 0.2}}])
+def test_processes_with_different_options_are_refused(monkeypatch):
+    distributed.check_same("options", [{"a": 1}])
+    monkeypatch.setattr(distributed, "active", lambda: True)
+    options_of_process_0 = json.dumps([{"a": 1, "b": {"c": 0.1}}], indent=0).splitlines()
+    monkeypatch.setattr(distributed, "broadcast", lambda decide: options_of_process_0)
+    distributed.check_same("options", [{"a": 1, "b": {"c": 0.1}}])
+    with pytest.raises(BadOption, match=r'same options; process 0 has "c": 0.1, this one "c": 0.2$'):
+        distributed.check_same("options", [{"a": 1, "b": {"c": 0.2}}])
 
 
-def test_alone_there_is_nobody_to_ask():
-    assert processes.told(lambda: {"a": 1}) == {"a": 1}
-    assert processes.is_first()
-    assert not processes.several()
+def test_with_one_process_broadcast_returns_the_local_result():
+    assert distributed.broadcast(lambda: {"a": 1}) == {"a": 1}
+    assert distributed.is_main()
+    assert not distributed.active()

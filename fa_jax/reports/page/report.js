@@ -13,10 +13,10 @@ const colour = (i) => (isDark() ? { ...ON_LIGHT, ...ON_DARK } : ON_LIGHT)[data.c
 const chosen = () => boxes.flatMap((box, i) => (box.checked ? [i] : []));
 
 function option(select, value, text) {
-  const made = document.createElement("option");
-  made.value = value;
-  made.textContent = text;
-  select.append(made);
+  const element = document.createElement("option");
+  element.value = value;
+  element.textContent = text;
+  select.append(element);
 }
 
 function faded(hex, alpha) {
@@ -45,11 +45,11 @@ function traces(i, metric, name, shade, dash, withBand, withSeeds) {
   const condition = data.conditions[i];
   const curve = condition.metrics[metric];
   if (!curve) return [];
-  const x = condition.examples, found = [];
+  const x = condition.examples, traced = [];
   const hover = `${name}<br>%{x} examples: %{y}<extra></extra>`;
   if (withBand && curve.low) {
     const inside = x.map((_, k) => k).filter((k) => curve.low[k] !== null && curve.high[k] !== null);
-    found.push({
+    traced.push({
       x: [...inside.map((k) => x[k]), ...inside.map((k) => x[k]).reverse()],
       y: [...inside.map((k) => curve.high[k]), ...inside.map((k) => curve.low[k]).reverse()],
       fill: "toself", fillcolor: faded(shade, 0.18), line: { width: 0 }, hoverinfo: "skip", mode: "lines", showlegend: false,
@@ -57,17 +57,17 @@ function traces(i, metric, name, shade, dash, withBand, withSeeds) {
   }
   if (withSeeds && curve.seeds) {
     for (const [seed, y] of curve.seeds.entries()) {
-      found.push({
+      traced.push({
         x, y, mode: "lines", showlegend: false, line: { width: 0.8, color: faded(shade, 0.55), dash },
         hovertemplate: `${name}, seed ${condition.seeds[seed]}<br>%{x} examples: %{y}<extra></extra>`,
       });
     }
   }
-  found.push({ x, y: curve.mean, mode: "lines", line: { width: 2, color: shade, dash }, name, hovertemplate: hover });
-  return found;
+  traced.push({ x, y: curve.mean, mode: "lines", line: { width: 2, color: shade, dash }, name, hovertemplate: hover });
+  return traced;
 }
 
-/* What the networks come to, not where they start: up to a quarter above the largest mean after the first tenth. */
+/* The axis range: up to a quarter above the largest mean after the first tenth, within the bounds of the metric. */
 function range(metric) {
   if (by("log-y").checked) return {};
   const later = chosen().flatMap((i) => {
@@ -76,14 +76,15 @@ function range(metric) {
   });
   const most = later.reduce((a, b) => Math.max(a, b), 0);
   if (most <= 0 || later.some((v) => v < 0)) return {};
-  return { range: [0, metric.endsWith("_error") ? Math.min(100, 1.25 * most) : 1.25 * most] };
+  const bound = data.bounds[metric][1];
+  return { range: [0, bound === null ? 1.25 * most : Math.min(bound, 1.25 * most)] };
 }
 
 function drawCurves() {
   const metric = by("metric").value;
   const shown = chosen().flatMap((i) =>
     traces(i, metric, data.conditions[i].name, colour(i), data.conditions[i].dash, by("bands").checked, by("seeds").checked));
-  Plotly.react("curve-plot", shown, layout(metric, by("log-x").checked, by("log-y").checked, range(metric), chosen().length), settings);
+  Plotly.react("curve-plot", shown, layout(data.axes[metric], by("log-x").checked, by("log-y").checked, range(metric), chosen().length), settings);
 }
 
 function drawAngles() {

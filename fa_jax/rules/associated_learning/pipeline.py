@@ -1,11 +1,12 @@
 """Associated learning as a pipeline: a stage learns from one batch while the stage below works on the next.
 
-Nothing travels down, so stages on several devices need not wait for each other's updates, and what they learn is what
-they learn in turn: stage i meets batch m after exactly m of its own updates, and stage i - 1 made it after exactly m of
-its. With stages that cost the same, n batches and k devices take (n + k - 1) / (n k) of the time of one device.
+Nothing travels down, so stages on several devices need not wait for each other's updates, and the result is that of
+training them one after another: stage i meets batch m after exactly m of its own updates, and stage i - 1 made that
+output after exactly m of its updates. With stages of equal cost, n batches and k devices take (n + k - 1) / (n k) of
+the time of one device.
 
-Kao, Chen, 2021, where the cost is O(n + l) against O(n l); each device has a thread here, and queues between them: a
-single program over a mesh of devices would have all stages wait for the slowest in every step.
+Kao, Chen, 2021, where the cost is O(n + l) against O(n l). Here each device has a thread, with queues between them: in
+a single program over a mesh of devices, all stages would wait for the slowest in every step.
 """
 
 import queue
@@ -21,14 +22,16 @@ import optax
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, PyTree
 from fa_jax.network import Network
-from fa_jax.rules.associated_learning.rule import PARTS, Associated, component, decayed
+from fa_jax.networks import fast_gradients
+from fa_jax.rules.associated_learning.rule import PARTS, Associated, component
+from fa_jax.rules.stagewise import add_weight_decay
 
-WAITING = 2
-"""Batches that may wait in front of a device."""
+QUEUE_SIZE = 2
+"""The number of batches that may wait for a device."""
 
 
 class Event(NamedTuple):
-    """A device's work on one batch; seconds count from the first."""
+    """A device's work on one batch; times are in seconds from the start."""
 
     device: int
     batch: int
@@ -42,61 +45,51 @@ def train_pipelined(
     params: PyTree,
     batches: Iterable[Batch],
     devices: Sequence[jax.Device],
+    *,
+    weight_decay: float = 0.0,
 ) -> tuple[PyTree, list[Event]]:
-    """Returns the params after one step on each batch, and what every device did when.
+    """Returns the params after one step on each batch, and the work of every device.
 
-    Stages go to the devices in order, as evenly as their number allows, the first ones having more.
+    Stages are assigned to the devices in order, as evenly as possible, more to the first ones.
 
     Args:
-      associated: the network of `associated_learning`, its `Rule.network`.
-      optimizer: with the rule's rates, as a job's has them (`optimizers.at_rates`); none that mixes params, as a global
-        norm does, for each device has one of its own.
+      associated: the network of `associated_learning`, its `Rule.extras.network`.
+      optimizer: with the rule's learning-rate multipliers, as that of a job. Each device has one of its own, so it must
+        not mix params, as a global norm does.
       params: of the whole network.
-      batches: those of each step.
-      devices: the same one once more counts as another, so that `[device] * 2` is two threads on one.
+      batches: one per step.
+      devices: `[device] * 2` is two threads on one device.
+      weight_decay: of the stages' kernels, as for `associated_learning`.
 
     Raises:
-      BadOption: if there are more devices than stages, or none, or the network is no such one, or keeps running
+      BadOption: if there are no devices or more than stages, or the network is none of associated learning, has running
         statistics, or drops units.
     """
-    if not isinstance(associated, Network) or not isinstance(associated.module, Associated):
-        raise BadOption(
-            "pipeline: there must be the network of an associated learning, as job.network is with "
-            f"rule=associated_learning; got {type(getattr(associated, 'module', associated)).__name__}"
-        )
-    stages = len(associated.module.stages)
-    if not 1 <= len(devices) <= stages:
-        raise BadOption(f"pipeline: there must be 1 device to as many as stages, {stages}; got {len(devices)}")
-    if associated.statistics:
-        raise BadOption(
-            "pipeline: a network with running statistics cannot be trained in one; use architecture.norm=none"
-        )
-    if any(getattr(layer, "dropout", 0) or getattr(layer, "input_dropout", 0) for layer in _layers(associated)):
-        raise BadOption("pipeline: stages draw their dropout apart from each other; architecture.dropout must be 0")
-    groups = np.array_split(np.arange(stages), len(devices))
-    places = zip(groups, devices, strict=True)
-    workers = [_Worker(associated, optimizer, params, group, device) for group, device in places]
-    queues: list[queue.Queue] = [queue.Queue(WAITING) for _ in devices]
+    _check(associated, len(devices))
+    groups = np.array_split(np.arange(len(associated.module.stages)), len(devices))
+    pairs = zip(groups, devices, strict=True)
+    workers = [Worker(associated, optimizer, params, group, device, weight_decay) for group, device in pairs]
+    queues: list[queue.Queue] = [queue.Queue(QUEUE_SIZE) for _ in devices]
     events: list[Event] = []
     problems: list[BaseException] = []
 
-    def work(place: int) -> None:
+    def work(i: int) -> None:
         number = 0
         try:
-            while (arrived := queues[place].get()) is not None:
-                s, t, key = jax.device_put(arrived, workers[place].device)
+            while (item := queues[i].get()) is not None:
+                s, t, key = jax.device_put(item, workers[i].device)
                 begin = time.perf_counter()
-                s, t = jax.block_until_ready(workers[place].step(s, t, key))
-                events.append(Event(place, number, begin, time.perf_counter()))
+                s, t = jax.block_until_ready(workers[i].step(s, t, key))
+                events.append(Event(i, number, begin, time.perf_counter()))
                 number += 1
-                if place + 1 < len(queues):
-                    queues[place + 1].put((s, t, arrived[2]))
+                if i + 1 < len(queues):
+                    queues[i + 1].put((s, t, item[2]))
         except BaseException as problem:
             problems.append(problem)
-            while queues[place].get() is not None:  # so that nobody waits for room
+            while queues[i].get() is not None:  # so that no other thread waits for room
                 pass
-        if place + 1 < len(queues):
-            queues[place + 1].put(None)
+        if i + 1 < len(queues):
+            queues[i + 1].put(None)
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(len(devices))]
     for thread in threads:
@@ -110,17 +103,27 @@ def train_pipelined(
             thread.join()
     if problems:
         raise problems[0]
-    first = min((event.begin for event in events), default=0.0)
-    told = [Event(e.device, e.batch, e.begin - first, e.end - first) for e in sorted(events, key=lambda e: e.begin)]
-    return {name: jax.device_get(part) for worker in workers for name, part in worker.params.items()}, told
+    start = min((event.begin for event in events), default=0.0)
+    ordered = sorted(events, key=lambda event: event.begin)
+    relative = [event._replace(begin=event.begin - start, end=event.end - start) for event in ordered]
+    return {name: jax.device_get(part) for worker in workers for name, part in worker.params.items()}, relative
 
 
-def _layers(associated: Network) -> list[Any]:
-    """The layers of all stages."""
-    return [layer for stage in associated.module.stages for layer in getattr(stage, "layers", [stage])]
+def _check(associated: Network, devices: int) -> None:
+    if not isinstance(associated, Network) or not isinstance(associated.module, Associated):
+        kind = type(getattr(associated, "module", associated)).__name__
+        raise BadOption(f"pipeline: needs the network of associated learning, as job.network; got {kind}")
+    stages = associated.module.stages
+    if not 1 <= devices <= len(stages):
+        raise BadOption(f"pipeline: needs 1 to {len(stages)} devices, at most one per stage; got {devices}")
+    if associated.statistics:
+        raise BadOption("pipeline: cannot train running statistics; it needs norm=none")
+    layers = [layer for stage in stages for layer in getattr(stage, "layers", [stage])]
+    if any(getattr(layer, "dropout", 0) or getattr(layer, "input_dropout", 0) for layer in layers):
+        raise BadOption("pipeline: stages would draw other dropout masks; it needs dropout=0")
 
 
-class _Worker:
+class Worker:
     """Some stages on a device, with their params and optimizer."""
 
     def __init__(
@@ -130,64 +133,32 @@ class _Worker:
         params: PyTree,
         stages: np.ndarray,
         device: Any,
+        weight_decay: float = 0.0,
     ):
         self.device = device
-        names = [f"{part}_{stage}" for stage in stages for part in PARTS]
-        own = {name: params[name] for name in names}
+        parts = {name: params[name] for name in (f"{part}_{stage}" for stage in stages for part in PARTS)}
         steps = [component(associated, int(stage)) for stage in stages]
-        # Copied, for the arrays are given up to the steps, and may not be this worker's alone.
-        self.params, self._slots = jax.device_put(
-            jax.tree.map(np.array, jax.device_get((own, optimizer.init(own)))), device
-        )
+        decay = {f"stages_{stage}": weight_decay for stage in stages}
+        # Copied, since steps donate these arrays, which others may use.
+        copies = jax.tree.map(np.array, jax.device_get((parts, optimizer.init(parts))))
+        self.params, self._optimizer_state = jax.device_put(copies, device)
 
-        def advance(params, slots, s, t, key):
-            def total(params, s, t):
-                losses = 0.0
+        def advance(params, optimizer_state, s, t, key):
+            def total_loss(params, s, t):
+                total = 0.0
                 for step in steps:
                     loss, s, t = step(params, s, t, key)
-                    losses += loss
-                return losses, (s, t)
+                    total += loss
+                return total, (s, t)
 
-            updates, (s, t) = jax.grad(total, has_aux=True)(params, s, t)
-            updates, slots = optimizer.update(decayed(associated, updates, params), slots, params)
-            return optax.apply_updates(params, updates), slots, s, t
+            updates, (s, t) = fast_gradients.grad(total_loss, has_aux=True)(params, s, t)
+            updates = add_weight_decay(updates, params, decay)
+            updates, optimizer_state = optimizer.update(updates, optimizer_state, params)
+            return optax.apply_updates(params, updates), optimizer_state, s, t
 
         self._advance = jax.jit(advance, donate_argnums=(0, 1))
 
     def step(self, s: jax.Array, t: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Learns from a batch, and returns what goes up."""
-        self.params, self._slots, s, t = self._advance(self.params, self._slots, s, t, key)
+        """Learns from the output of the stage below, and returns that of the last stage."""
+        self.params, self._optimizer_state, s, t = self._advance(self.params, self._optimizer_state, s, t, key)
         return s, t
-
-
-def stage_seconds(
-    associated: Network,
-    optimizer: optax.GradientTransformation,
-    params: PyTree,
-    batch: Batch,
-    device: jax.Device,
-    repeats: int,
-) -> list[float]:
-    """Returns the median seconds of a step of each stage, one at a time; arguments as for `train_pipelined`."""
-    arrived = jax.device_put((batch.inputs, batch.targets), device)
-    medians = []
-    for i in range(len(associated.module.stages)):
-        worker = _Worker(associated, optimizer, params, np.array([i]), device)
-        taken = []
-        for _ in range(repeats + 1):
-            begin = time.perf_counter()
-            up = jax.block_until_ready(worker.step(arrived[0], arrived[1], batch.key))
-            taken.append(time.perf_counter() - begin)
-        medians.append(float(np.median(taken[1:])))  # the first one compiles
-        arrived = up
-    return medians
-
-
-def modelled(costs: Sequence[float], batches: int, devices: int) -> float:
-    """Returns the seconds that a pipeline should take, from those that each stage takes for a batch.
-
-    Groups of stages as `train_pipelined` makes them, each as slow as the slowest: (n + k - 1) times its seconds. It
-    leaves out what it costs to hand batches on.
-    """
-    groups = [sum(costs[i] for i in group) for group in np.array_split(np.arange(len(costs)), devices)]
-    return (batches + devices - 1) * max(groups)

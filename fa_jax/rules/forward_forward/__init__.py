@@ -1,1 +1,1 @@
-"""Forward-Forward: goodness, negative data, and the feed-forward and recurrent rule."""
+"""Forward-Forward: goodness, negative data, the feed-forward and the recurrent rule."""

@@ -1,21 +1,21 @@
-"""Forward-Forward: every layer learns, by itself, to be active on real data and quiet on false.
+"""Forward-Forward: every layer learns by itself to be active on positive data and quiet on negative data.
 
-    y_l = relu(n_{l-1} W_l + b_l),   n_l = y_l / rms(y_l),   G_l = sum_j y_lj^2,   p_l = logistic(G_l - theta_l)
-    positive data:  D_l = (1 - p_l) y_l + lambda (mean_j m_l - m_l)
-    negative data:  D_l = -p_l y_l
-    dW_l = -n_{l-1}^T D_l / batch,   db_l = -sum D_l / batch,   summed over both
+    a_l = sg(n_{l-1}) W_l + b_l,   y_l = relu(a_l),   n_l = y_l / rms(y_l),   sg: stop gradient
+    L = sum_l mean [L_l(y_l on positive data) + L_l(y_l on negative data)]     with L_l of `goodness`
+        - sum_l mean [sg(lambda (mean_j m_l - m_l)) . a_l on positive data]    peer normalisation
+        + the loss of the readouts
 
-theta_l is the number of units, m_l a running mean of y_l on positive data. Data are images whose first pixels are
-overwritten by a one-hot label: the true one, or a wrong one. A softmax readout of the normalised activities of all
-layers but the first, on images with a neutral label, learns beside them and chooses the wrong labels. With local
-receptive fields the matrix product is that of the layer, and a layer is normalised as a whole.
+m_l is a running mean of y_l on positive data. Positive data are images whose first pixels are replaced by their one-hot
+label, negative data those with a wrong label. A softmax readout of n_l, l > 0, on images with a neutral label learns
+beside the layers and draws the wrong labels. With local receptive fields the product with W_l is that of the layer, and
+a layer is normalised as a whole.
 
-Without labels, data are the images themselves, and false ones are hybrids of two: one of them shows through a mask of
-random coherent regions, the other around it. The readout then learns on the images as they are.
+Without labels, positive data are the images themselves and negative data are hybrids of two images; the readout then
+learns on the images as they are.
 
 Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345, 2022; equations and scales
-as in his published code, which leaves out the factor 2 of the gradient of log p. Two things differ from that code: the
-decay of weights passes through the optimizer as the gradient does, and the order of batches is the training loop's.
+are those of his published code, with two differences: weight decay passes through the optimizer like the gradient, and
+the order of batches is that of the training loop.
 """
 
 import functools
@@ -27,57 +27,55 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, integer, number
-from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
+from fa_jax.core import Extras, LossFunction, Measure, PyTree, Rule
 from fa_jax.network import Network
-from fa_jax.networks.chain import unstacked
-from fa_jax.networks.layers import straight
+from fa_jax.networks import fast_gradients
+from fa_jax.networks.chain import unstack
 from fa_jax.rules.forward_forward.goodness import (
     CONVENTIONS,
+    METRICS,
     Goodness,
-    decayed,
-    decays_of,
-    first_read,
+    PeerNormalisation,
+    decays,
+    error_of_other_inference,
     goodness_of,
-    peers_of,
-    rates,
-    relu_stages,
-    with_label,
-    wrong_labels,
+    peer_normalisation,
+    straight_through_relu,
 )
-from fa_jax.tasks.augmentation import hybrids
+from fa_jax.rules.forward_forward.negatives import hybrids, with_label, with_neutral_label, wrong_labels
+from fa_jax.rules.forward_forward.stages import check_first_readout_layer, relu_stages
+from fa_jax.rules.stagewise import add_weight_decay, multipliers, require_chain
 
 CLOCK = "clock"
-"""The number of steps, among the feedback where it is needed."""
+"""The entry of the feedback that counts steps, if phases alternate."""
 
 
 class ForwardForward(nn.Module):
     """Stages with normalised activities between them, and linear readouts of the last of them.
 
-    Called, it returns the logits of the readouts, on images with a neutral label if there are labels in them at all.
+    Its forward pass returns the logits of the readouts, on images with a neutral label if `labelled`.
     """
 
     stages: Sequence[nn.Module]
-    heads: Sequence[nn.Module]
+    readouts: Sequence[nn.Module]
     labelled: bool
     normalise: Callable[[jax.Array], jax.Array]
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the logits, `[batch, classes]`."""
-        classes = self.heads[0].features
-        neutral = jnp.full((len(x), classes), 1 / classes)
-        activities = self.passed(with_label(x, neutral) if self.labelled else x)
-        sent = [self.normalise(y).reshape(len(x), -1) for y in activities[-len(self.heads) :]]
-        return functools.reduce(jnp.add, [head(n) for head, n in zip(self.heads, sent, strict=True)])
+        x = with_neutral_label(x, self.readouts[0].features) if self.labelled else x
+        inputs = [self.normalise(y).reshape(len(x), -1) for y in self.activities(x)[-len(self.readouts) :]]
+        return functools.reduce(jnp.add, [readout(n) for readout, n in zip(self.readouts, inputs, strict=True)])
 
-    def passed(self, x: jax.Array) -> list[jax.Array]:
-        """Returns each layer's activity on inputs that have their label in them if they are to have one."""
+    def activities(self, x: jax.Array) -> list[jax.Array]:
+        """Returns the activity of each layer, on inputs that contain the label if the rule uses labels."""
         activities = []
         for i in range(len(self.stages)):
             activities.append(self.activity(self.normalise(activities[-1] if activities else x), i))
         return activities
 
     def activity(self, n: jax.Array, i: int) -> jax.Array:
-        """Returns the activity of layer i on what it is sent."""
+        """Returns the activity of layer i on its normalised input."""
         return self.stages[i](n)
 
 
@@ -90,160 +88,178 @@ def forward_forward(
     threshold: float | None,
     temperature: float,
     negatives: str,
-    blurs: int,
+    blur_steps: int,
     peer_strength: float,
     peer_rate: float,
-    head_rate: float,
+    readout_rate: float,
     weight_decay: float,
-    head_decay: float,
-    sleep: int,
-    read_from: int,
+    readout_decay: float,
+    phase_length: int,
+    first_readout_layer: int,
     inference: str,
 ) -> Rule:
     """Returns the `Rule` of Forward-Forward.
 
-    Its params are those of the network's stages, unstacked where they are scanned, and of readouts `heads_i` of the
-    layers from `read_from` on; the network's own readout has no part in it. Its feedback holds the running means m_l,
-    shaped like the activities, and the number of steps if it is to sleep, for an optimizer at rate 1.
+    Its params are those of the network's stages (unstacked if scanned), and of `readouts_i` of the layers from
+    `first_readout_layer` on; the network's own readout is not used. Its feedback holds the running means m_l, shaped
+    like the activities, and the number of steps if phases alternate; it needs a feedback optimizer of rate 1.
 
     Args:
       network: an `mlp`, or convolutional or with local fields, of ReLU layers.
-      loss: a mean over the batch; the readouts descend it.
-      goodness, convention, threshold, temperature: as for `fa_jax.rules.forward_forward.goodness.goodness_of`.
-      negatives: how wrong labels are drawn: `hard`, by the readouts' own probabilities, or `uniform`; or else `hybrid`:
-        there are no labels in the images, and false ones are made of two (section 3.2).
-      blurs: how often the masks of hybrids are blurred, at least 0.
-      peer_strength: lambda, at least 0; it and the decay of weights have the scale of the convention.
-      peer_rate: how much of a running mean a batch replaces, from 0 to 1.
-      head_rate: the learning rate of the readouts, as a multiple of the others'.
+      loss: of the readouts, a mean over the batch.
+      goodness, convention, threshold, temperature: as for `goodness.goodness_of`.
+      negatives: how wrong labels are drawn: `hard`, by the readouts' probabilities, or `uniform`; or `hybrid`: images
+        without labels, negative ones combined from two (section 3.2).
+      blur_steps: of the masks of hybrids, at least 0.
+      peer_strength: lambda, at least 0; it and the weight decay have the scale of the convention.
+      peer_rate: the share of a running mean that a batch replaces, in [0, 1].
+      readout_rate: multiplier of the learning rate for the readouts.
       weight_decay: of the stages' kernels, added to their updates.
-      head_decay: of the readouts'.
-      sleep: steps of a phase: so many on positive data alone, awake, are followed by as many on negative data alone,
-        asleep (section 5), while the means follow positive data all along; 0: both at every step.
-      read_from: the first layer that has a readout and a vote, from 0; the paper's is 1.
-      inference: `softmax`: one pass with a neutral label and the readouts; `goodness`: a pass for each label, its logit
-        the sum of the goodness of those layers, less their thresholds, over the temperature. Training batches are
-        scored by softmax, which takes one pass, in either case.
+      readout_decay: of the readouts' kernels.
+      phase_length: so many steps on positive data alone alternate with as many on negative data alone (section 5),
+        while the means follow positive data all the time; 0: both in every step.
+      first_readout_layer: the first layer with a readout and a vote, from 0; the paper's is 1.
+      inference: `softmax`: one pass with a neutral label and the readouts; `goodness`: one pass per label, whose logit
+        is the signed excess of the voting layers. Training metrics are always by softmax, which takes one pass.
 
     Raises:
-      BadOption: if an option is out of range, or the network is another.
+      BadOption: if an option is out of range, or the network is not of this form.
     """
-    chain, stages = relu_stages(network, "forward_forward")
-    hard = choose("rule.negatives", negatives, {"hard": True, "uniform": False, "hybrid": None})
-    blurs, sleep = integer("rule.blurs", blurs, least=0), integer("rule.sleep", sleep, least=0)
-    by_softmax = choose("rule.inference", inference, {"softmax": True, "goodness": False})
-    _check(network, hard is not None, by_softmax)
-    first = first_read(read_from, len(stages))
-    peers = peers_of(peer_strength, peer_rate)
-    own_rates = functools.partial(rates, number("rule.head_rate", head_rate, above=0))
-    normalise = choose("rule.convention", convention, CONVENTIONS).normalise
-    heads = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[first:]]
-    own = Network(ForwardForward(stages, heads, hard is not None, normalise), network.input_shape)
-    taught = Network(own.module.clone(stages=[stage.clone(activation=straight) for stage in stages]), own.input_shape)
+    stages, chain = relu_stages(network), require_chain(network)
+    hard = choose("negatives", negatives, {"hard": True, "uniform": False, "hybrid": None})
+    blur_steps = integer("blur_steps", blur_steps, least=0)
+    phase_length = integer("phase_length", phase_length, least=0)
+    by_softmax = choose("inference", inference, {"softmax": True, "goodness": False})
+    _check_inputs(network, hard is not None, by_softmax)
+    first = check_first_readout_layer(first_readout_layer, len(stages))
+    peers = peer_normalisation(peer_strength, peer_rate)
+    multiplier = number("readout_rate", readout_rate, above=0)
+    readouts = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[first:]]
     options = {"goodness": goodness, "convention": convention, "threshold": threshold, "temperature": temperature}
-    good = goodness_of(own, **options, read_from=first)
-    decays = decays_of(good, weight_decay, head_decay)
-    true, false = _data(own, hard, blurs)
-    by_goodness = functools.partial(_by_goodness, own, good)
+    normalise = choose("convention", convention, CONVENTIONS).normalise
+    ff = Network(ForwardForward(stages, readouts, hard is not None, normalise), network.input_shape)
+    good = goodness_of(ff, **options, first_readout_layer=first)
+    straight_stages = [stage.clone(activation=straight_through_relu) for stage in stages]
+    straight_ff = Network(ff.module.clone(stages=straight_stages), ff.input_shape)
+    decay = decays(good, weight_decay, readout_decay)
+    predict_by_goodness = functools.partial(_predict_by_goodness, ff, good)
+    other_inference_error = error_of_other_inference(ff.apply, predict_by_goodness, by_softmax=by_softmax)
+    layer_gradient = fast_gradients.grad(_layer_loss(straight_ff, good, peers), has_aux=True)
     names = [f"stages_{i}" for i in range(len(stages))]
 
+    positive_data, negative_data = _data(ff, hard, blur_steps)
+
     def init(key):
-        drawn = own.init(stream(key, Stream.INIT))
-        params = {**drawn, **unstacked(chain, network.init(stream(key, Stream.INIT)))}
-        hiddens = own.hiddens.values()
-        means = {name: jnp.full(h.shape, 0.5, jnp.float32) for name, h in zip(names, hiddens, strict=True)}
-        return params, {**means, CLOCK: jnp.zeros(())} if sleep else means
+        params = {**ff.init(key), **unstack(chain, network.init(key))}
+        means = {name: jnp.full(h.shape, 0.5, jnp.float32) for name, h in zip(names, ff.hiddens.values(), strict=True)}
+        return params, {**means, CLOCK: jnp.zeros(())} if phase_length else means
+
+    def readout_loss(readouts, params, batch):
+        return loss(ff.apply({**params, **readouts}, batch.inputs), batch.targets)
 
     def updates(params, feedback, batch):
-        of_heads = {name: p for name, p in params.items() if name.startswith("heads_")}
-        found = jax.grad(lambda p: loss(own.apply({**params, **p}, batch.inputs), batch.targets))(of_heads)
-        awake = feedback[CLOCK] // sleep % 2 == 0 if sleep else None
-        sent = [normalise(true(batch)), normalise(false(params, batch))]
+        awake = feedback[CLOCK] // phase_length % 2 == 0 if phase_length else None
+        readouts = {name: part for name, part in params.items() if name.startswith("readouts_")}
+        gradient = fast_gradients.grad(readout_loss)(readouts, params, batch)
+        # One gradient per layer is the gradient of the sum, and needs the activities of one layer at a time.
+        activities = positive_data(batch), negative_data(params, batch)
         for i, name in enumerate(names):
+            inputs = [normalise(y) for y in activities]
+            gradient[name], activities = layer_gradient(params[name], params, i, inputs, feedback[name], awake)
+        return add_weight_decay(gradient, params, decay)
 
-            def activity(p, i=i, name=name, sent=sent):
-                return [taught.call("activity", {**params, name: p}, n, i) for n in sent]
-
-            (positive, negative), pull = jax.vjp(activity, params[name])
-            up, down = good.told(i, positive, True), good.told(i, negative, False)
-            told = up + good.scales[i] * peers.pull(peers.follow(feedback[name], positive)), down
-            if awake is not None:
-                told = jnp.where(awake, told[0], 0), jnp.where(awake, 0, told[1])
-            (found[name],) = pull([-d / len(d) for d in told])
-            if "hidden" in params[name]:  # a nudge: what the layer is told of the data as they are
-                found[name]["hidden"]["nudge"] = -up / len(up)
-            sent = [normalise(positive), normalise(negative)]
-        return decayed(found, params, decays)
+    def signals(params, feedback, batch):
+        """Returns the gradients of the goodness of positive data by layer, without peer normalisation."""
+        del feedback
+        activities = ff.call("activities", params, positive_data(batch))
+        gradients = [jax.grad(lambda y, i=i: good.loss(i, y, positive=True))(y) for i, y in enumerate(activities)]
+        return dict(zip(ff.hiddens, gradients, strict=True))
 
     def learn(params, feedback, batch, updates):
         del updates
-        activities = taught.call("passed", params, true(batch))  # as in updates, so that it is computed once
-        changed = {n: feedback[n] - peers.follow(feedback[n], y) for n, y in zip(names, activities, strict=True)}
-        return {**changed, CLOCK: -jnp.ones(())} if sleep else changed
+        activities = straight_ff.call("activities", params, positive_data(batch))  # as in `updates`, so computed once
+        changes = {n: feedback[n] - peers.update(feedback[n], y) for n, y in zip(names, activities, strict=True)}
+        return {**changes, CLOCK: -jnp.ones(())} if phase_length else changes
 
-    def report(params, feedback, batch):
+    def measure(params, feedback, batch):
         del feedback
-        both = (own.call("passed", params, data) for data in (true(batch), false(params, batch)))
-        found = good.contrast(*both)
-        if hard is None:
-            return found
-        chosen = (by_goodness if by_softmax else own.apply)(params, batch.inputs).argmax(-1)
-        name = f"probe_error_by_{'goodness' if by_softmax else 'softmax'}"
-        return {**found, name: 100 * jnp.mean(chosen != batch.targets.argmax(-1))}
+        data = positive_data(batch), negative_data(params, batch)
+        metrics = good.contrast(*(ff.call("activities", params, x) for x in data))
+        return metrics if hard is None else {**metrics, **other_inference_error(params, batch)}
 
-    return Rule(
-        init,
-        updates,
-        own.apply if by_softmax else by_goodness,
-        learn=learn,
-        report=report,
-        rates=own_rates,
-        network=own,
+    extras = Extras(
+        signals=signals,
+        measure=Measure(METRICS, measure),
+        learning_rates=lambda params: multipliers(params, {"readouts": multiplier}),
+        network=ff,
+        train_predict=ff.apply,
         needs_classes=True,
-        glance=own.apply,
     )
+    return Rule(init, updates, ff.apply if by_softmax else predict_by_goodness, learn, extras)
 
 
-def _data(own: Network, hard: bool | None, blurs: int) -> tuple[Callable, Callable]:
-    """Returns `batch -> true data` and `(params, batch) -> false data`, both `[batch, *input_shape]`.
+def _layer_loss(straight_ff: Network, good: Goodness, peers: PeerNormalisation) -> Callable:
+    """Returns the loss of one layer, as a function of its own params.
 
-    Args:
-      own: the network whose readouts choose the labels of hard ones.
-      hard: whether wrong labels are; None: there are no labels.
-      blurs: of the masks of hybrids.
+    It takes `(part, params, i, inputs, mean, awake)`: the params of layer i, those of all, its normalised inputs on
+    positive and negative data, its running mean activity, and the phase (None: both). It returns the loss and the
+    activities of the layer on both. The relus of the network are straight-through: dy/da = 1, so y stands for a in the
+    peer term.
     """
 
-    def true(batch):
+    def loss(part, params, i, inputs, mean, awake):
+        y_pos, y_neg = (straight_ff.call("activity", {**params, f"stages_{i}": part}, n, i) for n in inputs)
+        pull = good.scales[i] * peers.loss(peers.update(mean, y_pos), y_pos)
+        positive, negative = good.loss(i, y_pos, positive=True) + pull, good.loss(i, y_neg, positive=False)
+        total = positive + negative if awake is None else jnp.where(awake, positive, negative)
+        return total, (y_pos, y_neg)
+
+    return loss
+
+
+def _data(ff: Network, hard: bool | None, blur_steps: int) -> tuple[Callable, Callable]:
+    """Returns `batch -> positive data` and `(params, batch) -> negative data`, both `[batch, *input_shape]`.
+
+    Args:
+      ff: its readouts draw hard negatives.
+      hard: whether wrong labels are drawn by the readouts; None: there are no labels.
+      blur_steps: of the masks of hybrids.
+    """
+
+    def positive_data(batch):
         return batch.inputs if hard is None else with_label(batch.inputs, batch.targets)
 
-    def false(params, batch):
+    def negative_data(params, batch):
         if hard is None:
-            return hybrids(batch.key, batch.inputs, blurs)
-        logits = own.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
+            return hybrids(batch.key, batch.inputs, blur_steps)
+        logits = ff.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
         return with_label(batch.inputs, wrong_labels(logits, batch))
 
-    return true, false
+    return positive_data, negative_data
 
 
-def _by_goodness(own: Network, good: Goodness, params: PyTree, inputs: jax.Array) -> jax.Array:
-    """Returns how true each label seems to be of each input, `[batch, classes]`."""
+def _predict_by_goodness(ff: Network, good: Goodness, params: PyTree, inputs: jax.Array, key=None) -> jax.Array:
+    """Returns the evidence for each label, `[batch, classes]`."""
+    del key
 
-    def of(label):
-        labels = jnp.broadcast_to(label, (len(inputs), own.outputs))
-        return good.vote(own.call("passed", params, with_label(inputs, labels)))
+    def evidence(label):
+        labels = jnp.broadcast_to(label, (len(inputs), ff.outputs))
+        return good.vote(ff.call("activities", params, with_label(inputs, labels)))
 
-    return jax.lax.map(of, jnp.eye(own.outputs)).T
+    return jax.lax.map(evidence, jnp.eye(ff.outputs)).T
 
 
-def _check(network: Network, labelled: bool, by_softmax: bool) -> None:
-    """Refuses inputs without room for a label, and what needs one without it."""
+def _check_inputs(network: Network, labelled: bool, by_softmax: bool) -> None:
+    """Raises `BadOption` if inputs have no room for a label, or an option needs labels or images."""
     size = math.prod(network.input_shape)
     if size < network.outputs:
-        raise BadOption(f"rule=forward_forward writes {network.outputs} classes into inputs of {size} numbers: too few")
+        raise BadOption(
+            f"writes the label into the inputs: {network.outputs} classes do not fit into {size} components"
+        )
     if labelled:
         return
     if len(network.input_shape) != 3:
         shape = "x".join(map(str, network.input_shape))
-        raise BadOption(f"rule.negatives=hybrid needs images, such as task=mnist; the inputs of this task are {shape}")
+        raise BadOption(f"must be hard or uniform unless inputs are images; got inputs of shape {shape}", "negatives")
     if not by_softmax:
-        raise BadOption("rule.negatives=hybrid puts no label into images; rule.inference must be softmax; got goodness")
+        raise BadOption("must be softmax with negatives=hybrid, which puts no label into images", "inference")

@@ -1,245 +1,205 @@
-"""Goodness: what the layers of Forward-Forward raise on true data and lower on false data, in several scales.
+"""Goodness: the activity that layers of Forward-Forward raise on positive data and lower on negative data.
+
+    p_l = sigmoid(s (G_l - theta_l) / T),   G_l = sum_j y_lj^2,   s = 1, or -1 if goodness is to be low on positive data
+    L_l = -1/2 log p_l on positive data, -1/2 log(1 - p_l) on negative data
+
+The factor 1/2 is that of Hinton's code, whose updates lack the factor 2 of the gradient of a square.
 
 Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345, 2022.
 """
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number
-from fa_jax.core import Batch, PyTree
+from fa_jax.checks import choose, number
+from fa_jax.core import Batch, Metric, PyTree
+from fa_jax.losses import straight_through
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, DenseStage, each_stage
-from fa_jax.networks.cnn import ConvolutionStage
-from fa_jax.networks.layers import max_pool
+
+METRICS = (
+    Metric("positive_goodness", "goodness of positive data", unit="thresholds", better="neither"),
+    Metric("negative_goodness", "goodness of negative data", unit="thresholds", better="neither"),
+    Metric("pairwise_error", "pairs with goodness the wrong way round", unit="%", bounds=(0, 100)),
+    Metric("probe_error_by_goodness", "probe error by goodness", unit="%", bounds=(0, 100)),
+    Metric("probe_error_by_softmax", "probe error by softmax", unit="%", bounds=(0, 100)),
+)
 
 
-def by_size(y: jax.Array) -> jax.Array:
-    """Returns each example divided by the root of its mean square; no mean is taken out, zeros stay zeros."""
+def divide_by_rms(y: jax.Array) -> jax.Array:
+    """Returns each example divided by its root mean square (the mean is not subtracted); zeros stay zero."""
     return y / (1e-8 + _root(jnp.mean(jnp.square(y), range(1, y.ndim), keepdims=True)))
 
 
-def by_length(y: jax.Array) -> jax.Array:
-    """Returns each example divided by its length plus 1e-4."""
+def divide_by_length(y: jax.Array) -> jax.Array:
+    """Returns each example divided by its Euclidean length plus 1e-4."""
     return y / (1e-4 + _root(jnp.sum(jnp.square(y), range(1, y.ndim), keepdims=True)))
 
 
 def _root(power: jax.Array) -> jax.Array:
-    """The root, with a derivative of 0 at 0; where it is not taken it must not be differentiated either."""
+    """Returns the square root, with derivative 0 at 0; the inner `where` keeps the derivative finite there."""
     return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0)
 
 
 class Convention(NamedTuple):
-    """What belongs together: how activities are sent up, what their goodness is and what it is compared with."""
+    """A consistent choice of normalisation, goodness and threshold."""
 
     normalise: Callable[[jax.Array], jax.Array]
-    """Activities `[batch, ...]` -> what the layer above is sent."""
+    """Activities `[batch, ...]` to the input of the layer above."""
     mean: bool
-    """Whether goodness is the mean of the squares and not their sum."""
+    """Whether goodness is the mean of squares instead of their sum."""
     threshold: float
-    """What goodness is compared with, where nothing else is asked for."""
-    times: Callable[[int, int], int]
-    """`(units, inputs of each) ->` by what the threshold is multiplied."""
+    """The default threshold."""
+    threshold_factor: Callable[[int, int], int]
+    """`(units, inputs of each unit) -> factor` of the threshold."""
 
 
 CONVENTIONS = {
-    "hinton": Convention(by_size, mean=False, threshold=1.0, times=lambda units, inputs: units),
-    "fan_in": Convention(by_size, mean=False, threshold=1.0, times=lambda units, inputs: inputs),
-    "mean_square": Convention(by_size, mean=True, threshold=2.0, times=lambda units, inputs: 1),
-    "unit_length": Convention(by_length, mean=True, threshold=2.0, times=lambda units, inputs: 1),
+    "hinton": Convention(divide_by_rms, mean=False, threshold=1.0, threshold_factor=lambda units, inputs: units),
+    "fan_in": Convention(divide_by_rms, mean=False, threshold=1.0, threshold_factor=lambda units, inputs: inputs),
+    "mean_square": Convention(divide_by_rms, mean=True, threshold=2.0, threshold_factor=lambda units, inputs: 1),
+    "unit_length": Convention(divide_by_length, mean=True, threshold=2.0, threshold_factor=lambda units, inputs: 1),
 }
-"""Hinton's code; and those of people who wrote it anew: the threshold by the number of inputs, the mean of the squares,
-and that with activities sent up at length 1, whose gradients are smaller by orders of magnitude and need Adam."""
+"""The conventions of Hinton's code and of reimplementations: a threshold per input; the mean of squares; and the
+mean of squares with inputs of length 1, whose gradients are smaller by orders of magnitude and need Adam."""
 
 
 class Goodness(NamedTuple):
-    """The goodness of the layers of a network, `p = logistic((G - theta) / temperature)`."""
+    """The goodness of the layers of a network."""
 
     convention: Convention
     sign: float
-    """1 where it is to be high on true data, -1 where low."""
+    """s: 1 if goodness is to be high on positive data, -1 if low."""
     temperature: float
+    """T, the temperature of the logistic."""
     thresholds: tuple[float, ...]
-    """Theta, one a layer."""
+    """theta, the threshold of each layer."""
     scales: tuple[float, ...]
-    """By what all that a layer learns from is multiplied: 1 over the units where goodness is a mean, else 1."""
-    read_from: int
-    """The first layer that chooses a label, from 0."""
+    """The factor of a layer's peer term and weight decay: 1 / units if goodness is a mean, else 1."""
+    first_readout_layer: int
+    """The first layer that votes for a label, from 0."""
 
     def excess(self, layer: int, y: jax.Array) -> jax.Array:
-        """Returns `(G - theta) / temperature`, `[batch]`, of activities `[batch, ...]`."""
+        """Returns `(G - theta) / T`, `[batch]`, of activities `[batch, ...]`."""
         over = jnp.mean if self.convention.mean else jnp.sum
         return (over(jnp.square(y), range(1, y.ndim)) - self.thresholds[layer]) / self.temperature
 
-    def told(self, layer: int, y: jax.Array, true: bool) -> jax.Array:
-        """Returns D of Hinton's code, shaped like y: what makes activities better as true or as false data.
-
-        It is half the gradient of log p or log(1 - p) of each example: `(1 - p) y` or `-p y`.
-        """
-        sign = self.sign if true else -self.sign
-        missing = jax.nn.sigmoid(-sign * self.excess(layer, y))
-        return sign / self.temperature * self.scales[layer] * missing.reshape(-1, *(1,) * (y.ndim - 1)) * y
+    def loss(self, layer: int, y: jax.Array, *, positive: bool) -> jax.Array:
+        """Returns L of a layer, the mean over the batch of activities `[batch, ...]`."""
+        sign = self.sign if positive else -self.sign
+        return jnp.mean(jax.nn.softplus(-sign * self.excess(layer, y))) / 2
 
     def vote(self, activities: Sequence[jax.Array]) -> jax.Array:
-        """Returns how true each example seems to the layers that are read, `[batch]`: their excess, with the sign."""
-        read = [self.excess(i, y) for i, y in enumerate(activities) if i >= self.read_from]
-        return self.sign * functools.reduce(jnp.add, read)
+        """Returns the evidence for positive data, `[batch]`: the signed excess, summed over the layers that vote."""
+        voting = [self.excess(i, y) for i, y in enumerate(activities) if i >= self.first_readout_layer]
+        return self.sign * functools.reduce(jnp.add, voting)
 
-    def contrast(self, true: Sequence[jax.Array], false: Sequence[jax.Array]) -> dict[str, jax.Array]:
-        """Returns, by layer, the mean goodness of activities and how often they are the wrong way round.
+    def contrast(self, positive: Sequence[jax.Array], negative: Sequence[jax.Array]) -> dict[str, jax.Array]:
+        """Returns the goodness and the pairwise error by layer.
 
-        `positive_goodness_i` and `negative_goodness_i` in units of the threshold; `pairwise_error_i` in %.
+        The goodness is a mean in units of the threshold. The pairwise error is the percentage of pairs in which the
+        negative example has at least the evidence of the positive one.
         """
-        found = {}
-        for i, both in enumerate(zip(true, false, strict=True)):
-            high, low = (self.excess(i, y) for y in both)
-            found[f"positive_goodness_{i}"] = self.temperature * high.mean() / self.thresholds[i] + 1
-            found[f"negative_goodness_{i}"] = self.temperature * low.mean() / self.thresholds[i] + 1
-            found[f"pairwise_error_{i}"] = 100 * jnp.mean(self.sign * (high - low) <= 0)
-        return found
+        metrics = {}
+        for i, activities in enumerate(zip(positive, negative, strict=True)):
+            high, low = (self.excess(i, y) for y in activities)
+            metrics[f"positive_goodness_{i}"] = self.temperature * high.mean() / self.thresholds[i] + 1
+            metrics[f"negative_goodness_{i}"] = self.temperature * low.mean() / self.thresholds[i] + 1
+            metrics[f"pairwise_error_{i}"] = 100 * jnp.mean(self.sign * (high - low) <= 0)
+        return metrics
 
 
 def goodness_of(
-    network: Network, *, goodness: str, convention: str, threshold: float | None, temperature: float, read_from: int
+    network: Network,
+    *,
+    goodness: str,
+    convention: str,
+    threshold: float | None,
+    temperature: float,
+    first_readout_layer: int,
 ) -> Goodness:
     """Returns the `Goodness` of a network's hidden layers.
 
     Args:
-      network: with a kernel `stages_i/linear` for each of its hidden layers.
-      goodness: `maximised` on true data, or `minimised`.
+      network: has a kernel `stages_i/linear` for each of its hidden layers.
+      goodness: `maximised` or `minimised` on positive data.
       convention: a name in `CONVENTIONS`.
-      threshold: of a layer's goodness, above 0: for each unit with `hinton`, for each input of a unit with `fan_in`,
-        as it is with the others; None: the convention's.
+      threshold: above 0; per unit with `hinton`, per input of a unit with `fan_in`; None: the convention's.
       temperature: above 0.
-      read_from: the first layer that chooses a label, from 0.
+      first_readout_layer: the first layer that votes for a label, from 0.
 
     Raises:
-      BadOption: if an option is none of these.
+      BadOption: if an option is out of range.
     """
-    sign = choose("rule.goodness", goodness, {"maximised": 1.0, "minimised": -1.0})
-    chosen = choose("rule.convention", convention, CONVENTIONS)
-    theta = chosen.threshold if threshold is None else number("rule.threshold", threshold, above=0)
+    sign = choose("goodness", goodness, {"maximised": 1.0, "minimised": -1.0})
+    chosen = choose("convention", convention, CONVENTIONS)
+    theta = chosen.threshold if threshold is None else number("threshold", threshold, above=0)
     units = [math.prod(hidden.shape) for hidden in network.hiddens.values()]
-    inputs = [network.kernels[f"stages_{i}/linear"].forward_fan for i in range(len(units))]
-    thresholds = tuple(theta * chosen.times(n, k) for n, k in zip(units, inputs, strict=True))
+    inputs = [network.kernels[f"stages_{i}/linear"].fan_in for i in range(len(units))]
+    thresholds = tuple(theta * chosen.threshold_factor(n, k) for n, k in zip(units, inputs, strict=True))
     scales = tuple(1 / n if chosen.mean else 1.0 for n in units)
-    return Goodness(chosen, sign, number("rule.temperature", temperature, above=0), thresholds, scales, read_from)
+    return Goodness(chosen, sign, number("temperature", temperature, above=0), thresholds, scales, first_readout_layer)
 
 
-class Peers(NamedTuple):
-    """What keeps the units of a layer about equally active: each is pulled towards the mean of them all."""
+class PeerNormalisation(NamedTuple):
+    """Keeps the units of a layer about equally active: pulls the mean activity of each towards that of all units."""
 
     strength: float
+    """lambda, the strength of the pull."""
     rate: float
+    """The share of a running mean that a batch replaces."""
 
-    def follow(self, mean: jax.Array, y: jax.Array) -> jax.Array:
-        """Returns a running mean, shaped like an activity, that has taken in activities on true data `[batch, ...]`."""
+    def update(self, mean: jax.Array, y: jax.Array) -> jax.Array:
+        """Returns the running mean, shaped like an activity, updated by activities on positive data `[batch, ...]`."""
         return (1 - self.rate) * mean + self.rate * y.mean(0)
 
     def pull(self, mean: jax.Array) -> jax.Array:
-        """Returns what is added to D for every example, silent units not excepted: `lambda (mean_j m - m)`."""
+        """Returns `lambda (mean_j m - m)`."""
         return self.strength * (mean.mean() - mean)
 
+    def loss(self, mean: jax.Array, a: jax.Array) -> jax.Array:
+        """Returns the loss whose gradient is minus the pull for every example of `a`, `[batch, ...]`.
 
-def peers_of(peer_strength: float, peer_rate: float) -> Peers:
-    """Returns `Peers` of a strength of at least 0, which replace a share of their means, from 0 to 1, at each batch."""
-    strength = number("rule.peer_strength", peer_strength, least=0)
-    return Peers(strength, number("rule.peer_rate", peer_rate, least=0, most=1))
-
-
-def first_read(read_from: int, layers: int) -> int:
-    """Returns the first layer that is read out, checked: from 0 to the last.
-
-    Raises:
-      BadOption: if there is no such layer.
-    """
-    if integer("rule.read_from", read_from, least=0) >= layers:
-        raise BadOption(
-            f"rule.read_from must be below the number of hidden layers, {layers}, so that one is left to be read out; "
-            f"got {read_from}"
-        )
-    return read_from
+        It is linear in `a`, which must let gradients reach silent units too: the pull is meant to wake them. `a` is
+        therefore the pre-activation, or a `straight_through_relu` of it.
+        """
+        return -jnp.sum(jax.lax.stop_gradient(self.pull(mean)) * a) / len(a)
 
 
-def with_label(x: jax.Array, label: jax.Array) -> jax.Array:
-    """Returns inputs `[batch, ...]`, the first numbers of each overwritten by a label `[batch, classes]`."""
-    flat = x.reshape(len(x), -1)
-    return jnp.concatenate([label, flat[:, label.shape[-1] :]], -1).reshape(x.shape)
+def peer_normalisation(strength: float, rate: float) -> PeerNormalisation:
+    """Returns the `PeerNormalisation` of a strength of at least 0 and a rate in [0, 1]."""
+    return PeerNormalisation(number("peer_strength", strength, least=0), number("peer_rate", rate, least=0, most=1))
 
 
-def wrong_labels(logits: jax.Array, batch: Batch) -> jax.Array:
-    """Returns a one-hot label for each example, drawn by the softmax of the logits from those that are not true."""
-    drawn = jax.random.categorical(batch.key, jnp.where(batch.targets > 0, -jnp.inf, logits))
-    return jax.nn.one_hot(drawn, batch.targets.shape[-1], dtype=batch.inputs.dtype)
+straight_through_relu = straight_through(jax.nn.relu)
+"""`relu` with the derivative of the identity, so that peer normalisation reaches silent units. The goodness of silent
+units has derivative 0 in any case."""
 
 
-def relu_stages(network: Network, rule: str) -> tuple[Chain, list[DenseStage | ConvolutionStage]]:
-    """Returns the chain and the stages of a network that Forward-Forward has a definition for, and refuses others.
+def decays(goodness: Goodness, weight_decay: float, readout_decay: float) -> dict[str, float]:
+    """Returns the weight decay of each part of the params; that of a stage is multiplied by the scale of its layer."""
+    weights = number("weight_decay", weight_decay, least=0)
+    readouts = number("readout_decay", readout_decay, least=0)
+    by_layer = {f"{kind}_{i}": weights * s for i, s in enumerate(goodness.scales) for kind in ("stages", "downs")}
+    return by_layer | {f"readouts_{i}": readouts for i in range(len(goodness.scales))}
+
+
+def error_of_other_inference(softmax: Callable, goodness: Callable, *, by_softmax: bool) -> Callable:
+    """Returns `(params, batch) -> {metric: error in %}` of the inference that a rule does not predict with.
 
     Args:
-      network: whose stages have to be one layer of ReLU units each, dense or with local fields.
-      rule: how the user calls the rule, for messages.
-
-    Raises:
-      BadOption: if it is another.
+      softmax, goodness: the logits of each inference, `(params, inputs) -> [batch, classes]`.
+      by_softmax: whether the rule predicts by softmax.
     """
-    chain = network.module
-    found = list(each_stage(chain)) if isinstance(chain, Chain) else []
-    stages = [stage for stage in found if isinstance(stage, DenseStage | ConvolutionStage)]
-    if not isinstance(chain, Chain) or len(stages) < len(found):
-        raise BadOption(
-            f"rule={rule} needs stages of one dense or local layer each, as architecture=mlp, cnn or locally_connected "
-            "has them"
-        )
-    if any(stage.activation is not jax.nn.relu for stage in stages):
-        raise BadOption(f"rule={rule} needs architecture.activation=relu")
-    if any(stage.dropout or stage.input_dropout for stage in stages):
-        raise BadOption(f"rule={rule} has no definition for dropout; architecture.dropout must be 0")
-    if not all(stage.use_bias if isinstance(stage, DenseStage) else stage.initial["use_bias"] for stage in stages):
-        raise BadOption(f"rule={rule} needs architecture.biases=true")
-    local = [stage for stage in stages if isinstance(stage, ConvolutionStage)]
-    if any(stage.norm is not None for stage in stages):
-        raise BadOption(f"rule={rule} normalises by itself; architecture.norm must be none")
-    if any(stage.hidden_ends != "after_pooling" for stage in local):
-        raise BadOption(f"rule={rule} needs architecture.hidden_ends=after_pooling")
-    if any(stage.pooling is not max_pool and stage.shape.pool > 1 for stage in local):
-        raise BadOption(f"rule={rule} has no definition for averages; architecture.pooling must be max")
-    return chain, stages
+    other = goodness if by_softmax else softmax
+    name = f"probe_error_by_{'goodness' if by_softmax else 'softmax'}"
 
+    def measure(params: PyTree, batch: Batch) -> dict[str, jax.Array]:
+        predicted = other(params, batch.inputs).argmax(-1)
+        return {name: 100 * jnp.mean(predicted != batch.targets.argmax(-1))}
 
-def decays_of(good: Goodness, weight_decay: float, head_decay: float) -> dict[str, float]:
-    """Returns the decays of the parts of a rule by their names, for `decayed`.
-
-    Args:
-      good: whose scales are the decays' too.
-      weight_decay: of the kernels of stages, and on the way down to them, at least 0.
-      head_decay: of those of readouts, at least 0.
-    """
-    weights, heads = (
-        number("rule.weight_decay", weight_decay, least=0),
-        number("rule.head_decay", head_decay, least=0),
-    )
-    of_layers = {f"{kind}_{i}": weights * s for i, s in enumerate(good.scales) for kind in ("stages", "downs")}
-    return of_layers | {f"heads_{i}": heads for i in range(len(good.scales))}
-
-
-def decayed(updates: PyTree, params: PyTree, decays: Mapping[str, float]) -> PyTree:
-    """Adds to the updates of kernels what decays them; `decays` by a part's name."""
-
-    def of(path, update, value):
-        decay = decays.get(path[0].key, 0.0)
-        return update + decay * value if decay and path[-1].key == "kernel" else update
-
-    return jax.tree_util.tree_map_with_path(of, updates, params)
-
-
-def rates(heads_rate: float, params: PyTree) -> PyTree:
-    """Returns the readouts' rate for parts whose name begins with `heads`, and 1 for all else."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: heads_rate if path[0].key.startswith("heads") else 1.0, params
-    )
+    return measure

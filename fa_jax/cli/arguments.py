@@ -1,0 +1,77 @@
+"""The arguments that a person typed, parsed: overrides of the config, flags, and options of the command itself."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from fa_jax.checks import BadOption, choose
+from fa_jax.training.distributed import OPTIONS as PROCESS_OPTIONS
+
+OPTIONS = ("resume", "force", "trust", *PROCESS_OPTIONS)
+"""Options of the command itself, which are not part of the config."""
+MULTIRUN = ("--multirun", "-m")
+CONFIG_DIR = ("--config-dir", "-cd")
+SHOW_CONFIG = ("--cfg", "-c")
+HYDRA_FLAGS = ("--info", "-i", "--hydra-help", "--shell-completion", "-sc")
+"""Flags that Hydra handles itself, and that train nothing."""
+FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOW_CONFIG, *HYDRA_FLAGS)
+
+
+class Arguments(NamedTuple):
+    """Parsed arguments."""
+
+    overrides: list[str]
+    options: dict[str, str]
+    """The `OPTIONS` that were given."""
+    multirun: bool = False
+    config_dir: str | None = None
+    """A folder of further configs."""
+    show_config: bool = False
+    """Whether the config is printed and nothing is trained."""
+    for_hydra: bool = False
+    """Whether a flag is one of `HYDRA_FLAGS`."""
+
+    @property
+    def trusted(self) -> list[str]:
+        """The packages that `trust=` names."""
+        return [package for package in self.options.get("trust", "").strip("[]").split(",") if package]
+
+    def value_of(self, option: str) -> str | None:
+        """Returns the value that was typed for an option of the config."""
+        values = (override.partition("=")[2] for override in self.overrides if override.startswith(f"{option}="))
+        return next(values, None)
+
+
+def parse(words: Sequence[str]) -> Arguments:
+    """Returns the parsed arguments.
+
+    Raises:
+      BadOption: if a flag is unknown, or its value is wrong.
+    """
+    overrides, options, multirun, show_config, for_hydra, config_dir = [], {}, False, False, False, None
+    remaining = iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        if not word.startswith("-"):
+            if name in OPTIONS and equals:
+                options[name] = value
+            elif equals or word.startswith("~") or not for_hydra:
+                overrides.append(word)
+            continue
+        choose("a flag", name, dict.fromkeys(FLAGS))
+        if name in CONFIG_DIR:
+            config_dir = value if equals else next(remaining, "")
+        elif name in SHOW_CONFIG:
+            show_config = True
+            kind = value if equals else next(remaining, "")
+            if kind != "job":
+                raise BadOption(f"must be job; got {kind!r}", name)
+        elif name in MULTIRUN:
+            multirun = True
+        else:
+            for_hydra = True
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise BadOption(f"must be a folder of configs; got {config_dir!r}", "--config-dir")
+    if options.get("force", "true") != "true":
+        raise BadOption(f"must be true, or left out; got {options['force']!r}", "force")
+    return Arguments(overrides, options, multirun, config_dir, show_config, for_hydra)

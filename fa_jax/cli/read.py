@@ -1,0 +1,79 @@
+"""The verbs that read recorded runs: compare, report, status. They import no training code."""
+
+import datetime
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fa_jax.checks import BadOption, choose
+from fa_jax.records.reader import find_runs
+from fa_jax.reports import comparison
+from fa_jax.reports.status import status_table
+from fa_jax.reports.tables import terminal, wide_console
+
+OPTIONS = ("metric", "against", "contrasts", "output")
+
+
+def compare(words: Sequence[str]) -> None:
+    """Compares the runs in folders: tables, contrasts with intervals and p, a figure."""
+
+    def write(compared: comparison.Comparison, folder: Path) -> None:
+        comparison.show(compared, wide_console())
+        comparison.write(compared, folder)
+
+    _compare("compare", words, write, "tables and figure: {}/comparison.*")
+
+
+def report(words: Sequence[str]) -> None:
+    """Writes the HTML report of the runs in folders."""
+    from fa_jax.reports.html import write_report
+
+    def write(compared: comparison.Comparison, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_report(compared, folder / "report.html")
+
+    _compare("report", words, write, "report: {}/report.html")
+
+
+def status(words: Sequence[str]) -> None:
+    """Prints how far the runs in folders have come."""
+    table = status_table(_folders("status", words))
+    if not table.rows:
+        raise BadOption(f"status: no run is recorded in {' or '.join(words)}")
+    console = wide_console()
+    console.print(terminal(table, console.width))
+
+
+def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Comparison, Path], None], done: str) -> None:
+    """Compares the runs in the folders of a verb, writes the result, and prints where it is."""
+    typed = [word for word in words if "=" in word and not Path(word).is_dir()]
+    options = dict(word.split("=", 1) for word in typed)
+    for option in options:
+        choose(f"{verb}: an option", option, dict.fromkeys(OPTIONS))
+    folders = _folders(verb, [word for word in words if word not in typed])
+    runs = find_runs(*folders)
+    if not runs:
+        raise BadOption(f"{verb}: no run is recorded in {' or '.join(map(str, folders))}")
+    choices = {
+        "metric": options.get("metric"),
+        "against": options.get("against"),
+        "contrasts": options.get("contrasts"),
+    }
+    compared = comparison.compare(runs, **choices)
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    # A comparison with options must not replace a sweep's own.
+    default = folders[0] if len(folders) == 1 and not options else Path("outputs/comparisons") / now
+    output = Path(options.get("output", default))
+    try:
+        write(compared, output)
+    except OSError as problem:
+        raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
+    wide_console().print(done.format(output), highlight=False, soft_wrap=True, markup=False)
+
+
+def _folders(verb: str, words: Sequence[str]) -> list[Path]:
+    if not words:
+        raise BadOption(f"{verb} needs the folder of a run or a sweep, as in fa-jax {verb} outputs")
+    for word in words:
+        if not Path(word).is_dir():
+            raise BadOption(f"{verb}: {word} is no folder")
+    return [Path(word) for word in words]

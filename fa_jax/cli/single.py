@@ -1,0 +1,81 @@
+"""Training one run: its log, its interrupts, and the table and figure at its end."""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fa_jax.cli.compose import Composed
+from fa_jax.training import distributed
+from fa_jax.training.job import Job
+from fa_jax.training.run import run
+
+
+class Interrupted(KeyboardInterrupt):
+    """An interrupt of a run or sweep that can be resumed from a folder."""
+
+    def __init__(self, folder: Path | None):
+        super().__init__()
+        self.folder = folder
+
+
+@contextlib.contextmanager
+def resumable(folder: Path) -> Iterator[None]:
+    """Adds the folder to resume from to an interrupt."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(folder if distributed.is_main() else None) from None
+
+
+def train(composed: Composed, folder: Path, command: Sequence[str]) -> None:
+    """Trains a new run in a folder, and prints its results."""
+    with resumable(folder):
+        run_logged(composed.job, composed.config, folder, command=command)
+    report(folder)
+
+
+def run_logged(job: Job, config: dict[str, Any], folder: Path, **options: Any) -> dict[str, Any]:
+    """Calls `training.run.run` with the log messages of fa_jax in the `run.log` of the folder."""
+    with logged(folder):
+        return run(job, config, folder, **options)
+
+
+@contextlib.contextmanager
+def logged(folder: Path) -> Iterator[None]:
+    """While entered, log messages of fa_jax go to `run.log` in a folder; of several processes, those of process 0."""
+    if distributed.is_main():
+        folder.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(folder / "run.log")
+    else:
+        handler = logging.NullHandler()  # without a handler, Python would print errors to stderr
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger = logging.getLogger("fa_jax")
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False  # Orbax's imports give the root logger a handler that writes to the terminal
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+        handler.close()
+
+
+def report(folder: Path) -> None:
+    """Prints the table of a finished run, and draws its curves."""
+    if not distributed.is_main():
+        return
+    from fa_jax.records.reader import read_run
+    from fa_jax.reports.figures import comparison_figure  # imports matplotlib, which is slow
+    from fa_jax.reports.tables import run_table
+
+    console, recorded = Console(), read_run(folder)
+    comparison_figure([recorded], folder / "curves")
+    console.print(run_table(recorded))
+    console.print(f"recorded in {folder}", highlight=False, soft_wrap=True, markup=False)

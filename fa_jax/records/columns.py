@@ -1,0 +1,89 @@
+"""The meaning of the columns of `metrics.csv`: label, unit, direction and axis, as their metrics declare them."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:  # reading records needs no JAX, which is slow to import
+    from fa_jax.core import Metric
+
+SPLITS = ("test", "validation", "train")
+
+
+class Column(NamedTuple):
+    """The meaning of one column."""
+
+    metric: str
+    """The name of its metric, such as `error` or `signal_angle`."""
+    label: str
+    """The label, such as `test error`."""
+    unit: str
+    better: str
+    """`lower`, `higher` or `neither`."""
+    logarithmic: bool
+    bounds: tuple[float | None, float | None]
+    split: str | None = None
+    """The split of a score, one of `SPLITS`; None for other metrics."""
+    layer: int | None = None
+    """The index of the layer; None for one value per network."""
+    plotted: bool = True
+    """Whether the report draws it."""
+
+    @property
+    def axis(self) -> str:
+        """The label with the unit, for an axis."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def order(self) -> tuple[int, str, int]:
+        """Sorts columns: test scores, validation scores, training scores, angles, other metrics; then layers."""
+        rank = SPLITS.index(self.split) if self.split else len(SPLITS) + (self.unit != "degrees")
+        return rank, self.metric, -1 if self.layer is None else self.layer
+
+
+class Declared(NamedTuple):
+    """The metrics of a run."""
+
+    scores: "tuple[Metric, ...]"
+    """The scores of every split; the run is judged by the first."""
+    measured: "tuple[Metric, ...]"
+    """The metrics of measures on the probe batch."""
+
+    @property
+    def main(self) -> str:
+        """The column that the run is judged by."""
+        return f"test_{self.scores[0].name}"
+
+    def columns(self, names: Sequence[str]) -> dict[str, Column]:
+        """Returns the columns of these names, sorted.
+
+        Raises:
+          KeyError: if no metric is declared for a name.
+        """
+        columns = {name: self._column(name) for name in names}
+        return dict(sorted(columns.items(), key=lambda item: item[1].order))
+
+    def _column(self, name: str) -> Column:
+        split, _, rest = name.partition("_")
+        for metric in self.scores:
+            if split in SPLITS and rest == metric.name:
+                return _describe(metric, label=f"{split} {metric.label}", split=split)
+        measured = {metric.name: metric for metric in self.measured}
+        if name in measured:
+            return _describe(measured[name])
+        layer = re.fullmatch(r"(.*)_(\d+)", name)
+        if layer and layer[1] in measured:
+            metric = measured[layer[1]]
+            return _describe(metric, label=f"{metric.label}, layer {layer[2]}", layer=int(layer[2]))
+        raise KeyError(f"no metric is declared for the column {name}")
+
+
+def _describe(metric: "Metric", label: str | None = None, **where: Any) -> Column:
+    values = metric.name, label or metric.label, metric.unit, metric.better, metric.logarithmic, metric.bounds
+    return Column(*values, plotted=metric.plotted, **where)
+
+
+def read_column(content: Mapping[str, Any]) -> Column:
+    """Returns the column that `Column._asdict` was recorded from."""
+    low, high = content["bounds"]
+    return Column(**{**content, "bounds": (low, high)})

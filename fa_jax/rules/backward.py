@@ -1,0 +1,67 @@
+"""Rules that are backprop with another backward pass, and the gradients that they take the place of."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, PyTree, Rule
+from fa_jax.network import Network
+from fa_jax.networks import fast_gradients
+
+
+def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: LayerArrays) -> PyTree:
+    """Returns dL/dparams on a batch, or a rule's substitute for it.
+
+    Args:
+      network, loss, params, batch: of the forward pass; `batch.key` draws the dropout.
+      **backward: `signals` or `feedback`, as for `Network.forward`. None of them: the true gradient.
+    """
+
+    def value(params):
+        return loss(network.apply(params, batch.inputs, key=batch.key, **backward), batch.targets)
+
+    return fast_gradients.grad(value)(params)  # equals jax.grad up to rounding, and is faster on a CPU
+
+
+def hidden_gradient(
+    network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: LayerArrays
+) -> LayerArrays:
+    """Returns dL/dh of every hidden layer, or a rule's substitute for it, keyed by layer.
+
+    Each is `[*stack, batch, *shape]`. Arguments as for `gradient`. The factor `1/batch` of the mean loss is included.
+    """
+
+    def value(perturbations):
+        logits = network.apply(params, batch.inputs, key=batch.key, perturbations=perturbations, **backward)
+        return loss(logits, batch.targets)
+
+    return fast_gradients.grad(value)(network.hidden_zeros(batch.inputs))
+
+
+def backward_rule(
+    network: Network,
+    loss: LossFunction,
+    *,
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]],
+    backward: Callable[[PyTree, PyTree, Batch], Mapping[str, LayerArrays]],
+    **extras: Any,
+) -> Rule:
+    """Returns a rule that is backprop with another backward pass.
+
+    Args:
+      network: the network to train.
+      loss: a mean over the batch.
+      init: as in `Rule`.
+      backward: `(params, feedback, batch) -> {"signals": ...}` or `{"feedback": ...}`: the arrays that replace
+        dL/dh of hidden layers, or the kernels, in the backward pass; see `Network.forward`.
+      **extras: as in `Extras`.
+    """
+
+    def updates(params, feedback, batch):
+        return gradient(network, loss, params, batch, **backward(params, feedback, batch))
+
+    def signals(params, feedback, batch):
+        return hidden_gradient(network, loss, params, batch, **backward(params, feedback, batch))
+
+    return Rule(init, updates, network.apply, extras=Extras(signals=signals, **extras))

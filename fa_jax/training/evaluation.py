@@ -1,0 +1,94 @@
+"""Evaluation inside the compiled program: training metrics, scores of splits, measures on the probe batch."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from fa_jax.core import Batch, Loss, Measure, Metric, PyTree, Rule, Split, Task
+from fa_jax.metrics.alignment import ALIGNMENT
+from fa_jax.network import Network
+
+CHUNK = 1000
+"""The number of examples in one forward pass of an evaluation."""
+MetricSums = dict[str, jax.Array]
+"""Sums of training metrics over batches, and the number of `batches`."""
+
+
+def score_metrics(task: Task) -> tuple[Metric, ...]:
+    """Returns the metrics that every split is scored by: those of the task, and the loss."""
+    return (*task.metrics, Metric("loss", "loss"))
+
+
+def measured_metrics(rule: Rule, measures: tuple[Measure, ...]) -> tuple[Metric, ...]:
+    """Returns the metrics of all measures on the probe batch."""
+    computed = [ALIGNMENT, *measures, *([rule.extras.measure] if rule.extras.measure else [])]
+    return tuple(metric for measure in computed for metric in measure.metrics)
+
+
+def compute_measures(
+    rule: Rule, network: Network, loss: Loss, measures: tuple[Measure, ...]
+) -> Callable[..., dict[str, jax.Array]]:
+    """Returns `(params, feedback, batch) -> metrics` of all measures on the probe batch."""
+
+    def compute(params, feedback, batch):
+        metrics = {}
+        for measure in (ALIGNMENT, *measures):
+            metrics |= measure.compute(rule, network, loss.value, params, feedback, batch)
+        if rule.extras.measure is not None:
+            metrics |= rule.extras.measure.compute(params, feedback, batch)
+        return metrics
+
+    return compute
+
+
+def zero_sums(task: Task) -> MetricSums:
+    """Returns the sums over no batches."""
+    return {name: jnp.zeros(()) for name in ("batches", "loss", *(metric.name for metric in task.metrics))}
+
+
+def add_batch(
+    sums: MetricSums, rule: Rule, params: PyTree, batch: Batch, loss: Loss, task: Task
+) -> dict[str, jax.Array]:
+    """Returns the sums with the scores of one training batch, dropout included, added."""
+    logits = (rule.extras.train_predict or rule.predict)(params, batch.inputs, key=batch.key)
+    outputs = loss.outputs(logits)
+    scores = {"batches": 1, "loss": loss.value(logits, batch.targets)}
+    for metric in task.metrics:
+        scores[metric.name] = (metric.batch_score or _score(metric))(outputs, batch.targets)
+    return {name: total + scores[name] for name, total in sums.items()}
+
+
+def train_metrics(sums: MetricSums, task: Task) -> dict[str, jax.Array]:
+    """Returns the training metrics since the last evaluation; NaN if there was no step."""
+    means = {name: total / sums["batches"] for name, total in sums.items()}
+    metrics = {f"train_{metric.name}": metric.from_batches(means[metric.name]) for metric in task.metrics}
+    return {"train_loss": means["loss"], **metrics}
+
+
+def scores(split_name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:
+    """Returns loss and metrics over all examples of a split, by `<split_name>_<metric>`.
+
+    `predict` maps network inputs to logits.
+    """
+    logits = _in_chunks(lambda inputs: predict(task.prepare(inputs)), split.inputs)
+    targets = task.encode(split.targets)
+    outputs = loss.outputs(logits)
+    metrics = {f"{split_name}_{metric.name}": _score(metric)(outputs, targets) for metric in task.metrics}
+    return {f"{split_name}_loss": loss.value(logits, targets), **metrics}
+
+
+def _score(metric: Metric) -> Callable[[jax.Array, jax.Array], jax.Array]:
+    if metric.score is None:
+        raise TypeError(f"the metric {metric.name} of a task needs a score")
+    return metric.score
+
+
+def _in_chunks(function: Callable, rows: jax.Array) -> jax.Array:
+    """Returns `function(rows)`, computed `CHUNK` rows at a time."""
+    n_full = len(rows) // CHUNK * CHUNK
+    parts = [function(rows[n_full:])] if n_full < len(rows) else []
+    if n_full:
+        chunks = jax.lax.map(function, rows[:n_full].reshape(-1, CHUNK, *rows.shape[1:]))
+        parts.insert(0, chunks.reshape(-1, *chunks.shape[2:]))
+    return jnp.concatenate(parts)

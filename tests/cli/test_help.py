@@ -1,0 +1,51 @@
+"""The texts of `fa-jax`: version, help, choices, and the config without a run."""
+
+import pytest
+import yaml
+
+from fa_jax.cli.groups import LISTED, choices
+from fa_jax.cli.main import VERBS, main
+
+
+def test_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("fa-jax ")
+
+
+def test_list_prints_each_choice_with_the_first_line_of_its_yaml(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    for group in LISTED:
+        assert choices(group)
+        for name, line in choices(group).items():
+            assert name in printed
+            assert " ".join(line.split()[:3]) in printed
+
+
+def test_list_of_a_group_prints_this_group_alone(capsys):
+    assert main(["list", "optimizer"]) == 0
+    printed = capsys.readouterr().out
+    assert "adam" in printed
+    assert "linear" not in printed
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["help"], ["train", "--help"]])
+def test_help_shows_verbs_choices_and_options(capsys, words):
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    for text in ("--multirun", "node_perturbation", "seeds=20", "architecture.hidden=[800,800]", "feedback.scale"):
+        assert text in printed
+    for verb in VERBS:
+        assert f"fa-jax {verb}" in printed or verb in ("train", "help")
+    for group in LISTED:
+        assert all(name in printed for name in choices(group))
+
+
+def test_cfg_prints_the_config_and_trains_nothing(folder, capsys):
+    assert main(["--cfg", "job", "rule=fa", "optimizer/schedule=cosine"]) == 0
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["rule"]["_target_"] == "fa_jax.rules.fa.fa"
+    assert config["feedback"]["_target_"] == "fa_jax.feedback.layerwise"
+    assert config["optimizer"]["learning_rate"] == 0.008
+    assert config["optimizer"]["schedule"]["_target_"] == "fa_jax.optimizers.cosine"
+    assert not (folder / "outputs").exists()

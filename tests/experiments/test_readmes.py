@@ -1,0 +1,62 @@
+"""The READMEs of the experiments have the tables that the scripts print, and valid links and commands."""
+
+import importlib.util
+import itertools
+import re
+from pathlib import Path
+
+import pytest
+
+from experiments.common import read_rows
+from experiments.lillicrap2014 import common as lillicrap2014
+from experiments.nokland2016 import rows as nokland2016
+from experiments.rules_by_architectures import compare
+from experiments.speed import record
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+READMES = sorted(EXPERIMENTS.glob("*/README.md"))
+COMMAND = re.compile(r"python -m (experiments\.[\w.]+)")
+
+
+def measured(experiment):
+    return sorted((EXPERIMENTS / experiment).glob("measured*.csv"))
+
+
+PRINTED = {
+    "lillicrap2014": lambda: "\n\n".join(
+        lillicrap2014.markdown(path.stem.removeprefix("measured_")) for path in measured("lillicrap2014")
+    ),
+    "nokland2016": nokland2016.tables,
+    "rules_by_architectures": lambda: "\n\n".join(map(compare.table, measured("rules_by_architectures"))),
+    "speed": lambda: "\n\n".join(record.table(read_rows(path)) for path in measured("speed")),
+}
+TABLES = {"lillicrap2014": 4, "nokland2016": 2, "rules_by_architectures": 4, "speed": 10}
+"""The number of tables that a script prints."""
+
+
+def tables(text):
+    """The tables in a Markdown text, each as its lines."""
+    groups = itertools.groupby(text.splitlines(), key=lambda line: line.startswith("|"))
+    return [list(lines) for is_table, lines in groups if is_table]
+
+
+@pytest.mark.parametrize("experiment", PRINTED)
+def test_readme_has_the_printed_tables(experiment):
+    printed = tables(PRINTED[experiment]())
+    assert len(printed) == TABLES[experiment]
+    assert all(len(table) > 3 for table in printed)
+    recorded = tables((EXPERIMENTS / experiment / "README.md").read_text())
+    assert [table for table in printed if table not in recorded] == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_links_of_a_readme_exist(readme):
+    targets = re.findall(r"\]\(((?!https?:)[^)#]+)\)", readme.read_text())
+    assert [target for target in targets if not (readme.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_commands_of_a_readme_name_modules(readme):
+    modules = set(COMMAND.findall(readme.read_text()))
+    assert modules or "pytest" in readme.read_text()
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []

@@ -1,0 +1,88 @@
+"""The comparison of rules on architectures: its trials, and the table of tuned values that it updates."""
+
+import shutil
+
+import pytest
+
+from experiments.common import read_rows
+from experiments.rules_by_architectures import compare
+from experiments.rules_by_architectures.compare import Case, write_tuned
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
+from fa_jax.cli.tuned import TABLE
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A copy of the table of tuned values."""
+    return shutil.copy(TABLE, tmp_path / "tuned.csv")
+
+
+def test_values_that_are_tuned_again_leave_the_table_unchanged(table):
+    values = {"optimizer.learning_rate": 0.3, "feedback.scale": 3.0}
+    case = Case("mnist", "mlp", "ifa", 2)
+    write_tuned(case.tuned_row(values, "sgd"), table)
+    assert table.read_bytes() == TABLE.read_bytes()
+
+
+def test_new_values_replace_one_row(table):
+    case = Case("mnist", "mlp", "ifa", 2)
+    write_tuned(case.tuned_row({"optimizer.learning_rate": 0.1}, "sgd"), table)
+    before, after = ({(r["task"], r["architecture"], r["rule"]): r for r in read_rows(path)} for path in (TABLE, table))
+    assert list(before) == list(after)
+    assert [key for key in before if before[key] != after[key]] == [("mnist", "mlp", "ifa")]
+    row = after["mnist", "mlp", "ifa"]
+    assert row["overrides"] == "architecture.hidden=[100,100] optimizer.learning_rate=0.1"
+    assert row["command"] == "python -m experiments.rules_by_architectures.compare mnist --epochs 2"
+
+
+def test_row_of_a_new_architecture_is_added(table):
+    write_tuned(Case("digits", "lenet", "fa", None).tuned_row({"optimizer.learning_rate": 0.1}, "sgd"), table)
+    before, after = read_rows(TABLE), read_rows(table)
+    (new,) = [row for row in after if row not in before]
+    assert (new["task"], new["architecture"], new["rule"], new["overrides"]) == (
+        "digits",
+        "lenet",
+        "fa",
+        "optimizer.learning_rate=0.1",
+    )
+    assert [row for row in after if row != new] == before
+
+
+@pytest.mark.parametrize("rule", ["fa", "bp", "forward_forward"])
+def test_tuned_values_are_used_by_tuned_true(rule):
+    (row,) = [
+        row for row in read_rows(TABLE) if (row["task"], row["architecture"], row["rule"]) == ("digits", "mlp", rule)
+    ]
+    by_option, by_hand = (
+        compose(parse(["task=digits", f"rule={rule}", *more])).runs[0].config
+        for more in (["tuned=true"], row["overrides"].split())
+    )
+    assert {**by_option, "tuned": False} == by_hand
+
+
+@pytest.mark.parametrize(
+    ("rule", "error", "expected"),
+    [
+        ("fa", lambda values: values["optimizer.learning_rate"], {"optimizer.learning_rate": 0.03}),
+        ("bp", lambda values: abs(values["optimizer.learning_rate"] - 0.5), {"optimizer.learning_rate": 0.3 * 3**0.5}),
+        (
+            "fa",
+            lambda values: abs(values["optimizer.learning_rate"] - 0.1) - values.get("feedback.scale", 1),
+            {"optimizer.learning_rate": 0.1, "feedback.scale": 3.0},
+        ),
+    ],
+)
+def test_tuning_chooses_the_lowest_validation_error_of_seven_trials(monkeypatch, rule, error, expected):
+    trials = []
+    monkeypatch.setattr(Case, "validation_error", lambda case, values: trials.append(values) or error(values))
+    case = Case("digits", "mlp", rule, None)
+    values, edge = case.tune(compare.default_scale(case.config()))
+    assert values == pytest.approx(expected)
+    assert edge == (expected["optimizer.learning_rate"] == 0.03)
+    assert len(trials) == 7
+
+
+def test_rule_that_is_not_defined_on_an_architecture_has_no_config(capsys):
+    assert Case("digits", "cnn", "ifa", None).config() is None
+    assert "ifa on cnn: rule=ifa needs" in capsys.readouterr().out

@@ -1,0 +1,84 @@
+"""The meaning of the columns of `metrics.csv`, as metrics declare it and `metrics.json` records it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fa_jax.core import Metric
+from fa_jax.records.columns import Column, Declared, read_column
+from fa_jax.records.reader import read_run
+from fa_jax.records.writer import Writer
+from tests.records.conftest import ACCURACY, ERROR, LOSS
+
+COLUMNS = {
+    "test_error": Column("error", "test error", "%", "lower", False, (0, 100), split="test"),
+    "validation_accuracy": Column(
+        "accuracy", "validation accuracy", "%", "higher", False, (0, 100), split="validation"
+    ),
+    "train_nse": Column("nse", "train NSE", "", "lower", True, (None, None), split="train"),
+    "signal_angle_12": Column(
+        "signal_angle", "angle of the signal, layer 12", "degrees", "lower", False, (0, 180), layer=12
+    ),
+    "signal_norm_0": Column("signal_norm", "norm of the signal, layer 0", "", "neither", False, (None, None), layer=0),
+    "sparsity": Column("sparsity", "sparsity", "", "neither", False, (0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_a_column_has_the_declaration_of_its_metric_with_split_and_layer(declared, name):
+    assert declared.columns([name])[name] == COLUMNS[name]
+
+
+@pytest.mark.parametrize("name", ["test_eror", "error", "signal_angle_0_1", "signal_angle_x", "test_", "other_error"])
+def test_a_column_that_no_metric_declares_is_an_error(declared, name):
+    with pytest.raises(KeyError, match=f"no metric is declared for the column {name}"):
+        declared.columns([name])
+
+
+def test_columns_are_sorted_test_scores_first_then_angles_then_layers(declared):
+    names = ["signal_norm_0", "signal_angle_10", "signal_angle_2", "sparsity", "train_error", "validation_error"]
+    names += ["test_loss", "test_error"]
+    assert list(declared.columns(names)) == [
+        "test_error",
+        "test_loss",
+        "validation_error",
+        "train_error",
+        "signal_angle_2",
+        "signal_angle_10",
+        "signal_norm_0",
+        "sparsity",
+    ]
+
+
+def test_a_metric_whose_name_ends_in_a_number_is_not_a_layer_of_another():
+    declared = Declared((ERROR,), (Metric("top", "top"), Metric("top_5", "top 5")))
+    assert declared.columns(["top_5"])["top_5"].layer is None
+    assert declared.columns(["top_4"])["top_4"].layer == 4
+
+
+def test_axes_show_units():
+    assert COLUMNS["test_error"].axis == "test error (%)"
+    assert COLUMNS["train_nse"].axis == "train NSE"
+
+
+@pytest.mark.parametrize("scores", [(ERROR, ACCURACY, LOSS), (ACCURACY, ERROR, LOSS)])
+def test_the_first_score_is_the_main_metric_whatever_its_name(scores):
+    assert Declared(scores, ()).main == f"test_{scores[0].name}"
+
+
+def test_metrics_json_records_every_column_and_is_read_back(declared, tmp_path):
+    writer = Writer(tmp_path / "run", {"choices": {"rule": "fa", "task": "digits"}}, declared)
+    names = [*COLUMNS, "test_loss"]
+    writer.evaluation([0, 1], 0, 0, 0.0, {name: np.ones(2) for name in names})
+    writer.close()
+    recorded = json.loads((writer.folder / "metrics.json").read_text())
+    assert recorded["main"] == "test_error"
+    header = (writer.folder / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert list(recorded["columns"]) == header[4:]
+    for name, column in COLUMNS.items():
+        assert recorded["columns"][name] == {**column._asdict(), "bounds": list(column.bounds)}
+        assert read_column(recorded["columns"][name]) == column
+    run = read_run(writer.folder)
+    assert run.main_metric == "test_error"
+    assert {name: run.columns[name] for name in COLUMNS} == COLUMNS

@@ -1,0 +1,82 @@
+"""Helpers for tests of training: a small task, a small network, and a run of the compiled program."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from fa_jax.core import Split, Task
+from fa_jax.losses import squared_error
+from fa_jax.metrics.scores import nse_metric
+from fa_jax.networks.mlp import mlp
+from fa_jax.rules.fa import fa
+from fa_jax.training.loop import Training, make_program
+from tests.conftest import MLP, layerwise
+
+LOSS = squared_error(output="linear", derivative="exact")
+DENSE = {"distribution": "uniform", "scale": 0.5, "density": 1.0}
+FA = functools.partial(fa, init_feedback=layerwise(**DENSE))
+BATCH_SIZE = 6
+LEARNING_RATE = 0.1
+
+
+def make_task(examples=40, input_shape=(12,)):
+    random = np.random.default_rng(0)
+    x = random.integers(0, 255, (examples, *input_shape)).astype(np.uint8)
+    y = random.normal(size=(examples, 4)).astype(np.float32)
+    split = Split(jnp.asarray(x), jnp.asarray(y))
+    return Task(
+        train=split,
+        test=split,
+        validation=Split(*(a[:9] for a in split)),
+        prepare=lambda x, augment=lambda images: images: augment(x.astype(jnp.float32) / 255),
+        encode=lambda y: y,
+        metrics=(nse_metric(split.targets),),
+        input_shape=input_shape,
+        outputs=4,
+    )
+
+
+def make_network(**options):
+    return mlp((12,), 4, **{**MLP, "hidden": [9], "dropout": 0.0, **options})
+
+
+class Trained(NamedTuple):
+    """The result of `train`, on the host; arrays have a leading axis of seeds."""
+
+    metrics: list[dict[str, np.ndarray]]
+    """At each of the steps."""
+    params: list[Any]
+    """At each of the steps."""
+    state: Any
+    """After the last step."""
+    feedback: Any
+    """Fixed feedback."""
+
+
+def train(seeds, steps, *, rule=FA, network=None, optimizer=None, devices=1, batch_devices=1, **training) -> Trained:
+    """Trains seeds up to the last of the steps, and evaluates at each of them."""
+    network = network or make_network()
+    task = make_task(input_shape=network.input_shape)
+    optimizer = optimizer or optax.sgd(LEARNING_RATE)
+    options = Training(**{"batch_size": BATCH_SIZE, "shuffle": True, "probe": 8, **training})
+    optimizers, placement = (optimizer, optimizer), (jax.devices()[:devices], batch_devices)
+    program = make_program(rule(network, LOSS.value), network, LOSS, task, options, *optimizers, *placement)
+    seeds = jnp.asarray(seeds, jnp.int32)
+    states, fixed = program.start(seeds)
+    metrics, params, last = [], [], 0
+    for step in steps:
+        states = program.advance(states, fixed, seeds, last, step, program.data)
+        evaluated, states = program.evaluate(states, fixed, seeds, step, program.data)
+        metrics.append(jax.device_get(evaluated))
+        params.append(jax.device_get(states.params))
+        last = step
+    return Trained(metrics, params, jax.device_get(states), jax.device_get(fixed))
+
+
+def of_seed(tree, index=0):
+    """The arrays of one seed."""
+    return jax.tree.map(lambda a: a[index], tree)
