@@ -67,12 +67,13 @@ def compose(arguments: Arguments, *, origin: str | None = None) -> Composition:
     runs = []
     with initialized():
         is_sweep, jobs, master = _jobs(arguments)
+        pristine = None if config_dir is None else _compose([], arguments).hydra
         for number, overrides in enumerate(jobs):
-            config = _compose(overrides, arguments)
+            config = _compose(overrides, arguments) if is_sweep else master.copy()
             if config.get("tuned") is True:
                 config = _compose([*tuned_overrides(config.hydra.runtime.choices), *overrides], arguments)
-            if config_dir is not None:
-                check_hydra_node(arguments, config.hydra, _compose([], arguments).hydra)
+            if pristine is not None:
+                check_hydra_node(arguments, config.hydra, pristine)
             choices = {group: config.hydra.runtime.choices.get(group) for group in (*GROUPS, "experiment")}
             with open_dict(config):
                 config.hydra.job.num = number

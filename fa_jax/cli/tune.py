@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
-import hydra
 import numpy as np
 from filelock import FileLock
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -23,9 +22,8 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli.arguments import Arguments, parse
-from fa_jax.cli.compose import Composed, compose, parse_overrides, swept_values
+from fa_jax.cli.compose import Composed, compose, initialized, parse_overrides, swept_values
 from fa_jax.cli.errors import check_folder, one_line_errors
-from fa_jax.cli.groups import CONF
 from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.single import run_logged
 from fa_jax.core import Metric, Task
@@ -133,7 +131,7 @@ def _parse_ranges(words: Sequence[str]) -> Ranges:
     if arguments != Arguments(arguments.overrides, {}):
         raise BadOption(f"takes overrides and {', '.join(DEFAULTS)}; got {' '.join(words)}", "tune")
     fixed, searched = [], {}
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialized():
         for word, override in zip(arguments.overrides, parse_overrides(arguments.overrides), strict=True):
             if not override.is_sweep_override():
                 fixed.append(word)

@@ -51,9 +51,7 @@ def alignment(
 
     def record(names, compare, pairs):
         """Compares pairs of (actual, reference, stack), in the order of the forward pass."""
-        values = [
-            layer for actual, reference, stack in pairs for layer in _each_layer(compare, stack, actual, reference)
-        ]
+        values = [layer for *arrays, stack in pairs for layer in _each_layer(compare, stack, *arrays)]
         for i, layer in enumerate(values):
             metrics.update({f"{name}_{i}": value for name, value in zip(names, layer, strict=True)})
 
@@ -69,10 +67,8 @@ def alignment(
     record(("update_angle", "update_norm", "bp_update_norm"), _compare, pairs)
 
     weight_pairs = {} if rule.extras.weight_pairs is None else rule.extras.weight_pairs(params, feedback)
-    layers = [
-        *network.kernels.items(),
-        *network.hiddens.items(),
-    ]  # in order, which the feedback, a pytree, may have lost
+    # In the order of the network, since the feedback, a pytree, may be sorted by name.
+    layers = [*network.kernels.items(), *network.hiddens.items()]
     pairs = [(*weight_pairs[name], layer.stack) for name, layer in layers if name in weight_pairs]
     record(("weight_angle", "weight_norm", "forward_norm"), _compare, pairs)
     return metrics

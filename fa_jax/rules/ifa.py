@@ -14,9 +14,9 @@ from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.feedback import InitFeedback, forward_paths, project_all
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain
 from fa_jax.rules.backward import backward_rule
 from fa_jax.rules.dfa import output_error
+from fa_jax.rules.stagewise import require_chain
 
 
 def ifa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
@@ -24,8 +24,10 @@ def ifa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
 
     Args:
       network: a `Chain` of stages of one dense layer each; those between the first and the readout do not start at
-      zero. loss: a mean over the batch. init_feedback: draws a matrix `[outputs, width]` for the first hidden layer
-      alone, such as `feedback.first_layer`.
+        zero.
+      loss: a mean over the batch.
+      init_feedback: draws a matrix `[outputs, width]` for the first hidden layer alone, such as
+        `feedback.first_layer`.
 
     Raises:
       BadOption: if the network is not of this form.
@@ -73,15 +75,14 @@ def _sent_up(network: Network, params: PyTree, batch: Batch, signal: jax.Array) 
 
 def _check(network: Network) -> None:
     """Raises `BadOption` unless the rule is defined on the network and can learn there."""
-    if not isinstance(network.module, Chain):
-        raise BadOption(f"needs a network that is a Chain of stages, such as mlp; got {type(network.module).__name__}")
+    chain = require_chain(network)
     kernels = list(network.kernels.values())
     if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hiddens.values()]:
         raise BadOption(
             "needs stages of one dense layer each, such as those of mlp; "
             f"got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
         )
-    if any(getattr(stage, "norm", None) is not None for stage in network.module.stages):
+    if any(getattr(stage, "norm", None) is not None for stage in chain.stages):
         raise BadOption("is not defined for normalised layers; it needs norm=none")
     weights = network.weights(network.init(jax.random.key(0)))
     zero = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]

@@ -4,23 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.conftest import MLP
+from tests.conftest import CNN, MLP
 
 RELU_MLP = {**MLP, "activation": "relu", "dropout": 0.0}
 """Options of an `mlp` that the rules are defined on, without `hidden`."""
-LOCAL = {
-    **MLP,
-    "topology": "conv5x3v-conv6x2v",
-    "shared_weights": False,
-    "activation": "relu",
-    "norm": "none",
-    "pooling": "max",
-    "pool_stride": 2,
-    "norm_dense": False,
-    "hidden_position": "after_pooling",
-    "dropout": 0.0,
-    "input_dropout": 0.0,
-}
+LOCAL = {**CNN, **RELU_MLP, "topology": "conv5x3v-conv6x2v", "shared_weights": False}
 """Options of a `cnn` that the rules are defined on."""
 
 

@@ -261,7 +261,7 @@ def test_ifa_refuses_a_network_that_is_no_chain():
         def __call__(self, x):
             return nn.Dense(4)(Hidden()(jnp.tanh(nn.Dense(5)(x))))
 
-    with pytest.raises(BadOption, match="needs a network that is a Chain of stages, such as mlp; got Marked"):
+    with pytest.raises(BadOption, match=r"needs a network of stages, a fa_jax\.networks\.chain\.Chain; got Marked"):
         IFA(Network(Marked(), (12,)), LOSS)
 
 

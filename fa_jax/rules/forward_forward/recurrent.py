@@ -53,7 +53,7 @@ class Settling(NamedTuple):
     goodness: Goodness
     peers: PeerNormalisation
     iterations: int
-    """T, the temperature of the logistic."""
+    """T, the number of iterations."""
     first_training_iteration: int
     eval_iterations: tuple[int, int]
     """The first and the last iteration whose goodness is evidence for a label."""
