@@ -28,9 +28,9 @@ from fa_jax.networks.mlp import mlp
 
 jax.config.update("jax_num_cpu_devices", 4)
 
-# Most of a test's time is compilation, and half of that optimizes code that runs for milliseconds.
+# Most of a test's time is compilation, and two thirds of that optimize code that runs for milliseconds.
 # `XLA_FLAGS= pytest` tests the optimized code that users run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 
 # Tests share compiled programs, also with the processes that they start.
 CACHE = {

@@ -53,9 +53,17 @@ class Row(NamedTuple):
         return {"quantity": self.quantity, "unit": self.unit, **numbers, **count}
 
 
-def record(section: str, rows: Sequence[Row], out: Path) -> None:
-    """Replaces the rows of a section in the CSV."""
-    provenance = {"date": datetime.date.today().isoformat(), "hardware": _hardware(), "versions": _versions()}
+def record(section: str, rows: Sequence[Row], out: Path, accelerator: str = "") -> None:
+    """Replaces the rows of a section in the CSV.
+
+    Args:
+      section: of the benchmark.
+      rows: that replace those of the section.
+      out: the CSV.
+      accelerator: on which the rows were measured; empty: on the cores of this machine.
+    """
+    hardware = f"{accelerator}, {_hardware()}" if accelerator else _hardware()
+    provenance = {"date": datetime.date.today().isoformat(), "hardware": hardware, "versions": _versions()}
     others = [row for row in read_rows(out) if row["section"] != section]
     with out.open("w", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
