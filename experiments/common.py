@@ -98,7 +98,7 @@ def seconds(run: Run) -> float:
 
 
 def provenance(runs: Sequence[Run]) -> str:
-    """Returns when the last of these runs started, and the machines, versions of JAX and commits of all of them."""
+    """Returns when the last of these runs started, and the devices, machines, versions of JAX and commits of all."""
     environments = [run.environment for run in runs]
 
     def joined(values: Iterable[str]) -> str:
@@ -107,6 +107,12 @@ def provenance(runs: Sequence[Run]) -> str:
     return ", ".join(
         (
             max(environment["time"] for environment in environments),
+            *dict.fromkeys(
+                device.partition(" ")[2]
+                for environment in environments
+                for device in environment["devices"]
+                if not device.startswith("cpu")
+            ),
             joined(f"{environment['processor']}, {environment['cores']} cores" for environment in environments),
             joined(f"jax {environment['packages']['jax']}" for environment in environments),
             joined(f"commit {(environment['commit'] or 'unknown')[:8]}" for environment in environments),

@@ -1,17 +1,26 @@
-"""The contract of fa_jax: read this page first.
+"""The contract of fa_jax: the types that rules, networks and tasks share. Read this file first.
 
 A learning rule is a pure function
 
     updates = rule.updates(params, feedback, batch)
 
-* `params` is what the optimizer trains. `feedback` holds the weights that carry the learning signal backward, fixed or
-  learned. `updates` has the tree of `params` and the sign of a gradient, so any Optax optimizer descends it.
-* A loss is a mean over the batch. Its error, and whatever a rule puts in the error's place, includes the factor
-  `1/batch`.
-* All randomness of a step (dropout, noise, negative data) comes from `batch.key`. A rule reads no closure, global
-  variable or clock.
-* Layers count from 0 at the input. The batch is the leading axis; a scanned stack of equal layers adds one axis in
-  front of it.
+* `params` is what the optimizer trains. `feedback` is the other state of the rule: the weights that carry the learning
+  signal backward, fixed or learned, or for some rules running means.
+* `updates` has the tree of `params` and the sign of a gradient: an Optax optimizer turns it into a step downhill.
+* A loss is a mean over the batch, so its gradients dL/dlogits and dL/dh include the factor `1/batch`. The learning
+  signals that a rule puts in their place include it too.
+* All randomness of a step (dropout, noise, negative data) comes from `batch.key`. The functions of a rule may close
+  over constants, such as the network and the loss, but over nothing that changes.
+* Layer 0 is the one that receives the input. The batch is the leading axis of activations; a stack of equal layers
+  under `nn.scan` adds one axis in front of it.
+
+Equations are those of the papers, for one example as a column vector:
+
+    a_i = W_i h_{i-1} + b_i        h_i = f(a_i)
+
+d_i is the substitute for dL/da_i; a learning signal is the substitute for dL/dh_i, which autodiff multiplies by
+f'(a_i). Arrays hold examples as rows, so the `kernel` of a dense layer is W^T, `[in, out]`; its backward kernel is B,
+`[in, out]`; a matrix of direct feedback is B^T, `[outputs, width]`.
 """
 
 import enum
@@ -31,10 +40,60 @@ class Loss(NamedTuple):
     """A loss, and the output units that belong to it."""
 
     value: LossFunction
-    outputs: Callable[[jax.Array], jax.Array]
+    output_units: Callable[[jax.Array], jax.Array]
     """Logits to outputs, `[batch, outputs]` both: identity, sigmoid or softmax."""
     needs_probabilities: bool = False
     """True if the targets must be probabilities, in [0, 1]."""
+
+
+class Batch(NamedTuple):
+    """The examples of one step, and the key of its randomness."""
+
+    inputs: jax.Array
+    """`[batch, *input_shape]`, preprocessed, float32."""
+    targets: jax.Array
+    """`[batch, outputs]`: one-hot classes or real values, float32."""
+    key: jax.Array
+    """A JAX key, different in every step."""
+
+
+class Extras(NamedTuple):
+    """The optional part of a rule."""
+
+    signals: Callable[[PyTree, PyTree, Batch], LayerArrays] | None = None
+    """`(params, feedback, batch) -> signals`: the rule's substitute for dL/dh of each hidden layer, named and
+    shaped as in `Network.hidden_shapes`, to be compared with backprop's. `backward_rule` provides it."""
+    weight_pairs: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
+    """`(params, feedback) -> {layer: (backward weights, forward weights)}`, each pair of one shape, by the name of a
+    kernel or of a hidden layer, to measure their alignment. None: the rule has no backward weights to compare."""
+    measure: "Measure | None" = None
+    """Further metrics of this rule."""
+    learning_rate_multipliers: Callable[[PyTree], PyTree] | None = None
+    """`(params) -> tree of floats`, one for each param. None: 1."""
+    network: Any = None
+    """The `fa_jax.network.Network` used for prediction and for the comparison with backprop, if the rule replaces the
+    network that it was built for. Its params are a subset of the rule's."""
+    train_predict: Callable[..., jax.Array] | None = None
+    """Cheaper substitute for `predict`, used for training metrics. None: `predict`."""
+    needs_classes: bool = False
+    """True if the rule consumes labels directly, so that targets must be one-hot."""
+
+
+class Rule(NamedTuple):
+    """A learning rule: four pure functions, of which the last is optional, and `extras`, often empty."""
+
+    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
+    """`(key) -> (params, feedback)`, given a seed's key; draws from its streams INIT and FEEDBACK. For one seed, all
+    rules on one network start from the same params."""
+    updates: Callable[[PyTree, PyTree, Batch], PyTree]
+    """`(params, feedback, batch) -> updates`: the gradient, or the rule's substitute for it."""
+    predict: Callable[..., jax.Array]
+    """`(params, inputs, key=None) -> logits [batch, outputs]`. Without a key: no dropout, and normalisation layers
+    use their running statistics. With a key: dropout, and the statistics of the batch, as in training metrics."""
+    learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None
+    """`(params, feedback, batch, updates) -> feedback_updates`, which the feedback optimizer descends: the tree of
+    `feedback`, with the sign of a gradient. None: the feedback is fixed."""
+    extras: Extras = Extras()
 
 
 class Stream(enum.IntEnum):
@@ -63,91 +122,6 @@ def stream(key: jax.Array, which: Stream) -> jax.Array:
     return jax.random.fold_in(key, int(which))
 
 
-class Batch(NamedTuple):
-    """The examples of one step, and the key of its randomness."""
-
-    inputs: jax.Array
-    """`[batch, *input_shape]`, preprocessed, float32."""
-    targets: jax.Array
-    """`[batch, outputs]`: one-hot classes or real values, float32."""
-    key: jax.Array
-    """A JAX key, different in every step."""
-
-
-class Metric(NamedTuple):
-    """A number that is recorded, declared once: records, tables, figures and tuning read everything from here.
-
-    The metrics of a task are scores; a run is judged by the first of them. Every other metric is declared by a
-    `Measure`.
-    """
-
-    name: str
-    label: str
-    """The name in tables and on axes, such as `error`."""
-    unit: str = ""
-    """The unit, such as `%` or `degrees`; empty for a plain number."""
-    better: Literal["lower", "higher", "neither"] = "lower"
-    logarithmic: bool = False
-    """True if values span decades: means are geometric, axes logarithmic."""
-    bounds: tuple[float | None, float | None] = (None, None)
-    """The smallest and the largest possible value, where there is one."""
-    plotted: bool = True
-    """Whether the report draws it. Norms are recorded only."""
-    score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    """For scores only: `(outputs, targets) -> scalar`, both `[n, outputs]`, over all examples of a split."""
-    batch_score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    """For scores only: the score of one training batch; these are averaged. None: `score` is used."""
-    from_batches: Callable[[jax.Array], jax.Array] = lambda mean: mean
-    """For scores only: maps the mean of `batch_score` over batches to the metric."""
-
-
-class Measure(NamedTuple):
-    """Metrics on the probe batch, the first test examples, computed at every evaluation without changing anything."""
-
-    metrics: tuple[Metric, ...]
-    compute: Callable[..., Mapping[str, jax.Array]]
-    """Returns scalars by the name of a metric, or by `<name>_<layer>` for one value per layer. The arguments are
-    `(rule, network, loss, params, feedback, batch)`; those of `Extras.measure` are `(params, feedback, batch)`."""
-
-
-class Extras(NamedTuple):
-    """The optional part of a rule. Most rules need none of it."""
-
-    signals: Callable[[PyTree, PyTree, Batch], LayerArrays] | None = None
-    """`(params, feedback, batch) -> signals`: the rule's substitute for dL/dh of each hidden layer, named and
-    shaped like `Network.hiddens`, to be compared with backprop's. `backward_rule` provides it."""
-    weight_pairs: Callable[[PyTree, PyTree], Mapping[str, tuple[jax.Array, jax.Array]]] | None = None
-    """`(params, feedback) -> {layer: (backward weights, forward weights)}`, each pair of one shape, by the name of a
-    kernel or of a hidden layer, to measure their alignment. None: the rule has no backward weights to compare."""
-    measure: Measure | None = None
-    """Further metrics of this rule."""
-    learning_rates: Callable[[PyTree], PyTree] | None = None
-    """`(params) -> tree of floats`: multipliers of the learning rate, one for each param. None: 1."""
-    network: Any = None
-    """The `fa_jax.network.Network` used for prediction and for the comparison with backprop, if the rule replaces the
-    network that it was built for. Its params are a subset of the rule's."""
-    train_predict: Callable[..., jax.Array] | None = None
-    """Cheaper substitute for `predict`, used for training metrics. None: `predict`."""
-    needs_classes: bool = False
-    """True if the rule consumes labels directly, so that targets must be one-hot."""
-
-
-class Rule(NamedTuple):
-    """A learning rule: four pure functions, of which the last is optional, and `extras`."""
-
-    init: Callable[[jax.Array], tuple[PyTree, PyTree]]
-    """`(key) -> (params, feedback)`, given a seed's key; draws from its streams INIT and FEEDBACK. For one seed, all
-    rules on one network start from the same params."""
-    updates: Callable[[PyTree, PyTree, Batch], PyTree]
-    """`(params, feedback, batch) -> updates`: the gradient, or the rule's substitute for it."""
-    predict: Callable[..., jax.Array]
-    """`(params, inputs, key=None) -> logits [batch, outputs]`. Without a key: no dropout, and norms use their running
-    statistics. With a key: dropout, and norms use the statistics of the batch, as in training metrics."""
-    learn: Callable[[PyTree, PyTree, Batch, PyTree], PyTree] | None = None
-    """`(params, feedback, batch, updates) -> updates of the feedback`. None: the feedback is fixed."""
-    extras: Extras = Extras()
-
-
 class Split(NamedTuple):
     """Examples as they are stored on the device; a step makes a batch of them by `Task.prepare` and `Task.encode`."""
 
@@ -169,7 +143,46 @@ class Task(NamedTuple):
     argument, a function `images -> images` that augments them before each image is standardised individually."""
     encode: Callable[[jax.Array], jax.Array]
     """Stored targets to `[batch, outputs]`, float32."""
-    metrics: tuple[Metric, ...]
+    metrics: tuple["Metric", ...]
     """The scores of outputs; runs are judged by the first."""
     input_shape: tuple[int, ...]
     outputs: int
+    """The number of outputs."""
+
+
+class Metric(NamedTuple):
+    """A number that is recorded, declared once, with all that tables and figures need to know of it.
+
+    The metrics of a task are scores; a run is judged by the first of them. Every other metric is declared by a
+    `Measure`.
+    """
+
+    name: str
+    label: str
+    """The name in tables and on axes, such as `error`."""
+    unit: str = ""
+    """The unit, such as `%` or `degrees`; empty for a plain number."""
+    better: Literal["lower", "higher", "neither"] = "lower"
+    logarithmic: bool = False
+    """True if values span decades: means are geometric, axes logarithmic."""
+    bounds: tuple[float | None, float | None] = (None, None)
+    """The smallest and the largest possible value, where there is one."""
+    plotted: bool = True
+    """Whether the report draws it. Norms of vectors are recorded only."""
+    score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    """For scores only: `(outputs, targets) -> scalar`, both `[n, outputs]`, over all examples of a split."""
+    batch_score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    """For scores only: the score of one training batch; these are averaged. None: `score` is used."""
+    from_batches: Callable[[jax.Array], jax.Array] = lambda mean: mean
+    """For scores only: maps the mean of `batch_score` over batches to the metric, such as the square root for a root
+    mean square error."""
+
+
+class Measure(NamedTuple):
+    """Metrics on the probe batch, the first test examples, computed at every evaluation and never used in training."""
+
+    metrics: tuple[Metric, ...]
+    compute: Callable[..., Mapping[str, jax.Array]]
+    """Returns scalars by the name of a metric, or by `<name>_<layer>` for one value per layer. The arguments are
+    `(rule, network, loss, params, feedback, batch)`, where `loss` is a `LossFunction`; those of `Extras.measure` are
+    `(params, feedback, batch)` alone."""

@@ -14,9 +14,9 @@ from fa_jax.checks import BadOption, choose, integer, number, per_layer, switch
 from fa_jax.core import LayerArrays, PyTree
 from fa_jax.initializers import DISTRIBUTIONS, sparsify
 from fa_jax.network import Network
-from fa_jax.networks.chain import require_hidden
 
 InitFeedback = Callable[[Network, jax.Array, PyTree], PyTree]
+"""`(network, key, params) -> feedback`."""
 COPY = "weights"
 """The distribution that copies the initial forward weights, times the scale."""
 
@@ -43,23 +43,23 @@ def layerwise(
     Raises:
       BadOption: if an option is out of range, or the rank exceeds that of a kernel.
     """
-    names = list(network.kernels)[1:]
+    names = list(network.kernel_shapes)[1:]
     choices = {**DISTRIBUTIONS, COPY: None}
     draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, choices))
     scales, densities = _scales(scale, len(names)), _densities(density, len(names))
-    matrices = {n: (math.prod(network.kernels[n].shape[:-1]), network.kernels[n].shape[-1]) for n in names}
+    matrices = {n: (math.prod(network.kernel_shapes[n].shape[:-1]), network.kernel_shapes[n].shape[-1]) for n in names}
     _check_rank(rank, matrices)
     if rank is not None and None in draws:
         raise BadOption("must be null with distribution=weights: only drawn feedback has a rank", "rank")
     fans = {
         name: choose("fan", fan, {"fan_in": kernel.fan_in, "fan_out": kernel.fan_out})
-        for name, kernel in network.kernels.items()
+        for name, kernel in network.kernel_shapes.items()
     }
-    weights = network.weights(params)
+    weights = network.kernels(params)
     feedback = {}
     for i, (name, chosen) in enumerate(zip(names, draws, strict=True)):
         value_key, density_key = jax.random.split(jax.random.fold_in(key, i))
-        stack, shape, *_ = network.kernels[name]
+        stack, shape, *_ = network.kernel_shapes[name]
         if chosen is None:
             full = scales[i] * weights[name]
         else:
@@ -79,11 +79,13 @@ def deviations(network: Network, key: jax.Array, params: PyTree, *, distribution
         standard deviation.
     """
     del key
-    names, weights = list(network.kernels)[1:], network.weights(params)
+    names, weights = list(network.kernel_shapes)[1:], network.kernels(params)
     chosen = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS))
-    layers = zip(names, chosen, _scales(scale, len(names)), strict=True)
-    values = {name: drawn.deviation(network.kernels[name].fan_in, layer_scale) for name, drawn, layer_scale in layers}
-    return {name: jnp.asarray(value, weights[name].dtype) for name, value in values.items()}
+    feedback = {}
+    for name, drawn, layer_scale in zip(names, chosen, _scales(scale, len(names)), strict=True):
+        value = drawn.deviation(network.kernel_shapes[name].fan_in, layer_scale)
+        feedback[name] = jnp.asarray(value, weights[name].dtype)
+    return feedback
 
 
 def direct(
@@ -119,7 +121,8 @@ def direct(
     """
     del params
     require_hidden(network)
-    return _direct(network, key, list(network.hiddens), distribution, scale, density, rank, switch("shared", shared))
+    names = list(network.hidden_shapes)
+    return _direct(network, key, names, distribution, scale, density, rank, switch("shared", shared))
 
 
 def first_layer(
@@ -128,14 +131,27 @@ def first_layer(
     """Draws a matrix from the output error to the first hidden layer alone; arguments as for `direct`."""
     del params
     require_hidden(network)
-    return _direct(network, key, list(network.hiddens)[:1], distribution, scale, density, rank, shared=False)
+    return _direct(network, key, list(network.hidden_shapes)[:1], distribution, scale, density, rank, shared=False)
 
 
 def direct_zeros(network: Network, key: jax.Array, params: PyTree) -> LayerArrays:
     """Returns zeros in the shapes of `direct`, for feedback that is learned."""
     del key, params
     require_hidden(network)
-    return {name: jnp.zeros((*h.stack, network.outputs, *h.shape)) for name, h in network.hiddens.items()}
+    return {name: jnp.zeros((*h.stack, network.outputs, *h.shape)) for name, h in network.hidden_shapes.items()}
+
+
+def require_hidden(network: Network) -> None:
+    """Checks that a network marks its hidden layers.
+
+    Raises:
+      BadOption: if it marks none.
+    """
+    if not network.hidden_shapes:
+        raise BadOption(
+            f"needs a network that marks its hidden layers, and {type(network.module).__name__} marks none; put "
+            "fa_jax.primitives.Hidden() at the end of each hidden layer, or use feedback alignment (fa)"
+        )
 
 
 def require_all_kernels(network: Network, feedback: LayerArrays) -> LayerArrays:
@@ -144,7 +160,7 @@ def require_all_kernels(network: Network, feedback: LayerArrays) -> LayerArrays:
     Raises:
       BadOption: if layers are missing, or others are there.
     """
-    if set(feedback) != {*list(network.kernels)[1:]}:
+    if set(feedback) != {*list(network.kernel_shapes)[1:]}:
         raise BadOption("needs feedback of each linear layer but the first, such as layerwise")
     return feedback
 
@@ -155,7 +171,7 @@ def require_all_hidden(network: Network, feedback: LayerArrays) -> LayerArrays:
     Raises:
       BadOption: if layers are missing, or others are there.
     """
-    if set(feedback) != set(network.hiddens):
+    if set(feedback) != set(network.hidden_shapes):
         raise BadOption("needs feedback of each hidden layer, such as direct")
     return feedback
 
@@ -164,12 +180,12 @@ def _direct(network, key, names, distribution, scale, density, rank, shared: boo
     draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS))
     scales, densities = _scales(scale, len(names)), _densities(density, len(names))
     outputs = network.outputs
-    sizes = {name: math.prod(network.hiddens[name].shape) for name in names}
+    sizes = {name: math.prod(network.hidden_shapes[name].shape) for name in names}
     _check_rank(rank, {name: (size, outputs) for name, size in sizes.items()})
     feedback = {}
     for i, (name, chosen) in enumerate(zip(names, draws, strict=True)):
         value_key, density_key = jax.random.split(jax.random.fold_in(key, 0 if shared else i))
-        stack, shape = network.hiddens[name]
+        stack, shape = network.hidden_shapes[name]
         # Drawn transposed, so that with one hidden layer the draw equals that of `layerwise`.
         drawn = (max(sizes.values()), outputs) if shared else (*stack, sizes[name], outputs)
         full = sparsify(density_key, _matrix(value_key, drawn, outputs, chosen.draw, scales[i], rank), densities[i])
@@ -207,11 +223,11 @@ def _check_rank(rank: int | None, matrices: dict[str, tuple[int, int]]) -> None:
 
 
 def project(error: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Returns `e B`, the output error projected to a hidden layer.
+    """Returns `B e` for each example, the output error projected to a hidden layer.
 
     Args:
       error: dL/dlogits, `[batch, outputs]`, with the `1/batch` of the mean loss.
-      matrix: `[outputs, *shape]`.
+      matrix: B^T, `[outputs, *shape]`.
 
     Returns:
       The learning signal of that layer, `[batch, *shape]`.
@@ -226,7 +242,7 @@ def project_all(network: Network, error: jax.Array, feedback: LayerArrays) -> La
     signals = {}
     for name, matrix in feedback.items():
         send = project
-        for _ in network.hiddens[name].stack:
+        for _ in network.hidden_shapes[name].stack:
             send = jax.vmap(send, in_axes=(None, 0))
         signals[name] = send(error, matrix.astype(error.dtype))
     return signals
@@ -240,17 +256,17 @@ def forward_paths(network: Network, params: PyTree) -> LayerArrays | None:
     Returns:
       `[*stack, outputs, width]` by the name of each hidden layer; None unless every hidden layer is one dense layer.
     """
-    kernels = list(network.kernels.items())
-    layers = [(h.stack, h.shape) for h in network.hiddens.values()]
+    kernels = list(network.kernel_shapes.items())
+    layers = [(h.stack, h.shape) for h in network.hidden_shapes.values()]
     dense = [(k.stack, k.shape[1:]) for _, k in kernels[:-1]]
     if layers != dense or any(len(k.shape) != 2 for _, k in kernels):
         return None
-    weights = network.weights(params)
+    weights = network.kernels(params)
     product = weights[kernels[-1][0]].T
     paths = {}
-    for name, (above, kernel) in reversed(list(zip(network.hiddens, kernels[:-1], strict=True))):
+    for name, (above, kernel) in reversed(list(zip(network.hidden_shapes, kernels[:-1], strict=True))):
         if kernel.stack:
             product, paths[name] = jax.lax.scan(lambda p, w: (p @ w.T, p), product, weights[above], reverse=True)
         else:
             paths[name], product = product, product @ weights[above].T
-    return {name: paths[name] for name in network.hiddens}
+    return {name: paths[name] for name in network.hidden_shapes}

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from fa_jax.core import Batch, LayerArrays, PyTree, Stream, stream
-from fa_jax.primitives import is_linear_call, use_feedback
+from fa_jax.primitives import Hidden, is_linear_call, only_argument, sow_array, use_feedback
 
 STATISTICS = "batch_stats"
-"""Flax's collection for the running statistics of norms."""
+"""Flax's collection for the running statistics of normalisation layers."""
 
 
 class ActivationShape(NamedTuple):
@@ -36,16 +36,21 @@ class KernelShape(NamedTuple):
     fan_in: int
     """The number of inputs that one output sums."""
     fan_out: int
-    """The number of outputs that one input reaches, all positions of the window included."""
+    """The number of outputs that one input reaches; for a convolution, window size times output channels, as if the
+    stride were 1."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
     """A Flax module and the shape of its input, as pure functions of params.
 
-    Any module made of Flax's own layers works. Direct feedback needs hidden layers marked by `networks.chain.Hidden`;
-    stage-wise rules need a `networks.chain.Chain`. Hidden layers and kernels are named by their path in the module,
-    such as `stages_0/linear`, and listed in the order of the forward pass.
+    Any module made of Flax's own layers works. A rule that replaces dL/dh (direct feedback) needs the layer
+    `primitives.Hidden` at the end of each hidden layer; a rule with one loss per stage needs a `networks.chain.Chain`.
+    Hidden layers and kernels are named by their path in the module, such as `stages_0/linear`, and listed in the order
+    of the forward pass.
+
+    A module is in training mode while it has the random stream `dropout`: pass `not self.has_rng("dropout")` to
+    `nn.Dropout` as `deterministic` and to `nn.BatchNorm` as `use_running_average`.
     """
 
     module: nn.Module
@@ -60,12 +65,33 @@ class Network:
           method: name of a method of the module that uses every param; None: the forward pass.
 
         Returns:
-          A tree of float32 arrays. The running statistics of norms (Flax's collection `batch_stats`) are among them,
-          beside the norm's own params. Rules give them zero updates; `update_statistics` updates them.
+          A tree of float32 arrays. The running statistics of normalisation layers (Flax's collection `batch_stats`) are
+          among them, beside the layer's own params. Rules give them zero updates; `update_statistics` updates them.
         """
         inputs = jnp.zeros((1, *self.input_shape))
         variables = self.module.init(stream(key, Stream.INIT), inputs, *extra_inputs, method=method)
         return _merge(variables["params"], variables.get(STATISTICS, {}))
+
+    @functools.cached_property
+    def hidden_shapes(self) -> dict[str, ActivationShape]:
+        """The shapes of the hidden layers' activations; a scanned stack is one entry."""
+        return self._traced.hidden_shapes
+
+    @functools.cached_property
+    def kernel_shapes(self) -> dict[str, KernelShape]:
+        """The shapes of the linear layers' kernels; a scanned stack is one entry."""
+        return self._traced.kernel_shapes
+
+    @functools.cached_property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return self._traced.outputs
+
+    @functools.cached_property
+    def statistics_paths(self) -> frozenset[tuple[str, ...]]:
+        """The paths of the running statistics in the params."""
+        shapes = jax.eval_shape(self.module.init, jax.random.key(0), jnp.zeros((1, *self.input_shape)))
+        return frozenset(traverse_util.flatten_dict(shapes.get(STATISTICS, {})))
 
     def apply(self, params: PyTree, inputs: jax.Array, **options: Any) -> jax.Array:
         """Returns the logits, `[batch, outputs]`; arguments as for `forward`.
@@ -84,20 +110,30 @@ class Network:
         feedback: LayerArrays | None = None,
         perturbations: LayerArrays | None = None,
     ) -> tuple[jax.Array, LayerArrays]:
-        """Returns the logits, `[batch, outputs]`, and the activations of the hidden layers, shaped like `hiddens`.
+        """Returns the logits, `[batch, outputs]`, and the activations of the hidden layers, `[*stack, batch, *shape]`.
+
+        `signals`, `feedback` and `perturbations` need not name all layers.
 
         Args:
           params: as from `init`.
           inputs: `[batch, *input_shape]`.
-          key: draws the dropout, and makes norms use the statistics of the batch. None: no dropout, running statistics.
-          signals: arrays that replace dL/dh of hidden layers in the backward pass; named like `hiddens`.
-          feedback: arrays that replace the kernels of linear layers in the backward pass; named like `kernels`, not
-            necessarily all of them.
-          perturbations: arrays that are added to the activations of hidden layers; named like `hiddens`.
+          key: draws the dropout, and makes normalisation layers use the statistics of the batch. None: no dropout,
+            running statistics.
+          signals: substitutes for dL/dh of hidden layers in the backward pass, shaped like h; named like
+            `hidden_shapes`. Like a gradient of the mean loss, they include the factor `1/batch`.
+          feedback: substitutes for the kernels of linear layers in the backward pass, shaped like these; named like
+            `kernel_shapes`.
+          perturbations: are added to the activations h of hidden layers, shaped like h; named like `hidden_shapes`.
         """
-        collections = {"signal": _unflatten(signals or {}, "h"), "feedback": _unflatten(feedback or {}, "kernel")}
-        options = {"key": key, "perturbations": perturbations, "mutable": ("hidden",)}
-        logits, state = self._run(params, inputs, **options, **collections)
+        logits, state = self._run(
+            params,
+            inputs,
+            key=key,
+            perturbations=perturbations,
+            mutable=("hidden",),
+            signal=_unflatten(signals or {}, "h"),
+            feedback=_unflatten(feedback or {}, "kernel"),
+        )
         return logits, leaves_named(state.get("hidden", {}), "h")
 
     def call(
@@ -113,7 +149,7 @@ class Network:
 
     def update_statistics(self, params: PyTree, batch: Batch) -> PyTree:
         """Returns the params with running statistics updated by a batch, by one more forward pass."""
-        if not self.statistics:
+        if not self.statistics_paths:
             return params
         _, state = self._run(params, batch.inputs, key=batch.key)
         return _merge(params, state[STATISTICS])
@@ -134,61 +170,36 @@ class Network:
           rngs: keys by the name of Flax's random streams; dropout needs `dropout`.
 
         Returns:
-          The observations, named like `kernels`.
+          The observations, named like `kernel_shapes`.
         """
 
         def intercept(layer, args, kwargs, context):
-            if not is_linear_call(context) or "/".join(context.module.path) not in self.kernels:
+            if not is_linear_call(context) or "/".join(context.module.path) not in self.kernel_shapes:
                 return layer(*args, **kwargs)
-            (x,) = (*args, *kwargs.values())
-            y, observation = observe(context.module, x, layer(*args, **kwargs))
-            context.module.sow("observed", "value", observation, init_fn=lambda: observation, reduce_fn=_latest)
+            y, observation = observe(context.module, only_argument(args, kwargs), layer(*args, **kwargs))
+            sow_array(context.module, "observed", "value", observation)
             return y
 
         with nn.intercept_methods(intercept):
             _, state = self.module.apply(self._collections(params), inputs, rngs=dict(rngs), mutable=["observed"])
         return leaves_named(state["observed"], "value")
 
-    def weights(self, params: PyTree) -> LayerArrays:
-        """Returns the kernels of a tree like the params."""
-        chosen = leaves_named(params, "kernel")
-        return {name: chosen[name] for name in self.kernels}
+    def kernels(self, params: PyTree) -> LayerArrays:
+        """Returns the kernels, `[*stack, *shape]`, of params, or of updates, which have the same tree."""
+        kernels = leaves_named(params, "kernel")
+        return {name: kernels[name] for name in self.kernel_shapes}
 
     def hidden_zeros(self, inputs: jax.Array) -> LayerArrays:
         """Returns zeros shaped like the activations of the hidden layers, for inputs `[batch, *input_shape]`."""
-        return {name: jnp.zeros((*h.stack, len(inputs), *h.shape), inputs.dtype) for name, h in self.hiddens.items()}
-
-    @functools.cached_property
-    def statistics(self) -> frozenset[tuple[str, ...]]:
-        """The paths of the running statistics in the params."""
-        shapes = jax.eval_shape(self.module.init, jax.random.key(0), jnp.zeros((1, *self.input_shape)))
-        return frozenset(traverse_util.flatten_dict(shapes.get(STATISTICS, {})))
-
-    @functools.cached_property
-    def hiddens(self) -> dict[str, ActivationShape]:
-        """The shapes of the hidden layers; a scanned stack is one entry."""
-        # The axis that differs between batches of 2 and of 3 is that of the batch.
-        two, three = self._trace(2).hiddens, self._trace(3).hiddens
-
-        def split_at_batch(a, b):
-            axis = next(i for i, (m, n) in enumerate(zip(a, b, strict=True)) if m != n)
-            return ActivationShape(a[:axis], a[axis + 1 :])
-
-        return {name: split_at_batch(two[name], three[name]) for name in two}
+        batch = len(inputs)
+        return {name: jnp.zeros((*h.stack, batch, *h.shape), inputs.dtype) for name, h in self.hidden_shapes.items()}
 
     def in_order(self, hiddens: LayerArrays) -> list[jax.Array]:
         """Returns activations layer by layer in the order of the forward pass, with scanned stacks unstacked."""
-        return [layer for name, h in self.hiddens.items() for layer in (hiddens[name] if h.stack else [hiddens[name]])]
-
-    @functools.cached_property
-    def kernels(self) -> dict[str, KernelShape]:
-        """The shapes of the linear layers' kernels; a scanned stack is one entry."""
-        return self._trace(2).kernels
-
-    @functools.cached_property
-    def outputs(self) -> int:
-        """The number of outputs."""
-        return self._trace(2).outputs
+        layers = []
+        for name, hidden in self.hidden_shapes.items():
+            layers += list(hiddens[name]) if hidden.stack else [hiddens[name]]
+        return layers
 
     def _run(self, params, *arguments, key, perturbations=None, mutable=(), method=None, **collections):
         """Applies the module; returns its result and the collections that it changes."""
@@ -200,39 +211,45 @@ class Network:
     def _collections(self, params: PyTree) -> dict[str, PyTree]:
         """Sorts params into the collections that Flax keeps them in."""
         flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
-        collections = {"params": {}, STATISTICS: {}}
-        for path, leaf in flat.items():
-            collections[STATISTICS if path in self.statistics else "params"][path] = leaf
-        return {name: traverse_util.unflatten_dict(part) for name, part in collections.items()}
+        trained = {path: leaf for path, leaf in flat.items() if path not in self.statistics_paths}
+        statistics = {path: leaf for path, leaf in flat.items() if path in self.statistics_paths}
+        return {"params": traverse_util.unflatten_dict(trained), STATISTICS: traverse_util.unflatten_dict(statistics)}
 
-    def _trace(self, batch: int) -> "_Trace":
-        """Runs the network on shapes alone, and collects the layers in the order of the forward pass."""
+    @functools.cached_property
+    def _traced(self) -> "_Layers":
+        """The layers in the order of the forward pass, from one run on shapes alone."""
         params = jax.eval_shape(self.init, jax.random.key(0))
-        stacked_shapes = {name: leaf.shape for name, leaf in leaves_named(params, "kernel").items()}
-        kernels, hiddens, outputs = {}, {}, []
+        kernels = {name: leaf.shape for name, leaf in leaves_named(params, "kernel").items()}
+        kernel_shapes: dict[str, KernelShape] = {}
+        layer_shapes: dict[str, tuple[int, ...]] = {}
 
         def collect(layer, args, kwargs, context):
-            name = "/".join(context.module.path)
-            if is_linear_call(context) and name in stacked_shapes:
-                shape = context.module.variables["params"]["kernel"].shape
-                stack = stacked_shapes[name][: len(stacked_shapes[name]) - len(shape)]
-                kernels[name] = KernelShape(stack, shape, *_fans(context.module, shape))
+            module, name = context.module, "/".join(context.module.path)
+            if is_linear_call(context) and name in kernels:
+                # Inside `nn.scan` a layer sees one slice of its kernel; the axes in front are those of the stack.
+                shape = module.variables["params"]["kernel"].shape
+                stack = kernels[name][: len(kernels[name]) - len(shape)]
+                kernel_shapes[name] = KernelShape(stack, shape, *_fans(module, shape))
+            if isinstance(module, Hidden):
+                layer_shapes[name] = only_argument(args, kwargs).shape[1:]
             return layer(*args, **kwargs)
 
         def run(params, inputs):
             with nn.intercept_methods(collect):
-                logits, activations = self.forward(params, inputs)
-            # Collected here and not returned: JAX returns a dict sorted by name.
-            hiddens.update({name: h.shape for name, h in activations.items()})
-            outputs.append(logits.shape[-1])
+                return self.forward(params, inputs)
 
-        jax.eval_shape(run, params, jax.ShapeDtypeStruct((batch, *self.input_shape), jnp.float32))
-        return _Trace(kernels, hiddens, outputs[0])
+        inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+        logits, hiddens = jax.eval_shape(run, params, inputs)
+        hidden_shapes = {
+            name: ActivationShape(hiddens[name].shape[: len(hiddens[name].shape) - len(shape) - 1], shape)
+            for name, shape in layer_shapes.items()
+        }
+        return _Layers(kernel_shapes, hidden_shapes, logits.shape[-1])
 
 
-class _Trace(NamedTuple):
-    kernels: dict[str, KernelShape]
-    hiddens: dict[str, tuple[int, ...]]
+class _Layers(NamedTuple):
+    kernel_shapes: dict[str, KernelShape]
+    hidden_shapes: dict[str, ActivationShape]
     outputs: int
 
 
@@ -247,18 +264,13 @@ def _fans(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
 def parameter_count(network: Network, params: PyTree) -> int:
     """Returns the number of params, running statistics excluded; `params` may hold shapes instead of arrays."""
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
-    return sum(math.prod(leaf.shape) for path, leaf in flat.items() if path not in network.statistics)
+    return sum(math.prod(leaf.shape) for path, leaf in flat.items() if path not in network.statistics_paths)
 
 
 def leaves_named(tree: PyTree, leaf: str) -> LayerArrays:
     """Returns the leaves of that name in a Flax collection, by the path of their modules."""
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
     return {"/".join(path[:-1]): value for path, value in flat.items() if path[-1] == leaf}
-
-
-def _latest(old: jax.Array, new: jax.Array) -> jax.Array:
-    del old
-    return new
 
 
 def _merge(tree: PyTree, other: PyTree) -> PyTree:
@@ -268,4 +280,6 @@ def _merge(tree: PyTree, other: PyTree) -> PyTree:
 
 def _unflatten(named: LayerArrays, leaf: str) -> PyTree:
     """Returns the Flax collection with these leaves: the inverse of `leaves_named`."""
-    return traverse_util.unflatten_dict({(*filter(None, name.split("/")), leaf): x for name, x in named.items()})
+    # The name is empty if the module is itself the layer.
+    paths = {name: (*name.split("/"), leaf) if name else (leaf,) for name in named}
+    return traverse_util.unflatten_dict({paths[name]: array for name, array in named.items()})

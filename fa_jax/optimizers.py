@@ -22,7 +22,7 @@ def descend(
 ) -> Callable[[int, Collection[Path]], optax.GradientTransformation]:
     """Returns `(steps, statistics) -> optimizer`, for a run of a number of steps.
 
-    `statistics` are the paths of running statistics among the params (`Network.statistics`), which do not decay.
+    `statistics` are the paths of running statistics among the params (`Network.statistics_paths`), which do not decay.
 
     Args:
       scaling: the transformation that names the optimizer: `optax.identity`, `optax.scale_by_adam`, ...

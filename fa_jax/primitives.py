@@ -1,11 +1,12 @@
-"""Two `jax.custom_vjp`s with which a learning rule modifies the backward pass.
+"""Two `jax.custom_vjp`s with which a learning rule modifies the backward pass, and how a Flax module applies them.
 
-`with_backward_weights` sends a cotangent through separate backward weights (feedback alignment and related rules).
-`replace_cotangent` replaces a cotangent by a learning signal (direct feedback alignment and related rules).
+`with_backward_weights` sends a cotangent through separate backward weights (feedback alignment and related rules); the
+interceptor `use_feedback` applies it to linear layers. `replace_cotangent` replaces a cotangent by a learning signal
+(direct feedback alignment and related rules); the layer `Hidden` applies it at the end of a hidden layer.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import flax.linen as nn
@@ -13,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 LINEAR = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
-"""The Flax layers that are linear in their input, so that their backward weights can be replaced."""
+"""The Flax layers that are linear in their input, so that their backward weights can be replaced. Layers of other
+classes keep their true backward pass, under feedback alignment too."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -26,7 +28,8 @@ def with_backward_weights(layer: nn.Module, params: Any, feedback: Any, x: jax.A
     Args:
       layer: an unbound Flax layer, linear in `x`.
       params: the params of the layer, a dict with `kernel` and perhaps `bias`.
-      feedback: a dict with `kernel`, shaped like the layer's. In the papers' notation, `B = kernel^T`.
+      feedback: a dict with `kernel`, shaped like the layer's. The layer's kernel is W^T in the notation of the papers,
+        y = W x, and this one is B.
       x: `[batch, ...]`.
 
     Returns:
@@ -39,18 +42,41 @@ def with_backward_weights(layer: nn.Module, params: Any, feedback: Any, x: jax.A
     return cast(jax.Array, layer.apply({"params": params}, x))
 
 
-def _forward(layer, params, feedback, x):
+def _linear_forward(layer, params, feedback, x):
     return layer.apply({"params": params}, x), (params, feedback, x)
 
 
-def _backward(layer, residuals, cotangent):
+def _linear_backward(layer, residuals, cotangent):
     params, feedback, x = residuals
-    (d_params,) = jax.vjp(lambda p: layer.apply({"params": p}, x), params)[1](cotangent)
-    (d_x,) = jax.vjp(lambda x: layer.apply({"params": {**params, **feedback}}, x), x)[1](cotangent)
-    return d_params, jax.tree.map(jnp.zeros_like, feedback), d_x
+    backward_params = {**params, **feedback}  # W^T replaced by B: this is feedback alignment
+    _, params_vjp = jax.vjp(lambda params: layer.apply({"params": params}, x), params)
+    _, input_vjp = jax.vjp(lambda x: layer.apply({"params": backward_params}, x), x)
+    return *params_vjp(cotangent), jax.tree.map(jnp.zeros_like, feedback), *input_vjp(cotangent)
 
 
-with_backward_weights.defvjp(_forward, _backward)
+with_backward_weights.defvjp(_linear_forward, _linear_backward)
+
+
+def is_linear_call(context: nn.module.InterceptorContext) -> bool:
+    """Returns whether an intercepted call is the `__call__` of a linear layer whose params exist already."""
+    module = context.module
+    return context.method_name == "__call__" and isinstance(module, LINEAR) and not module.is_initializing()
+
+
+def only_argument(args: tuple, kwargs: Mapping[str, Any]) -> Any:
+    """Returns the input of an intercepted layer, passed by position or by name."""
+    (x,) = (*args, *kwargs.values())
+    return x
+
+
+def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+    """Flax interceptor: gives backward weights to every linear layer with a kernel in the `feedback` collection."""
+    module = context.module
+    if not is_linear_call(context) or not module.has_variable("feedback", "kernel"):
+        return layer(*args, **kwargs)
+    unbound = module.clone(parent=None, name=None)  # the vjp applies the layer to params of its own
+    feedback = module.variables["feedback"]
+    return with_backward_weights(unbound, module.variables["params"], feedback, only_argument(args, kwargs))
 
 
 @jax.custom_vjp
@@ -68,20 +94,36 @@ def replace_cotangent(h: jax.Array, signal: jax.Array) -> jax.Array:
     return h
 
 
-replace_cotangent.defvjp(lambda h, signal: (h, signal), lambda signal, cotangent: (signal, jnp.zeros_like(signal)))
+def _replace_forward(h, signal):
+    return h, signal
 
 
-def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-    """Flax interceptor: gives backward weights to every linear layer with a kernel in the `feedback` collection."""
-    module = context.module
-    if not is_linear_call(context) or not module.has_variable("feedback", "kernel"):
-        return layer(*args, **kwargs)
-    (x,) = (*args, *kwargs.values())
-    unbound = module.clone(parent=None, name=None)
-    return with_backward_weights(unbound, module.variables["params"], module.variables["feedback"], x)
+def _replace_backward(signal, cotangent):
+    del cotangent
+    return signal, jnp.zeros_like(signal)
 
 
-def is_linear_call(context: nn.module.InterceptorContext) -> bool:
-    """Returns whether an intercepted call is the `__call__` of a linear layer whose params exist already."""
-    module = context.module
-    return context.method_name == "__call__" and isinstance(module, LINEAR) and not module.is_initializing()
+replace_cotangent.defvjp(_replace_forward, _replace_backward)
+
+
+class Hidden(nn.Module):
+    """The identity, placed at the end of a hidden layer: records the activation and can replace its cotangent.
+
+    Its position is part of the rule: in a residual network on the stream after each sum, in a convolutional stage after
+    the pooling, and after the dropout.
+
+    Flax collections: writes the activation to `hidden/h`; adds `perturbation/h` to it and replaces its cotangent by
+    `signal/h`, if these are given.
+    """
+
+    @nn.compact
+    def __call__(self, h: jax.Array) -> jax.Array:
+        if self.has_variable("perturbation", "h"):
+            h = h + self.get_variable("perturbation", "h")
+        sow_array(self, "hidden", "h", h)
+        return replace_cotangent(h, self.get_variable("signal", "h")) if self.has_variable("signal", "h") else h
+
+
+def sow_array(module: nn.Module, collection: str, name: str, array: jax.Array) -> None:
+    """Writes an array to a Flax collection as it is; by default, `sow` would append it to a tuple."""
+    module.sow(collection, name, array, init_fn=lambda: array, reduce_fn=lambda _, new: new)

@@ -117,7 +117,7 @@ def test_hidden_gradient_is_the_chain_rule(float64):
     error = np.asarray(jax.grad(LOSS)(jnp.asarray(preactivations[-1]), batch.targets))
     backward = [w.T for w in weights[1:]]
     deltas = reference.layerwise_deltas(backward, preactivations, error, "tanh")
-    computed = reference.unstack(network.hiddens, hidden_gradient(network, LOSS, params, batch))
+    computed = reference.unstack(network.hidden_shapes, hidden_gradient(network, LOSS, params, batch))
     for signal, delta, w in zip(computed, deltas[1:], backward, strict=True):
         np.testing.assert_allclose(signal, delta @ w, rtol=1e-10, atol=1e-14)
 
@@ -133,7 +133,7 @@ def test_perturbations_are_added_to_hidden_activations(float64, network):
 
     _, hiddens = network.forward(params, batch.inputs)
     _, perturbed = network.forward(params, batch.inputs, perturbations=perturbations)
-    first = next(iter(network.hiddens))
+    first = next(iter(network.hidden_shapes))
     np.testing.assert_allclose(perturbed[first] - hiddens[first], perturbations[first], rtol=1e-6, atol=1e-15)
     gradients = hidden_gradient(network, LOSS, params, batch)
     change = sum(jnp.vdot(gradients[name], perturbations[name]) for name in zeros)
@@ -150,11 +150,11 @@ def test_layers_are_listed_in_the_order_of_the_forward_pass_although_names_sort_
 
     network = Network(Named(), (5,))
     order = ["middle", "first", "zero", "a_readout"]
-    assert list(network.kernels) == order
+    assert list(network.kernel_shapes) == order
     params = jax.jit(network.init)(jax.random.key(0))
     assert list(params) == sorted(order)
-    assert list(network.weights(params)) == order
+    assert list(network.kernels(params)) == order
     deep = mlp((5,), 3, hidden=list(range(20, 8, -1)), dropout=0.0, **MLP)
     hiddens = jax.eval_shape(deep.hidden_zeros, jnp.ones((2, 5)))
-    assert list(hiddens) != list(deep.hiddens)
+    assert list(hiddens) != list(deep.hidden_shapes)
     assert [h.shape for h in deep.in_order(hiddens)] == [(2, width) for width in range(20, 8, -1)]

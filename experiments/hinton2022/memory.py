@@ -39,11 +39,11 @@ def memory_of(overrides: tuple[str, ...], depth: int) -> dict[str, float]:
     data = ("task=mnist", "task.train_examples=5000", "shuffle=false")
     job = compose(parse([*data, *overrides, *network, "seeds=1", "devices=1", "probe=0"])).runs[0].job
     program = make_program_of(job, 1)
-    seeds = jax.ShapeDtypeStruct((1,), np.int32, sharding=program.over_seeds)
+    seeds = jax.ShapeDtypeStruct((1,), np.int32, sharding=program.seed_sharding)
     step = jax.ShapeDtypeStruct((), np.int32)
-    states, fixed = jax.eval_shape(program.start, seeds)
-    memory = program.advance.lower(states, fixed, seeds, step, step, program.data).compile().memory_analysis()
-    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves((states, fixed)))
+    states = jax.eval_shape(program.start, seeds)
+    memory = program.advance.lower(states, seeds, step, step, program.data).compile().memory_analysis()
+    kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
     return {"kept": kept / MEBI, "working": memory.temp_size_in_bytes / MEBI}
 
 

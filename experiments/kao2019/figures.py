@@ -104,7 +104,7 @@ def exits() -> list[dict[str, object]]:
     for last in range(1, 9):
         network = Network(job.network.module.clone(exit=last), job.network.input_shape)
         predicted = np.asarray(jax.jit(jax.vmap(network.apply, (0, None)))(params, inputs)).argmax(-1)
-        products = sum(math.prod(kernel.shape) for kernel in network.kernels.values())
+        products = sum(math.prod(kernel.shape) for kernel in network.kernel_shapes.values())
         accuracy = f"{100 * np.mean(predicted == targets):.2f}"
         rows.append({"exit": last, "accuracy": accuracy, "seeds": len(predicted), "multiplications": products})
     return rows

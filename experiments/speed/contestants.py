@@ -74,7 +74,7 @@ class FaJax:
         self.job = build(config)
         self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
-        self.states, self.fixed = jax.block_until_ready(self.program.start(self.seeds))
+        self.states = jax.block_until_ready(self.program.start(self.seeds))
         self.step = 0
 
     def run(self, steps: int) -> None:
@@ -83,7 +83,7 @@ class FaJax:
         import jax.numpy as jnp
 
         first, last = jnp.int32(self.step), jnp.int32(self.step + steps)
-        advanced = self.program.advance(self.states, self.fixed, self.seeds, first, last, self.program.data)
+        advanced = self.program.advance(self.states, self.seeds, first, last, self.program.data)
         self.states = jax.block_until_ready(advanced)
         self.step += steps
 

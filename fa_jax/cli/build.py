@@ -56,7 +56,7 @@ def build(config: Config) -> Job:
     training = Training(
         batch_size=batch_size,
         shuffle=switch("shuffle", config["shuffle"]),
-        probe=integer("probe", config["probe"], least=0),
+        probe_size=integer("probe", config["probe"], least=0),
         adversarial=number("adversarial", config["adversarial"], least=0),
         measures=tuple(_make(config, f"measure.{name}", measure)() for name, measure in measures.items()),
     )
@@ -89,7 +89,7 @@ def build(config: Config) -> Job:
         network=network,
         loss=loss,
         rule=rule,
-        optimizer=_optimizer(config, rule, network.statistics, params, steps),
+        optimizer=_optimizer(config, rule, network.statistics_paths, params, steps),
         feedback_optimizer=_feedback_optimizer(config, rule, feedback, steps),
         training=training,
         groups=groups,
@@ -183,7 +183,8 @@ def _optimizer(config: Config, rule: Rule, statistics, params: PyTree, steps: in
     density = config["architecture"].get("density", 1.0)
     densities = density if isinstance(density, list) else [density]
     pruning = [optimizers.keep_removed()] if any(value < 1 for value in densities) else []
-    return _tried(config, "optimizer", params, steps, *pruning, statistics=statistics, rates=rule.extras.learning_rates)
+    rates = rule.extras.learning_rate_multipliers
+    return _tried(config, "optimizer", params, steps, *pruning, statistics=statistics, rates=rates)
 
 
 def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int) -> optax.GradientTransformation:

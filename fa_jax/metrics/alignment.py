@@ -58,17 +58,17 @@ def alignment(
     if rule.extras.signals is not None:
         signals = rule.extras.signals(params, feedback, batch)
         bp_signals = hidden_gradient(network, loss, params, batch)
-        pairs = [(signals[name], bp_signals[name], h.stack) for name, h in network.hiddens.items()]
+        pairs = [(signals[name], bp_signals[name], h.stack) for name, h in network.hidden_shapes.items()]
         record(("signal_angle", "signal_norm", "bp_signal_norm"), _compare_signals, pairs)
 
     actual = _layers(network, rule.updates(params, feedback, batch))
     reference = _layers(network, gradient(network, loss, params, batch))
-    pairs = [(actual[name], reference[name], kernel.stack) for name, kernel in network.kernels.items()]
+    pairs = [(actual[name], reference[name], kernel.stack) for name, kernel in network.kernel_shapes.items()]
     record(("update_angle", "update_norm", "bp_update_norm"), _compare, pairs)
 
     weight_pairs = {} if rule.extras.weight_pairs is None else rule.extras.weight_pairs(params, feedback)
     # In the order of the network, since the feedback, a pytree, may be sorted by name.
-    layers = [*network.kernels.items(), *network.hiddens.items()]
+    layers = [*network.kernel_shapes.items(), *network.hidden_shapes.items()]
     pairs = [(*weight_pairs[name], layer.stack) for name, layer in layers if name in weight_pairs]
     record(("weight_angle", "weight_norm", "forward_norm"), _compare, pairs)
     return metrics
@@ -99,7 +99,7 @@ def _layers(network: Network, updates: PyTree) -> LayerArrays:
         "/".join(entry.key for entry in path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(updates)[0]
     }
     layers = {}
-    for name, kernel in network.kernels.items():
+    for name, kernel in network.kernel_shapes.items():
         leaves = [flat[key] for key in (f"{name}/kernel", f"{name}/bias") if key in flat]
         layers[name] = jnp.concatenate([leaf.reshape(*kernel.stack, -1) for leaf in leaves], -1)
     return layers

@@ -34,8 +34,8 @@ def pseudobackprop_angle(
       params, feedback: of one seed.
       batch: the probe.
     """
-    hidden = list(network.hiddens.values())[-1]
-    readout = list(network.weights(params).values())[-1]
+    hidden = list(network.hidden_shapes.values())[-1]
+    readout = list(network.kernels(params).values())[-1]
     if rule.extras.signals is None or hidden.shape != readout.shape[:-1]:
         return {}
     signals = network.in_order(rule.extras.signals(params, feedback, batch))[-1]

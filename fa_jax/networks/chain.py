@@ -1,4 +1,4 @@
-"""`Hidden`, which direct feedback needs at each hidden layer, and `Chain`, which stage-wise rules need."""
+"""`Chain`, a network as a sequence of stages, which stage-wise rules need; and the stages of which it is made."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -6,41 +6,8 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
-from fa_jax.network import Network
-from fa_jax.primitives import replace_cotangent
-
-
-class Hidden(nn.Module):
-    """The identity, placed at the end of a hidden layer: records the activation and can replace its cotangent.
-
-    Its position is part of the rule: in a residual network on the stream after each sum, in a convolutional stage after
-    the pooling, and after the dropout.
-
-    Flax collections: writes the activation to `hidden/h`; adds `perturbation/h` to it and replaces its cotangent by
-    `signal/h`, if these are given.
-    """
-
-    @nn.compact
-    def __call__(self, h: jax.Array) -> jax.Array:
-        if self.has_variable("perturbation", "h"):
-            h = h + self.get_variable("perturbation", "h")
-        self.sow("hidden", "h", h, init_fn=lambda: h, reduce_fn=lambda _, new: new)
-        return replace_cotangent(h, self.get_variable("signal", "h")) if self.has_variable("signal", "h") else h
-
-
-def require_hidden(network: Network) -> None:
-    """Checks that a network marks its hidden layers.
-
-    Raises:
-      BadOption: if it marks none.
-    """
-    if not network.hiddens:
-        raise BadOption(
-            f"needs a network that marks its hidden layers, and {type(network.module).__name__} marks none; put "
-            "fa_jax.networks.chain.Hidden() at the end of each hidden layer, or use feedback alignment (fa)"
-        )
+from fa_jax.primitives import Hidden
 
 
 class DenseStage(nn.Module):

@@ -8,9 +8,10 @@ import jax
 
 from fa_jax.checks import BadOption, choose, integer, per_layer, switch
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
+from fa_jax.networks.chain import Chain, DenseStage, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, check_images, drop_rate, initials, max_pool
 from fa_jax.networks.topology import Convolution, check_sizes, parse
+from fa_jax.primitives import Hidden
 
 POOLS = {"max": max_pool, "average": nn.avg_pool}
 POSITIONS = ("after_pooling", "before_pooling")

@@ -1,7 +1,7 @@
 """Gradients of dense, convolutional and locally connected layers in a form that XLA compiles to fast CPU code.
 
 The numbers are those of JAX; only the order of axes differs, which XLA's CPU compiler rearranges by itself outside of
-loops but not inside one, and a training loop is one. `grad` is `jax.grad` with these gradients.
+loops but not inside one, and a training loop is one. `grad` equals `jax.grad` up to rounding.
 """
 
 import contextlib

@@ -8,8 +8,9 @@ import jax
 
 from fa_jax.checks import BadOption, choose, integer, sequence, switch
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain, DenseStage, Hidden, JoinedStage, Readout
+from fa_jax.networks.chain import Chain, DenseStage, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, check_images, initials
+from fa_jax.primitives import Hidden
 
 LAYERS_OUTSIDE_BLOCKS = 2
 GROUPS = 3

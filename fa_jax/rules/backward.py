@@ -1,4 +1,7 @@
-"""Rules that are backprop with another backward pass, and the gradients that they take the place of."""
+"""`backward_rule` builds a rule that differs from backprop in its backward pass alone.
+
+`gradient` and `hidden_gradient` are the gradients by that backward pass, or the true ones.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +10,7 @@ import jax
 
 from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.network import Network
-from fa_jax.networks import fast_gradients
+from fa_jax.networks.fast_gradients import grad
 
 
 def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: LayerArrays) -> PyTree:
@@ -18,10 +21,10 @@ def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch,
       **backward: `signals` or `feedback`, as for `Network.forward`. None of them: the true gradient.
     """
 
-    def value(params):
+    def batch_loss(params):
         return loss(network.apply(params, batch.inputs, key=batch.key, **backward), batch.targets)
 
-    return fast_gradients.grad(value)(params)  # equals jax.grad up to rounding, and is faster on a CPU
+    return grad(batch_loss)(params)
 
 
 def hidden_gradient(
@@ -32,11 +35,12 @@ def hidden_gradient(
     Each is `[*stack, batch, *shape]`. Arguments as for `gradient`. The factor `1/batch` of the mean loss is included.
     """
 
-    def value(perturbations):
+    def batch_loss(perturbations):
         logits = network.apply(params, batch.inputs, key=batch.key, perturbations=perturbations, **backward)
         return loss(logits, batch.targets)
 
-    return fast_gradients.grad(value)(network.hidden_zeros(batch.inputs))
+    # The gradient with respect to a zero that is added to h is dL/dh.
+    return grad(batch_loss)(network.hidden_zeros(batch.inputs))
 
 
 def backward_rule(

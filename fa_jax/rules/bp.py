@@ -15,7 +15,8 @@ def bp(network: Network, loss: LossFunction) -> Rule:
 
     def weight_pairs(params, feedback):
         del feedback
-        return {name: (w, w) for name, w in list(network.weights(params).items())[1:]}
+        # Backward weights are the forward weights: the angle is reported, as 0.
+        return {name: (w, w) for name, w in list(network.kernels(params).items())[1:]}
 
     return backward_rule(
         network,

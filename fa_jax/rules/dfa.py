@@ -2,8 +2,9 @@
 
     d_i = (B_i e) * f'(a_i)                   e = dL/dlogits, B_i random and fixed
 
-With one hidden layer this is feedback alignment. From one `Hidden` to the next below it the signal is backpropagated:
-through the activation function, dropout, pooling and norm of that layer, as in the author's code.
+With one hidden layer this is feedback alignment. `B_i e` replaces dL/dh_i. From h_i, autodiff carries it through the
+dropout, pooling, activation function and normalisation of layer i to its weights, and not to h_{i-1}, as in the
+author's code.
 
 Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 7 and fig. 1c.
 """
@@ -34,16 +35,16 @@ def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
 
 def direct_rule(
     network: Network,
-    teaching: Callable[[PyTree, Batch], jax.Array],
+    output_signal: Callable[[PyTree, Batch], jax.Array],
     loss: LossFunction,
     init_feedback: InitFeedback,
 ) -> Rule:
-    """Returns the rule that sends a teaching signal directly to every hidden layer.
+    """Returns the rule that sends a signal of the output directly to every hidden layer.
 
     Args:
       network, loss, init_feedback: as for `dfa`.
-      teaching: `(params, batch) -> [batch, outputs]`, in place of the output error; carries the `1/batch` of the mean
-        loss and the sign of a gradient.
+      output_signal: `(params, batch) -> [batch, outputs]`, in place of the output error; includes the `1/batch` of the
+        mean loss and has the sign of a gradient.
     """
 
     def init(key):
@@ -52,7 +53,7 @@ def direct_rule(
         return params, require_all_hidden(network, feedback)
 
     def backward(params, feedback, batch):
-        return {"signals": project_all(network, teaching(params, batch), feedback)}
+        return {"signals": project_all(network, output_signal(params, batch), feedback)}
 
     def weight_pairs(params, feedback):
         paths = forward_paths(network, params)
@@ -62,5 +63,5 @@ def direct_rule(
 
 
 def output_error(network: Network, loss: LossFunction, params: PyTree, batch: Batch) -> jax.Array:
-    """Returns `e = dL/dlogits`, `[batch, outputs]`, with the dropout of the pass that teaches."""
+    """Returns `e = dL/dlogits`, `[batch, outputs]`, with the dropout that `batch.key` draws."""
     return jax.grad(loss)(network.apply(params, batch.inputs, key=batch.key), batch.targets)

@@ -21,8 +21,8 @@ from fa_jax.rules.dfa import direct_rule
 def drtp(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
     """Returns the `Rule` of direct random target projection; arguments as for `dfa`."""
 
-    def teaching(params, batch):
+    def output_signal(params, batch):
         del params
         return -batch.targets / len(batch.inputs)
 
-    return direct_rule(network, teaching, loss, init_feedback)
+    return direct_rule(network, output_signal, loss, init_feedback)

@@ -2,7 +2,7 @@
 
     d_i = (B_{i+1} d_{i+1}) * f'(a_i)         B_{i+1} random and fixed, in place of backprop's W_{i+1}^T
 
-d_i is the substitute for dL/da_i, a_i the pre-activation of layer i, and f the activation function.
+`primitives.with_backward_weights` is this equation; this file draws B.
 
 Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
 1411.0247, 2014.
@@ -20,8 +20,11 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
     Args:
       network: any network of Flax layers, unmodified.
       loss: a mean over the batch.
-      init_feedback: draws a backward kernel, `[*stack, ..., in, out]`, for each linear layer but the first, such as
-        `feedback.layerwise`. The kernel of a convolution has the shape of its forward kernel.
+      init_feedback: draws a backward kernel for each linear layer but the first, which has no layer below, such as
+        `feedback.layerwise`. It has the shape of the forward kernel, `[*stack, ..., in, out]`.
+
+    Raises:
+      BadOption: if the feedback has kernels of other layers, when params are drawn.
     """
 
     def init(key):
@@ -34,7 +37,7 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
         return {"feedback": feedback}
 
     def weight_pairs(params, feedback):
-        weights = network.weights(params)
-        return {name: (kernel, weights[name]) for name, kernel in feedback.items()}
+        kernels = network.kernels(params)
+        return {name: (backward_kernel, kernels[name]) for name, backward_kernel in feedback.items()}
 
     return backward_rule(network, loss, init=init, backward=backward, weight_pairs=weight_pairs)

@@ -33,7 +33,7 @@ def ifa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
       BadOption: if the network is not of this form.
     """
     _check(network)
-    first = next(iter(network.hiddens))
+    first = next(iter(network.hidden_shapes))
 
     def init(key):
         params = network.init(key)
@@ -59,7 +59,7 @@ def _sent_up(network: Network, params: PyTree, batch: Batch, signal: jax.Array) 
     The derivative of the later pre-activations in the direction of `signal` at the first is `W_i d_{i-1}`: the signal
     before the factor `f'(a_i)` of their own layer.
     """
-    names = list(network.kernels)[:-1]
+    names = list(network.kernel_shapes)[:-1]
 
     def preactivations(shift):
         def observe(layer, x, y):
@@ -69,22 +69,23 @@ def _sent_up(network: Network, params: PyTree, batch: Batch, signal: jax.Array) 
 
         return network.observe_linear(params, batch.inputs, observe, {"dropout": batch.key})
 
+    # Forward-mode differentiation from a_0 on multiplies by f'(a) and W, layer by layer.
     _, tangents = jax.jvp(preactivations, (jnp.zeros_like(signal),), (signal,))
-    return {hidden: tangents[name] for hidden, name in zip(network.hiddens, names, strict=True)}
+    return {hidden: tangents[name] for hidden, name in zip(network.hidden_shapes, names, strict=True)}
 
 
 def _check(network: Network) -> None:
     """Raises `BadOption` unless the rule is defined on the network and can learn there."""
     chain = require_chain(network)
-    kernels = list(network.kernels.values())
-    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hiddens.values()]:
+    kernels = list(network.kernel_shapes.values())
+    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hidden_shapes.values()]:
         raise BadOption(
             "needs stages of one dense layer each, such as those of mlp; "
-            f"got {len(kernels) - 1} linear layers in {len(network.hiddens)} stages"
+            f"got {len(kernels) - 1} linear layers in {len(network.hidden_shapes)} stages"
         )
     if any(getattr(stage, "norm", None) is not None for stage in chain.stages):
         raise BadOption("is not defined for normalised layers; it needs norm=none")
-    weights = network.weights(network.init(jax.random.key(0)))
+    weights = network.kernels(network.init(jax.random.key(0)))
     zero = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]
     if zero:
         raise BadOption(

@@ -25,7 +25,7 @@ def kolen_pollack(network: Network, loss: LossFunction, *, init_feedback: InitFe
 
     def learn(params, feedback, batch, updates):
         del params, batch
-        kernel_updates = network.weights(updates)
+        kernel_updates = network.kernels(updates)
         return {name: kernel_updates[name] for name in feedback}
 
     return fa(network, loss, init_feedback=init_feedback)._replace(learn=learn)

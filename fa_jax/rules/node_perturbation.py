@@ -11,8 +11,8 @@ import jax
 
 from fa_jax.checks import number
 from fa_jax.core import LossFunction, Rule
+from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
-from fa_jax.networks.chain import require_hidden
 from fa_jax.rules.backward import backward_rule
 
 
@@ -44,7 +44,8 @@ def node_perturbation(network: Network, loss: LossFunction, *, sigma: float) -> 
         change = (losses(noisy_logits, batch.targets) - losses(logits, batch.targets)) / len(batch.inputs)
 
         def signal(name):
-            return change.reshape(-1, *[1] * len(network.hiddens[name].shape)) * noise[name] / sigma**2
+            # One number per example, in front of the axes of an activation.
+            return change.reshape(-1, *[1] * len(network.hidden_shapes[name].shape)) * noise[name] / sigma**2
 
         return {"signals": {name: signal(name) for name in noise}}
 

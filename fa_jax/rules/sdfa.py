@@ -18,7 +18,7 @@ from fa_jax.rules.dfa import direct_rule, output_error
 def sdfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
     """Returns the `Rule` of direct feedback alignment with error signs; arguments as for `dfa`."""
 
-    def teaching(params, batch):
+    def output_signal(params, batch):
         return jnp.sign(output_error(network, loss, params, batch)) / len(batch.inputs)
 
-    return direct_rule(network, teaching, loss, init_feedback)
+    return direct_rule(network, output_signal, loss, init_feedback)

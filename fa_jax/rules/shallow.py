@@ -7,8 +7,8 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 """
 
 from fa_jax.core import LossFunction, Rule
+from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
-from fa_jax.networks.chain import require_hidden
 from fa_jax.rules.backward import backward_rule
 
 

@@ -21,8 +21,8 @@ def usf(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
     Args:
       network: any network.
       loss: a mean over the batch.
-      init_feedback: returns magnitudes for each linear layer but the first, of which the absolute value is used. Here
-        one number per layer, such as `feedback.deviations`.
+      init_feedback: returns the magnitudes c, of which the absolute value is used: one number for each linear layer but
+        the first, such as `feedback.deviations`.
     """
 
     def init(key):
@@ -35,7 +35,7 @@ def usf(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
         return {"feedback": sign_concordant(network, params, feedback)}
 
     def weight_pairs(params, feedback):
-        weights = network.weights(params)
+        weights = network.kernels(params)
         return {name: (v, weights[name]) for name, v in sign_concordant(network, params, feedback).items()}
 
     return backward_rule(network, loss, init=init, backward=backward, weight_pairs=weight_pairs)
@@ -43,5 +43,5 @@ def usf(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
 
 def sign_concordant(network: Network, params: PyTree, magnitudes: LayerArrays) -> LayerArrays:
     """Returns magnitudes times the signs of the forward weights, by the name of each kernel with a magnitude."""
-    weights = network.weights(params)
+    weights = network.kernels(params)
     return {name: magnitude * jnp.sign(weights[name]) for name, magnitude in magnitudes.items()}

@@ -2,8 +2,8 @@
 
     d_i = (B_{i+1} d_{i+1}) * f'(a_i),     dB_i = -xi (W_i xi)^T / sigma^2,     xi ~ N(0, sigma^2)
 
-The expectation of `xi (W xi)^T` is `sigma^2 W^T`. With weight decay 1 in the feedback optimizer, the feedback is a
-running average of such estimates, over about 1 / learning rate steps, and converges to `W^T` up to noise.
+The expectation of `xi (W xi)^T` is `sigma^2 W^T`; here sigma is 1. With weight decay 1 in the feedback optimizer, the
+feedback is a running average of such estimates, over about 1 / learning rate steps, and converges to `W^T` up to noise.
 
 Akrout, Wilson, Humphreys, Lillicrap, Tweed, "Deep Learning without Weight Transport", NeurIPS 2019 (arXiv 1904.05391),
 section 3. They send the noise through bias and activation function too, `f(W xi + b)`, which for small noise multiplies
@@ -57,6 +57,7 @@ def kernel_estimate(layer, noise: jax.Array) -> jax.Array:
     def apply(kernel, x):
         return unbound.apply({"params": {**without_bias, "kernel": kernel}}, x)
 
+    # The vjp of a linear layer with respect to its kernel is the outer product of input and cotangent.
     response, outer_product = jax.vjp(lambda kernel: apply(kernel, noise), params["kernel"])
     # An entry of a convolution's kernel sums over positions, fewer of them at the padded border of an image.
     ones = jnp.ones((1, *noise.shape[1:]), noise.dtype)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from fa_jax.core import Batch, LossFunction, PyTree
 from fa_jax.network import Network
-from fa_jax.networks import fast_gradients
+from fa_jax.networks.fast_gradients import grad
 
 
 def fast_gradient_sign(network: Network, loss: LossFunction, params: PyTree, batch: Batch, epsilon: float) -> Batch:
@@ -19,4 +19,4 @@ def fast_gradient_sign(network: Network, loss: LossFunction, params: PyTree, bat
     def value(inputs):
         return loss(network.apply(params, inputs, key=batch.key), batch.targets)
 
-    return batch._replace(inputs=batch.inputs + epsilon * jnp.sign(fast_gradients.grad(value)(batch.inputs)))
+    return batch._replace(inputs=batch.inputs + epsilon * jnp.sign(grad(value)(batch.inputs)))

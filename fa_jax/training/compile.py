@@ -8,13 +8,17 @@ import jax
 import jax.extend.core
 import numpy as np
 
-from fa_jax.core import Batch
-from fa_jax.network import parameter_count
+from fa_jax.core import Batch, Rule
+from fa_jax.network import Network, parameter_count
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Program, make_program
 
 log = logging.getLogger(__name__)
+
+VMAP_MAX_BYTES = 2**21
+"""The size of one seed's params, in bytes, up to which a CPU trains the seeds of a device vmapped, if all layers are
+dense. Larger ones would evict each other from its caches at every step, and train faster sequentially."""
 
 
 @dataclasses.dataclass
@@ -92,22 +96,39 @@ def make_program_of(job: Job, seeds: int) -> Program:
     CPU cores that are no such device still help: XLA spreads large matrix products over all cores.
     """
     devices = distributed.devices_for(job.devices, seeds, job.batch_devices)
-    optimizers = job.optimizer, job.feedback_optimizer
     return make_program(
-        job.rule, job.network, job.loss, job.task, job.training, *optimizers, devices, job.batch_devices
+        job.rule,
+        job.network,
+        job.loss,
+        job.task,
+        job.training,
+        job.optimizer,
+        job.feedback_optimizer,
+        devices,
+        job.batch_devices,
+        vmapped=is_vmapped(job.rule, job.network, devices[0]),
     )
+
+
+def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
+    """Returns whether the seeds on a device train faster vmapped than sequentially."""
+    params, _ = jax.eval_shape(rule.init, jax.random.key(0))
+    small = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= VMAP_MAX_BYTES
+    # Vmapped over their weights, convolutions become grouped convolutions, which are slow on a CPU.
+    dense = all(len(kernel.shape) == 2 for kernel in network.kernel_shapes.values())
+    return device.platform != "cpu" or (small and dense)
 
 
 def compiled(job: Job, seeds: int, cost: Cost) -> Program:
     """Returns the program with all functions compiled, and adds the time and memory to the cost."""
     began = time.perf_counter()
     program = make_program_of(job, seeds)
-    seed_numbers = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.over_seeds)
+    seed_numbers = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.seed_sharding)
     step = jax.ShapeDtypeStruct((), np.int32)
-    states, fixed = jax.eval_shape(program.start, seed_numbers)
+    states = jax.eval_shape(program.start, seed_numbers)
     start = program.start.lower(seed_numbers).compile()
-    advance = program.advance.lower(states, fixed, seed_numbers, step, step, program.data).compile()
-    evaluate = program.evaluate.lower(states, fixed, seed_numbers, step, program.data).compile()
+    advance = program.advance.lower(states, seed_numbers, step, step, program.data).compile()
+    evaluate = program.evaluate.lower(states, seed_numbers, step, program.data).compile()
     cost.compiling += time.perf_counter() - began
     # One process may compile for longer than the first transfer of training would wait for it.
     distributed.broadcast(lambda: None)

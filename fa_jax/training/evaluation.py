@@ -22,24 +22,28 @@ def score_metrics(task: Task) -> tuple[Metric, ...]:
 
 def measured_metrics(rule: Rule, measures: tuple[Measure, ...]) -> tuple[Metric, ...]:
     """Returns the metrics of all measures on the probe batch."""
-    computed = [ALIGNMENT, *measures, *([rule.extras.measure] if rule.extras.measure else [])]
+    computed = [ALIGNMENT, *measures]
+    if rule.extras.measure is not None:
+        computed.append(rule.extras.measure)
     return tuple(metric for measure in computed for metric in measure.metrics)
 
 
-def compute_measures(
-    rule: Rule, network: Network, loss: Loss, measures: tuple[Measure, ...]
-) -> Callable[..., dict[str, jax.Array]]:
-    """Returns `(params, feedback, batch) -> metrics` of all measures on the probe batch."""
-
-    def compute(params, feedback, batch):
-        metrics = {}
-        for measure in (ALIGNMENT, *measures):
-            metrics |= measure.compute(rule, network, loss.value, params, feedback, batch)
-        if rule.extras.measure is not None:
-            metrics |= rule.extras.measure.compute(params, feedback, batch)
-        return metrics
-
-    return compute
+def probe_metrics(
+    rule: Rule,
+    network: Network,
+    loss: Loss,
+    measures: tuple[Measure, ...],
+    params: PyTree,
+    feedback: PyTree,
+    batch: Batch,
+) -> dict[str, jax.Array]:
+    """Returns the metrics of all measures on the probe batch."""
+    metrics = {}
+    for measure in (ALIGNMENT, *measures):
+        metrics |= measure.compute(rule, network, loss.value, params, feedback, batch)
+    if rule.extras.measure is not None:
+        metrics |= rule.extras.measure.compute(params, feedback, batch)
+    return metrics
 
 
 def zero_sums(task: Task) -> MetricSums:
@@ -47,12 +51,10 @@ def zero_sums(task: Task) -> MetricSums:
     return {name: jnp.zeros(()) for name in ("batches", "loss", *(metric.name for metric in task.metrics))}
 
 
-def add_batch(
-    sums: MetricSums, rule: Rule, params: PyTree, batch: Batch, loss: Loss, task: Task
-) -> dict[str, jax.Array]:
+def add_batch(sums: MetricSums, rule: Rule, params: PyTree, batch: Batch, loss: Loss, task: Task) -> MetricSums:
     """Returns the sums with the scores of one training batch, dropout included, added."""
     logits = (rule.extras.train_predict or rule.predict)(params, batch.inputs, key=batch.key)
-    outputs = loss.outputs(logits)
+    outputs = loss.output_units(logits)
     scores = {"batches": 1, "loss": loss.value(logits, batch.targets)}
     for metric in task.metrics:
         scores[metric.name] = (metric.batch_score or _score(metric))(outputs, batch.targets)
@@ -66,14 +68,14 @@ def train_metrics(sums: MetricSums, task: Task) -> dict[str, jax.Array]:
     return {"train_loss": means["loss"], **metrics}
 
 
-def scores(split_name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:
+def split_metrics(split_name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:
     """Returns loss and metrics over all examples of a split, by `<split_name>_<metric>`.
 
     `predict` maps network inputs to logits.
     """
     logits = _in_chunks(lambda inputs: predict(task.prepare(inputs)), split.inputs)
     targets = task.encode(split.targets)
-    outputs = loss.outputs(logits)
+    outputs = loss.output_units(logits)
     metrics = {f"{split_name}_{metric.name}": _score(metric)(outputs, targets) for metric in task.metrics}
     return {f"{split_name}_loss": loss.value(logits, targets), **metrics}
 
@@ -86,9 +88,11 @@ def _score(metric: Metric) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 def _in_chunks(function: Callable, rows: jax.Array) -> jax.Array:
     """Returns `function(rows)`, computed `CHUNK` rows at a time."""
-    n_full = len(rows) // CHUNK * CHUNK
-    parts = [function(rows[n_full:])] if n_full < len(rows) else []
-    if n_full:
-        chunks = jax.lax.map(function, rows[:n_full].reshape(-1, CHUNK, *rows.shape[1:]))
-        parts.insert(0, chunks.reshape(-1, *chunks.shape[2:]))
+    in_chunks = len(rows) // CHUNK * CHUNK
+    parts = []
+    if in_chunks:
+        results = jax.lax.map(function, rows[:in_chunks].reshape(-1, CHUNK, *rows.shape[1:]))
+        parts.append(results.reshape(-1, *results.shape[2:]))
+    if in_chunks < len(rows):
+        parts.append(function(rows[in_chunks:]))
     return jnp.concatenate(parts)

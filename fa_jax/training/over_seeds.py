@@ -5,50 +5,41 @@ from collections.abc import Callable
 import jax
 from jax.sharding import PartitionSpec
 
-from fa_jax.core import Rule
-from fa_jax.network import Network
-
-VMAP_MAX_BYTES = 2**21
-"""The size of one seed's params, in bytes, up to which a CPU trains the seeds of a device vmapped, if all layers are
-dense. Larger ones would evict each other from its caches at every step, and train faster sequentially."""
-
-
-def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
-    """Returns whether the seeds on a device train faster vmapped than sequentially."""
-    params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    small = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= VMAP_MAX_BYTES
-    # Vmapped over their weights, convolutions become grouped convolutions, which are slow on a CPU.
-    dense = all(len(kernel.shape) == 2 for kernel in network.kernels.values())
-    return device.platform != "cpu" or (small and dense)
-
 
 def over_seeds(
     function: Callable,
     mesh: jax.sharding.Mesh,
+    *,
     vmapped: bool,
-    in_axes: tuple[int | None, ...],
+    per_seed: int,
+    shared: int = 0,
     donate: tuple[int, ...] = (),
 ) -> Callable:
-    """Compiles a function of one seed for all seeds; arguments with axis 0 have a leading axis of seeds.
+    """Compiles a function of one seed for all seeds.
 
-    The seeds on a device run vmapped, or else sequentially.
+    Args:
+      function: of the arguments of one seed.
+      mesh: of devices, with the axis `seeds`.
+      vmapped: whether the seeds of a device run at once; else they run one after another.
+      per_seed: the number of its first arguments that get a leading axis of seeds.
+      shared: the number of arguments behind them, which are the same for all seeds.
+      donate: arguments whose buffers are reused for the results.
     """
 
-    def sequential(*arguments):
-        per_seed = [a for a, axis in zip(arguments, in_axes, strict=True) if axis == 0]
+    def all_seeds(*arguments):
+        of_seeds, of_all = arguments[:per_seed], arguments[per_seed:]
 
-        def run_seed(seed_arguments):
-            remaining = iter(seed_arguments)
-            return function(*(next(remaining) if axis == 0 else a for a, axis in zip(arguments, in_axes, strict=True)))
+        def one_seed(of_seed):
+            return function(*of_seed, *of_all)
 
-        return jax.lax.map(run_seed, tuple(per_seed))
+        return jax.vmap(one_seed)(of_seeds) if vmapped else jax.lax.map(one_seed, of_seeds)
 
     sharded = jax.shard_map(
-        jax.vmap(function, in_axes) if vmapped else sequential,
+        all_seeds,
         mesh=mesh,
-        in_specs=tuple(PartitionSpec("seeds") if axis == 0 else PartitionSpec() for axis in in_axes),
+        in_specs=(PartitionSpec("seeds"),) * per_seed + (PartitionSpec(),) * shared,
         out_specs=PartitionSpec("seeds"),
-        axis_names={"seeds"},  # the axis `batch` is left to the compiler
-        check_vma=False,  # checks replicated outputs, and there are none
+        axis_names={"seeds"},  # XLA splits the batch over the other axis of the mesh, `batch`
+        check_vma=False,  # would check that results without the axis `seeds` are equal on all devices; all have it
     )
     return jax.jit(sharded, donate_argnums=donate)

@@ -41,7 +41,7 @@ class Stopped(Exception):
 
 def declared_metrics(job: Job) -> Declared:
     """Returns the metrics that a job records."""
-    measured = measured_metrics(job.rule, job.training.measures) if job.training.probe else ()
+    measured = measured_metrics(job.rule, job.training.measures) if job.training.probe_size else ()
     return Declared(score_metrics(job.task), measured)
 
 
@@ -244,11 +244,11 @@ def _train_group(
     observers: _Observers,
 ) -> dict[str, Any]:
     """Trains a group of seeds, from a checkpoint if there is one; returns params and feedback on the host."""
-    seed_numbers, cost = distributed.device_put(np.asarray(seeds, np.int32), program.over_seeds), saver.cost
-    states, fixed = program.start(seed_numbers)
+    seed_numbers, cost = distributed.device_put(np.asarray(seeds, np.int32), program.seed_sharding), saver.cost
+    states = program.start(seed_numbers)
     step, slice_steps = 0, 64
     if start is not None:
-        states, fixed = _restore(saver.checkpoints, start, (states, fixed))
+        states = _restore(saver.checkpoints, start, states)
         step = start.step
     with _Interrupts() as interrupts:
         for evaluation in job.evaluations:
@@ -256,26 +256,25 @@ def _train_group(
                 continue
             while step < evaluation:
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
-                states = program.advance(states, fixed, seed_numbers, np.int32(step), np.int32(end), program.data)
+                states = program.advance(states, seed_numbers, np.int32(step), np.int32(end), program.data)
                 states = jax.block_until_ready(states)
                 seconds = time.perf_counter() - began
                 cost.training += seconds
                 observers.progress.advance((end - step) * len(seeds), end * job.training.batch_size)
                 complete, step = end - step == slice_steps, end
                 if step < evaluation:
-                    quick = saver.check(interrupts, step, (states, fixed), quick=seconds < SLICE)
+                    quick = saver.check(interrupts, step, states, quick=seconds < SLICE)
                     slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
-            measured, states = program.evaluate(states, fixed, seed_numbers, np.int32(evaluation), program.data)
+            measured, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
             metrics = distributed.gather_to_host(measured)
             cost.evaluating += time.perf_counter() - began
             observers.evaluation(job, seeds, evaluation, metrics)
-            saver.check(interrupts, evaluation, (states, fixed))
+            saver.check(interrupts, evaluation, states)
     saved = step in (saver.last_step, start and start.step)
     if len(job.groups) > 1 and saver.interval is not None and not saved:
-        saver.save(step, (states, fixed))
-    feedback = states.learned[0] if job.rule.learn else fixed
-    return distributed.gather_to_host({"params": states.params, "feedback": feedback})
+        saver.save(step, states)
+    return distributed.gather_to_host({"params": states.params, "feedback": states.feedback})
 
 
 def _restore(checkpoints: Checkpoints, start: Checkpoint, like: PyTree) -> PyTree:

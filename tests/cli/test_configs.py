@@ -62,7 +62,7 @@ def test_a_rule_builds_on_a_task_unless_it_lacks_classes(task, rule):
         return
     job = compose_run(*words).job
     assert job.network.outputs == job.task.outputs
-    assert [h.shape for h in job.network.hiddens.values()][-2:] == [(9,), (9,)]
+    assert [h.shape for h in job.network.hidden_shapes.values()][-2:] == [(9,), (9,)]
     assert job.evaluations[0] == 0
     params, _ = jax.eval_shape(job.rule.init, jax.random.key(0))
     outputs = jax.eval_shape(job.rule.predict, params, jax.ShapeDtypeStruct((3, *job.task.input_shape), np.float32))
@@ -112,7 +112,7 @@ def test_an_experiment_builds_with_its_rule_and_its_network(stand_in_images, exp
         steps_per_epoch = len(job.task.train.inputs) // config["batch_size"]
         assert job.evaluations[-1] == round(config["epochs"] * steps_per_epoch)
         if "hidden" in config["architecture"]:
-            widths = [h.shape[-1] for h in job.network.hiddens.values() for _ in range(max(1, *h.stack, 0))]
+            widths = [h.shape[-1] for h in job.network.hidden_shapes.values() for _ in range(max(1, *h.stack, 0))]
             assert widths[-len(config["architecture"]["hidden"]) :] == config["architecture"]["hidden"]
     assert len({str(run.config) for run in runs}) == len(runs)
 

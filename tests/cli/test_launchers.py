@@ -23,10 +23,8 @@ def test_zero_parallel_jobs_are_refused(refusal):
     assert "hydra.launcher.n_jobs must be how many run at once" in line
 
 
-SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in ("joblib", "submitit_local")]
-
-
-@pytest.mark.parametrize("launcher", ["cores", *SLOW])
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["cores", "joblib", "submitit_local"])
 def test_parallel_jobs_give_the_results_of_sequential_ones(folder, launcher):
     pytest.importorskip(f"hydra_plugins.hydra_{'submitit' if 'submitit' in launcher else 'joblib'}_launcher")
     sweep("hydra.sweep.dir=sequential", "devices=1")

@@ -43,7 +43,9 @@ task:
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("error", "balanced_error"), ("balanced_error", "error")], ids=lambda name: name
+    ("first", "second"),
+    [("error", "balanced_error"), pytest.param("balanced_error", "error", marks=pytest.mark.slow)],
+    ids=lambda name: name,
 )
 def test_a_run_is_judged_by_the_metric_that_its_task_declares_first(folder, capsys, monkeypatch, first, second):
     (folder / "my_tasks.py").write_text(TASK)
@@ -81,8 +83,8 @@ def test_a_run_is_judged_by_the_metric_that_its_task_declares_first(folder, caps
     ("words", "is_measured"),
     [
         (["rule=fa", "architecture.hidden=[9,8]"], True),
-        (["rule=fa", f"architecture.hidden={10 * [9]}".replace(" ", "")], True),
-        (["rule=associated_learning", "rule.width=8"], False),
+        pytest.param(["rule=fa", f"architecture.hidden={10 * [9]}".replace(" ", "")], True, marks=pytest.mark.slow),
+        pytest.param(["rule=associated_learning", "rule.width=8"], False, marks=pytest.mark.slow),
         (["rule=fa", "architecture=cnn", "architecture.topology=conv4x3p2"], False),
     ],
     ids=["mlp", "scanned", "associated learning", "cnn"],

@@ -75,6 +75,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch, name, ev
 LONG = ["task=digits", "seeds=2", "epochs=150", "evaluations=30", "checkpoint_every=0", "probe=10"]
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_loses_nothing(folder):
     words = [*LONG, "rule=dfa", "architecture.dropout=0.2"]
     assert main([*words, "hydra.run.dir=whole"]) == 0

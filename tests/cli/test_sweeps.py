@@ -61,6 +61,7 @@ def test_a_resumed_sweep_leaves_finished_runs_and_trains_the_others(interrupt_sw
     assert "DFA" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_auto_resumes_the_sweep_of_the_same_overrides(interrupt_sweep, folder, capsys):
     sweep = interrupt_sweep()
     assert main([*SWEEP_WORDS, "resume=auto"]) == 0

@@ -81,7 +81,7 @@ def test_rule_and_depth_match_the_name(name):
 def test_initial_weights_are_distributed_as_in_the_repository(name):
     job = build(composed(name))
     params = job.network.init(jax.random.key(0))
-    kernels = [np.asarray(kernel) for kernel in job.network.weights(params).values()]
+    kernels = [np.asarray(kernel) for kernel in job.network.kernels(params).values()]
     if "task3" in name and "readme" not in name:
         first = kernels.pop(0)
         assert first.std() == pytest.approx((2 / sum(first.shape)) ** 0.5, rel=0.1)
@@ -97,14 +97,14 @@ def test_step_matches_the_repository():
     updates = job.rule.updates(params, feedback, Batch(x, y, jax.random.key(1)))
     steps, _ = job.optimizer.update(updates, job.optimizer.init(params), params)
 
-    names = list(job.network.kernels)
+    names = list(job.network.kernel_shapes)
     biases, activations = leaves_named(params, "bias"), [np.asarray(x)]
     for name in names:
-        a = activations[-1] @ job.network.weights(params)[name] + biases[name]
+        a = activations[-1] @ job.network.kernels(params)[name] + biases[name]
         activations.append(a if name == names[-1] else np.tanh(a))
     signal = (activations[-1] - y) / (4 * 10)
     for i, name in reversed(list(enumerate(names))):
-        np.testing.assert_allclose(job.network.weights(steps)[name], -0.1 * activations[i].T @ signal, atol=1e-7)
+        np.testing.assert_allclose(job.network.kernels(steps)[name], -0.1 * activations[i].T @ signal, atol=1e-7)
         np.testing.assert_allclose(leaves_named(steps, "bias")[name], -0.1 * signal.sum(0), atol=1e-7)
         if i:
             signal = signal @ feedback[name].T * (1 - activations[i] ** 2)

@@ -32,7 +32,7 @@ def expected_scalars(run_folder):
     return examples, scalars | {f"test_error/seed_{i}": values[i].tolist() for i in range(3)}
 
 
-@pytest.mark.parametrize("groups", [[], ["seeds_per_batch=2"]])
+@pytest.mark.parametrize("groups", [pytest.param([], marks=pytest.mark.slow), ["seeds_per_batch=2"]])
 def test_tensorboard_has_each_seed_and_the_mean(folder, groups):
     pytest.importorskip("tensorboardX")
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")

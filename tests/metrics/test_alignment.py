@@ -117,7 +117,7 @@ def test_weight_angles_compare_backward_with_forward_weights_in_the_order_of_the
     assert list(feedback) != layers
     assert sum(name.startswith("weight_angle_") for name in metrics) == len(layers)
     for i, name in enumerate(layers):
-        b, w = np.asarray(feedback[name]).ravel(), np.asarray(network.weights(params)[name]).ravel()
+        b, w = np.asarray(feedback[name]).ravel(), np.asarray(network.kernels(params)[name]).ravel()
         expected = np.degrees(np.arccos(b @ w / np.linalg.norm(b) / np.linalg.norm(w)))
         np.testing.assert_allclose(metrics[f"weight_angle_{i}"], expected, rtol=1e-4)
         np.testing.assert_allclose(metrics[f"weight_norm_{i}"], np.linalg.norm(b), rtol=1e-5)
@@ -127,9 +127,9 @@ def test_weight_angles_compare_backward_with_forward_weights_in_the_order_of_the
 def test_direct_feedback_is_compared_with_forward_paths_in_the_order_of_the_forward_pass():
     network = make_mlp(*range(20, 8, -1))
     metrics, params, feedback = measure_alignment(DFA(network, LOSS), network, ["weight", "forward"])
-    assert list(feedback) != list(network.hiddens)
-    _, *weights = (np.asarray(w) for w in network.weights(params).values())
-    for i, name in enumerate(network.hiddens):
+    assert list(feedback) != list(network.hidden_shapes)
+    _, *weights = (np.asarray(w) for w in network.kernels(params).values())
+    for i, name in enumerate(network.hidden_shapes):
         path = functools.reduce(np.matmul, weights[i:]).T
         np.testing.assert_allclose(metrics[f"weight_norm_{i}"], np.linalg.norm(feedback[name]), rtol=1e-5)
         np.testing.assert_allclose(metrics[f"forward_norm_{i}"], np.linalg.norm(path), rtol=1e-4)

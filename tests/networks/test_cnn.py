@@ -22,7 +22,8 @@ def build(shape=(8, 8, 2), outputs=4, **options):
 
 def test_network_of_the_paper_has_its_channels_and_its_ten_million_params():
     network = build((32, 32, 3), 10, topology=NOKLAND)
-    assert [h.shape for h in network.hiddens.values()] == [(15, 15, 96), (7, 7, 128), (3, 3, 256), (2048,), (2048,)]
+    shapes = [h.shape for h in network.hidden_shapes.values()]
+    assert shapes == [(15, 15, 96), (7, 7, 128), (3, 3, 256), (2048,), (2048,)]
     params = jax.eval_shape(network.init, jax.random.key(0))
     assert sum(p.size for p in jax.tree.leaves(params)) == 10_071_562
 
@@ -41,8 +42,8 @@ def test_joined_layers_are_one_stage_and_compute_the_same():
     stages = {f"stages_{i}": {f"layers_{j}": params[f"stages_{2 * i + j}"] for j in (0, 1)} for i in (0, 1)}
     joined_params = {**stages, "readout": params["readout"]}
     np.testing.assert_allclose(joined.apply(joined_params, x), separate.apply(params, x), rtol=1e-6)
-    assert [h.shape for h in separate.hiddens.values()] == [(8, 8, 8), (4, 4, 6), (50,), (20,)]
-    assert [h.shape for h in joined.hiddens.values()] == [(4, 4, 6), (20,)]
+    assert [h.shape for h in separate.hidden_shapes.values()] == [(8, 8, 8), (4, 4, 6), (50,), (20,)]
+    assert [h.shape for h in joined.hidden_shapes.values()] == [(4, 4, 6), (20,)]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +73,7 @@ def test_wrong_topology_is_refused_with_the_position_of_the_mistake(topology, me
 @pytest.mark.parametrize("topology", ["conv3x3s2p2", "conv3x5vp2", "conv3x1s3p2", "conv3x4s2", "conv3x4vs3p3"])
 def test_checked_sizes_are_those_of_the_activations(topology):
     """A window as large as the last image fits, and a larger one does not."""
-    (hidden,) = build((13, 13, 1), topology=topology).hiddens.values()
+    (hidden,) = build((13, 13, 1), topology=topology).hidden_shapes.values()
     height = hidden.shape[0]
     build((13, 13, 1), topology=f"{topology}-conv2x{height}v")
     with pytest.raises(BadOption, match=f"the image is {height}x{height} at layer 1"):
@@ -102,7 +103,7 @@ def test_initial_weights_have_the_fan_in_of_the_window(shared):
     network = build((8, 8, 40), topology="conv50x3", shared_weights=shared)
     kernel = network.init(jax.random.key(0))["stages_0"]["linear"]["kernel"]
     np.testing.assert_allclose(np.std(kernel), 1.2 / np.sqrt(360), rtol=0.05)
-    described = network.kernels["stages_0/linear"]
+    described = network.kernel_shapes["stages_0/linear"]
     assert (described.fan_in, described.fan_out) == (360, 450)
 
 

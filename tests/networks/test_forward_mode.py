@@ -39,7 +39,7 @@ def losses(network, batch):
 
 def test_fast_grad_of_a_network_with_feedback_matches_jax_grad(example):
     network, params, tangent, batch = example
-    feedback = network.weights(tangent)
+    feedback = network.kernels(tangent)
 
     def loss(params):
         return jnp.sum((network.apply(params, batch.inputs, feedback=feedback) - batch.targets) ** 2)
@@ -47,8 +47,8 @@ def test_fast_grad_of_a_network_with_feedback_matches_jax_grad(example):
     gradient = jax.grad(loss)(params)
     assert_trees_close(fast_gradients.grad(loss)(params), gradient, rtol=1e-9, atol=1e-12)
     true_gradient = jax.grad(losses(network, batch)[0])(params)
-    first = next(iter(network.kernels))
-    assert not np.allclose(network.weights(gradient)[first], network.weights(true_gradient)[first])
+    first = next(iter(network.kernel_shapes))
+    assert not np.allclose(network.kernels(gradient)[first], network.kernels(true_gradient)[first])
 
 
 def test_network_jacobian_in_forward_mode_equals_flax_module_jacobian(example):

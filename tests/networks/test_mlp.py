@@ -16,15 +16,15 @@ def build(**options):
 
 def test_layers_are_listed_in_the_order_of_the_forward_pass():
     network = build(hidden=list(range(20, 8, -1)))
-    assert list(network.hiddens) == [f"stages_{i}/hidden" for i in range(12)]
-    assert [kernel.shape for kernel in network.kernels.values()] == [
+    assert list(network.hidden_shapes) == [f"stages_{i}/hidden" for i in range(12)]
+    assert [kernel.shape for kernel in network.kernel_shapes.values()] == [
         (a, b) for a, b in zip([12, *range(20, 8, -1)], [*range(20, 8, -1), 4], strict=True)
     ]
 
 
 def test_deep_stack_of_equal_layers_is_scanned_but_for_the_first():
     network = build(hidden=[240] * 100)
-    assert [(k.stack, k.shape) for k in network.kernels.values()] == [
+    assert [(k.stack, k.shape) for k in network.kernel_shapes.values()] == [
         ((), (12, 240)),
         ((99,), (240, 240)),
         ((), (240, 4)),
@@ -57,7 +57,7 @@ def test_initial_weights_and_biases_have_their_distribution_layer_by_layer():
         bias_scale=0.3,
     )
     params = network.init(jax.random.key(0))
-    first, second, readout = network.weights(params).values()
+    first, second, readout = network.kernels(params).values()
     assert abs(np.std(first) - 0.2) < 0.01
     assert 0.0099 < abs(np.asarray(second)).max() <= 0.01
     assert 0.99 * 200**-0.5 < abs(np.asarray(readout)).max() <= 200**-0.5
@@ -66,7 +66,7 @@ def test_initial_weights_and_biases_have_their_distribution_layer_by_layer():
 
 def test_removed_connections_are_zero():
     network = build(hidden=[300, 200], density=0.5)
-    weights = network.weights(network.init(jax.random.key(0)))
+    weights = network.kernels(network.init(jax.random.key(0)))
     assert abs(np.mean(np.asarray(weights["stages_1/linear"]) == 0) - 0.5) < 0.02
 
 

@@ -15,15 +15,15 @@ from tests.conftest import RESNET, random_batch
 def test_depth_counts_layers_without_shortcuts():
     for depth in (20, 56):
         network = resnet((32, 32, 3), 10, **{**RESNET, "depth": depth, "width": 16})
-        assert sum("shortcut" not in name for name in network.kernels) == depth
-        shapes = [h.shape for h in network.hiddens.values()]
+        assert sum("shortcut" not in name for name in network.kernel_shapes) == depth
+        shapes = [h.shape for h in network.hidden_shapes.values()]
         assert len(shapes) == 1 + (depth - 2) // 2
         assert (shapes[0], shapes[-1]) == ((32, 32, 16), (8, 8, 64))
 
 
 def test_dense_layers_are_above_the_average():
     network = resnet((8, 8, 3), 4, **{**RESNET, "dense": [6, 5]})
-    assert [h.shape for h in network.hiddens.values()][-2:] == [(6,), (5,)]
+    assert [h.shape for h in network.hidden_shapes.values()][-2:] == [(6,), (5,)]
     params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 3))
     logits, hiddens = network.forward(params, batch.inputs)
     *_, block, first, second = hiddens.values()

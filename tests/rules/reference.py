@@ -68,7 +68,7 @@ def unstack(shapes, named):
     """Returns arrays in the order of the forward pass, scanned stacks unstacked.
 
     Args:
-      shapes: `network.kernels` or `network.hiddens`.
+      shapes: `network.kernel_shapes` or `network.hidden_shapes`.
       named: arrays by their names, not necessarily all.
     """
     arrays = [(shape.stack, np.asarray(named[name])) for name, shape in shapes.items() if name in named]
@@ -77,13 +77,13 @@ def unstack(shapes, named):
 
 def weights_and_biases(network, params):
     """Returns the weights and the biases of all linear layers in order; the bias is 0 where a layer has none."""
-    layers = {name: leaf(params, name) for name in network.kernels}
+    layers = {name: leaf(params, name) for name in network.kernel_shapes}
     weights = {name: layer["kernel"] for name, layer in layers.items()}
     biases = {
-        name: layer.get("bias", np.zeros((*network.kernels[name].stack, layer["kernel"].shape[-1])))
+        name: layer.get("bias", np.zeros((*network.kernel_shapes[name].stack, layer["kernel"].shape[-1])))
         for name, layer in layers.items()
     }
-    return unstack(network.kernels, weights), unstack(network.kernels, biases)
+    return unstack(network.kernel_shapes, weights), unstack(network.kernel_shapes, biases)
 
 
 def leaf(tree, path):

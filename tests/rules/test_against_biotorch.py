@@ -55,7 +55,7 @@ def dense():
     nn = torch.nn
     torch_network = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 4))
     network = mlp((12,), 4, hidden=[9, 8], dropout=0.0, **MLP)
-    positions = dict(zip(network.kernels, (0, 2, 4), strict=True))
+    positions = dict(zip(network.kernel_shapes, (0, 2, 4), strict=True))
     return Case(torch_network, network, random_batch(dtype=np.float64), positions)
 
 
@@ -65,7 +65,7 @@ def convolutional():
         nn.Conv2d(2, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 5, 3), nn.Tanh(), nn.Flatten(), nn.Linear(80, 4)
     )
     network = cnn((6, 6, 2), 4, **{**CNN, "topology": "conv4x3-conv5x3v"})
-    positions = dict(zip(network.kernels, (0, 2, 5), strict=True))
+    positions = dict(zip(network.kernel_shapes, (0, 2, 5), strict=True))
     return Case(torch_network, network, random_batch((6, 6, 2), dtype=np.float64), positions)
 
 
@@ -130,7 +130,7 @@ def test_layerwise_feedback(mode, case):
         feedback = init_feedback(network, jax.random.key(0), params)
     else:
         # BioTorch keeps the backward weights that it drew for this batch, with their signs.
-        weights = network.weights(params)
+        weights = network.kernels(params)
         assert all(np.all(np.sign(b) == np.sign(weights[name])) for name, b in backward.items())
         drawn = jax.tree.map(jnp.abs, backward)
 
@@ -150,7 +150,7 @@ def test_direct_feedback_on_dense_layers():
     params = as_params(module, positions)
     feedback = {
         hidden: jnp.asarray(np.array(module[i].weight_backward.detach()))
-        for hidden, i in zip(network.hiddens, (2, 4), strict=True)
+        for hidden, i in zip(network.hidden_shapes, (2, 4), strict=True)
     }
     rule = dfa(network, LOSS, init_feedback=direct(**DENSE))
     check(module, positions, rule.updates(params, feedback, batch))

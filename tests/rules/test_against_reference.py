@@ -75,10 +75,10 @@ class Case(NamedTuple):
         return reference.weights_and_biases(self.network, self.params)[0]
 
     def kernels(self, named):
-        return reference.unstack(self.network.kernels, named)
+        return reference.unstack(self.network.kernel_shapes, named)
 
     def hiddens(self, named):
-        return reference.unstack(self.network.hiddens, named)
+        return reference.unstack(self.network.hidden_shapes, named)
 
     def layerwise_deltas(self, kernels):
         backward = [kernel.T for kernel in kernels]
@@ -188,7 +188,7 @@ def test_direct_kolen_pollack_feedback_learns_like_a_readout_of_each_layer(case)
     rule = direct_kolen_pollack(case.network, LOSS, init_feedback=direct_zeros)
     zeros = case.feedback(rule)
     assert {name: b.shape for name, b in zeros.items()} == {
-        name: (*h.stack, 4, *h.shape) for name, h in case.network.hiddens.items()
+        name: (*h.stack, 4, *h.shape) for name, h in case.network.hidden_shapes.items()
     }
     assert not any(np.any(b) for b in zeros.values())
     feedback = case.feedback(dfa(case.network, LOSS, init_feedback=direct()))
@@ -212,7 +212,7 @@ def test_kolen_pollack_gap_shrinks_by_the_weight_decay_alone():
     network = make_network([9, 8], "tanh", True)
     rule = kolen_pollack(network, LOSS, init_feedback=layerwise())
     params, feedback = to_float64(rule.init(jax.random.key(2)))
-    gaps = {name: b - network.weights(params)[name] for name, b in feedback.items()}
+    gaps = {name: b - network.kernels(params)[name] for name, b in feedback.items()}
     optimizer = optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1))
     state, feedback_state = optimizer.init(params), optimizer.init(feedback)
     for i in range(20):
@@ -223,7 +223,7 @@ def test_kolen_pollack_gap_shrinks_by_the_weight_decay_alone():
         updates, state = optimizer.update(updates, state, params)
         params, feedback = optax.apply_updates(params, updates), optax.apply_updates(feedback, changes)
     for name, gap in gaps.items():
-        final_gap = feedback[name] - network.weights(params)[name]
+        final_gap = feedback[name] - network.kernels(params)[name]
         np.testing.assert_allclose(final_gap, (1 - 0.1 * 0.3) ** 20 * gap, rtol=1e-10, atol=1e-14)
 
 
@@ -297,7 +297,7 @@ def test_node_perturbation_estimates_the_gradient():
 def test_error_at_the_logits_is_that_of_the_loss(loss, error):
     batch = random_batch(dtype=np.float64)
     logits = np.random.default_rng(3).normal(size=batch.targets.shape)
-    outputs = np.asarray(loss.outputs(jnp.asarray(logits)))
+    outputs = np.asarray(loss.output_units(jnp.asarray(logits)))
     gradient = jax.grad(loss.value)(jnp.asarray(logits), batch.targets)
     expected = error(outputs, np.asarray(batch.targets)) / len(logits)
     np.testing.assert_allclose(gradient, expected, rtol=1e-10, atol=1e-14)

@@ -136,8 +136,8 @@ def test_no_rule_updates_the_running_statistics_of_a_norm(name):
     rule = rule_factory(name)(network, cross_entropy().value)
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch((8, 8, 1), 10))
-    assert network.statistics
-    for path in network.statistics:
+    assert network.statistics_paths
+    for path in network.statistics_paths:
         assert not np.any(functools.reduce(lambda tree, key: tree[key], path, updates))
 
 
@@ -154,9 +154,11 @@ def test_vmap_over_seeds_equals_a_loop_over_seeds(float64, name):
     _, rule = make_rule(name)
     keys = jax.random.split(jax.random.key(0), 3)
     batch = random_batch(dtype=np.float64)
-    vmapped = jax.vmap(rule.updates, in_axes=(0, 0, None))(*to_float64(jax.vmap(rule.init)(keys)), batch)
+    init, updates_of = jax.jit(rule.init), jax.jit(rule.updates)
+    states = to_float64(jax.jit(jax.vmap(rule.init))(keys))
+    vmapped = jax.jit(jax.vmap(rule.updates, in_axes=(0, 0, None)))(*states, batch)
     for i, key in enumerate(keys):
-        updates = rule.updates(*to_float64(rule.init(key)), batch)
+        updates = updates_of(*to_float64(init(key)), batch)
         assert_trees_close(jax.tree.map(lambda a, i=i: a[i], vmapped), updates, rtol=1e-9, atol=1e-11)
 
 
@@ -169,7 +171,7 @@ def test_equal_keys_give_equal_bits_and_other_keys_other_updates(name):
     updates = rule.updates(params, feedback, batch)
     assert_trees_equal(updates, rule.updates(params, feedback, batch))
     others = rule.updates(params, feedback, batch._replace(key=jax.random.key(9)))
-    kernels, other_kernels = network.weights(updates), network.weights(others)
+    kernels, other_kernels = network.kernels(updates), network.kernels(others)
     assert any(np.any(np.asarray(kernels[layer]) != other_kernels[layer]) for layer in kernels)
 
 
@@ -319,11 +321,11 @@ def digits_errors(name, bound=0.0):
     job = compose_runs(parse([*words, "seeds=4", "evaluations=10", "probe=0"])).runs[0].job
     (seeds,) = np.asarray(job.groups, np.int32)
     program = make_program_of(job, len(seeds))
-    states, fixed = program.start(seeds)
+    states = program.start(seeds)
     errors = []
     for first, last in zip(job.evaluations, job.evaluations[1:], strict=False):
-        states = program.advance(states, fixed, seeds, first, last, program.data)
-        metrics, states = program.evaluate(states, fixed, seeds, last, program.data)
+        states = program.advance(states, seeds, first, last, program.data)
+        metrics, states = program.evaluate(states, seeds, last, program.data)
         errors.append(float(np.mean(metrics["test_error"])))
         if errors[-1] < bound:
             break

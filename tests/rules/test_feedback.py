@@ -83,7 +83,7 @@ def test_list_gives_each_layer_its_scale():
 
 def test_copied_feedback_is_the_forward_weights_times_the_scale():
     network = make_network()
-    weights = network.weights(network.init(jax.random.key(1)))
+    weights = network.kernels(network.init(jax.random.key(1)))
     for name, b in draw(layerwise(distribution="weights", scale=0.5, density=1.0), network).items():
         np.testing.assert_array_equal(b, 0.5 * weights[name])
 
@@ -140,7 +140,7 @@ def test_forward_paths_are_the_jacobians_of_the_linear_network():
     network = make_network([7] * 12, activation="linear")
     params = network.init(jax.random.key(0))
     paths = forward_paths(network, params)
-    weights = network.weights(params)
+    weights = network.kernels(params)
     product = np.asarray(weights["readout"]).T
     for layer in reversed(np.asarray(weights["stages_1/linear"])[1:]):
         product = product @ layer.T

@@ -10,7 +10,7 @@ from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
-from fa_jax.rules.forward_forward.feedforward import CLOCK, forward_forward
+from fa_jax.rules.forward_forward.feedforward import STEP_COUNT, forward_forward
 from fa_jax.rules.forward_forward.goodness import divide_by_rms
 from fa_jax.rules.forward_forward.negatives import hybrids, with_label
 from tests.conftest import assert_trees_close, random_batch
@@ -252,7 +252,7 @@ def test_both_inferences_learn_a_task_and_the_first_layer_has_no_vote():
         updates = rule.updates(params, feedback, step_batch)
         learned = rule.learn(params, feedback, step_batch, updates)
         updates, optimizer_state = optimizer.update(updates, optimizer_state)
-        multipliers = rule.extras.learning_rates(params)
+        multipliers = rule.extras.learning_rate_multipliers(params)
         params = jax.tree.map(lambda p, u, m: p - 0.03 * m * u, params, updates, multipliers)
         return (params, jax.tree.map(jnp.subtract, feedback, learned), optimizer_state), None
 
@@ -350,7 +350,7 @@ def test_other_conventions_are_half_the_gradient_of_their_losses(
 def test_phases_alternate_between_positive_and_negative_data():
     together, alternating = (make(options={"phase_length": length}) for length in (0, 2))
     params, feedback = random_readouts(alternating)
-    means = {name: mean for name, mean in feedback.items() if name != CLOCK}
+    means = {name: mean for name, mean in feedback.items() if name != STEP_COUNT}
     batch = random_batch()
     joint_updates = together.updates(params, means, batch)
     phases = []
@@ -359,7 +359,7 @@ def test_phases_alternate_between_positive_and_negative_data():
         phases.append(updates["stages_0"])
         assert_trees_close(updates["readouts_0"], joint_updates["readouts_0"], rtol=1e-6, atol=1e-7)
         learned = alternating.learn(params, feedback, batch, updates)
-        feedback = {**feedback, CLOCK: feedback[CLOCK] - learned[CLOCK]}
+        feedback = {**feedback, STEP_COUNT: feedback[STEP_COUNT] - learned[STEP_COUNT]}
     for i, j in ((0, 1), (2, 3), (0, 4)):
         assert_trees_close(phases[i], phases[j], rtol=0, atol=0)
     assert_trees_close(jax.tree.map(jnp.add, phases[1], phases[2]), joint_updates["stages_0"], rtol=1e-5, atol=1e-7)

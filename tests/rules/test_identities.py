@@ -12,8 +12,8 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.groups import choices
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network
-from fa_jax.networks.chain import Hidden
 from fa_jax.networks.mlp import mlp
+from fa_jax.primitives import Hidden
 from fa_jax.rules.backward import gradient
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
@@ -86,7 +86,7 @@ def bare_gradient(network, params, batch):
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
     params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
-    feedback = {name: network.weights(params)[name] for name in list(network.kernels)[1:]}
+    feedback = {name: network.kernels(params)[name] for name in list(network.kernel_shapes)[1:]}
     updates = FA(network, LOSS).updates(params, feedback, batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 
@@ -96,8 +96,8 @@ def test_fa_with_other_feedback_is_not_backprop_below_the_readout(float64, netwo
     params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
     rule = FA(network, LOSS)
     updates = rule.updates(params, to_float64(rule.init(jax.random.key(0))[1]), batch)
-    gradients = network.weights(bare_gradient(network, params, batch))
-    *hidden, readout = ((name, np.asarray(kernel)) for name, kernel in network.weights(updates).items())
+    gradients = network.kernels(bare_gradient(network, params, batch))
+    *hidden, readout = ((name, np.asarray(kernel)) for name, kernel in network.kernels(updates).items())
     for name, update in hidden:
         assert np.linalg.norm(update - gradients[name]) > 0.1 * np.linalg.norm(gradients[name]), name
     np.testing.assert_allclose(readout[1], gradients[readout[0]], rtol=1e-10, atol=1e-14)
@@ -212,7 +212,7 @@ def test_from_zero_weights_only_direct_feedback_reaches_every_layer():
     error = (1 / 4 - np.asarray(batch.targets)) / len(batch.inputs)
     for name, matrix in feedback.items():
         np.testing.assert_allclose(dfa_signals[name], error @ matrix, rtol=1e-5, atol=1e-7)
-    assert [bool(np.any(kernel)) for kernel in network.weights(updates).values()] == [True, False, False]
+    assert [bool(np.any(kernel)) for kernel in network.kernels(updates).values()] == [True, False, False]
     assert all(np.any(updates[name]["linear"]["bias"]) for name in ("stages_0", "stages_1"))
     assert np.any(updates["readout"]["bias"])
     with pytest.raises(BadOption, match="cannot learn if stages_1/linear starts at zero"):
@@ -240,7 +240,7 @@ def test_signals_explain_the_updates(float64, name, hidden):
         return
     weights, biases = reference.weights_and_biases(network, params)
     preactivations, inputs = reference.forward(weights, biases, np.asarray(batch.inputs), "tanh")
-    deltas = reference.hidden_deltas(reference.unstack(network.hiddens, signals), preactivations, "tanh")
+    deltas = reference.hidden_deltas(reference.unstack(network.hidden_shapes, signals), preactivations, "tanh")
     expected_weights, expected_biases = reference.updates(deltas, inputs[:-1])
     updated_weights, updated_biases = reference.weights_and_biases(network, rule.updates(params, feedback, batch))
     # Node perturbation divides rounding errors of the loss by the variance of its noise.

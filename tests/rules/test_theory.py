@@ -113,15 +113,15 @@ def deep_linear(seed):
     @jax.jit
     def step(params):
         updates = rule.updates(params, feedback, batch)
-        kernel_updates = network.weights(updates)
-        gradients = network.weights(gradient(network, LOSS, params, batch))
+        kernel_updates = network.kernels(updates)
+        gradients = network.kernels(gradient(network, LOSS, params, batch))
         cosines = [cosine(kernel_updates[name], gradients[name]) for name in list(gradients)[:-1]]
         loss = LOSS(network.apply(params, batch.inputs), batch.targets)
         return jax.tree.map(lambda p, u: p - 0.05 * u, params, updates), loss, cosines
 
     history = {}
     for number in range(401):
-        weights = [np.asarray(w).T for w in network.weights(params).values()]
+        weights = [np.asarray(w).T for w in network.kernels(params).values()]
         params, loss, cosines = step(params)
         history[number] = float(loss), weights, [float(c) for c in cosines]
     return history, [np.asarray(b).T for b in feedback.values()]

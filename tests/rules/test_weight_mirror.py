@@ -42,7 +42,7 @@ def test_mean_estimate_is_the_forward_weights(name):
     draws = 1000
     learn = jax.jit(jax.vmap(lambda key: rule.learn(params, feedback, batch._replace(key=key), None)))
     estimates = learn(jax.random.split(jax.random.key(1), draws))
-    weights = network.weights(params)
+    weights = network.kernels(params)
     assert set(estimates) == set(list(weights)[1:])
     for kernel, changes in estimates.items():
         estimate = -np.asarray(changes, np.float64)
@@ -71,5 +71,5 @@ def test_feedback_converges_to_the_weights():
 
     feedback, _ = jax.lax.scan(step, feedback, jax.random.split(jax.random.key(1), 1000))
     for name in feedback:
-        b, w = (np.asarray(tree[name]).ravel() for tree in (feedback, network.weights(params)))
+        b, w = (np.asarray(tree[name]).ravel() for tree in (feedback, network.kernels(params)))
         assert b @ w / np.linalg.norm(b) / np.linalg.norm(w) > 0.99

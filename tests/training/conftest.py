@@ -53,28 +53,27 @@ class Trained(NamedTuple):
     """At each of the steps."""
     state: Any
     """After the last step."""
-    feedback: Any
-    """Fixed feedback."""
 
 
-def train(seeds, steps, *, rule=FA, network=None, optimizer=None, devices=1, batch_devices=1, **training) -> Trained:
+def train(seeds, steps, *, rule=FA, network=None, optimizer=None, devices=1, batch_devices=1, vmapped=True, **training):
     """Trains seeds up to the last of the steps, and evaluates at each of them."""
     network = network or make_network()
     task = make_task(input_shape=network.input_shape)
     optimizer = optimizer or optax.sgd(LEARNING_RATE)
-    options = Training(**{"batch_size": BATCH_SIZE, "shuffle": True, "probe": 8, **training})
+    options = Training(**{"batch_size": BATCH_SIZE, "shuffle": True, "probe_size": 8, **training})
     optimizers, placement = (optimizer, optimizer), (jax.devices()[:devices], batch_devices)
-    program = make_program(rule(network, LOSS.value), network, LOSS, task, options, *optimizers, *placement)
+    rule = rule(network, LOSS.value)
+    program = make_program(rule, network, LOSS, task, options, *optimizers, *placement, vmapped=vmapped)
     seeds = jnp.asarray(seeds, jnp.int32)
-    states, fixed = program.start(seeds)
+    states = program.start(seeds)
     metrics, params, last = [], [], 0
     for step in steps:
-        states = program.advance(states, fixed, seeds, last, step, program.data)
-        evaluated, states = program.evaluate(states, fixed, seeds, step, program.data)
+        states = program.advance(states, seeds, last, step, program.data)
+        evaluated, states = program.evaluate(states, seeds, step, program.data)
         metrics.append(jax.device_get(evaluated))
         params.append(jax.device_get(states.params))
         last = step
-    return Trained(metrics, params, jax.device_get(states), jax.device_get(fixed))
+    return Trained(metrics, params, jax.device_get(states))
 
 
 def of_seed(tree, index=0):

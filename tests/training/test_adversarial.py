@@ -42,6 +42,6 @@ def test_adversarial_training_is_the_rule_on_the_perturbed_batch():
     params, _ = rule.init(jax.random.key(0))
     batch = random_batch()._replace(inputs=task.prepare(task.train.inputs[:6]), targets=task.train.targets[:6])
     perturbed = fast_gradient_sign(network, LOSS.value, params, batch, 0.1)
-    updates = rule.updates(params, of_seed(adversarial.feedback), perturbed)
+    updates = rule.updates(params, of_seed(adversarial.state.feedback), perturbed)
     expected = jax.tree.map(lambda p, u: p - LEARNING_RATE * u, params, updates)
     assert_trees_close(of_seed(adversarial.state.params), expected, rtol=1e-5, atol=1e-7)

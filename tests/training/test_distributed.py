@@ -101,7 +101,8 @@ def kill_one_process(folder, count, rank):
     return results
 
 
-@pytest.mark.parametrize(("count", "rank"), [(2, 1), pytest.param(4, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "rank"), [(2, 1), (4, 2)])
 def test_after_the_kill_of_a_process_the_others_end_with_one_line_and_the_run_can_be_resumed(folder, count, rank):
     for code, _, stderr in kill_one_process(folder, count, rank):
         assert code == 1

@@ -22,7 +22,7 @@ import optax
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, PyTree
 from fa_jax.network import Network
-from fa_jax.networks import fast_gradients
+from fa_jax.networks.fast_gradients import grad
 from fa_jax.rules.associated_learning.rule import PARTS, Associated, component
 from fa_jax.rules.stagewise import add_weight_decay
 
@@ -116,7 +116,7 @@ def _check(associated: Network, devices: int) -> None:
     stages = associated.module.stages
     if not 1 <= devices <= len(stages):
         raise BadOption(f"pipeline: needs 1 to {len(stages)} devices, at most one per stage; got {devices}")
-    if associated.statistics:
+    if associated.statistics_paths:
         raise BadOption("pipeline: cannot train running statistics; it needs norm=none")
     layers = [layer for stage in stages for layer in getattr(stage, "layers", [stage])]
     if any(getattr(layer, "dropout", 0) or getattr(layer, "input_dropout", 0) for layer in layers):
@@ -151,7 +151,7 @@ class Worker:
                     total += loss
                 return total, (s, t)
 
-            updates, (s, t) = fast_gradients.grad(total_loss, has_aux=True)(params, s, t)
+            updates, (s, t) = grad(total_loss, has_aux=True)(params, s, t)
             updates = add_weight_decay(updates, params, decay)
             updates, optimizer_state = optimizer.update(updates, optimizer_state, params)
             return optax.apply_updates(params, updates), optimizer_state, s, t

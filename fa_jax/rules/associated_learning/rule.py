@@ -21,8 +21,8 @@ import jax.numpy as jnp
 from fa_jax.checks import BadOption, integer, number, sequence
 from fa_jax.core import Extras, LossFunction, Measure, Metric, Rule
 from fa_jax.network import Network
-from fa_jax.networks import fast_gradients
 from fa_jax.networks.chain import each_stage, unstack
+from fa_jax.networks.fast_gradients import grad
 from fa_jax.rules.stagewise import add_weight_decay, multipliers, require_chain
 
 LABEL_SIDE = ("encoders", "decoders")
@@ -181,27 +181,30 @@ def associated_learning(
         return associated.call("losses", params, batch.inputs, batch.targets, **options)
 
     def total_loss(params, batch, perturbations=None):
-        return sum(map(sum, losses(params, batch, key=batch.key, perturbations=perturbations)))
+        associated, inverse = losses(params, batch, key=batch.key, perturbations=perturbations)
+        return sum(associated) + sum(inverse)
 
     def updates(params, feedback, batch):
         del feedback
-        gradient = fast_gradients.grad(total_loss)(params, batch)
+        gradient = grad(total_loss)(params, batch)
         return add_weight_decay(gradient, params, {f"stages_{i}": decay for i in range(count)})
 
     def signals(params, feedback, batch):
         del feedback
         zeros = predicting.hidden_zeros(batch.inputs)
-        return fast_gradients.grad(lambda p: total_loss(params, batch, perturbations=p))(zeros)
+        return grad(lambda p: total_loss(params, batch, perturbations=p))(zeros)
 
     def measure(params, feedback, batch):
         del feedback
-        kinds = zip(METRICS, losses(params, batch), strict=True)
-        return {f"{metric.name}_{i}": value for metric, values in kinds for i, value in enumerate(values)}
+        metrics = {}
+        for metric, of_stages in zip(METRICS, losses(params, batch), strict=True):
+            metrics |= {f"{metric.name}_{i}": of_stage for i, of_stage in enumerate(of_stages)}
+        return metrics
 
     extras = Extras(
         signals=signals,
         measure=Measure(METRICS, measure),
-        learning_rates=lambda params: multipliers(params, dict.fromkeys(LABEL_SIDE, label_rate)),
+        learning_rate_multipliers=lambda params: multipliers(params, dict.fromkeys(LABEL_SIDE, label_rate)),
         network=predicting,
         needs_classes=True,
     )

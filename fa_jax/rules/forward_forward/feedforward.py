@@ -29,8 +29,8 @@ import jax.numpy as jnp
 from fa_jax.checks import BadOption, choose, integer, number
 from fa_jax.core import Extras, LossFunction, Measure, PyTree, Rule
 from fa_jax.network import Network
-from fa_jax.networks import fast_gradients
 from fa_jax.networks.chain import unstack
+from fa_jax.networks.fast_gradients import grad
 from fa_jax.rules.forward_forward.goodness import (
     CONVENTIONS,
     METRICS,
@@ -46,7 +46,7 @@ from fa_jax.rules.forward_forward.negatives import hybrids, with_label, with_neu
 from fa_jax.rules.forward_forward.stages import check_first_readout_layer, relu_stages
 from fa_jax.rules.stagewise import add_weight_decay, multipliers, require_chain
 
-CLOCK = "clock"
+STEP_COUNT = "step_count"
 """The entry of the feedback that counts steps, if phases alternate."""
 
 
@@ -126,46 +126,47 @@ def forward_forward(
       BadOption: if an option is out of range, or the network is not of this form.
     """
     stages, chain = relu_stages(network), require_chain(network)
-    hard = choose("negatives", negatives, {"hard": True, "uniform": False, "hybrid": None})
+    choose("negatives", negatives, {name: name for name in ("hard", "uniform", "hybrid")})
+    labelled = negatives != "hybrid"
     blur_steps = integer("blur_steps", blur_steps, least=0)
     phase_length = integer("phase_length", phase_length, least=0)
     by_softmax = choose("inference", inference, {"softmax": True, "goodness": False})
-    _check_inputs(network, hard is not None, by_softmax)
+    _check_inputs(network, labelled, by_softmax)
     first = check_first_readout_layer(first_readout_layer, len(stages))
     peers = peer_normalisation(peer_strength, peer_rate)
     multiplier = number("readout_rate", readout_rate, above=0)
     readouts = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[first:]]
     options = {"goodness": goodness, "convention": convention, "threshold": threshold, "temperature": temperature}
     normalise = choose("convention", convention, CONVENTIONS).normalise
-    ff = Network(ForwardForward(stages, readouts, hard is not None, normalise), network.input_shape)
+    ff = Network(ForwardForward(stages, readouts, labelled, normalise), network.input_shape)
     good = goodness_of(ff, **options, first_readout_layer=first)
     straight_stages = [stage.clone(activation=straight_through_relu) for stage in stages]
     straight_ff = Network(ff.module.clone(stages=straight_stages), ff.input_shape)
     decay = decays(good, weight_decay, readout_decay)
     predict_by_goodness = functools.partial(_predict_by_goodness, ff, good)
     other_inference_error = error_of_other_inference(ff.apply, predict_by_goodness, by_softmax=by_softmax)
-    layer_gradient = fast_gradients.grad(_layer_loss(straight_ff, good, peers), has_aux=True)
+    layer_gradient = grad(_layer_loss(straight_ff, good, peers), has_aux=True)
     names = [f"stages_{i}" for i in range(len(stages))]
-
-    positive_data, negative_data = _data(ff, hard, blur_steps)
+    positive_data, negative_data = _data(ff, negatives, blur_steps)
 
     def init(key):
         params = {**ff.init(key), **unstack(chain, network.init(key))}
-        means = {name: jnp.full(h.shape, 0.5, jnp.float32) for name, h in zip(names, ff.hiddens.values(), strict=True)}
-        return params, {**means, CLOCK: jnp.zeros(())} if phase_length else means
+        hidden_shapes = zip(names, ff.hidden_shapes.values(), strict=True)
+        means = {name: jnp.full(h.shape, 0.5, jnp.float32) for name, h in hidden_shapes}
+        return params, {**means, STEP_COUNT: jnp.zeros(())} if phase_length else means
 
     def readout_loss(readouts, params, batch):
         return loss(ff.apply({**params, **readouts}, batch.inputs), batch.targets)
 
     def updates(params, feedback, batch):
-        awake = feedback[CLOCK] // phase_length % 2 == 0 if phase_length else None
+        phase = feedback[STEP_COUNT] // phase_length % 2 == 0 if phase_length else None
         readouts = {name: part for name, part in params.items() if name.startswith("readouts_")}
-        gradient = fast_gradients.grad(readout_loss)(readouts, params, batch)
+        gradient = grad(readout_loss)(readouts, params, batch)
         # One gradient per layer is the gradient of the sum, and needs the activities of one layer at a time.
         activities = positive_data(batch), negative_data(params, batch)
         for i, name in enumerate(names):
             inputs = [normalise(y) for y in activities]
-            gradient[name], activities = layer_gradient(params[name], params, i, inputs, feedback[name], awake)
+            gradient[name], activities = layer_gradient(params[name], params, i, inputs, feedback[name], phase)
         return add_weight_decay(gradient, params, decay)
 
     def signals(params, feedback, batch):
@@ -173,24 +174,25 @@ def forward_forward(
         del feedback
         activities = ff.call("activities", params, positive_data(batch))
         gradients = [jax.grad(lambda y, i=i: good.loss(i, y, positive=True))(y) for i, y in enumerate(activities)]
-        return dict(zip(ff.hiddens, gradients, strict=True))
+        return dict(zip(ff.hidden_shapes, gradients, strict=True))
 
     def learn(params, feedback, batch, updates):
         del updates
         activities = straight_ff.call("activities", params, positive_data(batch))  # as in `updates`, so computed once
+        # The feedback optimizer is gradient descent of rate 1: feedback minus its update is the new mean.
         changes = {n: feedback[n] - peers.update(feedback[n], y) for n, y in zip(names, activities, strict=True)}
-        return {**changes, CLOCK: -jnp.ones(())} if phase_length else changes
+        return {**changes, STEP_COUNT: -jnp.ones(())} if phase_length else changes
 
     def measure(params, feedback, batch):
         del feedback
         data = positive_data(batch), negative_data(params, batch)
-        metrics = good.contrast(*(ff.call("activities", params, x) for x in data))
-        return metrics if hard is None else {**metrics, **other_inference_error(params, batch)}
+        metrics = good.probe_metrics(*(ff.call("activities", params, x) for x in data))
+        return {**metrics, **other_inference_error(params, batch)} if labelled else metrics
 
     extras = Extras(
         signals=signals,
         measure=Measure(METRICS, measure),
-        learning_rates=lambda params: multipliers(params, {"readouts": multiplier}),
+        learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=ff,
         train_predict=ff.apply,
         needs_classes=True,
@@ -201,38 +203,38 @@ def forward_forward(
 def _layer_loss(straight_ff: Network, good: Goodness, peers: PeerNormalisation) -> Callable:
     """Returns the loss of one layer, as a function of its own params.
 
-    It takes `(part, params, i, inputs, mean, awake)`: the params of layer i, those of all, its normalised inputs on
-    positive and negative data, its running mean activity, and the phase (None: both). It returns the loss and the
-    activities of the layer on both. The relus of the network are straight-through: dy/da = 1, so y stands for a in the
-    peer term.
+    It takes `(part, params, i, inputs, mean, phase)`: the params of layer i, those of all, its normalised inputs on
+    positive and negative data, its running mean activity, and the phase: true if the layer learns positive data now,
+    false if negative data, None if both. It returns the loss, and the activities of the layer on both kinds of data.
+    The relus of the network are straight-through: dy/da = 1, so y stands for a in the peer term.
     """
 
-    def loss(part, params, i, inputs, mean, awake):
+    def loss(part, params, i, inputs, mean, phase):
         y_pos, y_neg = (straight_ff.call("activity", {**params, f"stages_{i}": part}, n, i) for n in inputs)
         pull = good.scales[i] * peers.loss(peers.update(mean, y_pos), y_pos)
         positive, negative = good.loss(i, y_pos, positive=True) + pull, good.loss(i, y_neg, positive=False)
-        total = positive + negative if awake is None else jnp.where(awake, positive, negative)
+        total = positive + negative if phase is None else jnp.where(phase, positive, negative)
         return total, (y_pos, y_neg)
 
     return loss
 
 
-def _data(ff: Network, hard: bool | None, blur_steps: int) -> tuple[Callable, Callable]:
+def _data(ff: Network, negatives: str, blur_steps: int) -> tuple[Callable, Callable]:
     """Returns `batch -> positive data` and `(params, batch) -> negative data`, both `[batch, *input_shape]`.
 
     Args:
       ff: its readouts draw hard negatives.
-      hard: whether wrong labels are drawn by the readouts; None: there are no labels.
+      negatives: `hard`, `uniform` or `hybrid`, as for `forward_forward`.
       blur_steps: of the masks of hybrids.
     """
 
     def positive_data(batch):
-        return batch.inputs if hard is None else with_label(batch.inputs, batch.targets)
+        return batch.inputs if negatives == "hybrid" else with_label(batch.inputs, batch.targets)
 
     def negative_data(params, batch):
-        if hard is None:
+        if negatives == "hybrid":
             return hybrids(batch.key, batch.inputs, blur_steps)
-        logits = ff.apply(params, batch.inputs) if hard else jnp.zeros_like(batch.targets)
+        logits = ff.apply(params, batch.inputs) if negatives == "hard" else jnp.zeros_like(batch.targets)
         return with_label(batch.inputs, wrong_labels(logits, batch))
 
     return positive_data, negative_data
@@ -244,7 +246,7 @@ def _predict_by_goodness(ff: Network, good: Goodness, params: PyTree, inputs: ja
 
     def evidence(label):
         labels = jnp.broadcast_to(label, (len(inputs), ff.outputs))
-        return good.vote(ff.call("activities", params, with_label(inputs, labels)))
+        return good.evidence(ff.call("activities", params, with_label(inputs, labels)))
 
     return jax.lax.map(evidence, jnp.eye(ff.outputs)).T
 

@@ -79,7 +79,8 @@ class Goodness(NamedTuple):
     thresholds: tuple[float, ...]
     """theta, the threshold of each layer."""
     scales: tuple[float, ...]
-    """The factor of a layer's peer term and weight decay: 1 / units if goodness is a mean, else 1."""
+    """The factor of a layer's peer term and weight decay: 1 / units if goodness is a mean, else 1, so that they keep
+    their size beside the gradient of the goodness."""
     first_readout_layer: int
     """The first layer that votes for a label, from 0."""
 
@@ -93,12 +94,12 @@ class Goodness(NamedTuple):
         sign = self.sign if positive else -self.sign
         return jnp.mean(jax.nn.softplus(-sign * self.excess(layer, y))) / 2
 
-    def vote(self, activities: Sequence[jax.Array]) -> jax.Array:
+    def evidence(self, activities: Sequence[jax.Array]) -> jax.Array:
         """Returns the evidence for positive data, `[batch]`: the signed excess, summed over the layers that vote."""
         voting = [self.excess(i, y) for i, y in enumerate(activities) if i >= self.first_readout_layer]
         return self.sign * functools.reduce(jnp.add, voting)
 
-    def contrast(self, positive: Sequence[jax.Array], negative: Sequence[jax.Array]) -> dict[str, jax.Array]:
+    def probe_metrics(self, positive: Sequence[jax.Array], negative: Sequence[jax.Array]) -> dict[str, jax.Array]:
         """Returns the goodness and the pairwise error by layer.
 
         The goodness is a mean in units of the threshold. The pairwise error is the percentage of pairs in which the
@@ -138,8 +139,8 @@ def goodness_of(
     sign = choose("goodness", goodness, {"maximised": 1.0, "minimised": -1.0})
     chosen = choose("convention", convention, CONVENTIONS)
     theta = chosen.threshold if threshold is None else number("threshold", threshold, above=0)
-    units = [math.prod(hidden.shape) for hidden in network.hiddens.values()]
-    inputs = [network.kernels[f"stages_{i}/linear"].fan_in for i in range(len(units))]
+    units = [math.prod(hidden.shape) for hidden in network.hidden_shapes.values()]
+    inputs = [network.kernel_shapes[f"stages_{i}/linear"].fan_in for i in range(len(units))]
     thresholds = tuple(theta * chosen.threshold_factor(n, k) for n, k in zip(units, inputs, strict=True))
     scales = tuple(1 / n if chosen.mean else 1.0 for n in units)
     return Goodness(chosen, sign, number("temperature", temperature, above=0), thresholds, scales, first_readout_layer)

@@ -18,7 +18,6 @@ from before the batch, since those with it are known only after the last iterati
 """
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -27,8 +26,8 @@ import jax.numpy as jnp
 from fa_jax.checks import BadOption, choose, integer, number
 from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, PyTree, Rule
 from fa_jax.network import Network
-from fa_jax.networks import fast_gradients
 from fa_jax.networks.chain import unstack
+from fa_jax.networks.fast_gradients import grad
 from fa_jax.networks.layers import drop_rate
 from fa_jax.rules.forward_forward.goodness import (
     CONVENTIONS,
@@ -79,7 +78,7 @@ class Settling(NamedTuple):
 
     def gradient(self, layers: PyTree, params: PyTree, means: States, batch: Batch, wrong: jax.Array) -> PyTree:
         """Returns the gradient of L with respect to the params of the layers, averaged over iterations."""
-        gradient = fast_gradients.grad(self.loss, has_aux=True)
+        gradient = grad(self.loss, has_aux=True)
 
         def iteration(carry, t):
             total, (states, wrong_states) = carry
@@ -107,49 +106,50 @@ class Settling(NamedTuple):
         states = self.network.call("upward", params, batch.inputs)
         start = [jnp.zeros_like(y) for y in states], states
         (total, _), _ = jax.lax.scan(iteration, start, jnp.arange(1, self.iterations + 1))
-        return dict(zip(self.network.hiddens, total, strict=True))
+        return dict(zip(self.network.hidden_shapes, total, strict=True))
 
     def mean_states(self, params: PyTree, batch: Batch) -> States:
         """Returns the states with the true label, averaged over the iterations that train."""
-        states = self.network.call("upward", params, batch.inputs)
-        length, label = self.iterations, batch.targets
-        return self.run(params, batch.inputs, label, states, lambda t, s: [self.weight(t) * y for y in s], length)[0]
-
-    def run(self, params: PyTree, inputs: jax.Array, labels: jax.Array, states: States, observe: Callable, length: int):
-        """Returns the sum of `observe(t, states)` over the first iterations, and the states after them."""
 
         def iteration(carry, t):
             total, states = carry
-            states = self.network.call("iterate", params, inputs, labels, states)
-            return (jax.tree.map(jnp.add, total, observe(t, states)), states), None
+            states = self.network.call("iterate", params, batch.inputs, batch.targets, states)
+            return ([mean + self.weight(t) * y for mean, y in zip(total, states, strict=True)], states), None
 
-        zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(observe, 1, states))
-        return jax.lax.scan(iteration, (zeros, states), jnp.arange(1, length + 1))[0]
+        states = self.network.call("upward", params, batch.inputs)
+        start = [jnp.zeros_like(y) for y in states], states
+        (mean, _), _ = jax.lax.scan(iteration, start, jnp.arange(1, self.iterations + 1))
+        return mean
 
     def predict(self, params: PyTree, inputs: jax.Array, key: jax.Array | None = None) -> jax.Array:
         """Returns the evidence for each label, `[batch, classes]`: its goodness, averaged over `eval_iterations`."""
         del key
         first, last = self.eval_iterations
-
-        def vote(t, states):
-            return jnp.where(t >= first, self.goodness.vote(states), 0)
-
-        states = self.network.call("upward", params, inputs)
+        start = self.network.call("upward", params, inputs)
 
         def evidence(label):
             labels = jnp.broadcast_to(label, (len(inputs), self.network.outputs))
-            return self.run(params, inputs, labels, states, vote, last)[0] / (last - first + 1)
+
+            def iteration(states, _):
+                states = self.network.call("iterate", params, inputs, labels, states)
+                return states, self.goodness.evidence(states)
+
+            _, by_iteration = jax.lax.scan(iteration, start, length=last)
+            return by_iteration[first - 1 :].mean(0)
 
         return jax.lax.map(evidence, jnp.eye(self.network.outputs)).T
 
-    def contrast(self, params: PyTree, batch: Batch, wrong: jax.Array) -> dict[str, jax.Array]:
-        """Returns `Goodness.contrast` of the states that true and wrong labels lead to."""
-        states, length = self.network.call("upward", params, batch.inputs), self.eval_iterations[1]
+    def probe_metrics(self, params: PyTree, batch: Batch, wrong: jax.Array) -> dict[str, jax.Array]:
+        """Returns `Goodness.probe_metrics` of the states that true and wrong labels lead to."""
+        start = self.network.call("upward", params, batch.inputs)
 
-        def settled(label):
-            return self.run(params, batch.inputs, label, states, lambda t, s: (), length)[1]
+        def settled(labels):
+            def iteration(_, states):
+                return self.network.call("iterate", params, batch.inputs, labels, states)
 
-        return self.goodness.contrast(settled(batch.targets), settled(wrong))
+            return jax.lax.fori_loop(0, self.eval_iterations[1], iteration, start)
+
+        return self.goodness.probe_metrics(settled(batch.targets), settled(wrong))
 
 
 def recurrent_forward_forward(
@@ -221,7 +221,7 @@ def recurrent_forward_forward(
 
     def init(key):
         params = {**recurrent.init(key), **unstack(chain, network.init(key))}
-        hiddens = recurrent.hiddens.values()
+        hiddens = recurrent.hidden_shapes.values()
         return params, {name: jnp.full(h.shape, 0.5, jnp.float32) for name, h in zip(names, hiddens, strict=True)}
 
     def wrong(params, batch):
@@ -236,7 +236,7 @@ def recurrent_forward_forward(
         layers = {name: part for name, part in params.items() if name not in readouts}
         means = [feedback[name] for name in names]
         gradient = settling.gradient(layers, params, means, batch, wrong(params, batch))
-        gradient |= fast_gradients.grad(readout_loss)(readouts, params, batch)
+        gradient |= grad(readout_loss)(readouts, params, batch)
         return add_weight_decay(gradient, params, decay)
 
     def learn(params, feedback, batch, updates):
@@ -246,12 +246,12 @@ def recurrent_forward_forward(
 
     def measure(params, feedback, batch):
         del feedback
-        return settling.contrast(params, batch, wrong(params, batch)) | other_inference_error(params, batch)
+        return settling.probe_metrics(params, batch, wrong(params, batch)) | other_inference_error(params, batch)
 
     extras = Extras(
         signals=lambda params, feedback, batch: settling.signals(params, batch),
         measure=Measure(METRICS, measure),
-        learning_rates=lambda params: multipliers(params, {"readouts": multiplier}),
+        learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=recurrent,
         train_predict=recurrent.apply,
         needs_classes=True,

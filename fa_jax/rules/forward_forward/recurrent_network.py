@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.network import Network
-from fa_jax.networks.chain import DenseStage, Hidden
+from fa_jax.networks.chain import DenseStage
 from fa_jax.networks.cnn import ConvolutionStage
 from fa_jax.networks.layers import ACTIVATIONS
+from fa_jax.primitives import Hidden
 from fa_jax.rules.forward_forward.stages import Stage
 
 States = list[jax.Array]
@@ -100,7 +101,7 @@ def _without_activation(stage: Stage) -> nn.Module:
 
 def _downs(network: Network, stages: Sequence[Stage]) -> list[nn.Module]:
     """Returns the layers from above each stage to it: local ones between images of one size, else dense ones."""
-    shapes = [hidden.shape for h in network.hiddens.values() for hidden in [h] * (h.stack or (1,))[0]]
+    shapes = [hidden.shape for h in network.hidden_shapes.values() for hidden in [h] * (h.stack or (1,))[0]]
     downs: list[nn.Module] = []
     for i, stage in enumerate(stages):
         shape, above = shapes[i], shapes[i + 1] if i + 1 < len(shapes) else ()
