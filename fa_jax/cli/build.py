@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 
 from fa_jax import optimizers
 from fa_jax.checks import BadOption, choose, integer, number, sequence, switch
+from fa_jax.cli.errors import suggestion
+from fa_jax.cli.trust import Origin, check_config
 from fa_jax.core import PyTree, Rule, Task
 from fa_jax.records.conditions import options
 from fa_jax.tasks.augmentation import augmentation
@@ -31,21 +33,28 @@ SPACINGS = {
 REQUIRED = ("task", "architecture", "rule", "loss", "optimizer", "feedback_optimizer", "augmentation", "tuned", "probe")
 REQUIRED += ("seed", "seeds", "seeds_per_batch", "epochs", "batch_size", "shuffle", "adversarial", "evaluations")
 REQUIRED += ("spacing", "checkpoint", "checkpoint_every", "devices", "batch_devices")
+OPTIONAL = ("feedback", "measure", "logger", "choices")
 GROUP_KEYS = ("task", "architecture", "rule", "loss", "optimizer", "logger")
 
 
-def build(config: Config) -> Job:
+def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B008, a NamedTuple
     """Returns the job of a config.
 
     Args:
       config: resolved, as plain containers; `choices` of config groups are used in messages only.
+      origin: where it comes from: it may call only trusted functions; None: the user typed it.
 
     Raises:
       BadOption: if anything in it is wrong.
     """
+    if origin is not None:
+        check_config(config, origin)
     for name in REQUIRED:
         if name not in config:
             raise BadOption(f"{name} is missing from the config; it may be changed, but not removed")
+    for name in config:
+        if name not in (*REQUIRED, *OPTIONAL):
+            raise BadOption(f"{name} is no option{suggestion(str(name), [*REQUIRED, *OPTIONAL, *options(config)])}")
     groups = _seed_groups(config)
     evaluations = integer("evaluations", config["evaluations"], least=1)
     spacing = choose("spacing", config["spacing"], SPACINGS)

@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,7 +20,7 @@ from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build
 from fa_jax.cli.errors import first_line
 from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices
-from fa_jax.cli.trust import check_hydra_node, check_trusted
+from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
 from fa_jax.training.job import Job
 
@@ -34,6 +35,8 @@ class Composed(NamedTuple):
     overrides: list[str]
     folder: Path
     """The folder that the run goes to by default; of a job of a sweep, relative to the sweep's folder."""
+    origin: Origin | None
+    """Where the config comes from, if the user did not type it."""
 
     @property
     def choices(self) -> dict[str, str]:
@@ -62,28 +65,34 @@ def compose(arguments: Arguments, *, origin: str | None = None) -> Composition:
     Raises:
       BadOption: if anything in them is wrong.
     """
-    config_dir = arguments.config_dir
-    untrusted = origin or (f"the config from --config-dir={config_dir}" if config_dir is not None else None)
+    from_folder = _origin(arguments) if origin is None else Origin(origin, tuple(arguments.trusted))
+    if arguments.config_dir is not None:
+        check_config_dir(f"--config-dir={arguments.config_dir}", arguments.config_dir)
     runs = []
     with initialized():
         is_sweep, jobs, master = _jobs(arguments)
-        pristine = None if config_dir is None else _compose([], arguments).hydra
+        if from_folder is not None:
+            of_hydra = [
+                override for override in arguments.overrides if re.match(r"\W*hydra\b(?!\.searchpath)", override)
+            ]
+            pristine = hydra.compose("config", typed, return_hydra_config=True).hydra
+            check_hydra(from_folder.name, master.hydra, pristine)
         for number, overrides in enumerate(jobs):
             config = _compose(overrides, arguments) if is_sweep else master.copy()
             if config.get("tuned") is True:
                 config = _compose([*tuned_overrides(config.hydra.runtime.choices), *overrides], arguments)
-            if pristine is not None:
-                check_hydra_node(arguments, config.hydra, pristine)
+            if from_folder is not None:
+                check_hydra(from_folder.name, config.hydra, pristine)
             choices = {group: config.hydra.runtime.choices.get(group) for group in (*GROUPS, "experiment")}
             with open_dict(config):
                 config.hydra.job.num = number
                 folder = Path(config.hydra.sweep.subdir if is_sweep else config.hydra.run.dir)
                 del config["hydra"]
+            if is_sweep and (folder.is_absolute() or ".." in folder.parts):
+                raise BadOption(f"must be a folder inside that of the sweep; got {folder}", "hydra.sweep.subdir")
             plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
             recorded = {"choices": choices, **plain}
-            if untrusted is not None:
-                check_trusted(untrusted, recorded, added=arguments.trusted)
-            runs.append(Composed(recorded, build(recorded), overrides, folder))
+            runs.append(Composed(recorded, build(recorded, from_folder), overrides, folder, from_folder))
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
 
 
@@ -109,6 +118,15 @@ def parse_overrides(overrides: Sequence[str]) -> list[Override]:
             reason = first_line(problem)
             raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
     return parsed
+
+
+def _origin(arguments: Arguments) -> Origin | None:
+    """Returns the folder of configs that typed arguments name, besides fa_jax's own; None: there is none."""
+    searched = arguments.value_of("hydra.searchpath")
+    if arguments.config_dir is None and searched is None:
+        return None
+    name = f"hydra.searchpath={searched}" if arguments.config_dir is None else f"--config-dir={arguments.config_dir}"
+    return Origin(f"the config from {name}", tuple(arguments.trusted), tuple(arguments.overrides))
 
 
 def _jobs(arguments: Arguments) -> tuple[bool, list[list[str]], DictConfig]:

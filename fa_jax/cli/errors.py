@@ -26,14 +26,24 @@ MANY = 20
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT)
 
 
-def check_folder(option: str, folder: Path) -> None:
-    """Checks that a new run or sweep can be written to a folder.
+def check_vacant(option: str, folder: Path) -> None:
+    """Checks that a folder holds nothing that a new run or sweep would replace.
 
     Raises:
-      BadOption: if it holds another one, or cannot be written to.
+      BadOption: if it holds another one, or other files.
     """
     if any((folder / marker).exists() for marker in ("status.json", "sweep.json")):
         raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
+    if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if not _is_unstarted(path))):
+        raise BadOption(f"{option}={folder}: this folder holds other files, such as {others[0]}; choose an empty one")
+
+
+def check_writable(option: str, folder: Path) -> None:
+    """Checks that a folder, which may be missing, can be written to.
+
+    Raises:
+      BadOption: if it is a file, may not be written to, or its disk is full.
+    """
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise BadOption(f"{option}={folder}: {existing} is a file; choose a folder")
@@ -41,6 +51,13 @@ def check_folder(option: str, folder: Path) -> None:
         raise BadOption(f"{option}={folder}: {existing} cannot be written to; choose another folder")
     if shutil.disk_usage(existing).free < 2**20:
         raise BadOption(f"{option}={folder}: less than 1 MiB is free on the disk of {existing}; choose another folder")
+
+
+def _is_unstarted(path: Path) -> bool:
+    """Returns whether a file may be left from a run that was killed before its first status."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    return path.name in ("config.yaml", "environment.json", "run.log", ".lock") or path.stat().st_size == 0
 
 
 @contextlib.contextmanager
@@ -103,7 +120,7 @@ def _unknown_option(name: str, overrides: Sequence[str]) -> str:
                     return f"{name} is no option with rule={chosen['rule']}, which has no feedback to initialise"
                 with_choice, valid = _with_choice(name, chosen), [*LISTED, *names]
                 break
-    return f"{name} is no option{with_choice}{_suggestion(name, valid)}"
+    return f"{name} is no option{with_choice}{suggestion(name, valid)}"
 
 
 def _with_choice(name: str, chosen: Mapping[str, str | None]) -> str:
@@ -112,7 +129,7 @@ def _with_choice(name: str, chosen: Mapping[str, str | None]) -> str:
     return f" with {groups[-1]}={chosen[groups[-1]]}" if groups else ""
 
 
-def _suggestion(name: str, valid: Sequence[str]) -> str:
+def suggestion(name: str, valid: Sequence[str]) -> str:
     """Returns the option with the nearest last name, in the same group if possible; else the options of the group."""
     group, _, word = name.rpartition(".")
     word = SYNONYMS.get(word, word)

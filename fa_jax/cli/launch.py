@@ -15,7 +15,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli import resume, single, sweep
 from fa_jax.cli.arguments import Arguments, parse
 from fa_jax.cli.compose import compose
-from fa_jax.cli.errors import check_folder, one_line_errors
+from fa_jax.cli.errors import check_vacant, check_writable, one_line_errors
 from fa_jax.cli.groups import CONF
 from fa_jax.records.environment import environment
 from fa_jax.training import distributed
@@ -68,9 +68,10 @@ def _new_folder(arguments: Arguments, option: str, default: Path) -> Iterator[Pa
 
     def claim() -> str:
         if arguments.value_of(option) is not None:
-            check_folder(option, default)
+            check_writable(option, default)
+            check_vacant(option, default)
             return str(default)
-        check_folder(option, default.parent)
+        check_writable(option, default.parent)
         numbered = (default.with_name(f"{default.name}_{number}") for number in itertools.count(2))
         for folder in itertools.chain([default], numbered):  # several may start within a second
             with contextlib.suppress(FileExistsError):

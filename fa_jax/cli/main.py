@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from fa_jax import __version__
 from fa_jax.checks import BadOption, choose
+from fa_jax.cli.terminal import second_signal_ends, tolerant_output
 
 VERBS = {
     "train": "launch.train",
@@ -25,6 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: done; 1: a run of a sweep is not finished; 2: a mistake in the arguments; 130: interrupted.
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    with tolerant_output(), second_signal_ends():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
         words = ["help"]
     if "--version" in words:

@@ -14,7 +14,8 @@ from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import check_recorded_overrides, check_trusted
+from fa_jax.cli.trust import Origin, check_no_links, check_recorded_overrides
+from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.conditions import options
 from fa_jax.records.environment import changes, environment
 from fa_jax.records.locks import is_held
@@ -37,16 +38,19 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
       BadOption: if there is nothing to resume, or it may not be resumed.
     """
     console = Console()
+    if distributed.is_main():
+        check_no_links(f"resume={folder}", folder)
     if distributed.broadcast((folder / SWEEP).exists):
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
         console.print(f"resuming {folder}", highlight=False, soft_wrap=True, markup=False)
         command = ["fa-jax", "--multirun", *record.overrides]
         train = functools.partial(resume_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, train)
-    config = distributed.broadcast(lambda: _read_config(folder, force=force, trusted=trusted))
+    config = distributed.broadcast(lambda: _read_config(folder, force=force))
+    job = build(config, _origin(folder, trusted))
     console.print(f"resuming {folder}", highlight=False, soft_wrap=True, markup=False)
     with resumable(folder):
-        run_logged(build(config), config, folder, resume=True)
+        run_logged(job, config, folder, resume=True)
     report(folder)
     return 0
 
@@ -59,14 +63,19 @@ def resume_job(
         sweep.train_job(composed, folder, command)
         return
     if read_run(folder).is_finished:
+        Checkpoints(folder).close(delete=True)  # left if the process was killed between the last two actions of the run
         Console().print("is finished already")
         return
-    config = _read_config(folder, force=force, trusted=trusted)
-    run_logged(build(config), config, folder, resume=True)
+    config = _read_config(folder, force=force)
+    run_logged(build(config, _origin(folder, trusted)), config, folder, resume=True)
 
 
-def _read_config(folder: Path, *, force: bool, trusted: Sequence[str]) -> dict[str, Any]:
-    """Returns the config of a run that may be resumed."""
+def _origin(folder: Path, trusted: Sequence[str]) -> Origin:
+    return Origin(f"resume={folder}: its config.yaml", tuple(trusted))
+
+
+def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
+    """Returns the config of a run that may be resumed; it is not trusted."""
     option = f"resume={folder}"
     if not (folder / "config.yaml").exists() or not (folder / "status.json").exists():
         raise BadOption(f"{option}: no run is recorded there; give the folder that holds its config.yaml")
@@ -76,11 +85,11 @@ def _read_config(folder: Path, *, force: bool, trusted: Sequence[str]) -> dict[s
         reason = str(problem).partition("\n")[0]
         raise BadOption(f"{option}: what is recorded there cannot be read: {reason}") from None
     if recorded.is_finished:
+        Checkpoints(folder).close(delete=True)
         raise BadOption(f"{option}: this run has {recorded.status['status']}; there is nothing left to do")
     if is_held(folder):
         raise BadOption(f"{option}: another process is running this")
     _check_unchanged(option, [recorded], force=force)
-    check_trusted(f"{option}: its config.yaml", recorded.config, added=trusted)
     return recorded.config
 
 

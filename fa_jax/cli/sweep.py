@@ -141,7 +141,7 @@ def _parallel_job(
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", share)
     composed = runs[hydra_config.job.num]
-    _run_job(composed._replace(job=build(composed.config)), folder, command, train)
+    _run_job(composed._replace(job=build(composed.config, composed.origin)), folder, command, train)
 
 
 def cores() -> int:

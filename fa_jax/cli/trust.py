@@ -1,24 +1,31 @@
-"""Restricts the functions that a config written by others may call.
+"""The gate that configs pass which the user did not type: recorded ones, and those in a folder of configs.
 
-A `_target_` can name any function, so a config from elsewhere could do anything. The factories of fa_jax and
-Optax are allowed, and the modules given by `trust=`.
+A `_target_` can name any function, so such a config could do anything. It may call the factories that fa_jax's own
+configs call, and those of packages that the user trusts. SECURITY.md has the threat model.
 """
 
+import functools
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import hydra.utils
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fa_jax.checks import BadOption
-from fa_jax.cli.arguments import Arguments
+from fa_jax.cli.groups import CONF
 
-FACTORIES = ("rules", "networks", "tasks", "metrics", "feedback", "losses", "optimizers", "loggers")
-"""The modules of fa_jax whose functions a config calls; others start programs or write files."""
-TRUSTED = (*(f"fa_jax.{module}" for module in FACTORIES), "optax")
-PER_RUN = ("runtime", "overrides", "mode", "job.name", "job.override_dirname", "job.id", "job.num", "job.config_name")
+PLAIN = (str, int, float, bool, type(None))
+"""The types of the values in a config; YAML tags can make others."""
+VARIABLE = "FA_JAX_TRUST"
+"""The environment variable that names packages to trust in every command, separated by commas."""
+LOGGER = "logger"
+"""The word that trusts the options of a recorded logger, which choose where metrics are sent."""
+PER_RUN = ("runtime", "overrides", "mode", "searchpath")
+PER_RUN += tuple(f"job.{name}" for name in ("name", "override_dirname", "id", "num", "config_name"))
 """The parts of Hydra's node that differ from run to run."""
 LAUNCHER_OPTIONS = ("n_jobs", "timeout_min", "cpus_per_task", "gpus_per_node", "mem_gb")
 SWEEP_OPTIONS = ("hydra/launcher", "hydra.mode", "hydra.sweep.dir", "hydra.sweep.subdir")
@@ -26,78 +33,142 @@ SWEEP_OPTIONS += tuple(f"hydra.launcher.{name}" for name in LAUNCHER_OPTIONS)
 """The options of Hydra that the record of a sweep may set."""
 
 
-def check_trusted(origin: str, config: Mapping[str, Any], *, added: Sequence[str] = ()) -> None:
-    """Checks that a config calls only trusted functions.
+class Origin(NamedTuple):
+    """Where a config comes from that the user did not type."""
+
+    name: str = "the config"
+    """For messages, such as `its config.yaml`."""
+    trusted: tuple[str, ...] = ()
+    """Packages whose functions it may call too."""
+    typed: tuple[str, ...] = ()
+    """Overrides that the user typed; functions named there are their own."""
+
+
+def check_config(config: Mapping[str, Any], origin: Origin) -> None:
+    """Checks that a config has plain values and calls only trusted functions.
 
     Args:
-      origin: of the config, for the message, such as `its config.yaml`.
-      config: as plain containers.
-      added: packages or modules that are trusted too.
+      config: resolved, as plain containers.
+      origin: of the config.
 
     Raises:
-      BadOption: naming the first function that is not trusted, or text that would be resolved later.
+      BadOption: naming the first value that is not plain or would be resolved later, or the first function that is
+        neither a factory of fa_jax's own configs nor trusted.
     """
-    trusted = (*TRUSTED, *added)
     for key, value in _leaves(config):
+        if not isinstance(key, str) or type(value) not in PLAIN:
+            raise BadOption(f"{origin.name} has {key} of type {type(value).__name__}; values must be plain YAML")
         if "${" in f"{key}{value}":  # would be resolved only when objects are made
-            raise BadOption(f"{origin} contains {value!r}, and interpolations from elsewhere are not resolved")
-        if key == "_target_" and not _is_trusted(value, trusted):
-            raise BadOption(
-                f"{origin} calls {value}, which is not part of fa_jax's {', '.join(FACTORIES)} or of optax; "
-                "trust=PACKAGE allows it"
-            )
+            raise BadOption(f"{origin.name} contains {value!r}, and interpolations from elsewhere are not resolved")
+        if key == "_target_" and not _is_typed(value, origin.typed):
+            _check_target(value, origin)
+    _check_logger(config, origin)
 
 
-def check_hydra_node(arguments: Arguments, node: DictConfig, pristine: DictConfig) -> None:
-    """Checks that configs from `--config-dir` leave Hydra's own node alone, which could run any command.
+def check_hydra(name: str, node: DictConfig, pristine: DictConfig) -> None:
+    """Checks that configs leave Hydra's own node alone, which could run any command, and name their choices.
+
+    Args:
+      name: of the origin.
+      node: Hydra's node as it was composed.
+      pristine: that of the typed overrides of Hydra alone, composed from fa_jax's configs alone.
 
     Raises:
-      BadOption: naming the first value that differs.
+      BadOption: naming the first value that differs, or the first choice that is a path out of its group.
     """
-    origin = f"--config-dir={arguments.config_dir}"
-    if (Path(arguments.config_dir or "") / "hydra").exists():
-        raise BadOption(f"{origin}: it has configs of Hydra; only the command line may choose those")
-    typed = [
-        override.lstrip("+~").partition("=")[0].partition("@")[0].replace("/", ".") for override in arguments.overrides
-    ]
-    allowed = (*PER_RUN, *(name.removeprefix("hydra.") for name in typed if name.startswith("hydra.")))
+    for group, choice in node.runtime.choices.items():
+        if isinstance(choice, str) and (PurePath(choice).is_absolute() or ".." in PurePath(choice).parts):
+            raise BadOption(f"{name} chooses {group}={choice}, and a choice must lie in the folder of its group")
     # Much of the node is unknown before a run starts, so it is not resolved.
     usual, actual = (_flat(OmegaConf.to_container(one, resolve=False)) for one in (pristine, node))
-    for name in usual.keys() | actual.keys():
-        is_allowed = any(name == prefix or name.startswith(f"{prefix}.") for prefix in allowed)
-        if not is_allowed and usual.get(name) != actual.get(name):
-            raise BadOption(f"{origin}: it sets hydra.{name}, which only the command line may")
+    for option in sorted(usual.keys() | actual.keys()):
+        is_allowed = any(option == prefix or option.startswith(f"{prefix}.") for prefix in PER_RUN)
+        if not is_allowed and usual.get(option) != actual.get(option):
+            raise BadOption(f"{name}: it sets hydra.{option}, which only the command line may")
 
 
-def check_recorded_overrides(origin: str, overrides: Sequence[str]) -> None:
-    """Checks that the recorded overrides of a sweep set nothing with which functions could be called.
+def check_config_dir(name: str, config_dir: str) -> None:
+    """Raises `BadOption` if a folder has configs of Hydra itself."""
+    if (Path(config_dir) / "hydra").exists():
+        raise BadOption(f"{name}: it has configs of Hydra; only the command line may choose those")
+
+
+def check_recorded_overrides(name: str, overrides: Sequence[str]) -> None:
+    """Checks that the recorded overrides of a sweep set no more of Hydra than a sweep does.
 
     Raises:
       BadOption: naming the first such override.
     """
     for override in overrides:
-        name = override.partition("=")[0].lstrip("+~")
-        of_hydra = re.split(r"[./@]", name)[0] == "hydra"
-        calls = override.startswith("-") or "_target_" in override or "${" in override
-        if calls or (of_hydra and name not in SWEEP_OPTIONS):
-            raise BadOption(f"{origin} has {override}, which only the command line may say")
+        option = override.partition("=")[0].lstrip("+~")
+        of_hydra = re.split(r"[./@]", option)[0] == "hydra"
+        if override.startswith("-") or "${" in override or (of_hydra and option not in SWEEP_OPTIONS):
+            raise BadOption(f"{name} has {override}, which only the command line may say")
 
 
-def _is_trusted(target: Any, trusted: Sequence[str]) -> bool:
-    """Returns whether a target is a function that a trusted module defines, and not merely imports."""
-    if not isinstance(target, str) or not _is_below(target, trusted):
-        return False
+def check_no_links(name: str, folder: Path) -> None:
+    """Checks that a folder to be written to has no symbolic links, which could lead out of it.
+
+    Raises:
+      BadOption: naming the first link.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise BadOption(f"{name}: {path.relative_to(folder)} is a symbolic link; copy the folder without links")
+
+
+@functools.cache
+def factories() -> frozenset[str]:
+    """Returns the names of all functions that fa_jax's own configs call."""
+    targets = set()
+    for path in CONF.rglob("*.yaml"):
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        targets |= {value for key, value in _leaves(content) if key == "_target_"}
+    return frozenset(targets)
+
+
+def _is_typed(target: Any, overrides: Sequence[str]) -> bool:
+    """Returns whether an override names this function as its `_target_`."""
+    named = re.compile(rf"_target_\s*[=:]\s*['\"]?{re.escape(str(target))}(?![\w.])")
+    return any(named.search(override) for override in overrides)
+
+
+def _check_target(target: Any, origin: Origin) -> None:
+    """Raises `BadOption` unless a target is a factory, or a function that a trusted package defines."""
+    packages = (*origin.trusted, *filter(None, os.environ.get(VARIABLE, "").split(",")))
+    if target in factories():
+        return
+    if not isinstance(target, str) or not _is_below(target, packages):
+        raise BadOption(
+            f"{origin.name} calls {target}, which is none of fa_jax's factories; trust=PACKAGE or "
+            f"{VARIABLE}=PACKAGE allows the functions of a package"
+        )
     try:
-        return _is_below(f"{hydra.utils.get_object(target).__module__}.", trusted)
-    except Exception:  # whatever a wrong name raises
-        return False
+        module = hydra.utils.get_object(target).__module__
+    except Exception as problem:  # whatever the import of a package raises
+        cause = str(problem.__cause__ or problem).partition("\n")[0]
+        raise BadOption(f"{origin.name} calls {target}, which cannot be imported: {cause}") from None
+    if not _is_below(f"{module}.", packages):
+        raise BadOption(f"{origin.name} calls {target}, which {module} defines; trust={module} allows it")
+
+
+def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
+    """Raises `BadOption` if a config sends metrics elsewhere than the logger does by default."""
+    logger, choice = config.get("logger"), (config.get("choices") or {}).get("logger")
+    if not isinstance(logger, Mapping) or LOGGER in origin.trusted or origin.typed:
+        return
+    path = CONF / "logger" / f"{choice or str(logger.get('_target_')).rpartition('.')[2]}.yaml"
+    usual = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for option, value in logger.items():
+        if usual.get(option) != value and usual.get("_target_") in (None, logger["_target_"]):
+            raise BadOption(f"{origin.name} sets logger.{option}={value}; trust={LOGGER} allows it")
 
 
 def _is_below(name: str, modules: Sequence[str]) -> bool:
     return any(name.startswith(f"{module}.") for module in modules)
 
 
-def _leaves(config: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def _leaves(config: Any, key: Any = "") -> Iterator[tuple[Any, Any]]:
     """Yields every leaf value with its key; the key of a list is that of its values."""
     if isinstance(config, Mapping):
         for name, value in config.items():

@@ -23,9 +23,10 @@ from rich.console import Console
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli.arguments import Arguments, parse
 from fa_jax.cli.compose import Composed, compose, initialized, parse_overrides, swept_values
-from fa_jax.cli.errors import check_folder, one_line_errors
+from fa_jax.cli.errors import check_writable, one_line_errors
 from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.single import run_logged
+from fa_jax.cli.trust import check_no_links
 from fa_jax.core import Metric, Task
 from fa_jax.records.statistics import has_diverged
 from fa_jax.reports.tables import Table, terminal, wide_console
@@ -75,7 +76,8 @@ def _tune(words: Sequence[str]) -> None:
     example = _compose_one(ranges.any_values())
     column, metric = _metric(options["metric"], example.job.task)
     folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
-    check_folder("output", folder)
+    check_writable("output", folder)
+    check_no_links(f"output={folder}", folder)
     folder.mkdir(parents=True, exist_ok=True)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -1,7 +1,7 @@
 """Conditions: runs that differ in their seeds alone are pooled."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +17,9 @@ IRRELEVANT = (
     "checkpoint",
     "checkpoint_every",
     "logger",
+    "task.data_dir",
 )
-"""Options that choose seeds or the way a run is executed; they do not change what is learned."""
+"""Options that choose seeds, where the data are, or the way a run is executed; they do not change what is learned."""
 
 
 class Condition(NamedTuple):
@@ -47,13 +48,39 @@ def options(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Returns the options of a config by dotted name, without the irrelevant ones."""
     flat = {}
     for key, value in config.items():
-        if prefix == "" and key in ("choices", *IRRELEVANT):
+        name = f"{prefix}{key}"
+        if name in ("choices", *IRRELEVANT):
             continue
         if isinstance(value, dict) and value:
-            flat |= options(value, f"{prefix}{key}.")
+            flat |= options(value, f"{name}.")
         elif value != {}:
-            flat[f"{prefix}{key}"] = str(value)
+            flat[name] = str(_canonical(value))
     return flat
+
+
+def differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Returns how environments differ in what numbers may depend on, such as `jax 0.9.0 and 0.10.2`."""
+    seen: dict[str, list[str]] = {}
+    for environment in environments:
+        commit = str(environment.get("commit")).partition("+")
+        described = {"commit": commit[0][:8] + "".join(commit[1:])}
+        described["device"] = " ".join(
+            sorted({str(device).partition(":")[0] for device in environment.get("devices", [])})
+        )
+        described |= {str(name): str(value) for name, value in environment.get("packages", {}).items()}
+        described |= {str(name): str(value) for name, value in environment.get("settings", {}).items()}
+        for name, value in described.items():
+            values = seen.setdefault(name, [])
+            if value not in values:
+                values.append(value)
+    return [f"{name} {' and '.join(values)}" for name, values in seen.items() if len(values) > 1]
+
+
+def _canonical(value: Any) -> Any:
+    """Returns one form of equal values: 1 for 1.0, in lists too."""
+    if isinstance(value, list):
+        return [_canonical(element) for element in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _identity(config: Mapping[str, Any]) -> str:

@@ -13,6 +13,8 @@ from typing import Any
 
 import jax
 
+SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable")
+"""The settings of JAX that numbers depend on."""
 PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
 
 
@@ -32,20 +34,22 @@ def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "settings": {name: getattr(jax.config, name) for name in SETTINGS},
     }
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """Yields a phrase for each change of code or packages between two environments."""
+    """Yields a phrase for each change of code, packages or settings between two environments."""
     old, new = (env["commit"] or "" for env in (before, after))
     if old != new and old.partition("+")[0] == new.partition("+")[0] != "":
         yield f"uncommitted changes of the code differ (commit {old[:8]})"
     elif old != new:
         yield f"the code went from {before['commit'] or 'no commit'} to {after['commit'] or 'no commit'}"
-    for package in sorted(before["packages"].keys() | after["packages"].keys()):
-        old, new = before["packages"].get(package), after["packages"].get(package)
-        if old != new:
-            yield f"{package} went from {old} to {new}"
+    for kind in ("packages", "settings"):
+        recorded, current = before.get(kind, {}), after.get(kind, {})
+        for name in sorted(recorded.keys() | current.keys()):
+            if recorded.get(name) != current.get(name):
+                yield f"{name} went from {recorded.get(name)} to {current.get(name)}"
 
 
 def now() -> str:

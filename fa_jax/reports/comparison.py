@@ -13,7 +13,7 @@ from typing import NamedTuple
 from rich.console import Console
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.records.conditions import Condition, conditions
+from fa_jax.records.conditions import Condition, conditions, differences
 from fa_jax.records.reader import Run
 from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, differing_options, planned
 from fa_jax.reports.labels import labels
@@ -42,7 +42,7 @@ class Comparison(NamedTuple):
     """A column; None: the main metric of each condition."""
     contrasts: list[Contrast]
     note: str
-    """Why some contrasts are missing; empty if none is."""
+    """Why contrasts are missing, and how the code of the runs differs; empty if there is nothing to say."""
 
 
 def compare(
@@ -78,6 +78,9 @@ def compare(
         others = len(compared) - sum(reference in pair for pair in zip(rules, names, strict=True))
         if len(pairs) < others:
             notes.append(_note_unpaired(compared, names, [i for i, _ in pairs], reference))
+    used = [run.environment for condition in compared for run in condition.used]
+    if differing := differences(used):
+        notes.append(f"these runs are of different code or settings: {_first(differing, ', ')}")
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
     if untested := [f"{names[i]} - {names[j]}" for i, j in pairs if (i, j) not in tested]:

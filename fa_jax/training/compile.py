@@ -13,6 +13,7 @@ from fa_jax.network import Network, parameter_count
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Program, make_program
+from fa_jax.training.memory import bytes_at_once, bytes_of, require_memory
 
 log = logging.getLogger(__name__)
 
@@ -113,19 +114,27 @@ def make_program_of(job: Job, seeds: int) -> Program:
 def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
     """Returns whether the seeds on a device train faster vmapped than sequentially."""
     params, _ = jax.eval_shape(rule.init, jax.random.key(0))
-    small = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params)) <= VMAP_MAX_BYTES
+    small = bytes_of(params) <= VMAP_MAX_BYTES
     # Vmapped over their weights, convolutions become grouped convolutions, which are slow on a CPU.
     dense = all(len(kernel.shape) == 2 for kernel in network.kernel_shapes.values())
     return device.platform != "cpu" or (small and dense)
 
 
 def compiled(job: Job, seeds: int, cost: Cost) -> Program:
-    """Returns the program with all functions compiled, and adds the time and memory to the cost."""
+    """Returns the program with all functions compiled, and adds the time and memory to the cost.
+
+    Raises:
+      BadOption: if there is too little memory for it.
+    """
     began = time.perf_counter()
     program = make_program_of(job, seeds)
+    devices = list(program.seed_sharding.device_set)
+    # The cores of a CPU share its memory; the memory of other devices is their own.
+    sharing = len(devices) if devices[0].platform == "cpu" else 1
     seed_numbers = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.seed_sharding)
     step = jax.ShapeDtypeStruct((), np.int32)
     states = jax.eval_shape(program.start, seed_numbers)
+    require_memory(bytes_of(states) * sharing // len(devices), devices[0], seeds, "the state")
     start = program.start.lower(seed_numbers).compile()
     advance = program.advance.lower(states, seed_numbers, step, step, program.data).compile()
     evaluate = program.evaluate.lower(states, seed_numbers, step, program.data).compile()
@@ -133,8 +142,7 @@ def compiled(job: Job, seeds: int, cost: Cost) -> Program:
     # One process may compile for longer than the first transfer of training would wait for it.
     distributed.broadcast(lambda: None)
     log.info("compiled for %d seeds at a time", seeds)
-    memory = advance.memory_analysis()
-    if memory is not None:
-        needs = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
-        cost.memory = max(cost.memory, needs - memory.alias_size_in_bytes)
+    cost.memory = max(cost.memory, bytes_at_once(advance))
+    needed = max(bytes_at_once(start), *(bytes_at_once(part) - bytes_of(program.data) for part in (advance, evaluate)))
+    require_memory(needed * sharing, devices[0], seeds, "training")
     return program._replace(start=start, advance=advance, evaluate=evaluate)

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.loggers.logger import RunLogger
 from fa_jax.records import locks
@@ -25,6 +26,7 @@ from fa_jax.training.compile import Cost, compiled
 from fa_jax.training.evaluation import measured_metrics, score_metrics
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Program
+from fa_jax.training.memory import is_out_of_memory
 from fa_jax.training.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ def run(
     Raises:
       BadOption: if the folder holds a run that is not to be resumed, or another process runs it.
       Stopped: if `watch` raised it.
+      BadOption: if there is too little memory.
       PeerLost: if another process of this run is lost.
     """
     if not distributed.is_main():
@@ -131,6 +134,9 @@ def _run(
             log.error("a transfer between processes failed", exc_info=problem)
             advice = f"; the run in {folder} can be resumed" if distributed.is_main() else ""
             raise distributed.PeerLost(f"{distributed.describe_peer_error(problem)}{advice}") from problem
+        if is_out_of_memory(problem):
+            reason = str(problem).partition("\n")[0]
+            raise BadOption(f"{reason}; a smaller seeds_per_batch needs less memory") from problem
         raise
     finally:
         writer.close()

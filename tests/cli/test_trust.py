@@ -4,14 +4,19 @@ import json
 import shutil
 
 import pytest
+from omegaconf import OmegaConf
 
+from fa_jax.checks import BadOption
+from fa_jax.cli.arguments import Arguments
+from fa_jax.cli.build import build
+from fa_jax.cli.compose import compose as compose_runs
 from fa_jax.cli.main import main
+from fa_jax.cli.trust import Origin, check_config
 from fa_jax.records.reader import find_runs
 
 CALLS = (
     "++hydra={job:{env_set:{GIT_CONFIG_COUNT:'1'}}}",
     "++rule.z=${oc.create:{a:1}}",
-    "+measure.taken={_target_:os.system,command:'touch taken'}",
     "hydra.callbacks.comparison._target_=os.system",
     "hydra.job_logging.handlers.file.class=os.system",
 )
@@ -67,7 +72,7 @@ def test_configs_of_config_dir_call_only_trusted_functions(folder, refusal, name
     rule = name.partition("/")[2].removesuffix(".yaml")
     line = refusal("--config-dir", "configs", f"rule={rule}", "task.train_examples=40", *flags)
     if rule in ("mine", "global"):
-        assert f"the config from --config-dir=configs calls {target}, which is not part of fa_jax's" in line
+        assert f"the config from --config-dir=configs calls {target}, which is none of fa_jax's factories" in line
         assert "trust=PACKAGE" in line
     else:
         assert "it sets hydra." in line
@@ -95,3 +100,158 @@ def test_trust_allows_the_functions_of_a_package(folder, refusal, monkeypatch):
 )
 def test_flags_that_read_configs_from_elsewhere_are_refused(refusal, flag):
     assert "a flag must be one of" in refusal("rule=bp", flag)
+
+
+def interrupted_copy(finished_sweep, folder, edit):
+    """A run in `run` that can be resumed, with its config edited."""
+    shutil.copytree(finished_sweep / "1_bp", "run")
+    status = json.loads((folder / "run" / "status.json").read_text())
+    (folder / "run" / "status.json").write_text(json.dumps({**status, "status": "interrupted"}))
+    path = folder / "run" / "config.yaml"
+    path.write_text(edit(path.read_text()))
+
+
+TARGETS = (
+    "os.mkdir",
+    "os.system",
+    "subprocess.run",
+    "builtins.exec",
+    "builtins.eval",
+    "pathlib.Path.touch",
+    "shutil.rmtree",
+    "importlib.import_module",
+    "pickle.loads",
+    "numpy.load",
+    "numpy.save",
+    "jax.numpy.save",
+    "optax.inject_hyperparams",
+    "hydra.utils.instantiate",
+    "hydra.utils.get_object",
+    "fa_jax.cli.main.main",
+    "fa_jax.cli.launch.train",
+    "fa_jax.tasks.tfds.read",
+    "fa_jax.loggers.logger.needed",
+    "fa_jax.records.writer.write_json",
+    "fa_jax.losses.jax.numpy.save",
+    "fa_jax.optimizers.optax.adam",
+    "",
+    "os",
+    "..os",
+    "[os.mkdir]",
+)
+"""Functions that no config of fa_jax calls."""
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("place", ["rule", "task", "measure"])
+def test_a_config_that_was_not_typed_calls_only_factories(compose, place, target):
+    config = OmegaConf.to_container(compose("task=digits", "rule=bp"), resolve=True)
+    call = {"_target_": target, "path": "taken"}
+    if place == "measure":
+        config["measure"] = {"mine": call}
+    else:
+        config[place] = {**config[place], "nested": [[call]]}
+    with pytest.raises(BadOption, match="which is none of fa_jax's factories"):
+        build(config)
+
+
+@pytest.mark.parametrize("call", ["os.mkdir [taken]", "pathlib.PosixPath [x]"])
+def test_yaml_tags_in_a_recorded_config_make_no_objects(finished_sweep, folder, refusal, call):
+    interrupted_copy(
+        finished_sweep, folder, lambda text: text.replace("seeds: 2", f"seeds: !!python/object/apply:{call}")
+    )
+    line = refusal("resume=run")
+    assert "cannot be read" in line or "must be plain YAML" in line
+    assert not (folder / "taken").exists()
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["rule=../../../elsewhere/r", "hydra/launcher=../../elsewhere/r", "+optimizer@feedback_optimizer=../../r"],
+)
+def test_a_recorded_choice_lies_in_the_folder_of_its_group(finished_sweep, folder, refusal, override):
+    (folder / "elsewhere").mkdir()
+    (folder / "elsewhere" / "r.yaml").write_text("# @package _global_\nhydra: {callbacks: {x: {_target_: os.mkdir}}}\n")
+    shutil.copytree(finished_sweep, "copy")
+    record = json.loads((folder / "copy" / "sweep.json").read_text())
+    record["overrides"] = [*(word for word in record["overrides"] if not word.startswith("rule=")), override]
+    (folder / "copy" / "sweep.json").write_text(json.dumps(record))
+    line = refusal("resume=copy")
+    assert "must lie in the folder of its group" in line or "must be one of" in line or "Could not" in line
+
+
+def test_presets_of_a_config_dir_leave_hydra_alone(folder, refusal):
+    path = folder / "configs" / "preset" / "rule_architecture" / "bp" / "mlp.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\nhydra: {callbacks: {x: {_target_: os.mkdir}}}\n")
+    (folder / "configs" / "rule").mkdir()
+    for flag in (["--config-dir", "configs"], [f"hydra.searchpath=[file://{folder}/configs]"]):
+        assert "which only the command line may" in refusal(*flag, "task.train_examples=40")
+
+
+def test_configs_on_hydras_searchpath_call_only_factories(folder, refusal):
+    (folder / "configs" / "rule").mkdir(parents=True)
+    (folder / "configs" / "rule" / "mine.yaml").write_text(CONFIGS["rule/mine.yaml"].format("os.mkdir"))
+    line = refusal(f"hydra.searchpath=[file://{folder}/configs]", "rule=mine", "task.train_examples=40")
+    assert "calls os.mkdir" in line
+
+
+def test_functions_that_the_user_typed_are_allowed_beside_a_config_dir(folder, monkeypatch):
+    (folder / "configs" / "rule").mkdir(parents=True)
+    (folder / "my_measures.py").write_text("def nothing():\n    raise ValueError('was called')\n")
+    monkeypatch.syspath_prepend(folder)
+    words = ["--config-dir=configs", "+measure.mine={_target_:my_measures.nothing}", "task.train_examples=40"]
+    with pytest.raises(ValueError, match="was called"):
+        main(words)
+
+
+def test_a_resumed_sweep_may_call_a_package_that_is_trusted(finished_sweep, folder, monkeypatch):
+    shutil.copytree(finished_sweep, "copy")
+    record = json.loads((folder / "copy" / "sweep.json").read_text())
+    record["overrides"].append("+measure.mine={_target_:my_measures.nothing}")
+    (folder / "copy" / "sweep.json").write_text(json.dumps(record))
+    (folder / "my_measures.py").write_text("def nothing():\n    raise ValueError('was called')\n")
+    monkeypatch.syspath_prepend(folder)
+    arguments = Arguments(record["overrides"], {"trust": "my_measures"}, multirun=True)
+    with pytest.raises(ValueError, match="was called"):
+        compose_runs(arguments, origin="a record")
+    monkeypatch.setenv("FA_JAX_TRUST", "other,my_measures")
+    with pytest.raises(ValueError, match="was called"):
+        compose_runs(arguments._replace(options={}), origin="a record")
+
+
+@pytest.mark.parametrize("subdir", ["../outside", "/tmp/outside", "a/../../outside"])
+def test_jobs_of_a_sweep_stay_in_its_folder(folder, refusal, subdir):
+    words = ["--multirun", "rule=bp,fa", f"hydra.sweep.subdir={subdir}", "task.train_examples=40"]
+    assert "hydra.sweep.subdir must be a folder inside that of the sweep" in refusal(*words)
+
+
+@pytest.mark.parametrize("name", ["run.log", "metrics.csv", "resume", "checkpoint", "comparison.csv", "report.tmp"])
+def test_a_folder_with_links_is_not_resumed(finished_sweep, folder, refusal, name):
+    interrupted_copy(finished_sweep, folder, lambda text: text)
+    shutil.rmtree(folder / "run" / name, ignore_errors=True)
+    (folder / "run" / name).unlink(missing_ok=True)
+    (folder / "outside").write_text("mine")
+    (folder / "run" / name).symlink_to(folder / "outside")
+    assert f"{name} is a symbolic link" in refusal("resume=run")
+    assert (folder / "outside").read_text() == "mine"
+
+
+def test_a_recorded_logger_keeps_its_destination(compose):
+    config = OmegaConf.to_container(compose("task=digits", "rule=bp", "logger=mlflow"), resolve=True)
+    config["choices"] = {"logger": "mlflow"}
+    config["logger"]["uri"] = "sqlite:////elsewhere.db"
+    with pytest.raises(BadOption, match="trust=logger allows it"):
+        check_config(config, Origin())
+    check_config(config, Origin(trusted=("logger",)))
+
+
+@pytest.mark.parametrize("name", ["checkpoint/mine", "comparison.csv", "notes.txt"])
+def test_a_folder_with_other_files_is_not_used_and_not_changed(folder, refusal, name):
+    path = folder / "mine" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("mine")
+    for words in (["hydra.run.dir=mine"], ["--multirun", "rule=bp,fa", "hydra.sweep.dir=mine"]):
+        assert "this folder holds other files" in refusal("task.train_examples=40", *words)
+    assert [p for p in (folder / "mine").rglob("*") if p.is_file()] == [path]
+    assert path.read_text() == "mine"

@@ -1,0 +1,85 @@
+"""What becomes of output that cannot be shown, of a closed terminal, of a second signal, and of too little memory."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fa_jax.checks import BadOption
+from fa_jax.training import memory
+from tests.conftest import wait_until
+
+SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "checkpoint=false", "hydra.run.dir=run"]
+LONG = ["task=digits", "seeds=2", "epochs=100000", "evaluations=4", "probe=0", "hydra.run.dir=run"]
+
+
+def started(words, **options):
+    return subprocess.Popen([sys.executable, "-m", "fa_jax", *words], **options)
+
+
+def status(folder):
+    path = folder / "run" / "status.json"
+    return json.loads(path.read_text())["status"] if path.exists() else None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")  # noqa: PTH110
+def test_output_to_a_full_disk_does_not_end_training(folder):
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        assert started(SHORT, stdout=full, stderr=full).wait() == 0
+    assert status(folder) == "finished"
+
+
+def test_a_reader_that_leaves_does_not_end_training(folder):
+    process = started(SHORT, stdout=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait() == 0
+    assert status(folder) == "finished"
+
+
+def test_a_closed_terminal_does_not_end_training_and_sigterm_does(folder):
+    process = started(LONG, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_until(lambda: status(folder) == "running", process=process)
+    process.send_signal(signal.SIGHUP)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=2)
+    process.terminate()
+    assert process.wait() == 130
+    assert status(folder) == "interrupted"
+
+
+ASLEEP = """
+import hashlib
+from fa_jax.cli import terminal
+terminal.GRACE = 0.2
+with terminal.second_signal_ends():
+    print("asleep", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)  # outside of Python, which then handles no signal
+"""
+
+
+def test_a_second_signal_ends_a_process_that_python_cannot_interrupt():
+    with subprocess.Popen([sys.executable, "-c", ASLEEP], stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"asleep\n"
+        process.send_signal(signal.SIGINT)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 130
+
+
+@pytest.mark.parametrize(
+    ("available", "advice"), [(1500, "seeds_per_batch=3 fits"), (100, "a smaller network or batch_size needs less")]
+)
+def test_too_little_memory_is_refused_with_the_seeds_that_fit(monkeypatch, available, advice):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: available)
+    memory.require_memory(available, None, 4, "training")
+    with pytest.raises(BadOption, match=f"training of 4 seeds needs .* GiB are free; {advice}"):
+        memory.require_memory(2000, None, 4, "training")
+
+
+def test_a_network_larger_than_memory_is_refused_before_it_is_compiled(folder, refusal):
+    line = refusal("rule=fa", "architecture.hidden=[400000,400000]", "seeds=2")
+    assert "the state of 2 seeds needs 2.38e+03 GiB" in line
