@@ -72,9 +72,8 @@ def compose(arguments: Arguments, *, origin: str | None = None) -> Composition:
     with initialized():
         is_sweep, jobs, master = _jobs(arguments)
         if from_folder is not None:
-            of_hydra = [
-                override for override in arguments.overrides if re.match(r"\W*hydra\b(?!\.searchpath)", override)
-            ]
+            of_hydra = re.compile(r"\W*hydra\b(?!\.searchpath)")
+            typed = [override for override in arguments.overrides if of_hydra.match(override)]
             pristine = hydra.compose("config", typed, return_hydra_config=True).hydra
             check_hydra(from_folder.name, master.hydra, pristine)
         for number, overrides in enumerate(jobs):

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -63,6 +64,7 @@ with terminal.second_signal_ends():
 def test_a_second_signal_ends_a_process_that_python_cannot_interrupt():
     with subprocess.Popen([sys.executable, "-c", ASLEEP], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"asleep\n"
+        time.sleep(1)
         process.send_signal(signal.SIGINT)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)

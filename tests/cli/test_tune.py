@@ -58,9 +58,9 @@ def test_a_study_is_continued_and_tries_nothing_twice(folder, capsys):
     ],
 )
 def test_a_study_goes_in_the_direction_that_its_metric_declares(folder, capsys, monkeypatch, metric, column, best):
-    (folder / "my_tasks.py").write_text(ACCURACY_TASK)
+    (folder / "tasks_by_accuracy.py").write_text(ACCURACY_TASK)
     monkeypatch.syspath_prepend(folder)
-    fixed = [*FIXED, "task._target_=my_tasks.digits_by_accuracy", *metric]
+    fixed = [*FIXED, "task._target_=tasks_by_accuracy.digits_by_accuracy", *metric]
     assert main(["tune", *fixed, "optimizer.learning_rate=tag(log,interval(1e-6,1))", "trials=4"]) == 0
     printed = capsys.readouterr().out
     means = {rate(run): run.summary["final"][column]["mean"] for run in trials(folder)}
