@@ -148,6 +148,8 @@ class Task(NamedTuple):
     input_shape: tuple[int, ...]
     outputs: int
     """The number of outputs."""
+    black: jax.Array | None = None
+    """What a black image, of stored zeros, is where images are augmented, `input_shape` float32; None: no images."""
 
 
 class Metric(NamedTuple):

@@ -160,12 +160,12 @@ def _task(text: str) -> Task:
 
 
 def _augmentation(options: Any, task: Task) -> Callable | None:
-    if not isinstance(options, dict) or set(options) != {"shift", "flip", "contrast"}:
+    if not isinstance(options, dict) or set(options) != {"shift", "border", "flip", "contrast"}:
         raise BadOption(
-            f"must have shift, flip and contrast, as in augmentation.shift=2; got {options!r}", "augmentation"
+            f"must have shift, border, flip and contrast, as in augmentation.shift=2; got {options!r}", "augmentation"
         )
     with _within("augmentation"):
-        return augmentation(task.input_shape, **options)
+        return augmentation(task, **options)
 
 
 def _are_probabilities(task: Task) -> bool:
