@@ -1,6 +1,7 @@
 """Figures of recorded runs: the mean over seeds with its 95 % interval, as PNG and PDF."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fa_jax.records.reader import Run
-from fa_jax.records.statistics import band
+from fa_jax.records.statistics import DIVERGED, band
 from fa_jax.reports.labels import OTHERS, colours, labels
 
 STYLE: Any = {
@@ -67,10 +68,11 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     axes.set_ylabel(with_metric[0].columns[metric].axis if with_metric else metric)
 
 
-def explain_band(axes: Axes, *, logarithmic: bool) -> None:
-    """Explains lines and bands under a figure."""
+def explain_band(axes: Axes, *, logarithmic: bool, diverged: bool = False) -> None:
+    """Explains lines and bands under a figure, and what diverged means if it is said of seeds there."""
     mean = "geometric mean" if logarithmic else "mean"
     text = f"line: {mean} over seeds; band: 95 % interval of that mean (Student's t)"
+    text += f"\n{textwrap.fill(DIVERGED, 100)}" if diverged else ""
     axes.figure.text(0.01, 0.005, text, fontsize=6.5, color="#555555", ha="left", va="bottom")
 
 
@@ -89,7 +91,10 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
     columns = [column for run in drawn for column in run.columns.values() if column.metric == "signal_angle"]
     layers = sorted({column.layer for column in columns if column.layer is not None})
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9 if layers else 5, 4.2), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
+        diverged = any(run.diverged for run in drawn)
+        below = 0.14 if diverged else 0.05  # of the height, for the explanation
+        layout = ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below))
+        figure = Figure(figsize=(9 if layers else 5, 4.2), layout=layout)
         panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
         draw_curves(panels[0], drawn, metric)
         handles, names = panels[0].get_legend_handles_labels()
@@ -98,7 +103,7 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
         figure.legend(handles, names, loc="outside upper center", ncols=legend_columns, fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
-        explain_band(panels[0], logarithmic=panels[0].get_yscale() == "log")
+        explain_band(panels[0], logarithmic=panels[0].get_yscale() == "log", diverged=diverged)
         save(figure, path)
 
 

@@ -15,6 +15,7 @@ from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition, options
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import (
+    DIVERGED,
     SMALLEST,
     Summary,
     bootstrap_interval,
@@ -117,6 +118,8 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
         "and by the BCa bootstrap, which is too narrow for few seeds\n"
         "IQM: interquartile mean; angle: of the first hidden layer's signal to BP's; steps/s: summed over seeds"
     )
+    if any(condition.run.diverged for condition in conditions):
+        caption += f"\n{DIVERGED}"
     return Table(headings, rows, caption)
 
 
@@ -247,7 +250,7 @@ def run_caption(summary: dict[str, Any]) -> str:
         f"trained in {cost['train_seconds']:.1f} s",
         f"evaluated in {cost['evaluation_seconds']:.1f} s",
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) + (f"\n{DIVERGED}" if diverged else "")
 
 
 def _state(condition: Condition) -> str:

@@ -3,15 +3,18 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
 from fa_jax.records.conditions import conditions
+from fa_jax.records.reader import read_run
+from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import compare, show, write
 from fa_jax.reports.figures import comparison_figure, draw_curves
 from fa_jax.reports.labels import OTHERS, colours, labels
-from fa_jax.reports.tables import run_table, score_table, terminal
+from fa_jax.reports.tables import run_caption, run_table, score_table, terminal
 
 
 def printed(table):
@@ -135,3 +138,12 @@ def test_an_axis_has_the_label_the_scale_and_the_bounds_of_its_metric(record, me
     assert (axes.get_ylabel(), axes.get_yscale()) == (label, scale)
     if top is not None:
         assert axes.get_ylim() == (0, pytest.approx(top))
+
+
+@pytest.mark.parametrize("diverged", [False, True])
+def test_a_table_says_what_divergence_means_if_a_seed_diverged(record, diverged):
+    (run,) = record("fa", values=(4.0, np.nan if diverged else 2.0))
+    table = score_table(conditions([run]), ["FA"])
+    assert (DIVERGED in table.caption) is diverged
+    assert (DIVERGED in run_caption(read_run(run.folder).summary)) is diverged
+    assert [row[table.headings.index("n")] for row in table.rows] == ["1" if diverged else "2"]
