@@ -150,7 +150,8 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
         f"{metrics}, mean {kinds} in pairs over the n seeds that both have; d: Cohen's of "
         f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(contrasts)} "
         f"contrast{'s' if len(contrasts) != 1 else ''}\n"
-        "needed: seeds for a power of 80 % at the 5 % level with this d; -: all pairs differ by the same amount"
+        "needed: seeds for a power of 80 % at the 5 % level with this d; -: all pairs differ by the same "
+        "amount, as far as float32 resolves it"
     )
     if fewest < 6:
         caption += f"\nwith {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}"
