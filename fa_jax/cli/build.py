@@ -209,7 +209,7 @@ def _tried(
     """Returns an optimizer for a number of steps, tried on shapes: Optax notices mistakes late."""
     try:
         optimizer = _make(config, name)()(steps, statistics)
-        optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates, shapes)
+        optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates)
         optimizer = optax.chain(optimizer, *further)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
     except BadOption as problem:
