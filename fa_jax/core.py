@@ -75,6 +75,9 @@ class Extras(NamedTuple):
     network that it was built for. Its params are a subset of the rule's."""
     train_predict: Callable[..., jax.Array] | None = None
     """Cheaper substitute for `predict`, used for training metrics. None: `predict`."""
+    train_predict_label: str = ""
+    """How `train_predict` predicts, such as `softmax`, where `predict` does otherwise: training scores are shown with
+    it, since they are not comparable with test scores. Empty: the same prediction."""
     needs_classes: bool = False
     """True if the rule consumes labels directly, so that targets must be one-hot."""
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.records.columns import Column
+from fa_jax.records.columns import Column, merged
 from fa_jax.records.conditions import Condition, options
 from fa_jax.records.statistics import SMALLEST, summarise
 
@@ -118,11 +118,8 @@ def compute_contrasts(conditions: Sequence[Condition], chosen: Sequence[tuple[in
 
 
 def columns_of(conditions: Sequence[Condition]) -> Mapping[str, Column]:
-    """Returns the columns of all conditions by name; where they differ, those of the first condition."""
-    columns: dict[str, Column] = {}
-    for condition in conditions:
-        columns = {**condition.run.columns, **columns}
-    return columns
+    """Returns the `merged` columns of all conditions by name."""
+    return merged([condition.run.columns for condition in conditions])
 
 
 def differing_options(condition: Condition, other: Condition) -> list[str]:

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from fa_jax.records.columns import merged
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED, band
 from fa_jax.reports.labels import OTHERS, colours, labels
@@ -38,19 +39,22 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     """
     with_metric = [run for run in runs if metric in run.metrics]
     logarithmic = any(run.columns[metric].logarithmic for run in with_metric)
+    described = merged([run.columns for run in with_metric])[metric] if with_metric else None
+    same_prediction = len({run.columns[metric].prediction for run in with_metric}) <= 1
     later: list[float] = []
     for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
         if metric not in run.metrics:
             continue
         examples, values = run.curves(metric)
+        shown = name if same_prediction else run.columns[metric].qualified(name)
         if not values.size:
-            axes.plot([], [], color=colour, label=f"{name} (all diverged)")
+            axes.plot([], [], color=colour, label=f"{shown} (all diverged)")
             continue
         mean, low, high = band(values, logarithmic=logarithmic)
         settled = mean[len(mean) // 10 + 1 :]
         later += settled[np.isfinite(settled)].tolist()
         diverged = len(run.diverged)
-        label = f"{name}, n = {len(values)}" + (f", {diverged} diverged" if diverged else "")
+        label = f"{shown}, n = {len(values)}" + (f", {diverged} diverged" if diverged else "")
         # Thin with markers, since some equal a rule of the paper and would hide it.
         marked: dict[str, Any] = {"marker": "o", "markevery": 0.08, "markersize": 3} if colour in OTHERS else {}
         axes.plot(examples, mean, color=colour, label=label, linewidth=0.7 if marked else 1.4, **marked)
@@ -65,7 +69,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
-    axes.set_ylabel(with_metric[0].columns[metric].axis if with_metric else metric)
+    axes.set_ylabel(described.axis if described else metric)
 
 
 def explain_band(axes: Axes, *, logarithmic: bool, diverged: bool = False) -> None:

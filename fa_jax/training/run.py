@@ -42,7 +42,7 @@ class Stopped(Exception):
 def declared_metrics(job: Job) -> Declared:
     """Returns the metrics that a job records."""
     measured = measured_metrics(job.rule, job.training.measures) if job.training.probe_size else ()
-    return Declared(score_metrics(job.task), measured)
+    return Declared(score_metrics(job.task), measured, job.rule.extras.train_predict_label)
 
 
 def run(
