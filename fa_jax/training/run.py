@@ -266,8 +266,8 @@ def _train_group(
                     quick = saver.check(interrupts, step, states, quick=seconds < SLICE)
                     slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
-            measured, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
-            metrics = distributed.gather_to_host(measured)
+            evaluated, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
+            metrics = distributed.gather_to_host(evaluated).with_nan()
             cost.evaluating += time.perf_counter() - began
             observers.evaluation(job, seeds, evaluation, metrics)
             saver.check(interrupts, evaluation, states)

@@ -188,6 +188,31 @@ def test_training_metrics_are_nan_before_the_first_step_and_restart_at_each_eval
     np.testing.assert_allclose(np.sqrt(first["train_nse"] * second["train_nse"]), whole["train_nse"], rtol=1e-5)
 
 
+def run_with_debug_nans(folder, *further):
+    """A short run in a process that looks for NaN."""
+    words = ["task=digits", "architecture.hidden=[9]", "seeds=2", "epochs=0.1", "evaluations=1", "probe=8", *further]
+    command = [sys.executable, "-m", "fa_jax", *words, "checkpoint=false", f"hydra.run.dir={folder}"]
+    subprocess.run(command, check=False, env={**os.environ, "JAX_DEBUG_NANS": "1"}, capture_output=True)
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("rule", ["fa", "direct_kolen_pollack"])
+def test_metrics_that_do_not_exist_yet_are_no_nan_of_the_program(tmp_path, rule):
+    """Feedback of zeros has no angles, nor has training a score before its first step."""
+    assert run_with_debug_nans(tmp_path, f"rule={rule}").status["status"] == "finished"
+    metrics = read_run(tmp_path).metrics
+    missing = {name for name, values in metrics.items() if np.isnan(values[:2]).all()}
+    angles = {"weight_angle_0", "signal_angle_0", "update_angle_0"} if rule == "direct_kolen_pollack" else set()
+    assert missing == {"train_error", "train_loss", *angles}
+    assert all(np.isfinite(values[2:]).all() for values in metrics.values())
+
+
+def test_a_nan_of_training_is_found_on_request(tmp_path):
+    run = run_with_debug_nans(tmp_path, "rule=fa", "optimizer.learning_rate=1e30", "loss=squared_error")
+    assert run.status["status"] == "failed"
+    assert "FloatingPointError" in run.status["reason"]
+
+
 def test_test_scores_are_those_of_all_test_examples_also_in_chunks(monkeypatch):
     (whole,) = train([0], [6]).metrics
     monkeypatch.setattr("fa_jax.training.evaluation.CHUNK", 16)  # 40 = 2 * 16 + 8
