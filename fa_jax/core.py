@@ -75,6 +75,9 @@ class Extras(NamedTuple):
     network that it was built for. Its params are a subset of the rule's."""
     train_predict: Callable[..., jax.Array] | None = None
     """Cheaper substitute for `predict`, used for training metrics. None: `predict`."""
+    train_predict_label: str = ""
+    """How `train_predict` predicts, such as `softmax`, where `predict` does otherwise: training scores are shown with
+    it, since they are not comparable with test scores. Empty: the same prediction."""
     needs_classes: bool = False
     """True if the rule consumes labels directly, so that targets must be one-hot."""
 
@@ -148,6 +151,8 @@ class Task(NamedTuple):
     input_shape: tuple[int, ...]
     outputs: int
     """The number of outputs."""
+    black: jax.Array | None = None
+    """What a black image, of stored zeros, is where images are augmented, `input_shape` float32; None: no images."""
 
 
 class Metric(NamedTuple):

@@ -30,8 +30,8 @@ def descend(
       schedule: `(learning_rate, steps) -> schedule`.
       weight_decay: a multiple of each param, biases included, that is added to its update before the scaling; so it is
         multiplied by the learning rate.
-      clip: the global norm to which larger updates are scaled down; None: no limit. With learning-rate multipliers, the
-        norm is that of the params of one multiplier.
+      clip: the norm of all updates together to which larger ones are scaled down; None: no limit. Decay, scaling and
+        learning-rate multipliers come after it, so it does not depend on them.
     """
     rate = number("learning_rate", learning_rate, above=0)
     decay = number("weight_decay", weight_decay, least=0)
@@ -54,19 +54,23 @@ def descend(
 
 
 def with_multipliers(
-    optimizer: optax.GradientTransformation, multipliers: Callable[[PyTree], PyTree], params: PyTree
+    optimizer: optax.GradientTransformation, multipliers: Callable[[PyTree], PyTree]
 ) -> optax.GradientTransformation:
     """Returns an optimizer whose steps are multiplied by a learning-rate multiplier for each param.
 
-    Params with one multiplier share an optimizer, which sees no others.
+    One optimizer sees all updates, without the multipliers: what it computes of all together, such as the norm that
+    is clipped, is that of the whole update.
 
     Args:
       optimizer: the optimizer to wrap.
-      multipliers: `(params) -> tree of floats`.
-      params: the params, or their shapes.
+      multipliers: `(params) -> tree of floats`, given any tree of the structure of the params.
     """
-    distinct = set(jax.tree.leaves(multipliers(params)))
-    return optax.partition({value: optax.chain(optimizer, optax.scale(value)) for value in distinct}, multipliers)
+
+    def multiplied(steps, params):
+        del params
+        return jax.tree.map(lambda step, multiplier: multiplier * step, steps, multipliers(steps))
+
+    return optax.chain(optimizer, optax.stateless(multiplied))
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:

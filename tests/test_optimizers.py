@@ -126,10 +126,8 @@ def test_removed_connections_stay_removed_while_biases_and_zero_kernels_move():
 
 
 STATISTICS = {("norm", "mean"), ("norm", "var")}
-MULTIPLIERS = {1.0: lambda optimizer, params: optimizer}
-MULTIPLIERS[3.0] = lambda optimizer, params: with_multipliers(
-    optimizer, lambda p: jax.tree.map(lambda _: 3.0, p), params
-)
+MULTIPLIERS = {1.0: lambda optimizer: optimizer}
+MULTIPLIERS[3.0] = lambda optimizer: with_multipliers(optimizer, lambda p: jax.tree.map(lambda _: 3.0, p))
 
 
 @pytest.mark.parametrize("multiplier", MULTIPLIERS)
@@ -139,7 +137,7 @@ def test_running_statistics_do_not_decay(multiplier):
     params = {"norm": {"scale": ones, "mean": ones, "var": ones}, "linear": {"bias": ones, "mean": ones}}
     zero_updates = jax.tree.map(jnp.zeros_like, params)
     plain = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)
-    optimizer = MULTIPLIERS[multiplier](plain(10, STATISTICS), params)
+    optimizer = MULTIPLIERS[multiplier](plain(10, STATISTICS))
     steps, _ = optimizer.update(zero_updates, optimizer.init(params), params)
     decayed = -0.05 * multiplier
     expected = {"norm": {"scale": decayed, "mean": 0, "var": 0}, "linear": {"bias": decayed, "mean": decayed}}
@@ -150,7 +148,16 @@ def test_running_statistics_do_not_decay(multiplier):
 
 def test_multipliers_scale_the_steps_of_their_params():
     params = {"a": jnp.ones(2), "b": jnp.ones(3)}
-    optimizer = with_multipliers(optax.sgd(0.1), lambda p: {"a": 1.0, "b": 5.0}, params)
+    optimizer = with_multipliers(optax.sgd(0.1), lambda p: {"a": 1.0, "b": 5.0})
     steps, _ = optimizer.update(params, optimizer.init(params), params)
     np.testing.assert_allclose(steps["a"], -0.1, rtol=1e-6)
     np.testing.assert_allclose(steps["b"], -0.5, rtol=1e-6)
+
+
+def test_the_norm_that_is_clipped_is_that_of_all_updates_before_the_multipliers():
+    updates = {"a": jnp.array([3.0]), "b": jnp.array([4.0])}
+    clipped = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.0, clip=1.0)(10)
+    optimizer = with_multipliers(clipped, lambda p: {"a": 1.0, "b": 5.0})
+    steps, _ = optimizer.update(updates, optimizer.init(updates), updates)
+    np.testing.assert_allclose(steps["a"], -0.1 * 3 / 5, rtol=1e-6)
+    np.testing.assert_allclose(steps["b"], -0.1 * 5 * 4 / 5, rtol=1e-6)

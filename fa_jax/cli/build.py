@@ -169,12 +169,12 @@ def _task(text: str) -> Task:
 
 
 def _augmentation(options: Any, task: Task) -> Callable | None:
-    if not isinstance(options, dict) or set(options) != {"shift", "flip", "contrast"}:
+    if not isinstance(options, dict) or set(options) != {"shift", "border", "flip", "contrast"}:
         raise BadOption(
-            f"must have shift, flip and contrast, as in augmentation.shift=2; got {options!r}", "augmentation"
+            f"must have shift, border, flip and contrast, as in augmentation.shift=2; got {options!r}", "augmentation"
         )
     with _within("augmentation"):
-        return augmentation(task.input_shape, **options)
+        return augmentation(task, **options)
 
 
 def _are_probabilities(task: Task) -> bool:
@@ -218,7 +218,7 @@ def _tried(
     """Returns an optimizer for a number of steps, tried on shapes: Optax notices mistakes late."""
     try:
         optimizer = _make(config, name)()(steps, statistics)
-        optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates, shapes)
+        optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates)
         optimizer = optax.chain(optimizer, *further)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
     except BadOption as problem:

@@ -3,7 +3,8 @@
     <output>/study.db       the study, in SQLite: all trials and their results
     <output>/<n>_<rule>/    the run of each trial
 
-A trial is stopped, and counts as pruned, when one of its seeds diverges. The same arguments continue a study, also from
+A trial is stopped, and counts as pruned, when the test loss of one of its seeds is not finite; it counts as pruned too
+if a seed has diverged at the end. The same arguments continue a study, also from
 several processes at once.
 """
 
@@ -28,10 +29,9 @@ from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.single import run_logged
 from fa_jax.cli.trust import check_no_links
 from fa_jax.core import Metric, Task
-from fa_jax.records.statistics import has_diverged
 from fa_jax.reports.tables import Table, terminal, wide_console
 from fa_jax.training.evaluation import score_metrics
-from fa_jax.training.run import Stopped, Watch
+from fa_jax.training.run import Stopped
 
 DEFAULTS = {"trials": "20", "metric": None, "output": None, "sampler_seed": "0"}
 """The options of a study, with their default values."""
@@ -118,11 +118,14 @@ def _run_trial(
     composed = _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in values.items())])
     folder = _new_folder(parent, trial.number, composed.choices["rule"])
     try:
-        options = {"command": ["fa-jax", "tune", *words], "watch": _stop_if_diverged()}
+        options = {"command": ["fa-jax", "tune", *words], "watch": _stop_if_not_finite}
         summary = run_logged(composed.job, composed.config, folder, **options)
     except Stopped as reason:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         return str(reason)
+    if summary["diverged_seeds"]:
+        study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        return f"pruned: diverged seeds {summary['diverged_seeds']}"
     value = summary["final"][column]["mean"]
     study.tell(trial, value)
     return f"{column} {value:.4g}"
@@ -182,20 +185,10 @@ def _suggest(trial: Any, key: str, override: Override) -> Any:
     return trial.suggest_categorical(key, list(override.sweep_string_iterator()))
 
 
-def _stop_if_diverged() -> Watch:
-    """Returns the watch that stops a run when a seed diverges."""
-    losses: list[list[float]] = []
-
-    def watch(step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        latest = metrics["test_loss"].tolist()
-        if step == 0:
-            losses[:] = [[] for _ in latest]  # of the next group of seeds
-        for seed_losses, loss in zip(losses, latest, strict=True):
-            seed_losses.append(loss)
-        if any(map(has_diverged, losses)):
-            raise Stopped(f"pruned: a seed diverged by step {step}")
-
-    return watch
+def _stop_if_not_finite(step: int, metrics: Mapping[str, np.ndarray]) -> None:
+    """Stops a run from which a seed does not recover; a `Watch`."""
+    if not np.isfinite(metrics["test_loss"]).all():
+        raise Stopped(f"pruned: a seed diverged by step {step}")
 
 
 def _done(study: Any) -> int:

@@ -1,8 +1,8 @@
 """The contract of a logger, which sends the records of a run to an experiment tracker.
 
-At each evaluation, over training examples, for each metric: `metric/seed_3` of every seed, and over the seeds that did
-not diverge `metric/mean` with its 95 % interval by Student's t, `metric/low` and `metric/high`. At the end, the figure
-of the run. A logger that fails is not called again; the run goes on, and its own folder has everything.
+At each evaluation, over training examples, for each metric: `metric/seed_3` of every seed, and over the seeds that have
+not diverged by then `metric/mean` with its 95 % interval by Student's t, `metric/low` and `metric/high`. At the end,
+the figure of the run. A logger that fails is not called again; the run goes on, and its own folder has everything.
 """
 
 import contextlib
@@ -59,8 +59,10 @@ class RunLogger:
             self._logger = open_logger(folder, config)
         # A resumed run has earlier evaluations.
         before = read_run(folder) if (folder / "metrics.csv").exists() else None
-        losses = before.metrics.get("test_loss", np.zeros(0)) if before else np.zeros(0)
-        self._losses = {seed: losses[rows].tolist() for seed, rows in before.rows().items()} if before else {}
+        self._first_scores: dict[int, float] = {}
+        if before and before.metrics:
+            scores = before.metrics[before.main_metric]
+            self._first_scores = {seed: float(scores[rows[0]]) for seed, rows in before.rows().items()}
         examples = before.metrics.get("examples", np.zeros(0)) if before and self._one_group else np.zeros(0)
         self._averaged: set[int] = set(examples.astype(int).tolist())
         """The numbers of examples at which means have been sent."""
@@ -68,11 +70,14 @@ class RunLogger:
     def evaluation(self, seeds: Sequence[int], examples: int, metrics: Mapping[str, np.ndarray]) -> None:
         """Sends an evaluation of a group of seeds; means over seeds only if there is one group."""
         scalars = {f"{name}/seed_{seed}": metrics[name][i] for name in metrics for i, seed in enumerate(seeds)}
+        main, columns = self._declared.main, self._declared.columns(list(metrics))
         for i, seed in enumerate(seeds):
-            self._losses.setdefault(seed, []).append(float(metrics["test_loss"][i]))
+            self._first_scores.setdefault(seed, float(metrics[main][i]))
         if self._one_group:
-            healthy = [i for i, seed in enumerate(seeds) if not has_diverged(self._losses[seed])]
-            columns = self._declared.columns(list(metrics))
+            ends = [(self._first_scores[seed], float(metrics[main][i])) for i, seed in enumerate(seeds)]
+            losses = metrics["test_loss"].tolist()
+            diverged = [has_diverged(loss, *pair, columns[main]) for loss, pair in zip(losses, ends, strict=True)]
+            healthy = np.flatnonzero(~np.array(diverged))
             for name, values in metrics.items():
                 scalars |= _over_seeds(name, np.asarray(values)[healthy], logarithmic=columns[name].logarithmic)
             self._averaged.add(examples)

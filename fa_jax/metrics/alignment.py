@@ -17,8 +17,10 @@ def angle(a: jax.Array, b: jax.Array) -> jax.Array:
 
     The half-angle form keeps its precision near 0 and 180, where the arc cosine loses half the digits.
     """
-    a, b = a / norm(a), b / norm(b)
-    return jnp.degrees(2 * jnp.arctan2(norm(a - b), norm(a + b)))
+    lengths = norm(a), norm(b)
+    a, b = (vector / jnp.where(length > 0, length, 1) for vector, length in zip((a, b), lengths, strict=True))
+    degrees = jnp.degrees(2 * jnp.arctan2(norm(a - b), norm(a + b)))
+    return jnp.where((lengths[0] > 0) & (lengths[1] > 0), degrees, jnp.nan)
 
 
 def norm(a: jax.Array) -> jax.Array:

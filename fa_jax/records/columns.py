@@ -28,11 +28,18 @@ class Column(NamedTuple):
     """The index of the layer; None for one value per network."""
     plotted: bool = True
     """Whether the report draws it."""
+    prediction: str = ""
+    """How it is predicted, such as `softmax`, if otherwise than test scores are."""
 
     @property
     def axis(self) -> str:
-        """The label with the unit, for an axis."""
-        return f"{self.label} ({self.unit})" if self.unit else self.label
+        """The label with the prediction and the unit, for an axis."""
+        return self.qualified(self.label, self.unit)
+
+    def qualified(self, name: str, *qualities: str) -> str:
+        """Returns a name with how it is predicted, if unlike test scores, and with other qualities."""
+        parts = [part for part in (self.prediction, *qualities) if part]
+        return f"{name} ({', '.join(parts)})" if parts else name
 
     @property
     def order(self) -> tuple[int, str, int]:
@@ -48,6 +55,8 @@ class Declared(NamedTuple):
     """The scores of every split; the run is judged by the first."""
     measured: "tuple[Metric, ...]"
     """The metrics of measures on the probe batch."""
+    train_prediction: str = ""
+    """How training scores are predicted, if otherwise than test scores are."""
 
     @property
     def main(self) -> str:
@@ -67,7 +76,8 @@ class Declared(NamedTuple):
         split, _, rest = name.partition("_")
         for metric in self.scores:
             if split in SPLITS and rest == metric.name:
-                return _describe(metric, label=f"{split} {metric.label}", split=split)
+                prediction = self.train_prediction if split == "train" else ""
+                return _describe(metric, label=f"{split} {metric.label}", split=split, prediction=prediction)
         measured = {metric.name: metric for metric in self.measured}
         if name in measured:
             return _describe(measured[name])
@@ -81,6 +91,22 @@ class Declared(NamedTuple):
 def _describe(metric: "Metric", label: str | None = None, **where: Any) -> Column:
     values = metric.name, label or metric.label, metric.unit, metric.better, metric.logarithmic, metric.bounds
     return Column(*values, plotted=metric.plotted, **where)
+
+
+def merged(described: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
+    """Returns the columns of several runs by name; where they differ, those of the first run.
+
+    If they differ in how they are predicted, the prediction says so, such as `some by softmax`.
+    """
+    columns: dict[str, Column] = {}
+    for of_run in described:
+        columns = {**of_run, **columns}
+    for name, column in columns.items():
+        predictions = list(dict.fromkeys(of_run[name].prediction for of_run in described if name in of_run))
+        if len(predictions) > 1:
+            others = " or ".join(prediction for prediction in predictions if prediction)
+            columns[name] = column._replace(prediction=f"some by {others}")
+    return columns
 
 
 def read_column(content: Mapping[str, Any]) -> Column:

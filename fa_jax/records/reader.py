@@ -62,8 +62,16 @@ class Run(NamedTuple):
 
     @property
     def diverged(self) -> list[int]:
-        """The seeds that diverged."""
-        return [seed for seed, rows in self.rows().items() if has_diverged(self.metrics["test_loss"][rows].tolist())]
+        """The seeds that have diverged by their last evaluation."""
+        if not self.metrics:
+            return []
+        losses, scores = (self.metrics[name].tolist() for name in ("test_loss", self.main_metric))
+        column, ends = self.columns[self.main_metric], {seed: rows[[0, -1]] for seed, rows in self.rows().items()}
+        return [
+            seed
+            for seed, (first, last) in ends.items()
+            if has_diverged(losses[last], scores[first], scores[last], column)
+        ]
 
     def curves(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `[evaluations]` and the metric `[seeds, evaluations]` of the seeds that did not diverge.

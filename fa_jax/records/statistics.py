@@ -3,19 +3,50 @@
 import math
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 DIVERGENCE_FACTOR = 100.0
-"""A seed has diverged if its test loss exceeds the one before training by this factor."""
+DIVERGED = (
+    "diverged: the test loss or score is not finite at the end, or a score without a worst value has become worse by "
+    f"over {DIVERGENCE_FACTOR:g} times its value before training"
+)
+"""What `has_diverged` means, for tables and figures that leave out seeds."""
 SMALLEST = 1e-45
 """The smallest positive float32; stands for zero where a logarithm is taken."""
 
 
-def has_diverged(losses: Sequence[float]) -> bool:
-    """Returns whether a seed diverged, given its test loss at each evaluation: not finite, or far above the first."""
-    return any(not math.isfinite(loss) or loss > DIVERGENCE_FACTOR * losses[0] > 0 for loss in losses)
+class Judged(Protocol):
+    """What is known of a score: a `Metric`, or a `Column`."""
+
+    @property
+    def better(self) -> str:
+        """`lower`, `higher` or `neither`."""
+        ...
+
+    @property
+    def bounds(self) -> tuple[float | None, float | None]:
+        """The smallest and the largest possible value, where there is one."""
+        ...
+
+
+def has_diverged(loss: float, first: float, last: float, score: Judged) -> bool:
+    """Returns whether a seed has diverged, as of its last evaluation.
+
+    What happened in between does not count: a seed that recovered has not diverged. Nor does the size of a finite loss:
+    losses have no common scale, and some grow while the score improves. A finite score that has a worst value, such as
+    an error in percent, stays in means, since chance level is a result.
+
+    Args:
+      loss: the test loss at the last evaluation.
+      first, last: the score that the run is judged by, on test examples, before training and at the last evaluation.
+      score: its declaration.
+    """
+    if not (math.isfinite(loss) and math.isfinite(last)):
+        return True
+    sign, worst = {"lower": (1, score.bounds[1]), "higher": (-1, score.bounds[0]), "neither": (0, None)}[score.better]
+    return worst is None and sign * (last - first) > DIVERGENCE_FACTOR * abs(first) > 0
 
 
 class Summary(NamedTuple):

@@ -23,7 +23,7 @@ from fa_jax.checks import BadOption
 from fa_jax.records.columns import Column, Declared
 from fa_jax.records.environment import environment, now
 from fa_jax.records.reader import COLUMNS, KEYS
-from fa_jax.records.statistics import has_diverged, summarise, summarise_logarithm
+from fa_jax.records.statistics import DIVERGED, has_diverged, summarise, summarise_logarithm
 
 
 class Writer:
@@ -56,7 +56,7 @@ class Writer:
         self._declared = declared
         self._columns: dict[str, Column] = {}
         self._last: dict[int, tuple[int, dict[str, float]]] = {}
-        self._losses: dict[int, list[float]] = {}
+        self._first: dict[int, dict[str, float]] = {}
         if resumed_steps is not None:
             self._resume(resumed_steps)
             return
@@ -100,7 +100,7 @@ class Writer:
         write_json(self.folder / COLUMNS, {"main": self._declared.main, "columns": columns})
 
     def _remember(self, seed: int, step: int, values: dict[str, float]) -> None:
-        self._losses.setdefault(seed, []).append(values["test_loss"])
+        self._first.setdefault(seed, values)
         self._last[seed] = step, values
 
     def flush(self) -> None:
@@ -130,8 +130,13 @@ class Writer:
 
     @property
     def diverged(self) -> list[int]:
-        """The seeds that diverged."""
-        return sorted(seed for seed, losses in self._losses.items() if has_diverged(losses))
+        """The seeds that have diverged by their last evaluation."""
+        main = self._declared.main if self._declared else ""
+        return sorted(
+            seed
+            for seed, (_, last) in self._last.items()
+            if has_diverged(last["test_loss"], self._first[seed][main], last[main], self._columns[main])
+        )
 
     def summary(self, cost: Mapping[str, float]) -> dict[str, Any]:
         """Writes and returns the summary of the last evaluation; diverged seeds are listed and excluded from means.
@@ -151,6 +156,7 @@ class Writer:
         summary = {
             "seeds": list(reached),
             "diverged_seeds": diverged,
+            "divergence": DIVERGED,
             "step": last,
             "interval": "95 %, Student's t over seeds; geometric: of the logarithm",
             "final": final,

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.records.columns import Column
+from fa_jax.records.columns import Column, merged
 from fa_jax.records.conditions import Condition, options
 from fa_jax.records.statistics import SMALLEST, summarise
 
@@ -25,7 +25,6 @@ OF_THE_RULE = (
     "architecture.bias",
 )
 """Options that come with a rule: conditions may differ in them and still be contrasted by default."""
-ROUNDING = 1e-6
 LEVEL = 0.05
 POWER = 0.8
 MAX_SEEDS = 100_000
@@ -119,11 +118,8 @@ def compute_contrasts(conditions: Sequence[Condition], chosen: Sequence[tuple[in
 
 
 def columns_of(conditions: Sequence[Condition]) -> Mapping[str, Column]:
-    """Returns the columns of all conditions by name; where they differ, those of the first condition."""
-    columns: dict[str, Column] = {}
-    for condition in conditions:
-        columns = {**condition.run.columns, **columns}
-    return columns
+    """Returns the `merged` columns of all conditions by name."""
+    return merged([condition.run.columns for condition in conditions])
 
 
 def differing_options(condition: Condition, other: Condition) -> list[str]:
@@ -165,12 +161,14 @@ def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> C
     pairs = np.array([(left[seed], right[seed]) for seed in left if seed in right]).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(1)]
     logarithmic = conditions[j].run.columns[metric].logarithmic
+    resolution = _resolution(pairs)
     if logarithmic:
-        pairs = np.log(np.maximum(pairs, SMALLEST))
+        positive = np.maximum(pairs, SMALLEST)
+        pairs, resolution = np.log(positive), resolution / positive.max(1)
     differences = pairs[:, 0] - pairs[:, 1]
     summary = summarise(differences.tolist())
-    # In float32, rounding alone may separate equal results.
-    equal = not summary.sd > ROUNDING * np.abs(pairs).max(initial=0)
+    # Rounding alone may separate equal results.
+    equal = summary.n < 2 or bool(np.all(np.abs(differences - summary.mean) <= resolution))
     original_scale = math.exp if logarithmic else float
     result = Contrast(
         condition=i,
@@ -194,6 +192,12 @@ def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> C
     return result._replace(
         effect=effect, p_t=float(p_t), p_wilcoxon=float(p_wilcoxon), seeds_needed=seeds_needed(effect)
     )
+
+
+def _resolution(pairs: np.ndarray) -> np.ndarray:
+    """Returns the distance of neighbouring float32 numbers, in which metrics are computed, for each of `[n, 2]`."""
+    largest = np.abs(pairs).max(1).astype(np.float32)
+    return np.spacing(np.minimum(largest, np.finfo(np.float32).max)).astype(float)
 
 
 def _holm(values: Sequence[float]) -> list[float]:

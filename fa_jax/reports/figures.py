@@ -1,6 +1,7 @@
 """Figures of recorded runs: the mean over seeds with its 95 % interval, as PNG and PDF."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from fa_jax.records.columns import merged
 from fa_jax.records.reader import Run
-from fa_jax.records.statistics import band
+from fa_jax.records.statistics import DIVERGED, band
 from fa_jax.reports.labels import OTHERS, colours, labels
 
 STYLE: Any = {
@@ -37,19 +39,22 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     """
     with_metric = [run for run in runs if metric in run.metrics]
     logarithmic = any(run.columns[metric].logarithmic for run in with_metric)
+    described = merged([run.columns for run in with_metric])[metric] if with_metric else None
+    same_prediction = len({run.columns[metric].prediction for run in with_metric}) <= 1
     later: list[float] = []
     for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
         if metric not in run.metrics:
             continue
         examples, values = run.curves(metric)
+        shown = name if same_prediction else run.columns[metric].qualified(name)
         if not values.size:
-            axes.plot([], [], color=colour, label=f"{name} (all diverged)")
+            axes.plot([], [], color=colour, label=f"{shown} (all diverged)")
             continue
         mean, low, high = band(values, logarithmic=logarithmic)
         settled = mean[len(mean) // 10 + 1 :]
         later += settled[np.isfinite(settled)].tolist()
         diverged = len(run.diverged)
-        label = f"{name}, n = {len(values)}" + (f", {diverged} diverged" if diverged else "")
+        label = f"{shown}, n = {len(values)}" + (f", {diverged} diverged" if diverged else "")
         # Thin with markers, since some equal a rule of the paper and would hide it.
         marked: dict[str, Any] = {"marker": "o", "markevery": 0.08, "markersize": 3} if colour in OTHERS else {}
         axes.plot(examples, mean, color=colour, label=label, linewidth=0.7 if marked else 1.4, **marked)
@@ -64,13 +69,14 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
-    axes.set_ylabel(with_metric[0].columns[metric].axis if with_metric else metric)
+    axes.set_ylabel(described.axis if described else metric)
 
 
-def explain_band(axes: Axes, *, logarithmic: bool) -> None:
-    """Explains lines and bands under a figure."""
+def explain_band(axes: Axes, *, logarithmic: bool, diverged: bool = False) -> None:
+    """Explains lines and bands under a figure, and what diverged means if it is said of seeds there."""
     mean = "geometric mean" if logarithmic else "mean"
     text = f"line: {mean} over seeds; band: 95 % interval of that mean (Student's t)"
+    text += f"\n{textwrap.fill(DIVERGED, 100)}" if diverged else ""
     axes.figure.text(0.01, 0.005, text, fontsize=6.5, color="#555555", ha="left", va="bottom")
 
 
@@ -89,7 +95,10 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
     columns = [column for run in drawn for column in run.columns.values() if column.metric == "signal_angle"]
     layers = sorted({column.layer for column in columns if column.layer is not None})
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9 if layers else 5, 4.2), layout=ConstrainedLayoutEngine(rect=(0, 0.05, 1, 0.95)))
+        diverged = any(run.diverged for run in drawn)
+        below = 0.14 if diverged else 0.05  # of the height, for the explanation
+        layout = ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below))
+        figure = Figure(figsize=(9 if layers else 5, 4.2), layout=layout)
         panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
         draw_curves(panels[0], drawn, metric)
         handles, names = panels[0].get_legend_handles_labels()
@@ -98,7 +107,7 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
         figure.legend(handles, names, loc="outside upper center", ncols=legend_columns, fontsize=6.5)
         if layers:
             _draw_angles(panels[1], drawn, layers)
-        explain_band(panels[0], logarithmic=panels[0].get_yscale() == "log")
+        explain_band(panels[0], logarithmic=panels[0].get_yscale() == "log", diverged=diverged)
         save(figure, path)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from fa_jax.records.conditions import Condition, options
 from fa_jax.records.reader import Run
-from fa_jax.records.statistics import band, summarise
+from fa_jax.records.statistics import DIVERGED, band, summarise
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.labels import OTHERS, colours
@@ -177,7 +177,8 @@ def _failures(conditions: Sequence[Condition], names: Sequence[str]) -> Table:
         for run in (*condition.used, *condition.left_out):
             if not run.is_finished:
                 rows.append([name, run.status["status"], run.status["reason"] or "", str(run.folder)])
-    return Table(["run", "status", "reason", "folder"], rows, "")
+    caption = DIVERGED if any(condition.run.diverged for condition in conditions) else ""
+    return Table(["run", "status", "reason", "folder"], rows, caption)
 
 
 def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> list[dict[str, Any]]:

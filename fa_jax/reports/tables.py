@@ -15,6 +15,7 @@ from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition, options
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import (
+    DIVERGED,
     SMALLEST,
     Summary,
     bootstrap_interval,
@@ -67,7 +68,7 @@ def run_table(run: Run) -> rich.table.Table:
         column = run.columns[name]
         if (column.split or column.metric in SUMMARISED) and numbers["n"]:
             chosen = numbers["geometric"] if column.logarithmic else numbers
-            label = f"{name} (geometric)" if column.logarithmic else name
+            label = column.qualified(name, *(["geometric"] if column.logarithmic else []))
             interval = _interval(chosen["low"], chosen["high"])
             rows.append([label, _number(chosen["mean"]), interval, _number(numbers["median"]), str(numbers["n"])])
     headings = ["last evaluation", "mean", "95 % interval", "median", "n"]
@@ -85,21 +86,24 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
     metrics = [metric or condition.run.main_metric for condition in conditions]
     columns = columns_of(conditions)
     judged = [m for m in dict.fromkeys(metrics) if m in columns]
-    several = len(judged) > 1
+    runs = [condition.run for condition in conditions]
+    titles = [run.columns[m].qualified(m) if m in run.columns else m for run, m in zip(runs, metrics, strict=True)]
+    shown = list(dict.fromkeys(title for title, m in zip(titles, metrics, strict=True) if m in columns))
+    several = len(shown) > 1
     states = [_state(condition) for condition in conditions]
     show_states = any(state != "finished" for state in states)
-    headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(judged), "95 % (t)"]
+    headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(shown), "95 % (t)"]
     headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if show_states else [])]
     rows = []
-    for condition, name, m, state in zip(conditions, names, metrics, states, strict=True):
-        run, values = condition.run, score(condition.run, m)
+    for run, name, m, title, state in zip(runs, names, metrics, titles, states, strict=True):
+        values = score(run, m)
         angles = run.at_end("signal_angle_0") if "signal_angle_0" in run.metrics else {}
         angle = summarise(list(angles.values())).mean
         speed = (run.summary or {}).get("cost", {}).get("seed_steps_per_second")
         rows.append(
             [
                 name,
-                *([m if run.metrics else "-"] if several else []),
+                *([title if run.metrics else "-"] if several else []),
                 _number(values.mean.mean),
                 _interval(values.mean.low, values.mean.high),
                 _interval(*values.bootstrap),
@@ -111,12 +115,15 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
                 *([state] if show_states else []),
             ]
         )
-    means = ", ".join(f"{m}: {'geometric mean' if columns[m].logarithmic else 'mean'}" for m in judged)
+    kinds = {m: "geometric mean" if columns[m].logarithmic else "mean" for m in judged}
+    means = ", ".join(f"{columns[m].qualified(m)}: {kind}" for m, kind in kinds.items())
     caption = (
         f"{means} over n seeds at the last evaluation, diverged seeds left out; 95 % intervals by Student's t "
         "and by the BCa bootstrap, which is too narrow for few seeds\n"
         "IQM: interquartile mean; angle: of the first hidden layer's signal to BP's; steps/s: summed over seeds"
     )
+    if any(condition.run.diverged for condition in conditions):
+        caption += f"\n{DIVERGED}"
     return Table(headings, rows, caption)
 
 
@@ -142,12 +149,13 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
             ]
         )
     fewest = min((contrast.n for contrast in contrasts if not math.isnan(contrast.p_wilcoxon)), default=6)
-    metrics = ", ".join(dict.fromkeys(contrast.metric for contrast in contrasts))
+    metrics = ", ".join(dict.fromkeys(columns[c.metric].qualified(c.metric) for c in contrasts))
     caption = (
         f"{metrics}, mean {kinds} in pairs over the n seeds that both have; d: Cohen's of "
         f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(contrasts)} "
         f"contrast{'s' if len(contrasts) != 1 else ''}\n"
-        "needed: seeds for a power of 80 % at the 5 % level with this d; -: all pairs differ by the same amount"
+        "needed: seeds for a power of 80 % at the 5 % level with this d; -: all pairs differ by the same "
+        "amount, as far as float32 resolves it"
     )
     if fewest < 6:
         caption += f"\nwith {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}"
@@ -247,7 +255,7 @@ def run_caption(summary: dict[str, Any]) -> str:
         f"trained in {cost['train_seconds']:.1f} s",
         f"evaluated in {cost['evaluation_seconds']:.1f} s",
     ]
-    return ", ".join(parts)
+    return ", ".join(parts) + (f"\n{DIVERGED}" if diverged else "")
 
 
 def _state(condition: Condition) -> str:

@@ -6,17 +6,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, integer, number, switch
+from fa_jax.checks import BadOption, choose, integer, number, switch
+from fa_jax.core import Task
 
 
 def augmentation(
-    shape: tuple[int, ...], *, shift: int, flip: bool, contrast: list[float] | None
+    task: Task, *, shift: int, border: str, flip: bool, contrast: list[float] | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Returns `(key, images) -> images`, `[batch, height, width, channels]`, which changes each image independently.
 
+    Pixels are displaced and mirrored as differences from the border's value at their place. So with a black border, the
+    result is the preprocessing of a stored image that was displaced and mirrored over black, unless the preprocessing
+    mixes pixels, as `zca` does; there too, a place that nothing covers is as in a black image.
+
     Args:
-      shape: of one image.
-      shift: the largest displacement in pixels, in each direction; zeros come in from outside.
+      task: whose images are augmented, between `Task.prepare`'s scaling and its standardisation of each image.
+      shift: the largest displacement in pixels, in each direction.
+      border: what comes in from outside: `black`, the value of a stored 0 after preprocessing; or `zero`, 0 after
+        preprocessing, which is the mean image where the mean was subtracted.
       flip: whether half of the images are mirrored, left to right.
       contrast: the smallest and the largest factor, at least 0, of the deviations of each channel from its mean; None:
         no change.
@@ -27,6 +34,8 @@ def augmentation(
     Raises:
       BadOption: if an option is out of range, or inputs are not images.
     """
+    shape = task.input_shape
+    outside = choose("border", border, {"black": task.black, "zero": jnp.zeros(shape)})
     shift, flip = integer("shift", shift, least=0), switch("flip", flip)
     factors = _range("contrast", contrast)
     if not (shift or flip or factors):
@@ -35,19 +44,27 @@ def augmentation(
         raise BadOption(f"needs images; this task has inputs of shape {tuple(shape)}")
     if shift and shift >= min(shape[:2]):
         raise BadOption(f"must be below the image's {shape[0]}x{shape[1]} pixels; got {shift}", "shift")
+    if shift and outside is None:
+        raise BadOption("must be zero: this task does not say what black becomes; got black", "border")
+    origin = 0.0 if outside is None else outside
 
     def move(key, image):
         start = jax.random.randint(key, (2,), 0, 2 * shift + 1)
         padded = jnp.pad(image, ((shift, shift), (shift, shift), (0, 0)))
         return jax.lax.dynamic_slice(padded, (*start, 0), image.shape)
 
-    def augment(key, images):
-        shift_key, flip_key, contrast_key = jax.random.split(key, 3)
+    def moved(shift_key, flip_key, images):
         if shift:
             images = jax.vmap(move)(jax.random.split(shift_key, len(images)), images)
         if flip:
             flipped = jax.random.bernoulli(flip_key, shape=(len(images), 1, 1, 1))
             images = jnp.where(flipped, images[:, :, ::-1], images)
+        return images
+
+    def augment(key, images):
+        shift_key, flip_key, contrast_key = jax.random.split(key, 3)
+        if shift or flip:
+            images = origin + moved(shift_key, flip_key, images - origin)
         if factors:
             factor = jax.random.uniform(contrast_key, (len(images), 1, 1, 1), minval=factors[0], maxval=factors[1])
             mean = images.mean((1, 2), keepdims=True)

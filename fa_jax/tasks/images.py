@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fa_jax.checks import BadOption, choose, integer
 from fa_jax.core import Split, Task
@@ -91,6 +92,7 @@ def labelled(train: Labelled, test: Labelled, *, classes: int, top: int, preproc
         metrics=(ERROR,),
         input_shape=train[0].shape[1:],
         outputs=classes,
+        black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(train[0][:1]))))[0],
     )
 
 

@@ -1,8 +1,9 @@
 """Image data sets as TensorFlow Datasets prepares them, read as whole arrays without TensorFlow.
 
 Decoding record files takes seconds, so the decoded arrays are cached: one file for each data set, version and split,
-in `$XDG_CACHE_HOME/fa_jax` or `~/.cache/fa_jax`. Its name contains a digest of the record files, and its last four
-bytes are a checksum. A damaged cache is rebuilt; damaged record files raise an error.
+in `$XDG_CACHE_HOME/fa_jax` or `~/.cache/fa_jax`. Its name contains a digest of every byte that decoding reads, so that
+a data set that was changed, or another one of the same name, has a file of its own. Its last four bytes are a checksum.
+A damaged cache is rebuilt; damaged record files raise an error.
 """
 
 import contextlib
@@ -44,7 +45,6 @@ DATASETS = {
 }
 SPLITS = ("train", "test")
 _BLOCK = 1000  # examples decoded at once
-_TAIL = 1 << 18  # the end of a record file that is compared: it holds the index of its records
 
 
 class Shard(NamedTuple):
@@ -97,11 +97,14 @@ def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
 def _read_split(prepared: Prepared, form: Dataset, info: bytes, split: str) -> Labelled:
     """Returns a split, from the cache or else from its record files."""
     shards = _shards(prepared, info, split)
-    name = f"{prepared.dataset}-{prepared.folder.name}-{split}-{_digest(info, shards)}.npy"
+    digest = _digest(prepared.folder, shards)
+    name = f"{prepared.dataset}-{prepared.folder.name}-{split}-{digest}.npy"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fa_jax" / name
-    examples = _load(cache)
+    examples = _load(cache, form, sum(shard.examples for shard in shards))
     if examples is None:
         examples = _decode(prepared, form, split, shards)
+        if _digest(prepared.folder, shards) != digest:
+            raise prepared.damaged(prepared.folder, f"changed while the {split} split was read")
         _save(cache, examples)
     return examples
 
@@ -157,14 +160,13 @@ def _shards(prepared: Prepared, info: bytes, split: str) -> list[Shard]:
     return [Shard(prepared.folder / name, length) for name, length in zip(names, lengths, strict=True)]
 
 
-def _digest(info: bytes, shards: list[Shard]) -> str:
-    """Returns a digest of the sizes of the record files and of the indices at their ends."""
-    digest = hashlib.blake2b(info, digest_size=8)
-    for shard in shards:
-        with shard.file.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(size - _TAIL, 0))
-            digest.update(f"{shard.file.name} {size} ".encode() + file.read())
+def _digest(folder: Path, shards: list[Shard]) -> str:
+    """Returns a digest of the names and contents of the files that a split is decoded from."""
+    digest = hashlib.blake2b(digest_size=20)
+    for path in (folder / "dataset_info.json", folder / "features.json", *(shard.file for shard in shards)):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "blake2b").digest()
+        digest.update(f"{path.name}\0".encode() + content)
     return digest.hexdigest()
 
 
@@ -227,8 +229,8 @@ def _without_advice() -> Iterator[None]:
         absl.setLevel(level)
 
 
-def _load(path: Path) -> Labelled | None:
-    """Returns a cached split; None if it is missing or damaged."""
+def _load(path: Path, form: Dataset, count: int) -> Labelled | None:
+    """Returns a cached split of so many examples; None if it is missing, damaged, or not of this form."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -240,7 +242,17 @@ def _load(path: Path) -> Labelled | None:
         _log.warning("the cache file %s is cut off or corrupt; rebuilding it", path)
         return None
     file = io.BytesIO(content)
-    return np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
+    try:
+        images, labels = np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
+    except (ValueError, EOFError):  # such as an array of Python objects
+        images = labels = np.empty(0)
+    if (images.shape, labels.shape) != ((count, *form.shape), (count,)) or (images.dtype, labels.dtype) != (
+        np.uint8,
+        np.int32,
+    ):
+        _log.warning("the cache file %s does not hold arrays of this data set; rebuilding it", path)
+        return None
+    return images, labels
 
 
 def _save(path: Path, examples: Labelled) -> None:

@@ -1,9 +1,11 @@
 """Evaluation inside the compiled program: training metrics, scores of splits, measures on the probe batch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fa_jax.core import Batch, Loss, Measure, Metric, PyTree, Rule, Split, Task
 from fa_jax.metrics.alignment import ALIGNMENT
@@ -13,6 +15,25 @@ CHUNK = 1000
 """The number of examples in one forward pass of an evaluation."""
 MetricSums = dict[str, jax.Array]
 """Sums of training metrics over batches, and the number of `batches`."""
+
+
+class Evaluation(NamedTuple):
+    """The metrics of an evaluation, by column, as a compiled program returns them.
+
+    A metric may be missing, such as the angle to a vector of zeros. It is recorded as NaN, but a program that returned
+    one would fail with `JAX_DEBUG_NANS`, which looks for the NaN that nobody intended. So it has the value 0 here.
+    """
+
+    metrics: Mapping[str, jax.Array]
+    missing: Mapping[str, jax.Array]
+    """Whether a metric is missing, for those that may be."""
+
+    def with_nan(self) -> dict[str, np.ndarray]:
+        """Returns the metrics, NaN where they are missing; on the host."""
+        return {
+            name: np.where(self.missing[name], np.float32(np.nan), value) if name in self.missing else np.asarray(value)
+            for name, value in self.metrics.items()
+        }
 
 
 def score_metrics(task: Task) -> tuple[Metric, ...]:
@@ -36,14 +57,15 @@ def probe_metrics(
     params: PyTree,
     feedback: PyTree,
     batch: Batch,
-) -> dict[str, jax.Array]:
-    """Returns the metrics of all measures on the probe batch."""
+) -> Evaluation:
+    """Returns the metrics of all measures on the probe batch; those that are NaN are missing."""
     metrics = {}
     for measure in (ALIGNMENT, *measures):
         metrics |= measure.compute(rule, network, loss.value, params, feedback, batch)
     if rule.extras.measure is not None:
         metrics |= rule.extras.measure.compute(params, feedback, batch)
-    return metrics
+    missing = {name: jnp.isnan(value) for name, value in metrics.items()}
+    return Evaluation({name: jnp.where(missing[name], 0, value) for name, value in metrics.items()}, missing)
 
 
 def zero_sums(task: Task) -> MetricSums:
@@ -61,11 +83,13 @@ def add_batch(sums: MetricSums, rule: Rule, params: PyTree, batch: Batch, loss: 
     return {name: total + scores[name] for name, total in sums.items()}
 
 
-def train_metrics(sums: MetricSums, task: Task) -> dict[str, jax.Array]:
-    """Returns the training metrics since the last evaluation; NaN if there was no step."""
-    means = {name: total / sums["batches"] for name, total in sums.items()}
+def train_metrics(sums: MetricSums, task: Task) -> Evaluation:
+    """Returns the training metrics since the last evaluation; they are missing if there was no step."""
+    nothing = sums["batches"] == 0
+    means = {name: total / jnp.where(nothing, 1, sums["batches"]) for name, total in sums.items()}
     metrics = {f"train_{metric.name}": metric.from_batches(means[metric.name]) for metric in task.metrics}
-    return {"train_loss": means["loss"], **metrics}
+    metrics["train_loss"] = means["loss"]
+    return Evaluation(metrics, dict.fromkeys(metrics, nothing))
 
 
 def split_metrics(split_name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:

@@ -18,7 +18,15 @@ from fa_jax.core import Batch, Loss, Measure, PyTree, Rule, Split, Stream, Task,
 from fa_jax.network import Network
 from fa_jax.training import distributed
 from fa_jax.training.adversarial import fast_gradient_sign
-from fa_jax.training.evaluation import MetricSums, add_batch, probe_metrics, split_metrics, train_metrics, zero_sums
+from fa_jax.training.evaluation import (
+    Evaluation,
+    MetricSums,
+    add_batch,
+    probe_metrics,
+    split_metrics,
+    train_metrics,
+    zero_sums,
+)
 from fa_jax.training.over_seeds import over_seeds
 
 Step = int | np.int32
@@ -61,8 +69,8 @@ class Program(NamedTuple):
     """Seeds `[n]`, int32, to states."""
     advance: Callable[[State, jax.Array, Step, Step, Data], State]
     """`(states, seeds, first step, step after the last, data) -> states`."""
-    evaluate: Callable[[State, jax.Array, Step, Data], tuple[dict[str, jax.Array], State]]
-    """`(states, seeds, step, data) -> (metrics, states with zero sums)`."""
+    evaluate: Callable[[State, jax.Array, Step, Data], tuple[Evaluation, State]]
+    """`(states, seeds, step, data) -> (evaluation, states with zero sums)`."""
 
 
 class Training(NamedTuple):
@@ -161,16 +169,18 @@ def make_program(
         return jax.lax.fori_loop(first_epoch, last_epoch + 1, train_epoch, state)
 
     def evaluate(state, seed, step_number, data):
-        metrics = train_metrics(state.sums, task)
+        metrics, missing = train_metrics(state.sums, task)
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
-                metrics |= split_metrics(name, functools.partial(rule.predict, state.params), split, loss, task)
+                predict = functools.partial(rule.predict, state.params)
+                metrics = {**metrics, **split_metrics(name, predict, split, loss, task)}
         if training.probe_size:
             probe = jax.tree.map(lambda a: a[: training.probe_size], data.test)
             key = jax.random.fold_in(stream(jax.random.key(seed), Stream.PROBE), step_number)
             batch = Batch(task.prepare(probe.inputs), task.encode(probe.targets), key)
-            metrics |= probe_metrics(rule, network, loss, training.measures, state.params, state.feedback, batch)
-        return metrics, state._replace(sums=zero_sums(task))
+            measured = probe_metrics(rule, network, loss, training.measures, state.params, state.feedback, batch)
+            metrics, missing = {**metrics, **measured.metrics}, {**missing, **measured.missing}
+        return Evaluation(metrics, missing), state._replace(sums=zero_sums(task))
 
     mesh = _mesh(devices, batch_devices)
     compile_over_seeds = functools.partial(over_seeds, mesh=mesh, vmapped=vmapped)

@@ -62,9 +62,9 @@ def _summary(metric: Metric, values: np.ndarray) -> str:
     """Returns the mean over seeds with the range, as text."""
     name, finite = f"test_{metric.name}", values[np.isfinite(values)]
     if not len(finite):
-        return f"{name} diverged"
+        return f"{name} not finite"
     mean = np.exp(np.mean(np.log(np.maximum(finite, SMALLEST)))) if metric.logarithmic else finite.mean()
     digits = ".3g" if metric.logarithmic else ".4g"
     text = f"{name} {mean:{digits}} ({finite.min():{digits}} to {finite.max():{digits}}), n = {len(finite)}"
-    diverged = len(values) - len(finite)
-    return text + (f", {diverged} diverged" if diverged else "")
+    others = len(values) - len(finite)
+    return text + (f", {others} not finite" if others else "")

@@ -44,7 +44,7 @@ class Stopped(Exception):
 def declared_metrics(job: Job) -> Declared:
     """Returns the metrics that a job records."""
     measured = measured_metrics(job.rule, job.training.measures) if job.training.probe_size else ()
-    return Declared(score_metrics(job.task), measured)
+    return Declared(score_metrics(job.task), measured, job.rule.extras.train_predict_label)
 
 
 def run(
@@ -272,8 +272,8 @@ def _train_group(
                     quick = saver.check(interrupts, step, states, quick=seconds < SLICE)
                     slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
-            measured, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
-            metrics = distributed.gather_to_host(measured)
+            evaluated, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
+            metrics = distributed.gather_to_host(evaluated).with_nan()
             cost.evaluating += time.perf_counter() - began
             observers.evaluation(job, seeds, evaluation, metrics)
             saver.check(interrupts, evaluation, states)

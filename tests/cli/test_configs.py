@@ -6,6 +6,7 @@ import inspect
 import hydra.errors
 import hydra.utils
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
@@ -16,6 +17,7 @@ from fa_jax.cli.compose import compose as compose_all
 from fa_jax.cli.groups import CONF, choices
 from fa_jax.cli.tuned import TABLE
 from fa_jax.tasks import tfds
+from fa_jax.training.compile import make_program_of
 from tests.conftest import CUT_MNIST, make_rule
 
 PATHS = sorted(path.relative_to(CONF).as_posix() for path in CONF.rglob("*.yaml"))
@@ -186,6 +188,30 @@ def test_the_command_line_overrides_tuned_values_which_override_the_defaults():
         assert (config["optimizer"]["learning_rate"], config["feedback"]["scale"]) == (rate, scale)
     run = compose_run(*words, "tuned=true", "optimizer.learning_rate=7")
     assert run.config["optimizer"]["learning_rate"] == 7
+
+
+@pytest.mark.parametrize("rule", ["kolen_pollack", "direct_kolen_pollack"])
+def test_learned_feedback_decays_as_the_params_do(rule):
+    words = f"rule={rule}", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1"
+    job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
+    params, feedback = job.rule.init(jax.random.key(0))
+    for optimizer, tree in ((job.optimizer, params), (job.feedback_optimizer, feedback)):
+        ones, zeros = (jax.tree.map(like, tree) for like in (jnp.ones_like, jnp.zeros_like))
+        steps, _ = optimizer.update(zeros, optimizer.init(ones), ones)
+        assert jax.tree.leaves(steps)
+        jax.tree.map(lambda step: np.testing.assert_allclose(step, -0.05, rtol=1e-6), steps)
+
+
+def test_the_feedback_of_kolen_pollack_converges_to_the_weights_with_weight_decay():
+    words = "rule=kolen_pollack", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1", "probe=0", "seeds=1"
+    job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
+    program, seeds, gaps = make_program_of(job, 1), np.zeros(1, np.int32), []
+    states = program.start(seeds)
+    for first, last in ((0, 0), (0, 40)):
+        states = program.advance(states, seeds, first, last, program.data)
+        pairs = [(b[0], job.network.kernels(states.params)[name][0]) for name, b in states.feedback.items()]
+        gaps.append([float(jnp.linalg.norm(b - w)) for b, w in pairs])
+    np.testing.assert_allclose(gaps[1], np.array(gaps[0]) * 0.95**40, rtol=1e-3)
 
 
 def test_tuned_values_are_not_for_another_optimizer():

@@ -53,7 +53,7 @@ MISTAKES = {
     "evaluations=0": "evaluations must be an integer of at least 1; got 0",
     "spacing=cubic": "spacing must be one of linear, log; got 'cubic'",
     "shuffle=maybe": "shuffle must be true or false; got 'maybe'",
-    "augmentation=3": "augmentation must have shift, flip and contrast, as in augmentation.shift=2; got 3",
+    "augmentation=3": "augmentation must have shift, border, flip and contrast, as in augmentation.shift=2; got 3",
     "task=digits augmentation.shift=-1": "augmentation.shift must be an integer of at least 0; got -1",
     "devices=100": "devices must be at most the number of devices, ",
     "devices=1.5": "devices must be all, or a number; got 1.5",

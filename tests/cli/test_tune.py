@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from fa_jax.cli.main import main
@@ -82,6 +83,19 @@ def test_a_trial_that_diverges_is_pruned(folder, capsys):
     for run in pruned:
         assert run.status["status"] == "interrupted"
         assert "pruned" in run.status["reason"]
+
+
+@pytest.mark.filterwarnings("default")
+def test_a_trial_with_a_seed_that_diverged_to_a_finite_loss_is_pruned_at_its_end(folder, capsys):
+    words = ["task=linear", "task.train_examples=16", "rule=bp", "probe=0", "evaluations=2", "batch_size=1"]
+    words += ["metric=train_loss", "optimizer.learning_rate=0.07,0.071", "trials=1", "output=study"]
+    assert main(["tune", *words]) == 0
+    assert "pruned: diverged seeds [0" in capsys.readouterr().out
+    (run,) = find_runs(folder / "study")
+    assert np.isfinite(run.metrics["test_loss"]).all()
+    assert run.diverged
+    (trial,) = optuna.load_study(study_name=None, storage="sqlite:///study/study.db").trials
+    assert trial.state.name == "PRUNED"
 
 
 @pytest.mark.parametrize(

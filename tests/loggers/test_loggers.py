@@ -175,7 +175,7 @@ def test_a_logger_that_fails_is_not_called_again_and_the_run_goes_on(folder, cap
     with caplog.at_level(logging.WARNING, "fa_jax"):
         logger = RunLogger(open_logger, folder / "run", {}, [[0, 1, 2]], DECLARED)
         for examples in (0, 10):
-            logger.evaluation([0, 1, 2], examples, {"test_loss": np.ones(3)})
+            logger.evaluation([0, 1, 2], examples, {"test_loss": np.ones(3), "test_nse": np.ones(3)})
         logger.close(True)
     assert len(calls) == 1
     assert [record.getMessage() for record in caplog.records if "the logger failed" in record.getMessage()] == [
@@ -187,7 +187,7 @@ def test_means_exclude_diverged_seeds_and_are_geometric_for_logarithmic_metrics(
     sent = {}
     logger = Logger(sent.setdefault, lambda path: None, lambda finished: None)
     run_logger = RunLogger(lambda run_folder, config: logger, folder, {}, [[0, 1, 2]], DECLARED)
-    run_logger.evaluation([0, 1, 2], 0, {"test_loss": np.array([1.0, 1.0, 1.0])})
+    run_logger.evaluation([0, 1, 2], 0, {"test_loss": np.ones(3), "test_nse": np.ones(3)})
     metrics = {"test_loss": np.array([0.5, 0.7, 1000.0]), "test_nse": np.array([1e-1, 1e-3, 1e9])}
     run_logger.evaluation([0, 1, 2], 5, metrics)
     assert sent[5]["test_loss/mean"] == pytest.approx(0.6)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fa_jax.core import Metric
-from fa_jax.records.columns import Column, Declared, read_column
+from fa_jax.records.columns import Column, Declared, merged, read_column
 from fa_jax.records.reader import read_run
 from fa_jax.records.writer import Writer
 from tests.records.conftest import ACCURACY, ERROR, LOSS
@@ -82,3 +82,24 @@ def test_metrics_json_records_every_column_and_is_read_back(declared, tmp_path):
     run = read_run(writer.folder)
     assert run.main_metric == "test_error"
     assert {name: run.columns[name] for name in COLUMNS} == COLUMNS
+
+
+def test_training_scores_by_another_prediction_than_test_scores_say_so(declared):
+    columns = declared._replace(train_prediction="softmax").columns(["train_error", "train_nse", "test_error"])
+    axes = {name: column.axis for name, column in columns.items()}
+    assert axes == {
+        "train_error": "train error (softmax, %)",
+        "train_nse": "train NSE (softmax)",
+        "test_error": "test error (%)",
+    }
+
+
+def test_merged_columns_say_if_some_are_predicted_otherwise(declared):
+    by_softmax = declared._replace(train_prediction="softmax")
+    names = ["train_error", "test_error"]
+    described = [by_softmax.columns(names), declared.columns(names), declared.columns(["test_error", "sparsity"])]
+    columns = merged(described)
+    assert columns["train_error"].axis == "train error (some by softmax, %)"
+    assert columns["test_error"].axis == "test error (%)"
+    assert "sparsity" in columns
+    assert merged(described[:1]) == described[0]

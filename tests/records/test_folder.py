@@ -5,8 +5,10 @@ import json
 import numpy as np
 import pytest
 
+from fa_jax.records.columns import Declared
 from fa_jax.records.reader import find_runs, read_checkpoint, read_run
 from fa_jax.records.writer import Writer, write_json
+from tests.records.conftest import LOSS, NSE
 
 CONFIG = {"choices": {"rule": "fa", "task": "linear"}, "seeds": 2, "spacing": "linear"}
 
@@ -15,6 +17,7 @@ def evaluate(writer, step, losses, angle=0.0):
     metrics = {
         "train_loss": np.asarray(losses),
         "test_loss": np.asarray(losses),
+        "test_error": np.asarray(losses),
         "signal_angle_0": np.full(len(losses), angle),
     }
     writer.evaluation([3, 4], step, 10 * step, step / 5, metrics)
@@ -63,12 +66,12 @@ def test_an_incomplete_last_line_is_not_a_row(writer):
 def test_scores_precede_angles_in_the_columns(writer):
     evaluate(writer, 0, [1.0, 2.0])
     header = (writer.folder / "metrics.csv").read_text().splitlines()[0]
-    assert header == "seed,step,examples,epoch,test_loss,train_loss,signal_angle_0"
+    assert header == "seed,step,examples,epoch,test_error,test_loss,train_loss,signal_angle_0"
 
 
-def test_a_seed_that_diverged_once_is_listed_and_excluded_from_means(writer):
-    evaluate(writer, 5, [np.inf, 1.5])
-    evaluate(writer, 10, [1.0, 1.0])
+def test_a_seed_that_diverged_is_listed_and_excluded_from_means(writer):
+    evaluate(writer, 5, [1.0, 1.5])
+    evaluate(writer, 10, [np.inf, 1.0])
     summary = writer.summary({})
     assert summary["diverged_seeds"] == [3]
     assert summary["final"]["test_loss"]["n"] == 1
@@ -79,24 +82,35 @@ def test_a_seed_that_diverged_once_is_listed_and_excluded_from_means(writer):
     assert run.curves("test_loss")[1].shape == (1, 2)
 
 
-def test_a_loss_above_a_hundred_times_the_first_is_a_divergence_and_a_smaller_rise_is_not(writer):
-    evaluate(writer, 0, [1.0, 2.0])
-    evaluate(writer, 5, [101.0, 199.0])
+def test_a_seed_that_recovered_has_not_diverged(writer):
+    for step, losses in ((0, [1.0, 2.0]), (5, [np.inf, np.nan]), (10, [0.5, np.nan])):
+        evaluate(writer, step, losses)
+    assert writer.diverged == [4]
+    assert writer.summary({})["final"]["test_loss"]["mean"] == 0.5
+    writer.status("finished")
+    assert read_run(writer.folder).diverged == [4]
+
+
+def test_a_seed_whose_unbounded_score_rises_a_hundredfold_has_diverged(tmp_path):
+    writer = Writer(tmp_path / "run", CONFIG, Declared((NSE, LOSS), ()))
+    for step, scores in ((0, [1.0, 2.0]), (5, [102.0, 199.0])):
+        writer.evaluation([3, 4], step, step, 0.0, {"test_nse": np.array(scores), "test_loss": np.ones(2)})
+    writer.close()
     assert writer.diverged == [3]
     assert read_run(writer.folder).diverged == [3]
 
 
 def test_seeds_that_came_less_far_are_in_neither_summary_nor_curves(writer):
     for step in (0, 5):
-        writer.evaluation([3], step, 10 * step, step / 5, {"test_loss": np.ones(1)})
-    writer.evaluation([4], 0, 0, 0.0, {"test_loss": np.full(1, 9.0)})
+        writer.evaluation([3], step, 10 * step, step / 5, {"test_loss": np.ones(1), "test_error": np.ones(1)})
+    writer.evaluation([4], 0, 0, 0.0, {"test_loss": np.full(1, 9.0), "test_error": np.ones(1)})
     summary = writer.summary({})
     assert (summary["seeds"], summary["step"], summary["final"]["test_loss"]["mean"]) == ([3], 5, 1.0)
     assert read_run(writer.folder).curves("test_loss")[1].shape == (1, 2)
 
 
 def test_the_missing_training_loss_before_the_first_step_is_no_divergence(writer):
-    metrics = {"train_loss": np.full(2, np.nan), "test_loss": np.ones(2)}
+    metrics = {"train_loss": np.full(2, np.nan), "test_loss": np.ones(2), "test_error": np.ones(2)}
     writer.evaluation([3, 4], 0, 0, 0.0, metrics)
     assert writer.diverged == []
 

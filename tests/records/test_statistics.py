@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fa_jax.records.statistics import band, summarise, summarise_logarithm
+from fa_jax.core import Metric
+from fa_jax.records.statistics import band, has_diverged, summarise, summarise_logarithm
 
 
 def test_the_interval_is_student_s():
@@ -26,6 +27,34 @@ def test_the_interval_covers_the_mean_in_95_of_100_cases():
     summaries = [summarise(random.normal(size=5)) for _ in range(4000)]
     covered = [summary.low <= 0 <= summary.high for summary in summaries]
     assert abs(np.mean(covered) - 0.95) < 0.012  # 3.5 standard errors
+
+
+NSE, R_SQUARED = Metric("nse", "NSE"), Metric("r2", "R²", better="higher", bounds=(None, 1))
+ERROR = Metric("error", "error", "%", bounds=(0, 100))
+ACCURACY = Metric("accuracy", "accuracy", "%", better="higher", bounds=(0, 100))
+COUNT = Metric("count", "count", better="neither")
+
+
+@pytest.mark.parametrize(
+    ("loss", "first", "last", "score", "diverged"),
+    [
+        (math.nan, 90.0, 90.0, ERROR, True),
+        (math.inf, 90.0, 45.0, ERROR, True),
+        (1.0, 90.0, math.nan, ERROR, True),
+        (1e9, 90.0, 45.0, ERROR, False),  # Forward-Forward by goodness
+        (1e9, 0.5, 99.0, ERROR, False),
+        (1e9, 99.5, 0.001, ACCURACY, False),
+        (1e-9, 1.0, 102.0, NSE, True),
+        (1e9, 1.0, 100.0, NSE, False),
+        (1e9, math.nan, 1.0, NSE, False),
+        (1e-9, -0.1, -10.2, R_SQUARED, True),
+        (1e9, -0.1, -10.0, R_SQUARED, False),
+        (1e9, 0.0, 1e9, NSE, False),
+        (1e9, 1.0, 1e9, COUNT, False),
+    ],
+)
+def test_a_seed_has_diverged_by_its_last_score_and_not_by_the_size_of_a_finite_loss(loss, first, last, score, diverged):
+    assert has_diverged(loss, first, last, score) is diverged
 
 
 def test_diverged_seeds_are_excluded_from_mean_and_n():

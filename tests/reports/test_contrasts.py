@@ -76,6 +76,33 @@ def test_equal_runs_have_no_p():
     assert contrast.seeds_needed is None
 
 
+def test_a_small_difference_of_large_values_is_tested_down_to_what_float32_resolves():
+    large = np.float32(1e6 + RANDOM.normal(0, 0.3, 12))
+    (contrast,) = compare(
+        [make_run("bp", large), make_run("fa", large + np.float32(0.25 + 0.125 * (BP > 5)))]
+    ).contrasts
+    assert contrast.p_t < 0.001
+    spacing = np.spacing(np.float32(1e6))
+    (contrast,) = compare([make_run("bp", large), make_run("fa", large + spacing * (BP > 5))]).contrasts
+    assert contrast.difference > 0
+    assert math.isnan(contrast.p_t)
+
+
+def test_a_large_pair_does_not_hide_the_differences_of_small_ones():
+    bp = np.float32(np.append(BP, 1e7))
+    fa = bp + np.float32(np.append(0.01 + 0.001 * FA, 1.0))
+    (contrast,) = compare([make_run("bp", bp), make_run("fa", fa)]).contrasts
+    assert not math.isnan(contrast.p_t)
+
+
+def test_ratios_are_tested_down_to_what_float32_resolves():
+    bp = np.float32(1e-6 * np.exp(BP))
+    one_off = np.where(BP > 5, np.nextafter(bp, np.float32(1)), bp)
+    for fa, tested in ((one_off, False), (bp * (1 + np.float32(1e-6) * (BP > 5)), True)):
+        (contrast,) = compare([make_run("bp", bp, metric="nse"), make_run("fa", fa, metric="nse")]).contrasts
+        assert math.isnan(contrast.p_t) is not tested
+
+
 def test_a_diverged_seed_is_in_no_pair():
     fa = make_run("fa", FA)
     fa.metrics["test_loss"][-1] = np.nan

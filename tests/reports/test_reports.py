@@ -3,15 +3,20 @@
 import csv
 import io
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from rich.console import Console
 
+from fa_jax.records.columns import Column
 from fa_jax.records.conditions import conditions
+from fa_jax.records.reader import read_run
+from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import compare, show, write
+from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.figures import comparison_figure, draw_curves
 from fa_jax.reports.labels import OTHERS, colours, labels
-from fa_jax.reports.tables import run_table, score_table, terminal
+from fa_jax.reports.tables import contrast_table, run_caption, run_table, score_table, terminal
 
 
 def printed(table):
@@ -135,3 +140,44 @@ def test_an_axis_has_the_label_the_scale_and_the_bounds_of_its_metric(record, me
     assert (axes.get_ylabel(), axes.get_yscale()) == (label, scale)
     if top is not None:
         assert axes.get_ylim() == (0, pytest.approx(top))
+
+
+@pytest.mark.parametrize("diverged", [False, True])
+def test_a_table_says_what_divergence_means_if_a_seed_diverged(record, diverged):
+    (run,) = record("fa", values=(4.0, np.nan if diverged else 2.0))
+    table = score_table(conditions([run]), ["FA"])
+    assert (DIVERGED in table.caption) is diverged
+    assert (DIVERGED in run_caption(read_run(run.folder).summary)) is diverged
+    assert [row[table.headings.index("n")] for row in table.rows] == ["1" if diverged else "2"]
+
+
+def test_training_scores_by_another_prediction_are_marked_in_tables_and_figures(record):
+    (run,) = record("forward_forward")
+    train_error = Column("error", "train error", "%", "lower", False, (0, 100), split="train", prediction="softmax")
+
+    def with_training(run, prediction):
+        column = train_error._replace(prediction=prediction)
+        columns = {**run.columns, "train_error": column}
+        return run._replace(columns=columns, metrics={**run.metrics, "train_error": run.metrics["test_error"]})
+
+    bp = with_training(record("bp")[-1], "")
+    run = with_training(run, "softmax")
+    alone, both = (conditions(runs) for runs in ([run], [run, bp]))
+    assert "train_error (softmax)" in score_table(alone, ["FF"], "train_error").headings
+    table = score_table(both, ["FF", "BP"], "train_error")
+    titles = [row[table.headings.index("metric")] for row in table.rows]
+    assert titles == ["train_error (softmax)", "train_error"]
+    compared = compare([run, bp], metric="train_error", contrasts="forward_forward:bp")
+    assert (
+        "train_error (some by softmax)" in contrast_table(compared.contrasts, compared.names, columns_of(both)).caption
+    )
+    run.summary["final"]["train_error"] = run.summary["final"]["test_error"]
+    assert "train_error (softmax)" in printed(run_table(run))
+    for runs, axis, names in (
+        ([run], "train error (softmax, %)", ["Forward-Forward, n = 2"]),
+        ([run, bp], "train error (some by softmax, %)", ["Forward-Forward (softmax), n = 2", "BP, n = 2"]),
+    ):
+        axes = Figure().subplots()
+        draw_curves(axes, runs, "train_error")
+        assert axes.get_ylabel() == axis
+        assert axes.get_legend_handles_labels()[1] == names

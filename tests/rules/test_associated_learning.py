@@ -104,7 +104,7 @@ def test_pipeline_equals_sequential_training(devices, decay):
     initial, feedback = rule.init(jax.random.key(0))
     batches = [random_batch(seed=seed) for seed in range(50)]
 
-    optimizer = with_multipliers(optax.adam(0.01), rule.extras.learning_rate_multipliers, initial)
+    optimizer = with_multipliers(optax.adam(0.01), rule.extras.learning_rate_multipliers)
     pipelined, events = train_pipelined(
         rule.extras.network, optimizer, initial, batches, jax.devices()[:devices], weight_decay=decay
     )
@@ -209,7 +209,7 @@ def test_encoders_and_decoders_learn_at_the_label_rate():
     _, rule = make(label_rate=3.0)
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch())
-    optimizer = with_multipliers(optax.sgd(0.1), rule.extras.learning_rate_multipliers, params)
+    optimizer = with_multipliers(optax.sgd(0.1), rule.extras.learning_rate_multipliers)
     steps, _ = optimizer.update(updates, optimizer.init(params), params)
     for name, step in steps.items():
         rate = 0.3 if name.startswith(("encoders", "decoders")) else 0.1
@@ -220,7 +220,7 @@ def test_training_fits_a_batch():
     _, rule = make((30, 30), width=16, bridge=None)
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch(size=40)
-    optimizer = with_multipliers(optax.adam(1e-2), rule.extras.learning_rate_multipliers, params)
+    optimizer = with_multipliers(optax.adam(1e-2), rule.extras.learning_rate_multipliers)
 
     @jax.jit
     def step(state, _):

@@ -325,8 +325,8 @@ def digits_errors(name, bound=0.0):
     errors = []
     for first, last in zip(job.evaluations, job.evaluations[1:], strict=False):
         states = program.advance(states, seeds, first, last, program.data)
-        metrics, states = program.evaluate(states, seeds, last, program.data)
-        errors.append(float(np.mean(metrics["test_error"])))
+        evaluated, states = program.evaluate(states, seeds, last, program.data)
+        errors.append(float(np.mean(evaluated.metrics["test_error"])))
         if errors[-1] < bound:
             break
     return errors

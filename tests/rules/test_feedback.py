@@ -148,6 +148,19 @@ def test_forward_paths_are_the_jacobians_of_the_linear_network():
     assert paths["stages_0/hidden"].shape == (10, 7)
 
 
+@pytest.mark.parametrize("hidden", [[7, 7, 7], [7, 6, 5], [7] * 12])
+def test_forward_paths_are_the_jacobians_of_equally_wide_layers_too(hidden):
+    network = make_network(hidden, activation="linear")
+    params = network.init(jax.random.key(0))
+    paths = forward_paths(network, params)
+    inputs = jax.random.normal(jax.random.key(1), (1, *network.input_shape))
+    for name, zero in network.hidden_zeros(inputs).items():
+        jacobian = jax.jacobian(lambda h, name=name: network.apply(params, inputs, perturbations={name: h})[0])(zero)
+        # [outputs, *stack, batch of 1, width] to [*stack, outputs, width]
+        expected = np.moveaxis(np.asarray(jacobian)[..., 0, :], 0, -2)
+        np.testing.assert_allclose(paths[name], expected, rtol=1e-4, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -7,12 +7,15 @@ import optax
 import pytest
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.forward_forward.feedforward import STEP_COUNT, forward_forward
 from fa_jax.rules.forward_forward.goodness import divide_by_rms
 from fa_jax.rules.forward_forward.negatives import hybrids, with_label
+from fa_jax.training.run import declared_metrics
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules import forward_forward_reference as reference
 from tests.rules.forward_forward_reference import LOCAL, RELU_MLP, hard_negative_labels, random_readouts, to_numpy
@@ -464,3 +467,13 @@ def test_bad_options_are_named(arguments, message):
 def test_bad_options_of_local_fields_and_conventions_are_named(arguments, message):
     with pytest.raises(BadOption, match=message):
         make_local(**arguments)
+
+
+@pytest.mark.parametrize("name", ["forward_forward", "recurrent_forward_forward"])
+@pytest.mark.parametrize(
+    ("inference", "axis"), [("softmax", "train error (%)"), ("goodness", "train error (softmax, %)")]
+)
+def test_training_scores_say_that_they_are_by_softmax_where_test_scores_are_by_goodness(name, inference, axis):
+    words = ["task=digits", f"rule={name}", f"rule.inference={inference}", "architecture.hidden=[9,8]"]
+    columns = declared_metrics(compose(parse(words)).runs[0].job).columns(["train_error", "test_error"])
+    assert (columns["train_error"].axis, columns["test_error"].axis) == (axis, "test error (%)")

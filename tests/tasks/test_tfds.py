@@ -1,5 +1,7 @@
 """Reading TFDS data sets: the arrays, the cache, and what is refused."""
 
+import io
+import itertools
 import json
 import logging
 import os
@@ -8,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -207,6 +210,80 @@ def test_different_examples_in_files_of_the_same_size_have_different_caches(copy
     np.testing.assert_array_equal(tfds.read("mnist", str(copy))["train"][1], whole["train"][1][::-1])
 
 
+def test_a_record_changed_in_place_in_the_middle_of_a_long_file_has_another_cache(copy):
+    path, copies = copy / VERSION / TRAIN, 8
+    records = _records(path) * copies
+    _edit_info(copy / VERSION, "train", shardLengths=[str(len(records))])
+    _write(path, records)
+    genuine, content = tfds.read("mnist", str(copy))["train"][1], path.read_bytes()
+    pairs = itertools.combinations(range(40), 2)
+    i, j = next(p for p in pairs if len({len(records[k]) for k in p}) == 1 and genuine[p[0]] != genuine[p[1]])
+    records[i], records[j] = records[j], records[i]
+    _write(path, records)
+    assert len(path.read_bytes()) == len(content)
+    assert path.read_bytes()[-(1 << 18) :] == content[-(1 << 18) :]
+    changed = tfds.read("mnist", str(copy))["train"][1]
+    assert (changed[i], changed[j]) == (genuine[j], genuine[i])
+    path.write_bytes(content)
+    np.testing.assert_array_equal(tfds.read("mnist", str(copy))["train"][1], genuine)
+
+
+def test_a_changed_features_json_has_another_cache(copy, cache):
+    tfds.read("mnist", str(copy))
+    features = copy / VERSION / "features.json"
+    features.write_text(features.read_text() + "\n")
+    tfds.read("mnist", str(copy))
+    assert len(list(cache.iterdir())) == 4
+
+
+def test_a_data_set_that_changes_while_it_is_decoded_is_refused_and_not_cached(copy, cache, monkeypatch):
+    decode = tfds._decode
+
+    def decode_and_change(*arguments):
+        examples = decode(*arguments)
+        flip_a_bit(copy / VERSION / TRAIN, 100)
+        return examples
+
+    monkeypatch.setattr(tfds, "_decode", decode_and_change)
+    assert f"{copy / VERSION} changed while the train split was read" in refusal(copy)
+    assert not cache.exists()
+
+
+def replace_arrays(path, arrays, *, allow_pickle=False):
+    """Puts other arrays with a valid checksum into a cache file."""
+    body = io.BytesIO()
+    for array in arrays:
+        np.save(body, array, allow_pickle=allow_pickle)
+    path.write_bytes(body.getvalue() + zlib.crc32(body.getvalue()).to_bytes(4, "little"))
+
+
+class Touch:
+    """Unpickled, makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("foreign", ["pickled", "float images", "too few", "one array"])
+def test_foreign_arrays_in_the_cache_are_neither_unpickled_nor_used(cache, tmp_path, caplog, foreign):
+    first = tfds.read("mnist", str(CUT_MNIST))
+    (path,) = cache.glob("*-train-*.npy")
+    images, labels = first["train"]
+    arrays = {
+        "pickled": (np.array([Touch(tmp_path / "executed")], object), labels),
+        "float images": (images.astype(np.float32), labels),
+        "too few": (images[:50], labels[:50]),
+        "one array": (images,),
+    }[foreign]
+    replace_arrays(path, arrays, allow_pickle=True)
+    assert_equal(tfds.read("mnist", str(CUT_MNIST)), first)
+    assert not (tmp_path / "executed").exists()
+    assert [str(path) in line and "rebuilding" in line for line in caplog.messages] == [True]
+
+
 def test_two_processes_can_write_the_cache_at_once(cache, caplog, never_decode):
     program = "import sys; from fa_jax.tasks import tfds; print(tfds.read('mnist', sys.argv[1])['train'][1].sum())"
     command = [sys.executable, "-c", program, str(CUT_MNIST)]
@@ -300,7 +377,7 @@ def test_a_folder_that_is_not_a_path_is_refused(wrong):
 
 
 @pytest.mark.parametrize("warm", [False, True])
-@pytest.mark.parametrize("name", [TRAIN, TEST, "dataset_info.json"])
+@pytest.mark.parametrize("name", [TRAIN, TEST, "dataset_info.json", "features.json"])
 def test_an_incomplete_copy_is_refused_with_the_missing_file(copy, name, warm):
     if warm:
         tfds.read("mnist", str(copy))

@@ -24,17 +24,21 @@ LEARNING_RATE = 0.1
 
 
 def make_task(examples=40, input_shape=(12,)):
-    random = np.random.default_rng(0)
-    x = random.integers(0, 255, (examples, *input_shape)).astype(np.uint8)
-    y = random.normal(size=(examples, 4)).astype(np.float32)
-    split = Split(jnp.asarray(x), jnp.asarray(y))
+    """A task whose splits have no example in common: as many for testing as for training, and 9 for validation."""
+
+    def draw(count, seed):
+        random = np.random.default_rng(seed)
+        x = random.integers(0, 255, (count, *input_shape)).astype(np.uint8)
+        return Split(jnp.asarray(x), jnp.asarray(random.normal(size=(count, 4)).astype(np.float32)))
+
+    train = draw(examples, 0)
     return Task(
-        train=split,
-        test=split,
-        validation=Split(*(a[:9] for a in split)),
+        train=train,
+        test=draw(examples, 1),
+        validation=draw(9, 2),
         prepare=lambda x, augment=lambda images: images: augment(x.astype(jnp.float32) / 255),
         encode=lambda y: y,
-        metrics=(nse_metric(split.targets),),
+        metrics=(nse_metric(train.targets),),
         input_shape=input_shape,
         outputs=4,
     )
@@ -70,7 +74,7 @@ def train(seeds, steps, *, rule=FA, network=None, optimizer=None, devices=1, bat
     for step in steps:
         states = program.advance(states, seeds, last, step, program.data)
         evaluated, states = program.evaluate(states, seeds, step, program.data)
-        metrics.append(jax.device_get(evaluated))
+        metrics.append(jax.device_get(evaluated).with_nan())
         params.append(jax.device_get(states.params))
         last = step
     return Trained(metrics, params, jax.device_get(states))

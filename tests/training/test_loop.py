@@ -12,6 +12,7 @@ import optax
 import pytest
 
 from fa_jax.core import Batch, Loss, Stream, stream
+from fa_jax.metrics.scores import nse
 from fa_jax.networks.cnn import cnn
 from fa_jax.optimizers import keep_removed
 from fa_jax.records.reader import read_run
@@ -187,11 +188,79 @@ def test_training_metrics_are_nan_before_the_first_step_and_restart_at_each_eval
     np.testing.assert_allclose(np.sqrt(first["train_nse"] * second["train_nse"]), whole["train_nse"], rtol=1e-5)
 
 
+def run_with_debug_nans(folder, *further):
+    """A short run in a process that looks for NaN."""
+    words = ["task=digits", "architecture.hidden=[9]", "seeds=2", "epochs=0.1", "evaluations=1", "probe=8", *further]
+    command = [sys.executable, "-m", "fa_jax", *words, "checkpoint=false", f"hydra.run.dir={folder}"]
+    subprocess.run(command, check=False, env={**os.environ, "JAX_DEBUG_NANS": "1"}, capture_output=True)
+    return read_run(folder)
+
+
+@pytest.mark.parametrize("rule", ["fa", "direct_kolen_pollack"])
+def test_metrics_that_do_not_exist_yet_are_no_nan_of_the_program(tmp_path, rule):
+    """Feedback of zeros has no angles, nor has training a score before its first step."""
+    assert run_with_debug_nans(tmp_path, f"rule={rule}").status["status"] == "finished"
+    metrics = read_run(tmp_path).metrics
+    missing = {name for name, values in metrics.items() if np.isnan(values[:2]).all()}
+    angles = {"weight_angle_0", "signal_angle_0", "update_angle_0"} if rule == "direct_kolen_pollack" else set()
+    assert missing == {"train_error", "train_loss", *angles}
+    assert all(np.isfinite(values[2:]).all() for values in metrics.values())
+
+
+def test_a_nan_of_training_is_found_on_request(tmp_path):
+    run = run_with_debug_nans(tmp_path, "rule=fa", "optimizer.learning_rate=1e30", "loss=squared_error")
+    assert run.status["status"] == "failed"
+    assert "FloatingPointError" in run.status["reason"]
+
+
 def test_test_scores_are_those_of_all_test_examples_also_in_chunks(monkeypatch):
     (whole,) = train([0], [6]).metrics
     monkeypatch.setattr("fa_jax.training.evaluation.CHUNK", 16)  # 40 = 2 * 16 + 8
     (chunked,) = train([0], [6]).metrics
     np.testing.assert_allclose(whole["test_nse"], chunked["test_nse"], rtol=1e-6)
+
+
+def test_each_split_is_scored_on_its_own_examples():
+    trained, task, network = train([3], [6]), make_task(), make_network()
+    params = of_seed(trained.state.params)
+    scores = {}
+    for name in ("train", "test", "validation"):
+        split = getattr(task, name)
+        outputs = network.apply(params, split.inputs / 255.0)
+        scores[name] = float(nse(outputs, split.targets)), float(LOSS.value(outputs, split.targets))
+    for name in ("test", "validation"):
+        recorded = [float(trained.metrics[0][f"{name}_{metric}"][0]) for metric in ("nse", "loss")]
+        np.testing.assert_allclose(recorded, scores[name], rtol=1e-5)
+        others = [scores[other] for other in scores if other != name]
+        assert all(abs(recorded[1] / other - 1) > 1e-3 for _, other in others)
+
+
+def test_measures_are_of_the_first_test_examples():
+    trained, task, network = train([3], [0], rule=bp, probe_size=8), make_task(), make_network()
+    params = of_seed(trained.state.params)
+    batch = Batch(task.test.inputs[:8] / 255.0, task.test.targets[:8], jax.random.key(0))
+    gradient = jax.grad(lambda p: LOSS.value(network.apply(p, batch.inputs), batch.targets))(params)["readout"]
+    expected = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+    np.testing.assert_allclose(trained.metrics[0]["bp_update_norm_1"][0], expected, rtol=1e-5)
+
+
+def test_each_step_of_each_seed_has_an_augmentation_of_its_own():
+    """Params stay as they are and each batch has all examples, so that losses differ by the augmentation alone."""
+
+    def augment(key, images):
+        return images + jax.random.normal(key, images.shape[1:])
+
+    options = {"augment": augment, "batch_size": 40, "optimizer": optax.sgd(0.0), "shuffle": False, "rule": bp}
+    steps = range(1, 7)
+    trained, task, network = train([3, 4], steps, **options), make_task(), make_network()
+    recorded = np.array([metrics["train_loss"] for metrics in trained.metrics])
+    for index, seed in enumerate((3, 4)):
+        params, key = of_seed(trained.state.params, index), stream(jax.random.key(seed), Stream.AUGMENTATION)
+        for step, losses in zip(steps, recorded, strict=True):
+            inputs = augment(jax.random.fold_in(key, step - 1), task.train.inputs / 255.0)
+            expected = LOSS.value(network.apply(params, inputs), task.train.targets)
+            np.testing.assert_allclose(losses[index], expected, rtol=1e-5)
+    assert len(np.unique(np.round(recorded, 5))) == 2 * len(steps)
 
 
 def test_fixed_feedback_stays_as_it_was_drawn():

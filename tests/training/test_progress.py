@@ -37,7 +37,7 @@ def test_lines_state_the_fraction_done_and_the_mean_and_range_over_seeds(console
 
     assert console_text(call).splitlines() == [
         "  0 %  0 examples  test_error 91 (90 to 92), n = 2",
-        "100 %  6400 examples  test_error 2 (2 to 2), n = 1, 1 diverged",
+        "100 %  6400 examples  test_error 2 (2 to 2), n = 1, 1 not finite",
     ]
 
 

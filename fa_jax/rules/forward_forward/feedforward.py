@@ -195,6 +195,7 @@ def forward_forward(
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=ff,
         train_predict=ff.apply,
+        train_predict_label="" if by_softmax else "softmax",
         needs_classes=True,
     )
     return Rule(init, updates, ff.apply if by_softmax else predict_by_goodness, learn, extras)

@@ -254,6 +254,7 @@ def recurrent_forward_forward(
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=recurrent,
         train_predict=recurrent.apply,
+        train_predict_label="" if by_softmax else "softmax",
         needs_classes=True,
     )
     return Rule(init, updates, recurrent.apply if by_softmax else settling.predict, learn, extras)
