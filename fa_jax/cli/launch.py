@@ -17,6 +17,7 @@ from fa_jax.cli.arguments import Arguments, parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.errors import check_vacant, check_writable, one_line_errors
 from fa_jax.cli.groups import CONF
+from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import environment
 from fa_jax.training import distributed
 
@@ -52,7 +53,7 @@ def _train(arguments: Arguments, words: Sequence[str]) -> int:
         below = Path(arguments.value_of(option) or "outputs")
         unfinished = distributed.broadcast(lambda: str(resume.find_unfinished(composition, below) or ""))
         if unfinished:  # what was just typed is trusted
-            trusted = [*arguments.trusted, *([] if arguments.config_dir is None else [arguments.config_dir])]
+            trusted = [LOGGER, *arguments.trusted, *([] if arguments.config_dir is None else [arguments.config_dir])]
             return resume.resume(Path(unfinished), force=force, trusted=trusted)
     with _new_folder(arguments, option, composition.folder) as folder:
         if composition.is_sweep:

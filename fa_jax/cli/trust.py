@@ -107,14 +107,16 @@ def check_recorded_overrides(name: str, overrides: Sequence[str]) -> None:
 
 
 def check_no_links(name: str, folder: Path) -> None:
-    """Checks that a folder to be written to has no symbolic links, which could lead out of it.
+    """Checks that no symbolic link leads out of a folder to be written to.
 
     Raises:
-      BadOption: naming the first link.
+      BadOption: naming the first such link.
     """
+    inside = folder.resolve()
     for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise BadOption(f"{name}: {path.relative_to(folder)} is a symbolic link; copy the folder without links")
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            link = path.relative_to(folder)
+            raise BadOption(f"{name}: {link} is a symbolic link that leads out of the folder; copy it without links")
 
 
 @functools.cache
