@@ -9,6 +9,7 @@ from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.status import status_table
 from fa_jax.reports.tables import terminal, wide_console
+from fa_jax.text import say
 
 OPTIONS = ("metric", "against", "contrasts", "output")
 
@@ -67,7 +68,7 @@ def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Compar
         write(compared, output)
     except OSError as problem:
         raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
-    wide_console().print(done.format(output), highlight=False, soft_wrap=True, markup=False)
+    say(wide_console(), done.format(output))
 
 
 def _folders(verb: str, words: Sequence[str]) -> list[Path]:

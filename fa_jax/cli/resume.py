@@ -19,6 +19,7 @@ from fa_jax.records.conditions import options
 from fa_jax.records.environment import changes, environment
 from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
+from fa_jax.text import say
 from fa_jax.training import distributed
 
 UNFINISHED = ("running", "interrupted", "failed")
@@ -39,12 +40,12 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
     console = Console()
     if distributed.broadcast((folder / SWEEP).exists):
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
-        console.print(f"resuming {folder}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"resuming {folder}")
         command = ["fa-jax", "--multirun", *record.overrides]
         train = functools.partial(resume_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, train)
     config = distributed.broadcast(lambda: _read_config(folder, force=force, trusted=trusted))
-    console.print(f"resuming {folder}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"resuming {folder}")
     with resumable(folder):
         run_logged(build(config), config, folder, resume=True)
     report(folder)
@@ -59,7 +60,7 @@ def resume_job(
         sweep.train_job(composed, folder, command)
         return
     if read_run(folder).is_finished:
-        Console().print("is finished already")
+        say(Console(), "is finished already")
         return
     config = _read_config(folder, force=force, trusted=trusted)
     run_logged(build(config), config, folder, resume=True)
@@ -104,7 +105,7 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     """Returns the sweep in a folder, if it may be resumed."""
     option = f"resume={folder}"
     try:
-        record = sweep.Record(**json.loads((folder / SWEEP).read_text()))
+        record = sweep.Record(**json.loads((folder / SWEEP).read_text(encoding="utf-8")))
         check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
     except (OSError, ValueError, TypeError) as problem:
         if isinstance(problem, BadOption):

@@ -29,6 +29,7 @@ from fa_jax.cli.single import run_logged
 from fa_jax.core import Metric, Task
 from fa_jax.records.statistics import has_diverged
 from fa_jax.reports.tables import Table, terminal, wide_console
+from fa_jax.text import say
 from fa_jax.training.evaluation import score_metrics
 from fa_jax.training.run import Stopped, Watch
 
@@ -92,7 +93,7 @@ def _tune(words: Sequence[str]) -> None:
     console = wide_console()
     done = _done(study)
     if done >= trials:
-        console.print(f"all {trials} trials have been made; trials={2 * done} would make {done} more")
+        say(console, f"all {trials} trials have been made; trials={2 * done} would make {done} more")
     while (done := _done(study)) < trials:
         trial = study.ask()
         values = {key: _suggest(trial, key, override) for key, override in ranges.searched.items()}
@@ -102,8 +103,7 @@ def _tune(words: Sequence[str]) -> None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
         text = " ".join(f"{key}={value}" for key, value in values.items())
-        line = f"trial {trial.number}, {done + 1} of {trials}: {text}: {outcome}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, f"trial {trial.number}, {done + 1} of {trials}: {text}: {outcome}")
     _report(study, column, metric, ranges.fixed, folder, console)
 
 
@@ -227,7 +227,7 @@ def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folde
     """Prints the best trials, and the command that runs the best again."""
     complete = best_first(study.trials, metric)
     if not complete:
-        console.print("every trial diverged")
+        say(console, "every trial diverged")
         return
     names = list(complete[0].params)
 
@@ -239,4 +239,4 @@ def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folde
     caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
     console.print(terminal(Table(["trial", column, *names], rows, caption), console.width))
     best = " ".join([*fixed, *(f"{key}={value}" for key, value in complete[0].params.items())])
-    console.print(f"fa-jax {best}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"fa-jax {best}")

@@ -21,7 +21,8 @@ import numpy as np
 
 from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
-from fa_jax.records.writer import checkpointer, write_json
+from fa_jax.records.files import write_json
+from fa_jax.records.writer import checkpointer
 from fa_jax.training import distributed
 
 log = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ class Checkpoints:
         for manifest in sorted(self._folder.glob("*_*.json")):
             group, step = map(int, manifest.stem.split("_"))
             try:
-                content = json.loads(manifest.read_text())
+                content = json.loads(manifest.read_text(encoding="utf-8"))
                 complete = content["digests"] == _digests(manifest.with_suffix(""))
             except (OSError, ValueError, KeyError):
                 complete = False

@@ -14,6 +14,7 @@ from yaml import YAMLError
 
 from fa_jax.records.columns import Column, read_column
 from fa_jax.records.statistics import has_diverged
+from fa_jax.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,7 @@ def find_runs(*folders: Path) -> list[Run]:
         try:
             runs.append(read_run(path))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as problem:
-            log.warning("%s cannot be read: %s", path, str(problem).partition("\n")[0])
+            log.warning("%s cannot be read: %s", printable(path), printable(problem))
     return runs
 
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from fa_jax.records.files import whole
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band
 from fa_jax.reports.labels import OTHERS, colours, labels
@@ -105,7 +106,8 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
 def save(figure: Figure, path: Path) -> None:
     """Saves a figure as `path.png` and `path.pdf`."""
     for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_name(path.name + suffix))
+        with whole(path.with_name(path.name + suffix)) as file:
+            figure.savefig(file, format=suffix[1:])
 
 
 def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[int]) -> None:

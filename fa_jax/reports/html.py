@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from fa_jax.records.conditions import Condition, options
+from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band, summarise
 from fa_jax.reports.comparison import Comparison
@@ -45,8 +46,8 @@ def write_report(comparison: Comparison, path: Path) -> None:
     text = page.render(
         title=f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions",
         subtitle=f"{len(runs)} runs, {len(compared)} conditions, started {_started(runs)}",
-        css=(PAGE / "report.css").read_text(),
-        js=(PAGE / "report.js").read_text(),
+        css=(PAGE / "report.css").read_text(encoding="utf-8"),
+        js=(PAGE / "report.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         # The only text of a run that Jinja does not escape.
         data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -63,9 +64,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         runs=_runs(compared, names, path),
         environment=_environment(runs),
     )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def _data(comparison: Comparison) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 
 from experiments import common
 from experiments.common import provenance, read_rows, trained, trained_sweep, write_table
+from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, read_run
-from fa_jax.records.writer import Writer, write_json
+from fa_jax.records.writer import Writer
 
 
 @pytest.fixture

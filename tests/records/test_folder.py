@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from fa_jax.records.files import write_json
 from fa_jax.records.reader import find_runs, read_checkpoint, read_run
-from fa_jax.records.writer import Writer, write_json
+from fa_jax.records.writer import Writer
 
 CONFIG = {"choices": {"rule": "fa", "task": "linear"}, "seeds": 2, "spacing": "linear"}
 
