@@ -1,7 +1,6 @@
 """Resuming runs and sweeps that were interrupted."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from fa_jax.cli.trust import check_recorded_overrides, check_trusted
 from fa_jax.records.conditions import options
 from fa_jax.records.environment import changes, environment
 from fa_jax.records.locks import is_held
-from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
+from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
 from fa_jax.text import say
 from fa_jax.training import distributed
 
@@ -73,9 +72,8 @@ def _read_config(folder: Path, *, force: bool, trusted: Sequence[str]) -> dict[s
         raise BadOption(f"{option}: no run is recorded there; give the folder that holds its config.yaml")
     try:
         recorded = read_run(folder)
-    except Exception as problem:  # whatever a damaged file raises
-        reason = str(problem).partition("\n")[0]
-        raise BadOption(f"{option}: what is recorded there cannot be read: {reason}") from None
+    except (OSError, ValueError) as problem:
+        raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
     if recorded.is_finished:
         raise BadOption(f"{option}: this run has {recorded.status['status']}; there is nothing left to do")
     if is_held(folder):
@@ -105,12 +103,11 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     """Returns the sweep in a folder, if it may be resumed."""
     option = f"resume={folder}"
     try:
-        record = sweep.Record(**json.loads((folder / SWEEP).read_text(encoding="utf-8")))
-        check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
-    except (OSError, ValueError, TypeError) as problem:
-        if isinstance(problem, BadOption):
-            raise
-        raise BadOption(f"{option}: its {SWEEP} cannot be read: {problem}") from None
+        recorded = read_sweep(folder)
+    except (OSError, ValueError) as problem:
+        raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
+    record = sweep.Record(recorded["overrides"], recorded["config_dir"], recorded["jobs"])
+    check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
     if record.config_dir is not None and record.config_dir not in trusted:
         raise BadOption(f"{option}: it uses configs from {record.config_dir}; trust={record.config_dir} allows that")
     runs = find_runs(folder)

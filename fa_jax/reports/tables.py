@@ -178,7 +178,7 @@ def terminal(table: Table, width: int) -> rich.table.Table:
     return shown
 
 
-def run_caption(summary: dict[str, Any]) -> str:
+def run_caption(summary: Mapping[str, Any]) -> str:
     """Returns the caption of a run's table: seeds, parameter counts, speed."""
     cost = summary["cost"]
     diverged = summary["diverged_seeds"]

@@ -32,9 +32,8 @@ def fake_processes(monkeypatch, effect):
 
 def record(folder, status):
     """Records a run of two overrides."""
-    writer = Writer(
-        folder, {"choices": {"rule": "fa"}}, command=["fa-jax", "rule=fa", "seeds=2", f"hydra.run.dir={folder}"]
-    )
+    config = {"choices": {"rule": "fa", "task": "linear"}, "seeds": 2, "epochs": 1, "spacing": "linear"}
+    writer = Writer(folder, config, command=["fa-jax", "rule=fa", "seeds=2", f"hydra.run.dir={folder}"])
     writer.status(status)
     writer.close()
     return folder
