@@ -20,6 +20,7 @@ from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
 from fa_jax.text import say
 from fa_jax.training import distributed
+from fa_jax.training.job import Job
 
 UNFINISHED = ("running", "interrupted", "failed")
 """The statuses of a run that did not reach its last step."""
@@ -46,7 +47,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
     config = distributed.broadcast(lambda: _read_config(folder, force=force, trusted=trusted))
     say(console, f"resuming {folder}")
     with resumable(folder):
-        run_logged(build(config), config, folder, resume=True)
+        run_logged(_build(folder, config), config, folder, resume=True)
     report(folder)
     return 0
 
@@ -62,7 +63,18 @@ def resume_job(
         say(Console(), "is finished already")
         return
     config = _read_config(folder, force=force, trusted=trusted)
-    run_logged(build(config), config, folder, resume=True)
+    run_logged(_build(folder, config), config, folder, resume=True)
+
+
+def _build(folder: Path, config: dict[str, Any]) -> Job:
+    """Returns the job of a recorded config, in which options may be missing or of any type."""
+    try:
+        return build(config)
+    except BadOption as mistake:
+        raise BadOption(f"resume={folder}: its config.yaml: {mistake}") from None
+    except Exception as problem:
+        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        raise BadOption(f"resume={folder}: nothing can be built from its config.yaml: {reason}") from None
 
 
 def _read_config(folder: Path, *, force: bool, trusted: Sequence[str]) -> dict[str, Any]:

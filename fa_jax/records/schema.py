@@ -5,6 +5,7 @@ A folder may come from anyone. A file that is damaged, of other types than it sh
 """
 
 import stat
+import textwrap
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
@@ -20,6 +21,8 @@ LARGEST = 2**24
 """The largest JSON file in bytes."""
 LARGEST_CONFIG = 2**21
 """The largest YAML file in bytes."""
+LONGEST_REASON = 300
+"""The most characters of the reason why a file cannot be read, in which keys and values occur."""
 DEEPEST = 32
 """The most lists and mappings within each other."""
 
@@ -122,6 +125,13 @@ class Columns(TypedDict):
     columns: dict[str, ColumnRecord]
 
 
+class Manifest(TypedDict):
+    """The manifest of a checkpoint."""
+
+    digests: dict[str, str]
+    cost: dict[str, Annotated[float, Meta(ge=0)]]
+
+
 class Sweep(TypedDict):
     """`sweep.json`."""
 
@@ -180,7 +190,7 @@ def read_lines(path: Path) -> str:
 
 def damaged(path: Path, why: str) -> ValueError:
     """Returns the error that a file of a run cannot be read."""
-    return ValueError(f"its {path.name}: {printable(why)}")
+    return ValueError(f"its {path.name}: {textwrap.shorten(printable(why), LONGEST_REASON)}")
 
 
 def _read(path: Path, largest: int | None) -> bytes:
@@ -195,8 +205,8 @@ def _read(path: Path, largest: int | None) -> bytes:
 def _unreadable(path: Path, problem: Exception) -> ValueError:
     if isinstance(problem, RecursionError):
         return damaged(path, f"has more than {DEEPEST} levels")
-    if isinstance(problem, yaml.MarkedYAMLError):
-        return damaged(path, f"{problem.problem}{problem.problem_mark or ''}".partition("\n")[0])
+    if isinstance(problem, yaml.MarkedYAMLError) and problem.problem_mark:
+        return damaged(path, f"{problem.problem} in line {problem.problem_mark.line + 1}")
     return damaged(path, str(problem).partition("\n")[0])
 
 
@@ -223,7 +233,10 @@ def _check_depth(content: Any, depth: int) -> None:
 def _check_plain(text: str) -> None:
     """Checks the YAML before it is loaded, since loading expands aliases and makes objects of tags."""
     depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+    # The first two events are those of the stream and the document.
+    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
+        if number == 2 and not isinstance(event, yaml.MappingStartEvent):
+            raise ValueError("is no mapping of names to values")
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise ValueError(f"has an anchor or an alias in line {event.start_mark.line + 1}")
         if getattr(event, "tag", None):

@@ -9,7 +9,6 @@ summary.json       the last evaluation over seeds, and the cost
 checkpoint/        final params and feedback, by Orbax
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fa_jax.checks import BadOption
+from fa_jax.records import schema
 from fa_jax.records.columns import Column, Declared
 from fa_jax.records.environment import environment, now
 from fa_jax.records.files import write_json, write_text
@@ -73,19 +73,22 @@ class Writer:
     def _resume(self, steps: Mapping[int, int]) -> None:
         """Restores the rows up to the checkpoints."""
         path = self.folder / "metrics.csv"
-        # A kill may leave half a last line.
-        header, *lines = (path.read_text(encoding="utf-8") if path.exists() else "").rpartition("\n")[0].split("\n")
-        remaining = [line for line in lines if int(line.split(",")[1]) <= steps.get(int(line.split(",")[0]), -1)]
+        header, *lines = (schema.read_lines(path) if path.exists() else "").split("\n")
+        rows = [line for line in lines if line.strip()]
+        seeds_and_steps = [[int(float(key)) for key in row.split(",")[:2]] for row in rows]
+        remaining = [
+            row for row, (seed, step) in zip(rows, seeds_and_steps, strict=True) if step <= steps.get(seed, -1)
+        ]
         if remaining:
             self._declare(header.split(",")[len(KEYS) :])
         for line in remaining:
             seed, step, _, _, *numbers = line.split(",")
             # Nine digits identify a float32.
             values = dict(zip(self._columns, (float(np.float32(n)) for n in numbers), strict=True))
-            self._remember(int(seed), int(step), values)
+            self._remember(int(float(seed)), int(float(step)), values)
         write_text(path, "".join(f"{line}\n" for line in ([header, *remaining] if remaining else [])))
         self._metrics = path.open("a", buffering=1, encoding="utf-8")
-        before = json.loads((self.folder / "environment.json").read_text(encoding="utf-8"))
+        before = schema.read_json(self.folder / "environment.json", schema.Environment)
         resumed = [*before.pop("resumed", []), environment()]
         write_json(self.folder / "environment.json", {**before, "resumed": resumed})
         self.status("running")

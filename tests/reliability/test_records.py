@@ -1,6 +1,7 @@
 """Records of random types are skipped with one line; the verbs that read them never print a traceback."""
 
 import contextlib
+import copy
 import io
 import json
 import logging
@@ -114,20 +115,22 @@ def change(content, draw):
     """Changes one value: another takes its place, its key changes, or it is removed or wrapped."""
     chosen = draw.choice([(), *places(content)])
     if not chosen:
-        return draw.choice([*VALUES, deep(draw.choice([5, 40, 2000, 100_000]))])
+        return draw.choice([*copy.deepcopy(VALUES), deep(draw.choice([5, 40, 2000, 100_000]))])
     *path, last = chosen
     parent = content
     for key in path:
         parent = parent[key]
     how = draw.choice(["replaced"] * 4 + ["removed", "renamed", "wrapped", "added"])
     if how == "replaced":
-        parent[last] = draw.choice(VALUES)
+        parent[last] = copy.deepcopy(draw.choice(VALUES))
     elif how == "wrapped":
         parent[last] = [parent[last]]
     elif how == "removed":
         del parent[last]
     elif isinstance(parent, dict):
-        parent[str(draw.choice(VALUES))[:40]] = parent.pop(last) if how == "renamed" else draw.choice(VALUES)
+        parent[str(draw.choice(VALUES))[:40]] = (
+            parent.pop(last) if how == "renamed" else copy.deepcopy(draw.choice(VALUES))
+        )
     return content
 
 
@@ -187,25 +190,25 @@ def run_verb(words):
         logging.getLogger("fa_jax").removeHandler(handler)
 
 
-def check(sweep, copy, seed):
+def check(sweep, folder, seed):
     """Mutates a copy of a sweep, and checks that it is read or refused with a line for each file."""
     draw = random.Random(seed)
-    shutil.copytree(sweep, copy)
+    shutil.copytree(sweep, folder)
     name = draw.choice(FILES)
-    target = (copy if name == SWEEP else copy / "1_fa") / name
+    target = (folder if name == SWEEP else folder / "1_fa") / name
     content = mutated(target, draw)
     target.write_bytes(content)
     what = (seed, name, content[:2000])
-    problem = why_unreadable(copy / "1_fa")
+    problem = why_unreadable(folder / "1_fa")
     assert problem is None or (problem.startswith("its ") and "\n" not in problem and len(problem) < 500), what
-    assert [run.folder.name for run in find_runs(copy)] == ["0_bp", *(["1_fa"] if problem is None else [])], what
+    assert [run.folder.name for run in find_runs(folder)] == ["0_bp", *(["1_fa"] if problem is None else [])], what
     verb = draw.choice([*["status"] * 10, *["resume"] * 7, "compare", "report"])
-    words = [f"resume={draw.choice([copy, copy / '1_fa'])}"] if verb == "resume" else [verb, str(copy)]
+    words = [f"resume={draw.choice([folder, folder / '1_fa'])}"] if verb == "resume" else [verb, str(folder)]
     code, printed = run_verb(words)
     assert code in ((0, 2) if verb == "resume" else (0,)), (what, words, printed)
     assert "Traceback" not in printed, what
     assert not set(printed) & {"\x1b", "\x07", "\x00"}, what
-    shutil.rmtree(copy)
+    shutil.rmtree(folder)
 
 
 def test_three_hundred_random_records_are_read_or_skipped_with_one_line(sweep, folder):
