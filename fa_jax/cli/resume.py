@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fa_jax.checks import BadOption
+from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli import sweep
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build
@@ -38,6 +38,8 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
       BadOption: if there is nothing to resume, or it may not be resumed.
     """
     console = Console()
+    if not distributed.broadcast(lambda: is_folder(folder)):
+        raise BadOption(f"resume={folder}: no run is recorded there; give the folder that holds its config.yaml")
     if distributed.broadcast((folder / SWEEP).exists):
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
         say(console, f"resuming {folder}")

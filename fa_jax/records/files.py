@@ -33,17 +33,27 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
 def write_text(path: Path, text: str) -> None:
     """Writes a file of UTF-8 whole."""
     with whole(path) as file:
-        file.write(text.encode())
+        file.write(_encodable(text).encode())
 
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file of JSON whole; numbers that are not finite become null."""
-    write_text(path, json.dumps(_finite(content), indent=1) + "\n")
+    write_text(path, json.dumps(_storable(content), indent=1) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _storable(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
+        return {_storable(key): _storable(v) for key, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [_storable(v) for v in value]
+    if isinstance(value, str):
+        return _encodable(value)
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _encodable(text: str) -> str:
+    """Returns text without surrogates, which stand for bytes of an argument that the locale cannot decode."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()

@@ -75,8 +75,15 @@ def compare(
             notes.append(_note_unpaired(compared, names, [i for i, _ in pairs], reference))
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
-    if untested := [f"{names[i]} - {names[j]}" for i, j in pairs if (i, j) not in tested]:
-        notes.append(f"without a test, since a run is not finished: {', '.join(untested)}")
+    missing = [(i, j) for i, j in pairs if (i, j) not in tested]
+    unfinished = [pair for pair in missing if not all(compared[k].run.is_finished for k in pair)]
+    for pairs_of_reason, reason in (
+        (unfinished, "since a run is not finished"),
+        ([pair for pair in missing if pair not in unfinished], "since not both have the metric"),
+    ):
+        if pairs_of_reason:
+            texts = [f"{names[i]} - {names[j]}" for i, j in pairs_of_reason]
+            notes.append(f"without a test, {reason}: {', '.join(texts)}")
     return Comparison(compared, names, metric, computed, "; ".join(notes))
 
 

@@ -15,7 +15,10 @@ from fa_jax.records.files import whole
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band
 from fa_jax.reports.labels import OTHERS, colours, labels
+from fa_jax.text import printable
 
+LONGEST_LABEL = 300
+"""The most characters of a label that are drawn."""
 STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -39,7 +42,8 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     with_metric = [run for run in runs if metric in run.metrics]
     logarithmic = any(run.columns[metric].logarithmic for run in with_metric)
     later: list[float] = []
-    for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
+    for run, recorded_name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
+        name = _drawn(recorded_name)
         if metric not in run.metrics:
             continue
         examples, values = run.curves(metric)
@@ -65,7 +69,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
-    axes.set_ylabel(with_metric[0].columns[metric].axis if with_metric else metric)
+    axes.set_ylabel(_drawn(with_metric[0].columns[metric].axis if with_metric else metric))
 
 
 def explain_band(axes: Axes, *, logarithmic: bool) -> None:
@@ -108,6 +112,13 @@ def save(figure: Figure, path: Path) -> None:
     for suffix in (".png", ".pdf"):
         with whole(path.with_name(path.name + suffix)) as file:
             figure.savefig(file, format=suffix[1:])
+
+
+def _drawn(text: str) -> str:
+    r"""Returns recorded text that Matplotlib draws as it is: a `$` begins no formula, and a `_` hides no label."""
+    shown = printable(text)
+    shown = shown if len(shown) <= LONGEST_LABEL else f"{shown[:LONGEST_LABEL]}..."
+    return (f" {shown}" if shown.startswith("_") else shown).replace("$", r"\$")
 
 
 def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[int]) -> None:

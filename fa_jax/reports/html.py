@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -183,7 +184,7 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
     return [
         {
             "folder": str(run.folder),
-            "link": f"./{Path(os.path.relpath(run.folder, path.parent)).as_posix()}/",
+            "link": f"./{_quoted(Path(os.path.relpath(run.folder, path.parent)).as_posix())}/",
             "condition": name,
             "status": run.status["status"],
             "seeds": _ranges(run.seeds),
@@ -194,6 +195,11 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
         for condition, name in zip(conditions, names, strict=True)
         for run in (*condition.used, *condition.left_out)
     ]
+
+
+def _quoted(path: str) -> str:
+    """Returns a path as it stands in a link; `#` and `?` would end it."""
+    return urllib.parse.quote(path, errors="surrogateescape")
 
 
 def _environment(runs: Sequence[Run]) -> Table:

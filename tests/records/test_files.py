@@ -1,5 +1,6 @@
 """Files are written whole, and never through a link."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -68,6 +69,12 @@ def test_a_file_has_the_permissions_of_any_other(tmp_path):
     (tmp_path / "other").touch()
     write_text(tmp_path / "a", "")
     assert (tmp_path / "a").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+def test_undecodable_bytes_of_an_argument_become_what_they_are_in_utf_8(tmp_path):
+    command = [b"a=\xc3\xa9".decode("ascii", "surrogateescape"), b"a=\xff".decode("utf-8", "surrogateescape"), "\ud800"]
+    write_json(tmp_path / "a.json", command)
+    assert json.loads((tmp_path / "a.json").read_text()) == ["a=é", "a=\ufffd", "?"]
 
 
 def test_text_is_utf_8(tmp_path):

@@ -3,12 +3,16 @@
 import csv
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from fa_jax.cli.main import main
+from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.export import latex, markdown, write_scores
+from fa_jax.reports.figures import draw_curves
+from fa_jax.reports.html import write_report
 from fa_jax.reports.tables import Table, terminal
 
 HOSTILE = "=HYPERLINK(1)|[a](b) `c` <i> [/b] \x1b]52;c;x\x07 a_b $x$"
@@ -98,3 +102,28 @@ def test_an_image_that_cannot_be_drawn_leaves_the_old_one(record, tmp_path, monk
         comparison.write(compared, tmp_path)
     assert (tmp_path / "comparison.pdf").read_bytes() == before
     assert not list(tmp_path.glob(".*.tmp"))
+
+
+@pytest.mark.parametrize("value", ["$x", "$x_$", "_", "$\\frac{$", "\x1b[31m", "a" * 100_000])
+def test_recorded_text_is_drawn_as_it_is(record, tmp_path, value):
+    record("bp", options={"note": value})
+    runs = record("bp", options={"note": "other"})
+    figure = Figure()
+    axes = figure.subplots()
+    draw_curves(axes, runs, "test_error", [value, "other"])
+    _, names = axes.get_legend_handles_labels()
+    assert len(names) == 2
+    axes.legend()
+    with (tmp_path / "a.png").open("wb") as file:
+        figure.savefig(file)
+    assert not any("\x1b" in name or len(name) > 400 for name in names)
+
+
+def test_recorded_text_is_no_html_and_a_link_leads_to_its_folder(record, tmp_path):
+    record("bp", options={"note": "<script>alert(1)</script>"})
+    (tmp_path / "0_bp").rename(tmp_path / "a#b?c d")
+    compared = compare(find_runs(tmp_path))
+    write_report(compared, tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script>alert(1)" not in text
+    assert 'href="./a%23b%3Fc%20d/"' in text
