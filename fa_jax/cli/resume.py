@@ -47,9 +47,10 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
         train = functools.partial(resume_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, train)
     config = distributed.broadcast(lambda: _read_config(folder, force=force, trusted=trusted))
+    job = _build(folder, config)
     say(console, f"resuming {folder}")
     with resumable(folder):
-        run_logged(_build(folder, config), config, folder, resume=True)
+        run_logged(job, config, folder, resume=True)
     report(folder)
     return 0
 
