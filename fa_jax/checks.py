@@ -3,6 +3,7 @@
 import difflib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -83,6 +84,14 @@ def number(
     if not finite or got <= above or got < least or got > most or got >= below:
         raise BadOption(f"must be {valid}; got {got!r}", option)
     return float(got)
+
+
+def is_folder(path: Path | str) -> bool:
+    """Returns whether there is a folder of this name, of whatever length."""
+    try:
+        return Path(path).is_dir()
+    except (OSError, ValueError):
+        return False
 
 
 def switch(option: str, got: Any) -> bool:

@@ -1,10 +1,9 @@
 """The arguments that a person typed, parsed: overrides of the config, flags, and options of the command itself."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from fa_jax.checks import BadOption, choose
+from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.training.distributed import OPTIONS as PROCESS_OPTIONS
 
 OPTIONS = ("resume", "force", "trust", *PROCESS_OPTIONS)
@@ -70,7 +69,7 @@ def parse(words: Sequence[str]) -> Arguments:
             multirun = True
         else:
             for_hydra = True
-    if config_dir is not None and not Path(config_dir).is_dir():
+    if config_dir is not None and not is_folder(config_dir):
         raise BadOption(f"must be a folder of configs; got {config_dir!r}", "--config-dir")
     if options.get("force", "true") != "true":
         raise BadOption(f"must be true, or left out; got {options['force']!r}", "force")

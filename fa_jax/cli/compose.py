@@ -138,6 +138,9 @@ def _jobs(arguments: Arguments) -> tuple[bool, list[list[str]], DictConfig]:
     if swept and not is_sweep:
         key = swept[0].get_key_element()
         raise BadOption(f"{key} has several values; --multirun trains with each of them, and [a,b] is a list")
+    launcher = master.hydra.runtime.choices["hydra/launcher"]
+    if not is_sweep and launcher != "basic":
+        raise BadOption("starts the runs of a sweep, so it needs --multirun", f"hydra/launcher={launcher}")
     if not is_sweep:
         return False, [arguments.overrides], master
     from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
@@ -192,10 +195,17 @@ def swept_values(override: Override) -> list[str]:
     return values
 
 
+def _quoted(text: str) -> str:
+    r"""Returns text as a quoted value of an override, in which only `\'` and, at the end, `\\` are escapes."""
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
+    ending = len(escaped) - len(escaped.rstrip("\\"))
+    return f"'{escaped}{ending * chr(92)}'"
+
+
 def _compose(overrides: list[str], arguments: Arguments) -> DictConfig:
     further = []
     if arguments.config_dir is not None:
-        further = [f"hydra.searchpath=['file://{Path(arguments.config_dir).absolute()}']"]
+        further = [f"hydra.searchpath=[{_quoted(f'file://{Path(arguments.config_dir).absolute()}')}]"]
     try:
         return hydra.compose("config", [*overrides, *further], return_hydra_config=True)
     except ValueError as problem:  # Hydra's answer to rule=null, for one

@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,12 @@ SYNONYMS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "s
 """Common abbreviations of options in the field."""
 MANY = 20
 """Above this many choices, a message names only the nearest."""
+LONGEST_NAME = 255
+"""The most bytes of the name of a folder, in the usual file systems."""
+LONGEST_PATH = 3800
+"""The most bytes of a path, which leaves room for the files below it (4096 on Linux)."""
+LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")
+"""The launchers of Hydra's plugins."""
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT)
 
 
@@ -32,6 +39,7 @@ def check_vacant(option: str, folder: Path) -> None:
     Raises:
       BadOption: if it holds another one, or other files.
     """
+    check_names(option, folder)
     if any((folder / marker).exists() for marker in ("status.json", "sweep.json")):
         raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
     if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if not _is_unstarted(path))):
@@ -58,6 +66,34 @@ def _is_unstarted(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     return path.name in ("config.yaml", "environment.json", "run.log", ".lock") or path.stat().st_size == 0
+
+
+def check_names(option: str, folder: Path) -> None:
+    """Checks that a file system can hold a folder of this name.
+
+    Raises:
+      BadOption: naming the part of it that is too long.
+    """
+    for name in folder.parts:
+        if len(os.fsencode(name)) > LONGEST_NAME:
+            got = f"{name[:20]}... of {len(os.fsencode(name))} bytes"
+            raise BadOption(f"must be of names of at most {LONGEST_NAME} bytes; got {got}", option)
+    if len(os.fsencode(folder.absolute())) > LONGEST_PATH:
+        raise BadOption(f"must be a path of at most {LONGEST_PATH} bytes; got {len(os.fsencode(folder))}", option)
+
+
+def check_folders_of_jobs(option: str, folders: Sequence[Path]) -> None:
+    """Checks that each job of a sweep has a folder of its own.
+
+    Raises:
+      BadOption: if two of them have one folder, or a name is too long.
+    """
+    for folder in folders:
+        check_names(option, folder)
+    counts = Counter(map(os.path.normpath, folders))
+    for folder, count in counts.items():
+        if count > 1:
+            raise BadOption(f"must differ from job to job, as with ${{hydra.job.num}}; {count} have {folder}", option)
 
 
 @contextlib.contextmanager
@@ -88,6 +124,11 @@ def first_line(problem: Exception) -> str:
 def _unknown_choice(problem: MissingConfigException) -> BadOption:
     """Returns the mistake that a config group has no such choice, with the nearest."""
     missing = problem.missing_cfg_file or ""
+    launcher = missing.removeprefix("hydra/launcher/")
+    if launcher != missing and launcher in LAUNCHERS:
+        plugin = f"hydra-{launcher.partition('_')[0]}-launcher"
+        needs = f"needs {plugin}, which is not installed: pip install 'fa-jax[launchers]'"
+        return BadOption(needs, "hydra/launcher")
     group = next((group for group in LISTED[::-1] if missing.startswith(f"{group}/")), missing.rpartition("/")[0])
     choice = missing.removeprefix(f"{group}/")
     # Hydra's options are not nested, and include configs of --config-dir.

@@ -19,5 +19,5 @@ def choices(group: str) -> dict[str, str]:
 
 
 def _comment(path: Path) -> str:
-    lines = (line for line in path.read_text().splitlines() if line.startswith("#"))
+    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
     return next((line[1:].strip() for line in lines if not line.startswith("# @package")), "")

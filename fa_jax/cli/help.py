@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fa_jax.checks import choose
 from fa_jax.cli.groups import LISTED, choices
@@ -68,7 +68,7 @@ def print_list(groups: Sequence[str]) -> None:
     for group in groups or LISTED:
         table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, line in choices(group).items():
-            table.add_row(name, escape(line))
+            table.add_row(name, Text(line))
         console.print(table)
         console.print()
 

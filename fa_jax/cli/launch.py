@@ -15,7 +15,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli import resume, single, sweep
 from fa_jax.cli.arguments import Arguments, parse
 from fa_jax.cli.compose import compose
-from fa_jax.cli.errors import check_vacant, check_writable, one_line_errors
+from fa_jax.cli.errors import check_folders_of_jobs, check_names, check_vacant, check_writable, one_line_errors
 from fa_jax.cli.groups import CONF
 from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import environment
@@ -47,6 +47,9 @@ def _train(arguments: Arguments, words: Sequence[str]) -> int:
         for run in composition.runs:
             print(OmegaConf.to_yaml({key: value for key, value in run.config.items() if key != "choices"}), end="")
         return 0
+    if composition.is_sweep:
+        check_names("hydra.sweep.dir", composition.folder)
+        check_folders_of_jobs("hydra.sweep.subdir", [composition.folder / run.folder for run in composition.runs])
     distributed.check_same("options", [run.config for run in composition.runs])
     option = "hydra.sweep.dir" if composition.is_sweep else "hydra.run.dir"
     if target == "auto":

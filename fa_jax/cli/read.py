@@ -4,11 +4,12 @@ import datetime
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fa_jax.checks import BadOption, choose
+from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.status import status_table
 from fa_jax.reports.tables import terminal, wide_console
+from fa_jax.text import say
 
 OPTIONS = ("metric", "against", "contrasts", "output")
 
@@ -45,7 +46,7 @@ def status(words: Sequence[str]) -> None:
 
 def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Comparison, Path], None], done: str) -> None:
     """Compares the runs in the folders of a verb, writes the result, and prints where it is."""
-    typed = [word for word in words if "=" in word and not Path(word).is_dir()]
+    typed = [word for word in words if "=" in word and not is_folder(word)]
     options = dict(word.split("=", 1) for word in typed)
     for option in options:
         choose(f"{verb}: an option", option, dict.fromkeys(OPTIONS))
@@ -67,13 +68,13 @@ def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Compar
         write(compared, output)
     except OSError as problem:
         raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
-    wide_console().print(done.format(output), highlight=False, soft_wrap=True, markup=False)
+    say(wide_console(), done.format(output))
 
 
 def _folders(verb: str, words: Sequence[str]) -> list[Path]:
     if not words:
         raise BadOption(f"{verb} needs the folder of a run or a sweep, as in fa-jax {verb} outputs")
     for word in words:
-        if not Path(word).is_dir():
+        if not is_folder(word):
             raise BadOption(f"{verb}: {word} is no folder")
     return [Path(word) for word in words]

@@ -1,26 +1,27 @@
 """Resuming runs and sweeps that were interrupted."""
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from fa_jax.checks import BadOption
+from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli import sweep
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import Origin, check_no_links, check_recorded_overrides
+from fa_jax.cli.trust import Origin, check_config, check_no_links, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.conditions import options
 from fa_jax.records.environment import changes, environment
 from fa_jax.records.locks import is_held
-from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
+from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
+from fa_jax.text import say
 from fa_jax.training import distributed
+from fa_jax.training.job import Job
 
 UNFINISHED = ("running", "interrupted", "failed")
 """The statuses of a run that did not reach its last step."""
@@ -38,17 +39,19 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
       BadOption: if there is nothing to resume, or it may not be resumed.
     """
     console = Console()
+    if not distributed.broadcast(lambda: is_folder(folder)):
+        raise BadOption(f"resume={folder}: no run is recorded there; give the folder that holds its config.yaml")
     if distributed.is_main():
         check_no_links(f"resume={folder}", folder)
     if distributed.broadcast((folder / SWEEP).exists):
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
-        console.print(f"resuming {folder}", highlight=False, soft_wrap=True, markup=False)
+        say(console, f"resuming {folder}")
         command = ["fa-jax", "--multirun", *record.overrides]
         train = functools.partial(resume_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, train)
     config = distributed.broadcast(lambda: _read_config(folder, force=force))
-    job = build(config, _origin(folder, trusted))
-    console.print(f"resuming {folder}", highlight=False, soft_wrap=True, markup=False)
+    job = _build(folder, config, trusted)
+    say(console, f"resuming {folder}")
     with resumable(folder):
         run_logged(job, config, folder, resume=True)
     report(folder)
@@ -64,14 +67,23 @@ def resume_job(
         return
     if read_run(folder).is_finished:
         Checkpoints(folder).close(delete=True)  # left if the process was killed between the last two actions of the run
-        Console().print("is finished already")
+        say(Console(), "is finished already")
         return
     config = _read_config(folder, force=force)
-    run_logged(build(config, _origin(folder, trusted)), config, folder, resume=True)
+    run_logged(_build(folder, config, trusted), config, folder, resume=True)
 
 
-def _origin(folder: Path, trusted: Sequence[str]) -> Origin:
-    return Origin(f"resume={folder}: its config.yaml", tuple(trusted))
+def _build(folder: Path, config: dict[str, Any], trusted: Sequence[str]) -> Job:
+    """Returns the job of a recorded config, in which options may be missing or of any type."""
+    name = f"resume={folder}: its config.yaml"
+    check_config(config, Origin(name, tuple(trusted)))
+    try:
+        return build(config, Origin(trusted=tuple(trusted)))
+    except BadOption as mistake:
+        raise BadOption(f"{name}: {mistake}") from None
+    except Exception as problem:
+        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        raise BadOption(f"resume={folder}: nothing can be built from its config.yaml: {reason}") from None
 
 
 def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
@@ -81,9 +93,8 @@ def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
         raise BadOption(f"{option}: no run is recorded there; give the folder that holds its config.yaml")
     try:
         recorded = read_run(folder)
-    except Exception as problem:  # whatever a damaged file raises
-        reason = str(problem).partition("\n")[0]
-        raise BadOption(f"{option}: what is recorded there cannot be read: {reason}") from None
+    except (OSError, ValueError) as problem:
+        raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
     if recorded.is_finished:
         Checkpoints(folder).close(delete=True)
         raise BadOption(f"{option}: this run has {recorded.status['status']}; there is nothing left to do")
@@ -113,12 +124,11 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     """Returns the sweep in a folder, if it may be resumed."""
     option = f"resume={folder}"
     try:
-        record = sweep.Record(**json.loads((folder / SWEEP).read_text()))
-        check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
-    except (OSError, ValueError, TypeError) as problem:
-        if isinstance(problem, BadOption):
-            raise
-        raise BadOption(f"{option}: its {SWEEP} cannot be read: {problem}") from None
+        recorded = read_sweep(folder)
+    except (OSError, ValueError) as problem:
+        raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
+    record = sweep.Record(recorded["overrides"], recorded["config_dir"], recorded["jobs"])
+    check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
     if record.config_dir is not None and record.config_dir not in trusted:
         raise BadOption(f"{option}: it uses configs from {record.config_dir}; trust={record.config_dir} allows that")
     runs = find_runs(folder)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from fa_jax.cli.compose import Composed
+from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
 from fa_jax.training.run import run
@@ -49,7 +50,7 @@ def logged(folder: Path) -> Iterator[None]:
     """While entered, log messages of fa_jax go to `run.log` in a folder; of several processes, those of process 0."""
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "run.log")
+        handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
     else:
         handler = logging.NullHandler()  # without a handler, Python would print errors to stderr
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
@@ -78,4 +79,4 @@ def report(folder: Path) -> None:
     console, recorded = Console(), read_run(folder)
     comparison_figure([recorded], folder / "curves")
     console.print(run_table(recorded))
-    console.print(f"recorded in {folder}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"recorded in {folder}")

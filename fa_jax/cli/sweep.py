@@ -21,8 +21,10 @@ from fa_jax.cli.build import build
 from fa_jax.cli.compose import Composed, Composition, initialized
 from fa_jax.cli.single import logged, resumable, run_logged
 from fa_jax.records import locks
+from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, find_runs, jobs_of
-from fa_jax.records.writer import Writer, write_json
+from fa_jax.records.writer import Writer
+from fa_jax.text import say
 from fa_jax.training import distributed
 
 TrainJob = Callable[[Composed, Path, Sequence[str]], Any]
@@ -83,7 +85,7 @@ def run(
 
 def _run_job(composed: Composed, folder: Path, command: Sequence[str], train: TrainJob) -> None:
     """Trains one job; an error is recorded and printed."""
-    show = functools.partial(Console().print, highlight=False, soft_wrap=True, markup=False)
+    show = functools.partial(say, Console())
     show(f"{composed.folder} {' '.join(composed.overrides)}", style="bold")
     path = folder / composed.folder
     try:
@@ -159,8 +161,7 @@ def compare_runs(folder: Path) -> int:
         console, compared = wide_console(), comparison.compare(runs)
         comparison.show(compared, console)
         comparison.write(compared, folder)
-        text = f"tables: {folder}/comparison.csv, .md, .tex  figure: {folder}/comparison.png"
-        console.print(text, highlight=False, soft_wrap=True, markup=False)
+        say(console, f"tables: {folder}/comparison.csv, .md, .tex  figure: {folder}/comparison.png")
     return max(0, jobs_of(folder) - sum(recorded.is_finished for recorded in runs))
 
 

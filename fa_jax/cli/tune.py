@@ -8,10 +8,12 @@ if a seed has diverged at the end. The same arguments continue a study, also fro
 several processes at once.
 """
 
+import functools
 import itertools
 import json
 import math
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -29,7 +31,9 @@ from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.single import run_logged
 from fa_jax.cli.trust import check_no_links
 from fa_jax.core import Metric, Task
+from fa_jax.records.reader import STUDY
 from fa_jax.reports.tables import Table, terminal, wide_console
+from fa_jax.text import say
 from fa_jax.training.evaluation import score_metrics
 from fa_jax.training.run import Stopped
 
@@ -84,7 +88,7 @@ def _tune(words: Sequence[str]) -> None:
     searched = {key: str(override.value()) for key, override in ranges.searched.items()}
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
         study = optuna.create_study(
-            storage=f"sqlite:///{folder}/study.db",
+            storage=_storage(folder / STUDY),
             study_name=json.dumps([ranges.fixed, searched, column]),
             direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
@@ -94,7 +98,7 @@ def _tune(words: Sequence[str]) -> None:
     console = wide_console()
     done = _done(study)
     if done >= trials:
-        console.print(f"all {trials} trials have been made; trials={2 * done} would make {done} more")
+        say(console, f"all {trials} trials have been made; trials={2 * done} would make {done} more")
     while (done := _done(study)) < trials:
         trial = study.ask()
         values = {key: _suggest(trial, key, override) for key, override in ranges.searched.items()}
@@ -104,9 +108,19 @@ def _tune(words: Sequence[str]) -> None:
             study.tell(trial, state=optuna.trial.TrialState.FAIL)
             raise
         text = " ".join(f"{key}={value}" for key, value in values.items())
-        line = f"trial {trial.number}, {done + 1} of {trials}: {text}: {outcome}"
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        say(console, f"trial {trial.number}, {done + 1} of {trials}: {text}: {outcome}")
     _report(study, column, metric, ranges.fixed, folder, console)
+
+
+def _storage(path: Path) -> Any:
+    """Returns the storage of a study in a file; its path may have characters that would end a URL."""
+    import optuna
+    import sqlalchemy
+
+    # Threads may share a connection, as SQLAlchemy itself has it for files.
+    connect = functools.partial(sqlite3.connect, path, check_same_thread=False)
+    engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
+    return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
 
 
 def _run_trial(
@@ -143,12 +157,26 @@ def _parse_ranges(words: Sequence[str]) -> Ranges:
                 continue
             if not isinstance(override.value(), ChoiceSweep | RangeSweep | IntervalSweep):
                 raise BadOption(f"{word} must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c", "tune")
+            _check_range(override)
             searched[override.get_key_element()] = override
     if not searched:
         raise BadOption(
             "needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'", "tune"
         )
     return Ranges(fixed, searched)
+
+
+def _check_range(override: Override) -> None:
+    """Raises `BadOption` if there is nothing in a range."""
+    value, key = override.value(), override.get_key_element()
+    if isinstance(value, IntervalSweep):
+        low, high = cast(float, value.start), cast(float, value.end)
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high and (low > 0 or "log" not in value.tags)):
+            raise BadOption(
+                f"must be from a number to one at least as large, above 0 for log; got {override.input_line}", key
+            )
+    elif isinstance(value, RangeSweep) and value.step == 0:
+        raise BadOption(f"must have another step than 0; got {override.input_line}", key)
 
 
 def _compose_one(overrides: list[str]) -> Composed:
@@ -178,9 +206,12 @@ def _any_value(override: Override) -> Any:
 
 def _suggest(trial: Any, key: str, override: Override) -> Any:
     value: Any = override.value()
+    if isinstance(value, IntervalSweep) and isinstance(value.start, int) and isinstance(value.end, int):
+        return trial.suggest_int(key, value.start, value.end, log="log" in value.tags)
     if isinstance(value, IntervalSweep):
         return trial.suggest_float(key, value.start, value.end, log="log" in value.tags)
-    if isinstance(value, RangeSweep) and all(isinstance(v, int) for v in (value.start, value.stop, value.step)):
+    whole = isinstance(value, RangeSweep) and all(isinstance(v, int) for v in (value.start, value.stop, value.step))
+    if whole and cast(int, value.step) > 0:
         return trial.suggest_int(key, value.start, cast(int, value.stop) - 1, step=cast(int, value.step))
     return trial.suggest_categorical(key, list(override.sweep_string_iterator()))
 
@@ -222,7 +253,7 @@ def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folde
     """Prints the best trials, and the command that runs the best again."""
     complete = best_first(study.trials, metric)
     if not complete:
-        console.print("every trial diverged")
+        say(console, "every trial diverged")
         return
     names = list(complete[0].params)
 
@@ -234,4 +265,4 @@ def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folde
     caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
     console.print(terminal(Table(["trial", column, *names], rows, caption), console.width))
     best = " ".join([*fixed, *(f"{key}={value}" for key, value in complete[0].params.items())])
-    console.print(f"fa-jax {best}", highlight=False, soft_wrap=True, markup=False)
+    say(console, f"fa-jax {best}")

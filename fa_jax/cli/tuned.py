@@ -16,7 +16,7 @@ def tuned_overrides(choices: Mapping[str, str]) -> list[str]:
       BadOption: if nothing was tuned for them, or only for another optimizer.
     """
     key = "/".join(choices[group] for group in ("task", "architecture", "rule"))
-    with TABLE.open(newline="") as file:
+    with TABLE.open(newline="", encoding="utf-8") as file:
         rows = {"/".join((row["task"], row["architecture"], row["rule"])): row for row in csv.DictReader(file)}
     if key not in rows:
         tuned = ", ".join(dict.fromkeys(row.rpartition("/")[0] for row in sorted(rows)))

@@ -16,6 +16,7 @@ import numpy as np
 
 from fa_jax.checks import BadOption
 from fa_jax.records.columns import Declared
+from fa_jax.records.files import write_text
 from fa_jax.records.reader import KEYS, read_run
 from fa_jax.records.statistics import band, has_diverged
 
@@ -125,10 +126,8 @@ def run_id(folder: Path, make: Callable[[], str]) -> str:
     """Returns the tracker's identifier of the run in a folder, made at the start of the run."""
     path = folder / RUN_ID
     if not path.exists():
-        temporary = path.with_suffix(".part")
-        temporary.write_text(make())
-        temporary.replace(path)
-    return path.read_text()
+        write_text(path, make())
+    return path.read_text(encoding="utf-8")
 
 
 def import_package(logger: str, package: str) -> Any:

@@ -7,9 +7,10 @@ A checkpoint without a manifest was not completed; one that differs from its man
 before it is used.
 """
 
+import contextlib
 import hashlib
-import json
 import logging
+import re
 import shutil
 import threading
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ import numpy as np
 
 from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
-from fa_jax.records.writer import checkpointer, write_json
+from fa_jax.records import schema
+from fa_jax.records.files import write_json
+from fa_jax.records.writer import checkpointer
 from fa_jax.training import distributed
 
 log = logging.getLogger(__name__)
@@ -89,7 +92,10 @@ class Checkpoints:
         if self._orbax is not None:
             self._orbax.close()
         if delete:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            for path, *_ in self._saved():
+                _remove(path)
+            with contextlib.suppress(OSError):  # there is none, or it holds something else
+                self._folder.rmdir()
 
     def usable(self, last: int) -> list[Checkpoint]:
         """Returns the newest complete checkpoint of each group of seeds up to the current one.
@@ -100,12 +106,13 @@ class Checkpoints:
           last: the last step of a group. A group is used only if all groups before it reached it.
         """
         newest: dict[int, Checkpoint] = {}
-        for manifest in sorted(self._folder.glob("*_*.json")):
-            group, step = map(int, manifest.stem.split("_"))
+        for manifest, group, step in self._saved():
+            if manifest.suffix != ".json":
+                continue
             try:
-                content = json.loads(manifest.read_text())
+                content = schema.read_json(manifest, schema.Manifest)
                 complete = content["digests"] == _digests(manifest.with_suffix(""))
-            except (OSError, ValueError, KeyError):
+            except (OSError, ValueError):
                 complete = False
             if complete:
                 newest[group] = Checkpoint(manifest.with_suffix(""), group, step, content["cost"])
@@ -115,10 +122,9 @@ class Checkpoints:
         while len(used) in newest and (not used or used[-1].step == last):
             used.append(newest[len(used)])
         # Otherwise they would count among the newest of the resumed run.
-        for path in self._folder.glob("*_*"):
-            group, step = map(int, path.stem.split(".")[0].split("_"))
+        for path, group, step in self._saved():
             if group >= len(used) or step > used[group].step:
-                path.unlink() if path.is_file() else shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
         return used
 
     def load(self, checkpoint: Checkpoint, like: PyTree) -> PyTree:
@@ -140,6 +146,15 @@ class Checkpoints:
             )
         return structure.unflatten(loaded)
 
+    def _saved(self) -> list[tuple[Path, int, int]]:
+        """Returns the manifests and the folders of arrays, those of Orbax in progress included, with group and step.
+
+        What anything else put into the folder is ignored.
+        """
+        paths = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        matched = [(path, re.fullmatch(r"([0-9]{6,})_([0-9]{12,})([.].+)?", path.name)) for path in paths]
+        return [(path, int(match[1]), int(match[2])) for path, match in matched if match]
+
     def _write_manifest(self, path: Path, cost: dict[str, float]) -> None:
         """Writes the manifest of a checkpoint as soon as Orbax has renamed its folder, its last action."""
         while not path.exists() and not self._orbax_is_done.wait(0.02):
@@ -152,9 +167,18 @@ class Checkpoints:
             log.warning("no checkpoint was written: %s", problem)
             return
         group = path.name.partition("_")[0]
-        for manifest in sorted(self._folder.glob(f"{group}_*.json"))[:-KEPT]:
+        manifests = [saved for saved, *_ in self._saved() if saved.match(f"{group}_*.json")]
+        for manifest in manifests[:-KEPT]:
             manifest.unlink()
             shutil.rmtree(manifest.with_suffix(""), ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, a link or a folder; a link's target stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _digests(folder: Path) -> dict[str, str]:

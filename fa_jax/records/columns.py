@@ -112,4 +112,4 @@ def merged(described: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
 def read_column(content: Mapping[str, Any]) -> Column:
     """Returns the column that `Column._asdict` was recorded from."""
     low, high = content["bounds"]
-    return Column(**{**content, "bounds": (low, high)})
+    return Column(**{**{field: content[field] for field in Column._fields}, "bounds": (low, high)})

@@ -1,19 +1,17 @@
 """Reading runs from their folders, however they ended."""
 
-import csv
 import io
-import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from fa_jax.records import schema
 from fa_jax.records.columns import Column, read_column
 from fa_jax.records.statistics import has_diverged
+from fa_jax.text import printable
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +23,8 @@ COLUMNS = "metrics.json"
 """The file that says what the columns of `metrics.csv` mean."""
 KEYS = ("seed", "step", "examples", "epoch")
 """The columns of `metrics.csv` that identify a row."""
+MOST_COLUMNS = 10_000
+"""The most columns that `metrics.csv` may have."""
 FINISHED = ("finished", "diverged")
 """The statuses of a run that reached its last step."""
 
@@ -34,10 +34,10 @@ class Run(NamedTuple):
 
     folder: Path
     config: dict[str, Any]
-    status: dict[str, Any]
-    summary: dict[str, Any] | None
+    status: Mapping[str, Any]
+    summary: Mapping[str, Any] | None
     """None unless the run ended, or was interrupted."""
-    environment: dict[str, Any]
+    environment: Mapping[str, Any]
     metrics: dict[str, np.ndarray]
     """One number per row, by column; empty before the first evaluation."""
     columns: dict[str, Column]
@@ -118,29 +118,19 @@ def read_run(folder: Path | str) -> Run:
     """Returns the run in a folder.
 
     Raises:
-      FileNotFoundError: if there is none.
-      ValueError: if a file is damaged.
+      OSError: if there is none, or it cannot be read.
+      ValueError: if a file is damaged; the message names it.
     """
     folder = Path(folder)
-    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(folder / "config.yaml")))
-    summary = folder / "summary.json"
-    status = json.loads((folder / "status.json").read_text())
-    if not isinstance(config, dict) or not isinstance(config.get("choices"), dict):
-        raise ValueError("its config.yaml has no choices")
-    if not isinstance(status, dict) or not {"status", "reason", "time"} <= status.keys():
-        raise ValueError("its status.json has no status")
-    metrics = _read_metrics(folder / "metrics.csv")
-    declared = json.loads((folder / COLUMNS).read_text()) if metrics else {"main": "", "columns": {}}
-    return Run(
-        folder,
-        config,
-        status,
-        json.loads(summary.read_text()) if summary.exists() else None,
-        json.loads((folder / "environment.json").read_text()),
-        metrics,
-        {name: read_column(content) for name, content in declared["columns"].items()},
-        declared["main"],
-    )
+    config = schema.read_config(folder / "config.yaml")
+    status = schema.read_json(folder / "status.json", schema.Status)
+    environment = schema.read_json(folder / "environment.json", schema.Environment)
+    metrics, summary, columns, main = _read_metrics(folder / "metrics.csv"), None, {}, ""
+    if metrics:
+        columns, main = _read_columns(folder / COLUMNS, metrics)
+    if (folder / "summary.json").exists():
+        summary = _read_summary(folder / "summary.json", columns)
+    return Run(folder, config, status, summary, environment, metrics, columns, main)
 
 
 def read_checkpoint(run: Run) -> dict[str, Any]:
@@ -167,17 +157,27 @@ def find_runs(*folders: Path) -> list[Run]:
     for path in paths.values():
         try:
             runs.append(read_run(path))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as problem:
-            log.warning("%s cannot be read: %s", path, str(problem).partition("\n")[0])
+        except (OSError, ValueError) as problem:
+            log.warning("%s cannot be read: %s", printable(path), printable(problem))
     return runs
 
 
 def jobs_of(sweep: Path) -> int:
     """Returns the number of runs of a sweep; 0 if its record is missing or damaged."""
     try:
-        return int(json.loads((sweep / SWEEP).read_text())["jobs"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return read_sweep(sweep)["jobs"]
+    except (OSError, ValueError):
         return 0
+
+
+def read_sweep(folder: Path) -> schema.Sweep:
+    """Returns the record of the sweep in a folder.
+
+    Raises:
+      OSError: if it cannot be read.
+      ValueError: if it is damaged.
+    """
+    return schema.read_json(folder / SWEEP, schema.Sweep)
 
 
 def _job_number(folder: Path) -> tuple[Path, int, str]:
@@ -186,10 +186,42 @@ def _job_number(folder: Path) -> tuple[Path, int, str]:
 
 
 def _read_metrics(path: Path) -> dict[str, np.ndarray]:
-    # A kill may leave half a last line.
-    complete, end, _ = path.read_text().rpartition("\n") if path.exists() else ("", "", "")
-    rows = list(csv.reader(io.StringIO(complete + end)))
-    if len(rows) < 2:
+    """Returns the numbers of `metrics.csv` by column; none before the first evaluation."""
+    header, _, lines = (schema.read_lines(path) if path.exists() else "").partition("\n")
+    if not lines.strip():
         return {}
-    columns = np.array(rows[1:], dtype=float).T
-    return dict(zip(rows[0], columns, strict=True))
+    names = header.split(",")
+    if len(names) > MOST_COLUMNS or len(set(names)) < len(names):
+        raise schema.damaged(path, f"has more than {MOST_COLUMNS} columns, or two of one name")
+    if missing := [name for name in (*KEYS, "test_loss") if name not in names]:
+        raise schema.damaged(path, f"has no column {missing[0]}")
+    try:
+        numbers = np.loadtxt(io.StringIO(lines), float, delimiter=",", ndmin=2, comments=None)
+    except ValueError as problem:
+        raise schema.damaged(path, str(problem).partition(";")[0]) from None
+    if numbers.shape[1] != len(names):
+        raise schema.damaged(path, f"has {len(names)} columns in its first line, and {numbers.shape[1]} in others")
+    metrics = dict(zip(names, np.ascontiguousarray(numbers.T), strict=True))
+    for name in KEYS:
+        whole = name == "epoch" or np.array_equal(metrics[name], np.floor(metrics[name]))
+        if not whole or not (np.abs(metrics[name]) < 2**53).all():
+            raise schema.damaged(path, f"has a {name} that is none")
+    return metrics
+
+
+def _read_columns(path: Path, metrics: Mapping[str, np.ndarray]) -> tuple[dict[str, Column], str]:
+    """Returns the meaning of every column of numbers, and the column that the run is judged by."""
+    declared = schema.read_json(path, schema.Columns)
+    columns = {name: read_column(content) for name, content in declared["columns"].items()}
+    if columns.keys() != metrics.keys() - set(KEYS):
+        raise schema.damaged(path, "describes other columns than metrics.csv has")
+    return columns, declared["main"]
+
+
+def _read_summary(path: Path, columns: Mapping[str, Column]) -> schema.Summary:
+    """Returns the summary of a run with these columns."""
+    summary = schema.read_json(path, schema.Summary)
+    for name, numbers in summary["final"].items():
+        if name not in columns or columns[name].logarithmic != ("geometric" in numbers):
+            raise schema.damaged(path, f"has {name}, which metrics.json describes otherwise")
+    return summary

@@ -9,8 +9,6 @@ summary.json       the last evaluation over seeds, and the cost
 checkpoint/        final params and feedback, by Orbax
 """
 
-import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,8 +18,10 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from fa_jax.checks import BadOption
+from fa_jax.records import schema
 from fa_jax.records.columns import Column, Declared
 from fa_jax.records.environment import environment, now
+from fa_jax.records.files import write_json, write_text
 from fa_jax.records.reader import COLUMNS, KEYS
 from fa_jax.records.statistics import DIVERGED, has_diverged, summarise, summarise_logarithm
 
@@ -64,29 +64,31 @@ class Writer:
         # A run killed before its first status leaves this file empty.
         if (folder / "status.json").exists() or (metrics.exists() and metrics.stat().st_size):
             raise BadOption(f"{folder}: this folder already holds a run; choose another one")
-        self._metrics = metrics.open("w", buffering=1)
-        OmegaConf.save(OmegaConf.create(dict(config)), folder / "config.yaml")
+        write_text(metrics, "")
+        self._metrics = metrics.open("a", buffering=1, encoding="utf-8")
+        write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
         write_json(folder / "environment.json", environment(command))
         self.status("running")
 
     def _resume(self, steps: Mapping[int, int]) -> None:
         """Restores the rows up to the checkpoints."""
         path = self.folder / "metrics.csv"
-        # A kill may leave half a last line.
-        header, *lines = (path.read_text() if path.exists() else "").rpartition("\n")[0].split("\n")
-        remaining = [line for line in lines if int(line.split(",")[1]) <= steps.get(int(line.split(",")[0]), -1)]
+        header, *lines = (schema.read_lines(path) if path.exists() else "").split("\n")
+        rows = [line for line in lines if line.strip()]
+        seeds_and_steps = [[int(float(key)) for key in row.split(",")[:2]] for row in rows]
+        remaining = [
+            row for row, (seed, step) in zip(rows, seeds_and_steps, strict=True) if step <= steps.get(seed, -1)
+        ]
         if remaining:
             self._declare(header.split(",")[len(KEYS) :])
         for line in remaining:
             seed, step, _, _, *numbers = line.split(",")
             # Nine digits identify a float32.
             values = dict(zip(self._columns, (float(np.float32(n)) for n in numbers), strict=True))
-            self._remember(int(seed), int(step), values)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(f"{line}\n" for line in ([header, *remaining] if remaining else [])))
-        temporary.replace(path)
-        self._metrics = path.open("a", buffering=1)
-        before = json.loads((self.folder / "environment.json").read_text())
+            self._remember(int(float(seed)), int(float(step)), values)
+        write_text(path, "".join(f"{line}\n" for line in ([header, *remaining] if remaining else [])))
+        self._metrics = path.open("a", buffering=1, encoding="utf-8")
+        before = schema.read_json(self.folder / "environment.json", schema.Environment)
         resumed = [*before.pop("resumed", []), environment()]
         write_json(self.folder / "environment.json", {**before, "resumed": resumed})
         self.status("running")
@@ -182,18 +184,3 @@ def checkpointer() -> Any:
 
     alone = orbax.checkpoint.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     return orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file that is complete at every moment; numbers that are not finite become null."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(_finite(content), indent=1) + "\n")
-    temporary.replace(path)
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _finite(v) for key, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -14,18 +14,13 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, nearest
 from fa_jax.records.conditions import Condition, conditions, differences
+from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
 from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, differing_options, planned
+from fa_jax.reports.export import latex, markdown, write_contrasts, write_scores
 from fa_jax.reports.labels import labels
-from fa_jax.reports.tables import (
-    contrast_table,
-    latex,
-    markdown,
-    score_table,
-    terminal,
-    write_contrasts,
-    write_scores,
-)
+from fa_jax.reports.tables import contrast_table, score_table, terminal
+from fa_jax.text import say
 
 REFERENCE = "bp"
 """The rule that all others are contrasted with by default."""
@@ -83,8 +78,15 @@ def compare(
         notes.append(f"these runs are of different code or settings: {_first(differing, ', ')}")
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
-    if untested := [f"{names[i]} - {names[j]}" for i, j in pairs if (i, j) not in tested]:
-        notes.append(f"without a test, since a run is not finished: {', '.join(untested)}")
+    missing = [(i, j) for i, j in pairs if (i, j) not in tested]
+    unfinished = [pair for pair in missing if not all(compared[k].run.is_finished for k in pair)]
+    for pairs_of_reason, reason in (
+        (unfinished, "since a run is not finished"),
+        ([pair for pair in missing if pair not in unfinished], "since not both have the metric"),
+    ):
+        if pairs_of_reason:
+            texts = [f"{names[i]} - {names[j]}" for i, j in pairs_of_reason]
+            notes.append(f"without a test, {reason}: {', '.join(texts)}")
     return Comparison(compared, names, metric, computed, "; ".join(notes))
 
 
@@ -117,12 +119,11 @@ def show(comparison: Comparison, console: Console) -> None:
         table = contrast_table(comparison.contrasts, comparison.names, columns_of(comparison.conditions))
         console.print(terminal(table, console.width))
     if comparison.note:
-        console.print(comparison.note, highlight=False, soft_wrap=True)
+        say(console, comparison.note)
     for condition in comparison.conditions:
         for run in (*condition.used, *condition.left_out):
             if run.status["status"] == "failed":
-                reason = f"failed: {run.folder}: {run.status['reason']}"
-                console.print(reason, highlight=False, soft_wrap=True, markup=False)
+                say(console, f"failed: {run.folder}: {run.status['reason']}")
 
 
 def write(comparison: Comparison, folder: Path) -> None:
@@ -136,6 +137,6 @@ def write(comparison: Comparison, folder: Path) -> None:
     tables = [score_table(compared, names, metric)]
     if comparison.contrasts:
         tables.append(contrast_table(comparison.contrasts, names, columns_of(compared)))
-    (folder / "comparison.md").write_text("\n".join(map(markdown, tables)))
-    (folder / "comparison.tex").write_text("\n".join(map(latex, tables)))
+    write_text(folder / "comparison.md", "\n".join(map(markdown, tables)))
+    write_text(folder / "comparison.tex", "\n".join(map(latex, tables)))
     comparison_figure([condition.run for condition in compared], folder / "comparison", metric)

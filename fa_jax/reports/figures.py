@@ -13,10 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fa_jax.records.columns import merged
+from fa_jax.records.files import whole
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED, band
 from fa_jax.reports.labels import OTHERS, colours, labels
+from fa_jax.text import printable
 
+LONGEST_LABEL = 300
+"""The most characters of a label that are drawn."""
 STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -42,7 +46,8 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     described = merged([run.columns for run in with_metric])[metric] if with_metric else None
     same_prediction = len({run.columns[metric].prediction for run in with_metric}) <= 1
     later: list[float] = []
-    for run, name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
+    for run, recorded_name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
+        name = _drawn(recorded_name)
         if metric not in run.metrics:
             continue
         examples, values = run.curves(metric)
@@ -69,7 +74,7 @@ def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[st
     if any(run.config["spacing"] == "log" for run in runs):
         axes.set_xscale("log")
     axes.set_xlabel("training examples")
-    axes.set_ylabel(described.axis if described else metric)
+    axes.set_ylabel(_drawn(described.axis if described else metric))
 
 
 def explain_band(axes: Axes, *, logarithmic: bool, diverged: bool = False) -> None:
@@ -114,7 +119,15 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
 def save(figure: Figure, path: Path) -> None:
     """Saves a figure as `path.png` and `path.pdf`."""
     for suffix in (".png", ".pdf"):
-        figure.savefig(path.with_name(path.name + suffix))
+        with whole(path.with_name(path.name + suffix)) as file:
+            figure.savefig(file, format=suffix[1:])
+
+
+def _drawn(text: str) -> str:
+    r"""Returns recorded text that Matplotlib draws as it is: a `$` begins no formula, and a `_` hides no label."""
+    shown = printable(text)
+    shown = shown if len(shown) <= LONGEST_LABEL else f"{shown[:LONGEST_LABEL]}..."
+    return (f" {shown}" if shown.startswith("_") else shown).replace("$", r"\$")
 
 
 def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[int]) -> None:

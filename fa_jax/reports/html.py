@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from fa_jax.records.conditions import Condition, options
+from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED, band, summarise
 from fa_jax.reports.comparison import Comparison
@@ -45,8 +47,8 @@ def write_report(comparison: Comparison, path: Path) -> None:
     text = page.render(
         title=f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions",
         subtitle=f"{len(runs)} runs, {len(compared)} conditions, started {_started(runs)}",
-        css=(PAGE / "report.css").read_text(),
-        js=(PAGE / "report.js").read_text(),
+        css=(PAGE / "report.css").read_text(encoding="utf-8"),
+        js=(PAGE / "report.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         # The only text of a run that Jinja does not escape.
         data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
@@ -63,9 +65,7 @@ def write_report(comparison: Comparison, path: Path) -> None:
         runs=_runs(compared, names, path),
         environment=_environment(runs),
     )
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    write_text(path, text)
 
 
 def _data(comparison: Comparison) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
     return [
         {
             "folder": str(run.folder),
-            "link": f"./{Path(os.path.relpath(run.folder, path.parent)).as_posix()}/",
+            "link": f"./{_quoted(Path(os.path.relpath(run.folder, path.parent)).as_posix())}/",
             "condition": name,
             "status": run.status["status"],
             "seeds": _ranges(run.seeds),
@@ -196,6 +196,11 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
         for condition, name in zip(conditions, names, strict=True)
         for run in (*condition.used, *condition.left_out)
     ]
+
+
+def _quoted(path: str) -> str:
+    """Returns a path as it stands in a link; `#` and `?` would end it."""
+    return urllib.parse.quote(path, errors="surrogateescape")
 
 
 def _environment(runs: Sequence[Run]) -> Table:

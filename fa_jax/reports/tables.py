@@ -1,18 +1,16 @@
-"""Tables of recorded runs: for the terminal, and as CSV, Markdown and LaTeX."""
+"""Tables of recorded runs, and how the terminal shows them."""
 
-import csv
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import rich.table
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from fa_jax.records.columns import Column
-from fa_jax.records.conditions import Condition, options
+from fa_jax.records.conditions import Condition
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import (
     DIVERGED,
@@ -24,6 +22,7 @@ from fa_jax.records.statistics import (
     summarise_logarithm,
 )
 from fa_jax.reports.contrasts import MAX_SEEDS, Contrast, columns_of
+from fa_jax.text import printable
 
 SUMMARISED = ("signal_angle", "weight_angle")
 """The metrics that the table at the end of a run shows beside the scores."""
@@ -90,12 +89,12 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
     titles = [run.columns[m].qualified(m) if m in run.columns else m for run, m in zip(runs, metrics, strict=True)]
     shown = list(dict.fromkeys(title for title, m in zip(titles, metrics, strict=True) if m in columns))
     several = len(shown) > 1
-    states = [_state(condition) for condition in conditions]
-    show_states = any(state != "finished" for state in states)
+    states = [state(condition) for condition in conditions]
+    show_states = any(reached != "finished" for reached in states)
     headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(shown), "95 % (t)"]
     headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if show_states else [])]
     rows = []
-    for run, name, m, title, state in zip(runs, names, metrics, titles, states, strict=True):
+    for run, name, m, title, reached in zip(runs, names, metrics, titles, states, strict=True):
         values = score(run, m)
         angles = run.at_end("signal_angle_0") if "signal_angle_0" in run.metrics else {}
         angle = summarise(list(angles.values())).mean
@@ -112,7 +111,7 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
                 str(values.mean.n),
                 "-" if math.isnan(angle) else f"{angle:.0f}°",
                 "-" if not speed else f"{speed:,.0f}",
-                *([state] if show_states else []),
+                *([reached] if show_states else []),
             ]
         )
     kinds = {m: "geometric mean" if columns[m].logarithmic else "mean" for m in judged}
@@ -171,76 +170,23 @@ def wide_console() -> Console:
 def terminal(table: Table, width: int) -> rich.table.Table:
     """Returns a table for a terminal of this width."""
     columns = list(range(len(table.headings)))
-    widths = [max(len(row[i]) for row in (table.headings, *table.rows)) + 2 for i in columns]
-    for i in reversed(range(len(table.headings))):
-        if sum(widths[j] for j in columns) > width and table.headings[i] in OPTIONAL:
+    headings, *rows = [[printable(cell) for cell in row] for row in (table.headings, *table.rows)]
+    widths = [max(len(row[i]) for row in (headings, *rows)) + 2 for i in columns]
+    for i in reversed(range(len(headings))):
+        if sum(widths[j] for j in columns) > width and headings[i] in OPTIONAL:
             columns.remove(i)
+    caption = Text("\n".join(map(printable, table.caption.split("\n"))), style="table.caption")
     style: dict[str, Any] = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
-    shown = rich.table.Table(**style, caption=table.caption, caption_justify="left")
+    shown = rich.table.Table(**style, caption=caption, caption_justify="left")
     for i in columns:
-        shown.add_column(table.headings[i], justify="right" if i else "left", overflow="fold", no_wrap=i > 0)
-    for row in table.rows:
-        shown.add_row(*(escape(row[i]) for i in columns))
+        justify = "right" if i else "left"
+        shown.add_column(Text(headings[i], "table.header"), justify=justify, overflow="fold", no_wrap=i > 0)
+    for row in rows:
+        shown.add_row(*(Text(row[i]) for i in columns))
     return shown
 
 
-def markdown(table: Table) -> str:
-    """Returns a Markdown table with its caption below."""
-    return f"{_tabulated(table, 'github')}\n\n{table.caption}\n"
-
-
-def latex(table: Table) -> str:
-    """Returns a LaTeX `tabular` with booktabs rules, its caption as comments above."""
-    comments = "".join(f"% {line}\n" for line in table.caption.split("\n"))
-    return comments + _tabulated(table, "latex_booktabs").replace("°", r"$^\circ$").replace("–", "--") + "\n"
-
-
-def _tabulated(table: Table, form: str) -> str:
-    from tabulate import tabulate
-
-    alignment = ("left", *["right"] * (len(table.headings) - 1))
-    return tabulate(table.rows, table.headings, tablefmt=form, disable_numparse=True, colalign=alignment)
-
-
-def write_scores(conditions: Sequence[Condition], names: Sequence[str], path: Path, metric: str | None = None) -> None:
-    """Writes a CSV with one row per condition: choices, status, scores, all metrics, cost, the options that differ.
-
-    Arguments as for `score_table`.
-    """
-    rows = []
-    flat = [options(condition.run.config) for condition in conditions]
-    keys = dict.fromkeys(key for condition_options in flat for key in condition_options)
-    differing = [key for key in keys if len({condition_options.get(key) for condition_options in flat}) > 1]
-    for condition, name, condition_options in zip(conditions, names, flat, strict=True):
-        run = condition.run
-        row = {"run": name, "folder": " ".join(str(used.folder) for used in condition.used), **run.choices}
-        row |= {"status": _state(condition), "reason": run.status["reason"] or "", "diverged": len(run.diverged)}
-        judged = metric or run.main_metric
-        values = score(run, judged)
-        low, high = values.bootstrap
-        row |= {"metric": judged, "bootstrap_low": low, "bootstrap_high": high}
-        row["interquartile_mean"] = values.interquartile_mean
-        for column_name, column in run.columns.items():
-            at_end = list(run.at_end(column_name).values())
-            row |= {f"{column_name}_{part}": value for part, value in summarise(at_end)._asdict().items()}
-            if column.logarithmic:
-                parts = summarise_logarithm(at_end)._asdict()
-                row |= {f"{column_name}_geometric_{part}": value for part, value in parts.items()}
-        row |= (run.summary or {}).get("cost", {})
-        rows.append({**row, **{f"config.{key}": condition_options.get(key) for key in differing}})
-    _write_csv(path, rows)
-
-
-def write_contrasts(contrasts: Sequence[Contrast], names: Sequence[str], path: Path) -> None:
-    """Writes a CSV with one row per contrast; an empty one if there are none."""
-    rows = [
-        {**contrast._asdict(), "condition": names[contrast.condition], "against": names[contrast.against]}
-        for contrast in contrasts
-    ]
-    _write_csv(path, rows, Contrast._fields)
-
-
-def run_caption(summary: dict[str, Any]) -> str:
+def run_caption(summary: Mapping[str, Any]) -> str:
     """Returns the caption of a run's table: seeds, parameter counts, speed."""
     cost = summary["cost"]
     diverged = summary["diverged_seeds"]
@@ -258,7 +204,7 @@ def run_caption(summary: dict[str, Any]) -> str:
     return ", ".join(parts) + (f"\n{DIVERGED}" if diverged else "")
 
 
-def _state(condition: Condition) -> str:
+def state(condition: Condition) -> str:
     """Returns the status of a condition, with the seeds and runs that its numbers leave out."""
     diverged = len(condition.run.diverged)
     parts = [condition.run.status["status"]]
@@ -266,13 +212,6 @@ def _state(condition: Condition) -> str:
     statuses = [run.status["status"] for run in condition.left_out]
     parts += [f"{statuses.count(status)} {status} left out" for status in dict.fromkeys(statuses)]
     return ", ".join(parts)
-
-
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, columns or list(dict.fromkeys(column for row in rows for column in row)))
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _interval(low: float | None, high: float | None) -> str:

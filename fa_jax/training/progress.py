@@ -10,6 +10,7 @@ from rich.progress import Progress as Bar
 
 from fa_jax.core import Metric
 from fa_jax.records.statistics import SMALLEST
+from fa_jax.text import say
 
 LINE_INTERVAL = 10.0
 """Seconds between two plain lines."""
@@ -29,7 +30,7 @@ class Progress:
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %"),
             TimeRemainingColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
         )
         self._bar = Bar(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
         self._task = self._bar.add_task("", total=steps)
@@ -53,7 +54,7 @@ class Progress:
         now = time.monotonic()
         if not self._console.is_terminal and (self.done >= self._steps or now - self._last_line >= LINE_INTERVAL):
             line = f"{100 * self.done / self._steps:3.0f} %  {examples} examples  {self._text}"
-            self._console.print(line, highlight=False, soft_wrap=True)
+            say(self._console, line)
             self._last_line = now
         return f"{examples} examples  {self._text}"
 

@@ -72,7 +72,7 @@ def test_a_damaged_run_is_reported_and_the_others_are_compared(sweep, tmp_path):
     (copy / "1_fa" / "status.json").write_text("{")
     words = [sys.executable, "-m", "fa_jax", "compare", str(copy)]
     result = subprocess.run(words, capture_output=True, text=True, check=True)
-    assert f"{copy}/1_fa cannot be read: Expecting property name" in result.stderr
+    assert f"{copy}/1_fa cannot be read: its status.json: Input data was truncated" in result.stderr
     assert result.stderr.count("\n") == 1
     assert [row["run"] for row in read_rows(copy / "comparison.csv")] == ["BP"]
 

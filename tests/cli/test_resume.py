@@ -212,3 +212,18 @@ def test_a_damaged_record_prints_one_line(folder, monkeypatch, capsys, damage):
             assert line.startswith("fa-jax: "), name
             assert line.count("\n") == 0, name
         find_runs(folder)
+
+
+def test_a_config_with_missing_or_wrong_options_is_refused_with_one_line(folder, monkeypatch, refusal):
+    interrupted = interrupt(folder, monkeypatch, "rule=bp", "seeds=1", "evaluations=1", "epochs=1")
+    path = interrupted / "config.yaml"
+    text = path.read_text()
+    for old, new in (
+        ("adversarial: 0.0\n", ""),
+        ("shuffle: true\n", "shuffle: [[]]\n"),
+        ("batch_size: ", "batch_size: x"),
+        ("optimizer:\n", "optimizer: 7\nother:\n"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        assert f"resume={interrupted}: " in refusal(f"resume={interrupted}")

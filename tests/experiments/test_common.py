@@ -7,8 +7,9 @@ import pytest
 
 from experiments import common
 from experiments.common import provenance, read_rows, trained, trained_sweep, write_table
+from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, read_run
-from fa_jax.records.writer import Writer, write_json
+from fa_jax.records.writer import Writer
 
 
 @pytest.fixture
@@ -31,9 +32,8 @@ def fake_processes(monkeypatch, effect):
 
 def record(folder, status):
     """Records a run of two overrides."""
-    writer = Writer(
-        folder, {"choices": {"rule": "fa"}}, command=["fa-jax", "rule=fa", "seeds=2", f"hydra.run.dir={folder}"]
-    )
+    config = {"choices": {"rule": "fa", "task": "linear"}, "seeds": 2, "epochs": 1, "spacing": "linear"}
+    writer = Writer(folder, config, command=["fa-jax", "rule=fa", "seeds=2", f"hydra.run.dir={folder}"])
     writer.status(status)
     writer.close()
     return folder

@@ -1,10 +1,12 @@
-"""Metrics as a task and its reports declare them."""
+"""A config, and metrics as a task and its reports declare them."""
 
 import pytest
 
 from fa_jax.core import Metric
 from fa_jax.records.columns import Declared
 
+CONFIG = {"choices": {"rule": "fa", "task": "linear"}, "seeds": 2, "epochs": 1, "spacing": "linear"}
+"""What every run records of its config."""
 ERROR = Metric("error", "error", unit="%", bounds=(0, 100))
 ACCURACY = Metric("accuracy", "accuracy", unit="%", better="higher", bounds=(0, 100))
 NSE = Metric("nse", "NSE", logarithmic=True)

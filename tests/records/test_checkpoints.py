@@ -74,6 +74,27 @@ def test_a_run_goes_on_without_checkpoints_where_none_can_be_written(tmp_path, c
     assert checkpoints.usable(30) == []
 
 
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "._000000_000000000030.json", "a_b.json", "old_30", "1_2.json", ".DS_Store"]
+)
+def test_a_stray_file_is_left_alone(run_folder, name):
+    (run_folder / "resume" / name).write_text("mine")
+    assert [checkpoint.step for checkpoint in Checkpoints(run_folder).usable(30)] == [30, 10]
+    checkpoints = Checkpoints(run_folder)
+    checkpoints.save(1, 20, make_tree(8), {"training": 5.0})
+    checkpoints.close(delete=True)
+    assert [path.name for path in (run_folder / "resume").iterdir()] == [name]
+    assert (run_folder / "resume" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "7", '{"digests": 1, "cost": {}}', '{"digests": {}, "cost": {"training": "x"}}']
+)
+def test_a_manifest_of_other_types_is_damaged(run_folder, content):
+    (run_folder / "resume" / "000000_000000000030.json").write_text(content)
+    assert [checkpoint.step for checkpoint in Checkpoints(run_folder).usable(30)] == [20]
+
+
 def test_a_finished_run_keeps_no_checkpoint(run_folder):
     Checkpoints(run_folder).close(delete=True)
     assert not (run_folder / "resume").exists()

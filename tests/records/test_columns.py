@@ -9,7 +9,7 @@ from fa_jax.core import Metric
 from fa_jax.records.columns import Column, Declared, merged, read_column
 from fa_jax.records.reader import read_run
 from fa_jax.records.writer import Writer
-from tests.records.conftest import ACCURACY, ERROR, LOSS
+from tests.records.conftest import ACCURACY, CONFIG, ERROR, LOSS
 
 COLUMNS = {
     "test_error": Column("error", "test error", "%", "lower", False, (0, 100), split="test"),
@@ -68,7 +68,7 @@ def test_the_first_score_is_the_main_metric_whatever_its_name(scores):
 
 
 def test_metrics_json_records_every_column_and_is_read_back(declared, tmp_path):
-    writer = Writer(tmp_path / "run", {"choices": {"rule": "fa", "task": "digits"}}, declared)
+    writer = Writer(tmp_path / "run", CONFIG, declared)
     names = [*COLUMNS, "test_loss"]
     writer.evaluation([0, 1], 0, 0, 0.0, {name: np.ones(2) for name in names})
     writer.close()

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from fa_jax.records.columns import Declared
+from fa_jax.records.files import write_json
 from fa_jax.records.reader import find_runs, read_checkpoint, read_run
-from fa_jax.records.writer import Writer, write_json
-from tests.records.conftest import LOSS, NSE
-
-CONFIG = {"choices": {"rule": "fa", "task": "linear"}, "seeds": 2, "spacing": "linear"}
+from fa_jax.records.writer import Writer
+from tests.records.conftest import CONFIG, LOSS, NSE
+from tests.reports.conftest import COST
 
 
 def evaluate(writer, step, losses, angle=0.0):
@@ -72,7 +72,7 @@ def test_scores_precede_angles_in_the_columns(writer):
 def test_a_seed_that_diverged_is_listed_and_excluded_from_means(writer):
     evaluate(writer, 5, [1.0, 1.5])
     evaluate(writer, 10, [np.inf, 1.0])
-    summary = writer.summary({})
+    summary = writer.summary(COST)
     assert summary["diverged_seeds"] == [3]
     assert summary["final"]["test_loss"]["n"] == 1
     writer.status("finished")
@@ -104,7 +104,7 @@ def test_seeds_that_came_less_far_are_in_neither_summary_nor_curves(writer):
     for step in (0, 5):
         writer.evaluation([3], step, 10 * step, step / 5, {"test_loss": np.ones(1), "test_error": np.ones(1)})
     writer.evaluation([4], 0, 0, 0.0, {"test_loss": np.full(1, 9.0), "test_error": np.ones(1)})
-    summary = writer.summary({})
+    summary = writer.summary(COST)
     assert (summary["seeds"], summary["step"], summary["final"]["test_loss"]["mean"]) == ([3], 5, 1.0)
     assert read_run(writer.folder).curves("test_loss")[1].shape == (1, 2)
 

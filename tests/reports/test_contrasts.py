@@ -40,6 +40,14 @@ def make_run(rule, errors, first=0, rate=0.1, status="finished", metric="error",
     )
 
 
+def test_a_contrast_across_metrics_says_that_not_both_have_it():
+    runs = [make_run("bp", BP), make_run("fa", FA, metric="accuracy")]
+    note = compare(runs, contrasts="fa:bp").note
+    assert note == "without a test, since not both have the metric: FA - BP"
+    unfinished = [make_run("bp", BP), make_run("fa", FA, status="failed")]
+    assert compare(unfinished, contrasts="fa:bp").note == "without a test, since a run is not finished: FA - BP"
+
+
 def test_a_contrast_is_the_paired_tests_over_the_common_seeds():
     (contrast,) = compare([make_run("bp", BP), make_run("fa", FA[2:], first=2)]).contrasts
     ours, theirs = FA[2:], BP[2:]

@@ -1,0 +1,59 @@
+"""Files that are written whole: at every moment, also after a kill, a reader finds the old content or the new."""
+
+import contextlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[IO[bytes]]:
+    """Yields a temporary file beside `path`, which takes its place at the end; an exception leaves the old one.
+
+    The temporary file is new: nothing that lies in the folder is opened. A symbolic link at `path` is replaced, and
+    what it points to is left alone.
+    """
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    file = temporary.open("xb")
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file of UTF-8 whole."""
+    with whole(path) as file:
+        file.write(_encodable(text).encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of JSON whole; numbers that are not finite become null."""
+    write_text(path, json.dumps(_storable(content), indent=1) + "\n")
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {_storable(key): _storable(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_storable(v) for v in value]
+    if isinstance(value, str):
+        return _encodable(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _encodable(text: str) -> str:
+    """Returns text without surrogates, which stand for bytes of an argument that the locale cannot decode."""
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
