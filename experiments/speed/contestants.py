@@ -71,7 +71,7 @@ class FaJax:
             config = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
         if synthetic is not None:
             config["task"] = {"_target_": "experiments.speed.contestants.mnist_like_task", **synthetic}
-        self.job = build(config)
+        self.job = build(config, origin=None)
         self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
         self.states = jax.block_until_ready(self.program.start(self.seeds))

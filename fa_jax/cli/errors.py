@@ -39,7 +39,6 @@ def check_vacant(option: str, folder: Path) -> None:
     Raises:
       BadOption: if it holds another one, or other files.
     """
-    check_names(option, folder)
     if any((folder / marker).exists() for marker in ("status.json", "sweep.json")):
         raise BadOption(f"{option}={folder}: this folder already holds a run; choose another one")
     if folder.is_dir() and (others := sorted(path.name for path in folder.iterdir() if not _is_unstarted(path))):
@@ -50,8 +49,9 @@ def check_writable(option: str, folder: Path) -> None:
     """Checks that a folder, which may be missing, can be written to.
 
     Raises:
-      BadOption: if it is a file, may not be written to, or its disk is full.
+      BadOption: if its name is too long, it is a file, it may not be written to, or its disk is full.
     """
+    check_names(option, folder)
     existing = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     if not existing.is_dir():
         raise BadOption(f"{option}={folder}: {existing} is a file; choose a folder")

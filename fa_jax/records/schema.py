@@ -101,6 +101,7 @@ class Environment(TypedDict):
     processor: NotRequired[str]
     cores: NotRequired[Count | None]
     devices: NotRequired[list[str]]
+    settings: NotRequired[dict[str, bool | str | None]]
     resumed: NotRequired[list[dict[str, Any]]]
 
 
@@ -116,6 +117,7 @@ class ColumnRecord(TypedDict):
     split: Literal["test", "validation", "train"] | None
     layer: Count | None
     plotted: bool
+    prediction: str
 
 
 class Columns(TypedDict):

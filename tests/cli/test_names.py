@@ -64,7 +64,7 @@ def test_a_long_name_is_no_folder(refusal, words, message):
 
 
 def test_jobs_of_one_folder_are_refused(folder, refusal):
-    line = refusal("--multirun", *TINY, "rule=bp,fa", "hydra.sweep.subdir=a/../same")
+    line = refusal("--multirun", *TINY, "rule=bp,fa", "hydra.sweep.subdir=./same")
     assert "hydra.sweep.subdir must differ from job to job, as with ${hydra.job.num}; 2 have" in line
     assert list(folder.iterdir()) == []
 

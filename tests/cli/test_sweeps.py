@@ -139,7 +139,7 @@ def test_a_sweep_of_other_code_or_configs_is_not_resumed(finished_sweep, folder,
     config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))
     assert "2_fa has other options than the sweep now: epochs is 2 now and was 3" in refusal("resume=copy")
     (folder / "copy" / "sweep.json").write_text(json.dumps(record)[:-20])
-    assert "its sweep.json cannot be read" in refusal("resume=copy")
+    assert "what is recorded there cannot be read: its sweep.json" in refusal("resume=copy")
 
 
 def test_a_sweep_that_another_process_runs_is_not_resumed(finished_sweep, folder, capsys):

@@ -50,6 +50,7 @@ def test_network_has_as_many_params_as_the_authors(few_images, name):
     assert parameter_count(job.network, params) == PARAMETER_COUNTS[name]
 
 
+@pytest.mark.slow
 def test_steps_on_cifar_100_with_the_authors_settings_change_all_params(few_images):
     network = ["architecture=cnn", "architecture.norm=batch_tensorflow", "architecture.activation=elu", "rule.width=8"]
     job = job_of(["experiment=kao2019/cifar100", *network, "architecture.topology=conv4x3+conv4x3s2-conv8x3s2"])
@@ -70,6 +71,7 @@ def test_modelled_time_is_that_of_the_slowest_device():
     assert pipeline.modelled_seconds([1.0, 1.0, 1.0, 5.0], batches=10, devices=2) == 11 * 6
 
 
+@pytest.mark.slow
 def test_each_stage_is_timed_on_the_outputs_of_the_stage_below(monkeypatch):
     job = compose(parse(["task=digits", "rule=associated_learning", "rule.width=6", "architecture.hidden=[9,8,5]"]))
     job = job.runs[0].job

@@ -86,7 +86,7 @@ def test_a_seed_that_recovered_has_not_diverged(writer):
     for step, losses in ((0, [1.0, 2.0]), (5, [np.inf, np.nan]), (10, [0.5, np.nan])):
         evaluate(writer, step, losses)
     assert writer.diverged == [4]
-    assert writer.summary({})["final"]["test_loss"]["mean"] == 0.5
+    assert writer.summary(COST)["final"]["test_loss"]["mean"] == 0.5
     writer.status("finished")
     assert read_run(writer.folder).diverged == [4]
 
