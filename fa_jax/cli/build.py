@@ -25,6 +25,8 @@ from fa_jax.training.job import Job
 from fa_jax.training.loop import Training
 
 Config = dict[str, Any]
+PRNG = "threefry2x32"
+"""The random number generator of JAX whose numbers do not depend on how many seeds are vmapped."""
 SPACINGS = {
     "linear": lambda steps, n: np.linspace(steps / n, steps, n),
     "log": lambda steps, n: np.geomspace(max(steps / 1000, 1), steps, n),
@@ -55,6 +57,10 @@ def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B00
     for name in config:
         if name not in (*REQUIRED, *OPTIONAL):
             raise BadOption(f"{name} is no option{suggestion(str(name), [*REQUIRED, *OPTIONAL, *options(config)])}")
+    generator = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
+    if generator != PRNG:
+        reason = f"must be {PRNG}, with which a seed does not depend on others; got {generator}"
+        raise BadOption(reason, "JAX_DEFAULT_PRNG_IMPL")
     groups = _seed_groups(config)
     evaluations = integer("evaluations", config["evaluations"], least=1)
     spacing = choose("spacing", config["spacing"], SPACINGS)

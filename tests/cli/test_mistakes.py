@@ -1,5 +1,6 @@
 """A mistake in the arguments prints one line: the option as typed, what was got, and what is valid."""
 
+import jax
 import pytest
 
 from fa_jax.cli.main import main
@@ -164,3 +165,12 @@ def test_the_former_name_of_the_sigmoid_is_accepted(folder):
     words = ["task.train_examples=4", "seeds=1", "probe=0", "checkpoint=false", "hydra.run.dir=run"]
     assert main([*words, "architecture.activation=logistic", "loss.output=logistic"]) == 0
     assert (folder / "run" / "summary.json").exists()
+
+
+def test_another_generator_of_random_numbers_is_refused(refusal):
+    jax.config.update("jax_default_prng_impl", "rbg")
+    try:
+        line = refusal("task.train_examples=40")
+    finally:
+        jax.config.update("jax_default_prng_impl", "threefry2x32")
+    assert "JAX_DEFAULT_PRNG_IMPL must be threefry2x32, with which a seed does not depend on others; got rbg" in line
