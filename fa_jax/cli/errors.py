@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -110,6 +111,10 @@ def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
         ):
             raise BadOption(_unknown_option(_typed_name(str(unknown.full_key), overrides), overrides)) from None
         raise BadOption(first_line(problem)) from None
+    except yaml.MarkedYAMLError as problem:  # in a folder of configs
+        mark = problem.problem_mark
+        place = f"{mark.name}, line {mark.line + 1}" if mark else "a config"
+        raise BadOption(f"{place} is no YAML: {problem.problem}") from None
     except OSError as problem:
         if problem.errno not in DISK_ERRORS:
             raise

@@ -21,7 +21,7 @@ def compare(words: Sequence[str]) -> None:
         comparison.show(compared, wide_console())
         comparison.write(compared, folder)
 
-    _compare("compare", words, write, "tables and figure: {}/comparison.*")
+    _compare("compare", words, write, "comparison: {}/comparison.*")
 
 
 def report(words: Sequence[str]) -> None:

@@ -161,7 +161,8 @@ def compare_runs(folder: Path) -> int:
         console, compared = wide_console(), comparison.compare(runs)
         comparison.show(compared, console)
         comparison.write(compared, folder)
-        say(console, f"tables: {folder}/comparison.csv, .md, .tex  figure: {folder}/comparison.png")
+        figure = f"  figure: {folder}/comparison.png" if (folder / "comparison.png").exists() else ""
+        say(console, f"tables: {folder}/comparison.csv, .md, .tex{figure}")
     return max(0, jobs_of(folder) - sum(recorded.is_finished for recorded in runs))
 
 

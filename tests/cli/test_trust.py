@@ -255,3 +255,10 @@ def test_a_folder_with_other_files_is_not_used_and_not_changed(folder, refusal, 
         assert "this folder holds other files" in refusal("task.train_examples=40", *words)
     assert [p for p in (folder / "mine").rglob("*") if p.is_file()] == [path]
     assert path.read_text() == "mine"
+
+
+def test_a_config_that_is_no_yaml_is_named_with_its_line(folder, refusal):
+    (folder / "configs" / "rule").mkdir(parents=True)
+    (folder / "configs" / "rule" / "mine.yaml").write_text("_target_: x\nblend: [0.5\n")
+    line = refusal("--config-dir", "configs", "rule=mine")
+    assert "configs/rule/mine.yaml, line 3 is no YAML: expected ',' or ']'" in line
