@@ -156,14 +156,18 @@ def _check_target(target: Any, origin: Origin) -> None:
 
 
 def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
-    """Raises `BadOption` if a config sends metrics elsewhere than the logger does by default."""
-    logger, choice = config.get("logger"), (config.get("choices") or {}).get("logger")
-    if not isinstance(logger, Mapping) or LOGGER in origin.trusted or origin.typed:
+    """Raises `BadOption` if a config sends metrics elsewhere than its logger does by default."""
+    logger = config.get("logger")
+    if not isinstance(logger, Mapping) or LOGGER in origin.trusted:
         return
-    path = CONF / "logger" / f"{choice or str(logger.get('_target_')).rpartition('.')[2]}.yaml"
-    usual = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    target = str(logger.get("_target_"))
+    path = CONF / "logger" / f"{target.rpartition('.')[2]}.yaml"
+    if target not in factories() or not path.is_file():  # of a trusted package
+        return
+    usual = yaml.safe_load(path.read_text(encoding="utf-8"))
     for option, value in logger.items():
-        if usual.get(option) != value and usual.get("_target_") in (None, logger["_target_"]):
+        is_typed = any(override.lstrip("+").startswith(f"logger.{option}=") for override in origin.typed)
+        if not is_typed and usual.get(option) != value:
             raise BadOption(f"{origin.name} sets logger.{option}={value}; trust={LOGGER} allows it")
 
 

@@ -237,13 +237,17 @@ def test_a_folder_with_links_is_not_resumed(finished_sweep, folder, refusal, nam
     assert (folder / "outside").read_text() == "mine"
 
 
-def test_a_recorded_logger_keeps_its_destination(compose):
+@pytest.mark.parametrize("choice", ["mlflow", "tensorboard", None, "../mine"])
+def test_a_logger_that_was_not_typed_keeps_its_destination(compose, choice):
     config = OmegaConf.to_container(compose("task=digits", "rule=bp", "logger=mlflow"), resolve=True)
-    config["choices"] = {"logger": "mlflow"}
+    config["choices"] = {"logger": choice}
+    check_config(config, Origin())
     config["logger"]["uri"] = "sqlite:////elsewhere.db"
-    with pytest.raises(BadOption, match="trust=logger allows it"):
-        check_config(config, Origin())
+    for origin in (Origin(), Origin(typed=("logger=mlflow", "logger.experiment=mine"))):
+        with pytest.raises(BadOption, match="trust=logger allows it"):
+            check_config(config, origin)
     check_config(config, Origin(trusted=("logger",)))
+    check_config(config, Origin(typed=("logger.uri=sqlite:////elsewhere.db",)))
 
 
 @pytest.mark.parametrize("name", ["checkpoint/mine", "comparison.csv", "notes.txt"])
