@@ -20,6 +20,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from fa_jax.checks import BadOption, nearest
 from fa_jax.cli.groups import CONF, LISTED, choices
+from fa_jax.records.files import is_temporary
 
 SYNONYMS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "std": "scale"}
 """Common abbreviations of options in the field."""
@@ -66,7 +67,8 @@ def _is_unstarted(path: Path) -> bool:
     """Returns whether a file may be left from a run that was killed before its first status."""
     if path.is_symlink() or not path.is_file():
         return False
-    return path.name in ("config.yaml", "environment.json", "run.log", ".lock") or path.stat().st_size == 0
+    ours = path.name in ("config.yaml", "environment.json", "run.log", ".lock") or is_temporary(path.name)
+    return ours or path.stat().st_size == 0
 
 
 def check_names(option: str, folder: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     The temporary file is new: nothing that lies in the folder is opened. A symbolic link at `path` is replaced, and
     what it points to is left alone.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # as `is_temporary` knows it
     file = temporary.open("xb")
     try:
         with file:
@@ -28,6 +29,11 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a file of this name is left from a write that was killed."""
+    return re.fullmatch(r"\.[0-9a-f]{16}\.tmp", name) is not None
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fa_jax.records import files
 from fa_jax.records.files import whole, write_json, write_text
 
 
@@ -80,3 +81,11 @@ def test_undecodable_bytes_of_an_argument_become_what_they_are_in_utf_8(tmp_path
 def test_text_is_utf_8(tmp_path):
     write_text(tmp_path / "a", "Ø –")
     assert (tmp_path / "a").read_bytes() == "Ø –".encode()
+
+
+def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path):
+    with files.whole(tmp_path / "a.json"):
+        (left,) = tmp_path.iterdir()
+        assert files.is_temporary(left.name)
+    assert not files.is_temporary("a.json")
+    assert not files.is_temporary(".notes.tmp")
