@@ -41,8 +41,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
     console = Console()
     if not distributed.broadcast(lambda: is_folder(folder)):
         raise BadOption(f"resume={folder}: no run is recorded there; give the folder that holds its config.yaml")
-    if distributed.is_main():
-        check_no_links(f"resume={folder}", folder)
+    distributed.broadcast(lambda: check_no_links(f"resume={folder}", folder))
     if distributed.broadcast((folder / SWEEP).exists):
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
         say(console, f"resuming {folder}")

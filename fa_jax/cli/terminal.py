@@ -67,8 +67,7 @@ def second_signal_ends() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # only the main thread receives signals
         yield
         return
-    if hasattr(signal, "SIGHUP"):
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_IGN) if hasattr(signal, "SIGHUP") else None
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     previous = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -78,6 +77,8 @@ def second_signal_ends() -> Iterator[None]:
     finally:
         signal.set_wakeup_fd(previous)
         os.close(writing)  # ends the thread
+        if hangup is not None:
+            signal.signal(signal.SIGHUP, hangup)
 
 
 def _end_at_second_signal(reading: int) -> None:

@@ -4,8 +4,7 @@
     <output>/<n>_<rule>/    the run of each trial
 
 A trial is stopped, and counts as pruned, when the test loss of one of its seeds is not finite; it counts as pruned too
-if a seed has diverged at the end. The same arguments continue a study, also from
-several processes at once.
+if a seed has diverged at the end. The same arguments continue a study, also from several processes at once.
 """
 
 import functools
