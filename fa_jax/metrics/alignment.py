@@ -4,6 +4,8 @@ Angles are signed: the scalar product keeps its sign. (Lillicrap et al., arXiv 1
 value, which would fold every angle to at most 90 degrees, while they describe angles that start near 90.)
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -13,21 +15,33 @@ from fa_jax.rules.backward import gradient, hidden_gradient
 
 
 def angle(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Returns the angle between two arrays as vectors, in degrees from 0 to 180; NaN if either is zero.
+    """Returns the angle between two arrays as vectors, in degrees from 0 to 180; NaN if either is zero."""
+    return _angle_of(*_lengths(a, b))
+
+
+def _lengths(a: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns the norms of two arrays, and those of the difference and of the sum of their unit vectors, `[2]` each."""
+    pair = jnp.stack([a.ravel(), b.ravel()])
+    norms = norm(pair)
+    a, b = pair / jnp.where(norms > 0, norms, 1)[:, None]
+    # Of unit vectors, squares neither under- nor overflow where they count.
+    return norms, jnp.linalg.norm(jnp.stack([a - b, a + b]), axis=-1)
+
+
+def _angle_of(norms: jax.Array, of_units: jax.Array) -> jax.Array:
+    """Returns the angles of pairs, given their `_lengths`, `[..., 2]` each.
 
     The half-angle form keeps its precision near 0 and 180, where the arc cosine loses half the digits.
     """
-    lengths = norm(a), norm(b)
-    a, b = (vector / jnp.where(length > 0, length, 1) for vector, length in zip((a, b), lengths, strict=True))
-    degrees = jnp.degrees(2 * jnp.arctan2(norm(a - b), norm(a + b)))
-    return jnp.where((lengths[0] > 0) & (lengths[1] > 0), degrees, jnp.nan)
+    degrees = jnp.degrees(2 * jnp.arctan2(of_units[..., 0], of_units[..., 1]))
+    return jnp.where((norms > 0).all(-1), degrees, jnp.nan)
 
 
-def norm(a: jax.Array) -> jax.Array:
-    """Returns the Euclidean norm of an array as a vector, also where the squares would under- or overflow."""
-    largest = jnp.max(jnp.abs(a))
+def norm(vectors: jax.Array) -> jax.Array:
+    """Returns the Euclidean norms over the last axis, also where the squares would under- or overflow."""
+    largest = jnp.max(jnp.abs(vectors), axis=-1)
     scale = jnp.where(largest > 0, largest, 1)
-    return scale * jnp.linalg.norm((a / scale).ravel())
+    return scale * jnp.linalg.norm(vectors / scale[..., None], axis=-1)
 
 
 def alignment(
@@ -53,9 +67,8 @@ def alignment(
 
     def record(names, compare, pairs):
         """Compares pairs of (actual, reference, stack), in the order of the forward pass."""
-        values = [layer for *arrays, stack in pairs for layer in _each_layer(compare, stack, *arrays)]
-        for i, layer in enumerate(values):
-            metrics.update({f"{name}_{i}": value for name, value in zip(names, layer, strict=True)})
+        for name, values in zip(names, compare(pairs) if pairs else (), strict=False):
+            metrics.update({f"{name}_{i}": values[i] for i in range(len(values))})
 
     if rule.extras.signals is not None:
         signals = rule.extras.signals(params, feedback, batch)
@@ -76,23 +89,28 @@ def alignment(
     return metrics
 
 
-def _compare(actual: jax.Array, reference: jax.Array) -> tuple[jax.Array, ...]:
-    return angle(actual, reference), norm(actual), norm(reference)
+def _compare(pairs: list) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the angles between pairs, and the norms of both, `[layers]` each."""
+    norms, of_units = _each_layer(_lengths, pairs)
+    return _angle_of(norms, of_units), norms[:, 0], norms[:, 1]
 
 
-def _compare_signals(actual: jax.Array, reference: jax.Array) -> tuple[jax.Array, ...]:
-    return jnp.nanmean(jax.vmap(angle)(actual, reference)), norm(actual) * len(actual), norm(reference) * len(reference)
+def _compare_signals(pairs: list) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the mean angles of examples, and the norms of all examples together times their number."""
+    norms, of_units = _each_layer(jax.vmap(_lengths), pairs)  # [layers, examples, 2]
+    whole = norms.shape[1] * norm(norms.swapaxes(1, 2))
+    return jnp.nanmean(_angle_of(norms, of_units), axis=1), whole[:, 0], whole[:, 1]
 
 
-def _each_layer(compare, stack: tuple[int, ...], *arrays: jax.Array) -> list[tuple[jax.Array, ...]]:
-    """Returns `compare` of each layer of a scanned stack, or of the one layer.
+def _each_layer(function: Callable[..., tuple[jax.Array, ...]], pairs: list) -> list[jax.Array]:
+    """Returns the results of a function of a pair, `[layers, ...]` each, given pairs of (actual, reference, stack).
 
-    Vmapped, since a hundred separate comparisons take longer to compile than the training.
+    The layers of a scanned stack are vmapped, since a hundred of them take longer to compile than the training.
     """
-    if not stack:
-        return [compare(*arrays)]
-    results = jax.vmap(compare)(*(a.reshape(-1, *a.shape[len(stack) :]) for a in arrays))
-    return list(zip(*map(list, results), strict=True))
+    layers = []
+    for *arrays, stack in pairs:
+        layers.append(jax.vmap(function)(*(array.reshape(-1, *array.shape[len(stack) :]) for array in arrays)))
+    return [jnp.concatenate(results) for results in zip(*layers, strict=True)]
 
 
 def _layers(network: Network, updates: PyTree) -> LayerArrays:

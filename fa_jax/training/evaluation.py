@@ -1,8 +1,8 @@
 """Evaluation inside the compiled program: training metrics, scores of splits, measures on the probe batch."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,23 +17,36 @@ MetricSums = dict[str, jax.Array]
 """Sums of training metrics over batches, and the number of `batches`."""
 
 
-class Evaluation(NamedTuple):
+@flax.struct.dataclass
+class Evaluation:
     """The metrics of an evaluation, by column, as a compiled program returns them.
 
     A metric may be missing, such as the angle to a vector of zeros. It is recorded as NaN, but a program that returned
     one would fail with `JAX_DEBUG_NANS`, which looks for the NaN that nobody intended. So it has the value 0 here.
     """
 
-    metrics: Mapping[str, jax.Array]
-    missing: Mapping[str, jax.Array]
-    """Whether a metric is missing, for those that may be."""
+    values: jax.Array
+    """`[metrics]`, after axes of seeds. One array, since an XLA program compiles the longer the more results it has."""
+    missing: jax.Array
+    """Whether each metric is missing, shaped like the values."""
+    names: tuple[str, ...] = flax.struct.field(pytree_node=False)
+
+    @classmethod
+    def of(cls, metrics: Mapping[str, jax.Array], *, missing: jax.Array | bool = False) -> "Evaluation":
+        """Returns an evaluation of scalars of which all or none are missing."""
+        return cls(jnp.stack(list(metrics.values())), jnp.full(len(metrics), missing), tuple(metrics))
+
+    def __add__(self, other: "Evaluation") -> "Evaluation":
+        """Returns the metrics of both."""
+        values, missing = (
+            jnp.concatenate(parts) for parts in ((self.values, other.values), (self.missing, other.missing))
+        )
+        return Evaluation(values, missing, (*self.names, *other.names))
 
     def with_nan(self) -> dict[str, np.ndarray]:
         """Returns the metrics, NaN where they are missing; on the host."""
-        return {
-            name: np.where(self.missing[name], np.float32(np.nan), value) if name in self.missing else np.asarray(value)
-            for name, value in self.metrics.items()
-        }
+        values = np.where(self.missing, np.float32(np.nan), self.values)
+        return {name: values[..., i] for i, name in enumerate(self.names)}
 
 
 def score_metrics(task: Task) -> tuple[Metric, ...]:
@@ -64,8 +77,9 @@ def probe_metrics(
         metrics |= measure.compute(rule, network, loss.value, params, feedback, batch)
     if rule.extras.measure is not None:
         metrics |= rule.extras.measure.compute(params, feedback, batch)
-    missing = {name: jnp.isnan(value) for name, value in metrics.items()}
-    return Evaluation({name: jnp.where(missing[name], 0, value) for name, value in metrics.items()}, missing)
+    values = jnp.stack(list(metrics.values()))
+    missing = jnp.isnan(values)
+    return Evaluation(jnp.where(missing, 0, values), missing, tuple(metrics))
 
 
 def zero_sums(task: Task) -> MetricSums:
@@ -89,10 +103,10 @@ def train_metrics(sums: MetricSums, task: Task) -> Evaluation:
     means = {name: total / jnp.where(nothing, 1, sums["batches"]) for name, total in sums.items()}
     metrics = {f"train_{metric.name}": metric.from_batches(means[metric.name]) for metric in task.metrics}
     metrics["train_loss"] = means["loss"]
-    return Evaluation(metrics, dict.fromkeys(metrics, nothing))
+    return Evaluation.of(metrics, missing=nothing)
 
 
-def split_metrics(split_name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> dict[str, jax.Array]:
+def split_metrics(split_name: str, predict: Callable, split: Split, loss: Loss, task: Task) -> Evaluation:
     """Returns loss and metrics over all examples of a split, by `<split_name>_<metric>`.
 
     `predict` maps network inputs to logits.
@@ -101,7 +115,7 @@ def split_metrics(split_name: str, predict: Callable, split: Split, loss: Loss, 
     targets = task.encode(split.targets)
     outputs = loss.output_units(logits)
     metrics = {f"{split_name}_{metric.name}": _score(metric)(outputs, targets) for metric in task.metrics}
-    return {f"{split_name}_loss": loss.value(logits, targets), **metrics}
+    return Evaluation.of({f"{split_name}_loss": loss.value(logits, targets), **metrics})
 
 
 def _score(metric: Metric) -> Callable[[jax.Array, jax.Array], jax.Array]:

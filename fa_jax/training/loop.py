@@ -169,18 +169,17 @@ def make_program(
         return jax.lax.fori_loop(first_epoch, last_epoch + 1, train_epoch, state)
 
     def evaluate(state, seed, step_number, data):
-        metrics, missing = train_metrics(state.sums, task)
+        evaluation = train_metrics(state.sums, task)
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
                 predict = functools.partial(rule.predict, state.params)
-                metrics = {**metrics, **split_metrics(name, predict, split, loss, task)}
+                evaluation += split_metrics(name, predict, split, loss, task)
         if training.probe_size:
             probe = jax.tree.map(lambda a: a[: training.probe_size], data.test)
             key = jax.random.fold_in(stream(jax.random.key(seed), Stream.PROBE), step_number)
             batch = Batch(task.prepare(probe.inputs), task.encode(probe.targets), key)
-            measured = probe_metrics(rule, network, loss, training.measures, state.params, state.feedback, batch)
-            metrics, missing = {**metrics, **measured.metrics}, {**missing, **measured.missing}
-        return Evaluation(metrics, missing), state._replace(sums=zero_sums(task))
+            evaluation += probe_metrics(rule, network, loss, training.measures, state.params, state.feedback, batch)
+        return evaluation, state._replace(sums=zero_sums(task))
 
     mesh = _mesh(devices, batch_devices)
     compile_over_seeds = functools.partial(over_seeds, mesh=mesh, vmapped=vmapped)
