@@ -19,7 +19,7 @@ from fa_jax.cli.errors import check_folders_of_jobs, check_names, check_vacant, 
 from fa_jax.cli.groups import CONF
 from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import environment
-from fa_jax.training import distributed
+from fa_jax.training import cache, distributed
 
 
 def train(words: Sequence[str]) -> int:
@@ -101,12 +101,16 @@ def _hydra_itself() -> int:
 
 
 def prepare_process() -> None:
-    """Makes SIGTERM an interrupt, and each CPU core a JAX device unless the environment says how many there are."""
+    """Makes SIGTERM an interrupt, turns on the compilation cache, and makes each CPU core a JAX device.
+
+    The environment may say how many devices there are.
+    """
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    cache.enable()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with contextlib.suppress(RuntimeError):  # raised if JAX is in use already, as in a test
             jax.config.update("jax_num_cpu_devices", sweep.cores())

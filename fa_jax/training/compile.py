@@ -10,7 +10,7 @@ import numpy as np
 
 from fa_jax.core import Batch, Rule
 from fa_jax.network import Network, parameter_count
-from fa_jax.training import distributed
+from fa_jax.training import cache, distributed
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Program, make_program
 from fa_jax.training.memory import bytes_at_once, bytes_of, require_memory
@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 VMAP_MAX_BYTES = 2**21
 """The size of one seed's params, in bytes, up to which a CPU trains the seeds of a device vmapped, if all layers are
 dense. Larger ones would evict each other from its caches at every step, and train faster sequentially."""
+DRAWING = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+"""Options of XLA on a CPU for the program that draws the initial states: it runs once, and full optimization takes it
+longer than the training of small networks. The numbers are the same bit for bit; at level 0 they are not."""
 
 
 @dataclasses.dataclass
@@ -135,9 +138,10 @@ def compiled(job: Job, seeds: int, cost: Cost) -> Program:
     step = jax.ShapeDtypeStruct((), np.int32)
     states = jax.eval_shape(program.start, seed_numbers)
     require_memory(bytes_of(states) * sharing // len(devices), devices[0], seeds, "the state")
-    start = program.start.lower(seed_numbers).compile()
-    advance = program.advance.lower(states, seed_numbers, step, step, program.data).compile()
-    evaluate = program.evaluate.lower(states, seed_numbers, step, program.data).compile()
+    with cache.reported():
+        start = program.start.lower(seed_numbers).compile(DRAWING if devices[0].platform == "cpu" else None)
+        advance = program.advance.lower(states, seed_numbers, step, step, program.data).compile()
+        evaluate = program.evaluate.lower(states, seed_numbers, step, program.data).compile()
     cost.compiling += time.perf_counter() - began
     # One process may compile for longer than the first transfer of training would wait for it.
     distributed.broadcast(lambda: None)
