@@ -74,9 +74,13 @@ def number(
 ) -> float:
     """Returns `got` as a float if it is finite and within the bounds, of which `above` and `below` are exclusive.
 
+    A number that JAX traces is returned as it is: its values were checked before.
+
     Raises:
       BadOption: if it is anything else (NaN, infinite, a string, out of range).
     """
+    if _is_traced(got):
+        return got
     bounds = [f"above {above:g}"] * (above > -math.inf) + [f"at least {least:g}"] * (least > -math.inf)
     bounds += [f"at most {most:g}"] * (most < math.inf) + [f"below {below:g}"] * (below < math.inf)
     valid = " ".join(["a finite number", " and ".join(bounds)]).strip()
@@ -84,6 +88,15 @@ def number(
     if not finite or got <= above or got < least or got > most or got >= below:
         raise BadOption(f"must be {valid}; got {got!r}", option)
     return float(got)
+
+
+def is_on(value: float) -> bool:
+    """Returns whether a number is not 0, where 0 stands for nothing; a traced number is never 0."""
+    return _is_traced(value) or value != 0
+
+
+def _is_traced(value: Any) -> bool:
+    return hasattr(value, "aval")
 
 
 def is_folder(path: Path | str) -> bool:

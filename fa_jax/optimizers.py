@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fa_jax.checks import BadOption, number
+from fa_jax.checks import BadOption, is_on, number
 from fa_jax.core import PyTree
 
 Path = tuple[str, ...]
@@ -45,7 +45,7 @@ def descend(
 
         return optax.chain(
             clipping,
-            optax.add_decayed_weights(decay, decays) if decay else optax.identity(),
+            optax.add_decayed_weights(decay, decays) if is_on(decay) else optax.identity(),
             scaling,
             optax.scale_by_learning_rate(schedule(rate, steps)),
         )

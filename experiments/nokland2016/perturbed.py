@@ -41,7 +41,7 @@ def errors(job: Job, epochs: int) -> list[tuple[float, float]]:
             for inputs in (batch.inputs, perturbed.inputs)
         ]
         updates = job.rule.updates(params, feedback, perturbed)
-        updates, optimizer_state = job.optimizer.update(updates, optimizer_state, params)
+        updates, optimizer_state = job.learner.optimizer.update(updates, optimizer_state, params)
         return (optax.apply_updates(params, updates), optimizer_state), jnp.stack(wrong)
 
     @jax.jit
@@ -50,7 +50,7 @@ def errors(job: Job, epochs: int) -> list[tuple[float, float]]:
         state, wrong = jax.lax.scan(step, state, order[: steps * size].reshape(steps, size))
         return state, 100 * wrong.mean(0)
 
-    state, rows = (params, job.optimizer.init(params)), []
+    state, rows = (params, job.learner.optimizer.init(params)), []
     for key in jax.random.split(jax.random.key(1), epochs):
         state, (clean, perturbed) = epoch(state, key)
         rows.append((float(clean), float(perturbed)))

@@ -15,12 +15,13 @@ trained again.
 import argparse
 import csv
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from experiments.common import is_trained, read_rows, trained, write_table
+from experiments.common import is_trained, read_rows, trained, trained_sweep, write_table
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.build import build
@@ -94,26 +95,28 @@ class Case:
             print(f"{self.rule} on {self.architecture}: {refusal}")
             return None
 
-    def validation_error(self, values: dict[str, float]) -> float:
-        """Returns the mean validation error of a trial; infinite if a seed diverged."""
-        tried = _overrides(values)
+    def validation_errors(self, option: str, tried: Sequence[float], fixed: dict[str, float]) -> list[float]:
+        """Returns the mean validation error for each value of an option, in one sweep; infinite if a seed diverged."""
+        swept = f"{option}={','.join(f'{value:.4g}' for value in tried)}"
+        words = [*_overrides(fixed), swept]
         trial = ["seeds=2", "probe=0", "evaluations=1", f"task.validation={HELD_OUT[self.task]}"]
         trial += ["checkpoint=false", "checkpoint_every=null"]
-        folder = self.folder / "_".join(tried).replace("=", "_")
-        run = trained(folder, *self.overrides, *tried, *trial)
-        return float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"]
+        folder = self.folder / "_".join(words).replace("=", "_").replace(",", "_")
+        runs = trained_sweep(folder, *self.overrides, *words, *trial)
+        return [float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"] for run in runs]
 
     def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
         """Returns the values with the lowest validation error, and whether the rate is at the edge of the grid."""
         rates = RATES_OF.get(self.rule, RATES)
-        trials = {rate: self.validation_error({"optimizer.learning_rate": rate}) for rate in rates}
-        best = min(trials, key=trials.__getitem__)
-        candidates: list[tuple[float, dict[str, float]]] = [(trials[best], {"optimizer.learning_rate": best})]
+        errors = self.validation_errors("optimizer.learning_rate", rates, {})
+        best = {"optimizer.learning_rate": rates[errors.index(min(errors))]}
         if scale is None:
-            more = [{"optimizer.learning_rate": best * factor} for factor in RATE_FACTORS]
+            option, more = "optimizer.learning_rate", [best["optimizer.learning_rate"] * f for f in RATE_FACTORS]
         else:
-            more = [{"optimizer.learning_rate": best, "feedback.scale": scale * factor} for factor in SCALE_FACTORS]
-        candidates += [(self.validation_error(values), values) for values in more]
+            option, more = "feedback.scale", [scale * factor for factor in SCALE_FACTORS]
+        of_more = self.validation_errors(option, more, {} if scale is None else best)
+        candidates = [(min(errors), best)]
+        candidates += [(error, {**best, option: value}) for error, value in zip(of_more, more, strict=True)]
         values = min(candidates, key=lambda candidate: candidate[0])[1]
         return values, not rates[0] < values["optimizer.learning_rate"] < rates[-1]
 

@@ -74,7 +74,7 @@ class FaJax:
         self.job = build(config, origin=None)
         self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
-        self.states = jax.block_until_ready(self.program.start(self.seeds))
+        self.states = jax.block_until_ready(self.program.start(self.seeds, {}))
         self.step = 0
 
     def run(self, steps: int) -> None:

@@ -1,6 +1,7 @@
 """From a resolved config to a `Job`, with every option checked before anything is compiled."""
 
 import contextlib
+import copy
 import functools
 import inspect
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from fa_jax.records.conditions import options
 from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
-from fa_jax.training.loop import Training
+from fa_jax.training.loop import Learner, Numbers, Training
 
 Config = dict[str, Any]
 PRNG = "threefry2x32"
@@ -67,46 +68,30 @@ def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B00
     batch_size = integer("batch_size", config["batch_size"], least=1)
     epochs = number("epochs", config["epochs"], above=0)
     switch("tuned", config["tuned"])
-    measures = config.get("measure") or {}
-    training = Training(
-        batch_size=batch_size,
-        shuffle=switch("shuffle", config["shuffle"]),
-        probe_size=integer("probe", config["probe"], least=0),
-        adversarial=number("adversarial", config["adversarial"], least=0),
-        measures=tuple(_make(config, f"measure.{name}", measure)() for name, measure in measures.items()),
-    )
+    _training(config)
     devices, interval = _devices(config["devices"]), config["checkpoint_every"]
     batch_devices = _batch_devices(config["batch_devices"], len(devices), batch_size)
     for group in groups:
         distributed.devices_for(devices, len(group), batch_devices)  # raises if they cannot be shared
 
     task = _task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
-    training = training._replace(augment=_augmentation(config["augmentation"], task))
     examples = len(task.train.inputs)
     if batch_size > examples:
         raise BadOption(f"must be at most the number of training examples, {examples}; got {batch_size}", "batch_size")
+    steps = max(1, round(epochs * (examples // batch_size)))
+    if steps >= 2**31:
+        raise BadOption(f"must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps", "epochs")
     loss = _make(config, "loss")()
     if loss.needs_probabilities and not _are_probabilities(task):
         name = _choice(config, "loss")
         raise BadOption(f"loss={name} needs targets from 0 to 1, and this task has others; use loss=squared_error")
-    network = _make(config, "architecture")(task.input_shape, task.outputs)
-    rule = _make(config, "rule")(network, loss.value, **_init_feedback(config))
-    if rule.extras.needs_classes and not _are_one_hot(task):
+    learner = _learner(config, task, steps)
+    if learner.rule.extras.needs_classes and not _are_one_hot(task):
         raise BadOption(f"rule={_choice(config, 'rule')} needs a task with classes, such as task=digits")
-    with _within("rule", _choice(config, "rule")):
-        params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
-    steps = max(1, round(epochs * (examples // batch_size)))
-    if steps >= 2**31:
-        raise BadOption(f"must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps", "epochs")
-    network = rule.extras.network or network
     return Job(
         task=task,
-        network=network,
-        loss=loss,
-        rule=rule,
-        optimizer=_optimizer(config, rule, network.statistics_paths, params, steps),
-        feedback_optimizer=_feedback_optimizer(config, rule, feedback, steps),
-        training=training,
+        learner=learner,
+        learner_at=lambda numbers: _learner(_replaced(config, numbers), task, steps),
         groups=groups,
         evaluations=tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
         devices=devices,
@@ -115,6 +100,44 @@ def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B00
         checkpoint_every=None if interval is None else number("checkpoint_every", interval, least=0),
         open_logger=None if config.get("logger") is None else _make(config, "logger")(),
     )
+
+
+def _learner(config: Config, task: Task, steps: int) -> Learner:
+    """Returns the learner of a config, in which numbers may be traced, for a task and a number of steps."""
+    training = _training(config)._replace(augment=_augmentation(config["augmentation"], task))
+    loss = _make(config, "loss")()
+    network = _make(config, "architecture")(task.input_shape, task.outputs)
+    rule = _make(config, "rule")(network, loss.value, **_init_feedback(config))
+    with _within("rule", _choice(config, "rule")):
+        params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
+    network = rule.extras.network or network
+    optimizer = _optimizer(config, rule, network.statistics_paths, params, steps)
+    return Learner(rule, network, loss, training, optimizer, _feedback_optimizer(config, rule, feedback, steps))
+
+
+def _training(config: Config) -> Training:
+    """Returns the options of training and of evaluation, without the augmentation, which needs the task."""
+    measures = config.get("measure") or {}
+    return Training(
+        batch_size=integer("batch_size", config["batch_size"], least=1),
+        shuffle=switch("shuffle", config["shuffle"]),
+        probe_size=integer("probe", config["probe"], least=0),
+        adversarial=number("adversarial", config["adversarial"], least=0),
+        measures=tuple(_make(config, f"measure.{name}", measure)() for name, measure in measures.items()),
+    )
+
+
+def _replaced(config: Config, numbers: Numbers) -> Config:
+    """Returns a config with other values of some options, by dotted name."""
+    replaced = copy.copy(config)
+    for name, value in numbers.items():
+        *path, key = name.split(".")
+        node = replaced
+        for part in path:
+            node[part] = copy.copy(node[part])
+            node = node[part]
+        node[key] = value
+    return replaced
 
 
 def _choice(config: Config, group: str) -> str | None:

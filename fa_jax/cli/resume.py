@@ -22,6 +22,7 @@ from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read
 from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
+from fa_jax.training.run import Request
 
 UNFINISHED = ("running", "interrupted", "failed")
 """The statuses of a run that did not reach its last step."""
@@ -46,8 +47,8 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
         say(console, f"resuming {folder}")
         command = ["fa-jax", "--multirun", *record.overrides]
-        train = functools.partial(resume_job, force=force, trusted=tuple(trusted))
-        return sweep.run(folder, composition, record, command, train)
+        request = functools.partial(unfinished_job, force=force, trusted=tuple(trusted))
+        return sweep.run(folder, composition, record, command, request)
     config = distributed.broadcast(lambda: _read_config(folder, force=force))
     job = _build(folder, config, trusted)
     say(console, f"resuming {folder}")
@@ -57,19 +58,18 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
     return 0
 
 
-def resume_job(
+def unfinished_job(
     composed: Composed, folder: Path, command: Sequence[str], *, force: bool, trusted: Sequence[str]
-) -> None:
-    """Resumes one job of a sweep: trains it if it is new, and leaves it if it is finished."""
+) -> Request | None:
+    """Returns the request to train or resume a job of a sweep; None if it is finished."""
     if not (folder / "status.json").exists():
-        sweep.train_job(composed, folder, command)
-        return
+        return sweep.new_job(composed, folder, command)
     if read_run(folder).is_finished:
         Checkpoints(folder).close(delete=True)  # left if the process was killed between the last two actions of the run
         say(Console(), "is finished already")
-        return
+        return None
     config = _read_config(folder, force=force)
-    run_logged(_build(folder, config, trusted), config, folder, resume=True)
+    return Request(_build(folder, config, trusted), config, folder, resume=True)
 
 
 def _build(folder: Path, config: dict[str, Any], trusted: Sequence[str]) -> Job:

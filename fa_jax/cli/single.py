@@ -12,7 +12,7 @@ from fa_jax.cli.compose import Composed
 from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
-from fa_jax.training.run import run
+from fa_jax.training.run import Request, run, run_together
 
 
 class Interrupted(KeyboardInterrupt):
@@ -45,14 +45,26 @@ def run_logged(job: Job, config: dict[str, Any], folder: Path, **options: Any) -
         return run(job, config, folder, **options)
 
 
+def run_together_logged(requests: Sequence[Request]) -> list[dict[str, Any] | Exception]:
+    """Calls `training.run.run_together` with the log messages of each run in the `run.log` of its folder."""
+    with contextlib.ExitStack() as stack:
+        for request in requests:
+            stack.enter_context(logged(request.folder))
+        return run_together(requests)
+
+
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
-    """While entered, log messages of fa_jax go to `run.log` in a folder; of several processes, those of process 0."""
+    """While entered, log messages of fa_jax go to `run.log` in a folder, except for those that name another folder.
+
+    Of several processes, those of process 0 are written.
+    """
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
     else:
         handler = logging.NullHandler()  # without a handler, Python would print errors to stderr
+    handler.addFilter(lambda record: getattr(record, "folder", folder) == folder)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("fa_jax")
     level, propagate = logger.level, logger.propagate

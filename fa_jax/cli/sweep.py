@@ -1,12 +1,13 @@
-"""Sweeps: several runs, one after another or in parallel by a launcher of Hydra, and their comparison."""
+"""Sweeps: several runs, trained together, in turn or in parallel by a launcher of Hydra, and their comparison."""
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 from hydra.core.global_hydra import GlobalHydra
@@ -19,16 +20,18 @@ from rich.console import Console
 from fa_jax.checks import BadOption
 from fa_jax.cli.build import build
 from fa_jax.cli.compose import Composed, Composition, initialized
-from fa_jax.cli.single import logged, resumable, run_logged
+from fa_jax.cli.single import logged, resumable, run_together_logged
+from fa_jax.cli.together import alike
 from fa_jax.records import locks
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, find_runs, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import distributed
+from fa_jax.training.run import Request
 
-TrainJob = Callable[[Composed, Path, Sequence[str]], Any]
-"""Trains one job of a sweep in its folder, given what was typed."""
+RequestJob = Callable[[Composed, Path, Sequence[str]], Request | None]
+"""Returns what is to be trained for one job of a sweep in its folder, given what was typed; None: it is finished."""
 
 
 class Record(NamedTuple):
@@ -41,24 +44,25 @@ class Record(NamedTuple):
     """The number of runs."""
 
 
-def train_job(composed: Composed, folder: Path, command: Sequence[str]) -> None:
-    """Trains a new job of a sweep."""
-    run_logged(composed.job, composed.config, folder, command=command)
+def new_job(composed: Composed, folder: Path, command: Sequence[str]) -> Request:
+    """Returns the request to train a new job of a sweep."""
+    return Request(composed.job, composed.config, folder, command)
 
 
 def run(
-    folder: Path, composition: Composition, record: Record, command: Sequence[str], train: TrainJob = train_job
+    folder: Path, composition: Composition, record: Record, command: Sequence[str], request: RequestJob = new_job
 ) -> int:
     """Runs a sweep in a folder and compares its runs; returns the exit code, 1 if a run is not finished.
 
-    An error ends one run, is recorded, and leaves the others.
+    Runs that differ in numbers alone are trained together by one program. An error ends one run, is recorded, and
+    leaves the others.
 
     Args:
       folder: of the sweep.
       composition: its runs.
       record: to be written to the folder.
       command: what was typed.
-      train: how one job is trained.
+      request: returns what is to be trained for a job.
     """
     check_one_process()
     launcher = composition.master.hydra.launcher
@@ -72,10 +76,10 @@ def run(
         with resumable(folder):
             try:
                 if launcher["_target_"].endswith("BasicLauncher"):
-                    for composed in composition.runs:
-                        _run_job(composed, folder, command, train)
+                    for indices, numbers in alike(composition.runs):
+                        _run_jobs([composition.runs[i] for i in indices], numbers, folder, command, request)
                 else:
-                    _launch_in_parallel(folder, composition, command, train)
+                    _launch_in_parallel(folder, composition, command, request)
             finally:
                 unfinished = compare_runs(folder)
     finally:
@@ -83,21 +87,38 @@ def run(
     return 1 if unfinished else 0
 
 
-def _run_job(composed: Composed, folder: Path, command: Sequence[str], train: TrainJob) -> None:
-    """Trains one job; an error is recorded and printed."""
-    show = functools.partial(say, Console())
-    show(f"{composed.folder} {' '.join(composed.overrides)}", style="bold")
-    path = folder / composed.folder
-    try:
-        train(composed, path, command)
-    except Exception as problem:
-        with logged(path):
-            logging.getLogger("fa_jax").exception("run failed", exc_info=problem)
-        if not (path / "status.json").exists():  # the run did not come so far as to record it
-            writer = Writer(path, composed.config, command=command)
-            writer.status("failed", f"{type(problem).__name__}: {problem}".partition("\n")[0])
-            writer.close()
-        show(f"{path}: {problem}".partition("\n")[0])
+def _run_jobs(
+    jobs: Sequence[Composed],
+    numbers: Sequence[dict[str, float]],
+    folder: Path,
+    command: Sequence[str],
+    request: RequestJob,
+) -> None:
+    """Trains jobs that differ in numbers alone; errors are recorded and printed."""
+    requests = []
+    for composed, of_job in zip(jobs, numbers, strict=True):
+        say(Console(), f"{composed.folder} {' '.join(composed.overrides)}", style="bold")
+        try:
+            requested = request(composed, folder / composed.folder, command)
+        except Exception as problem:
+            _record_failure(composed, folder / composed.folder, command, problem)
+        else:
+            requests += [] if requested is None else [(composed, dataclasses.replace(requested, numbers=of_job))]
+    outcomes = run_together_logged([requested for _, requested in requests])
+    for (composed, requested), outcome in zip(requests, outcomes, strict=True):
+        if isinstance(outcome, Exception):
+            _record_failure(composed, requested.folder, command, outcome)
+
+
+def _record_failure(composed: Composed, path: Path, command: Sequence[str], problem: Exception) -> None:
+    """Records and prints what ended a job, or kept it from being started."""
+    with logged(path):
+        logging.getLogger("fa_jax").exception("run failed", exc_info=problem)
+    if not (path / "status.json").exists():  # the run did not come so far as to record it
+        writer = Writer(path, composed.config, command=command)
+        writer.status("failed", f"{type(problem).__name__}: {problem}".partition("\n")[0])
+        writer.close()
+    say(Console(), f"{path}: {problem}".partition("\n")[0])
 
 
 class _NoCallbacks:
@@ -109,7 +130,7 @@ class _NoCallbacks:
         return lambda **_: None
 
 
-def _launch_in_parallel(folder: Path, composition: Composition, command: Sequence[str], train: TrainJob) -> None:
+def _launch_in_parallel(folder: Path, composition: Composition, command: Sequence[str], request: RequestJob) -> None:
     """Runs the jobs by the launcher that `hydra/launcher` chose.
 
     The launcher composes each job's config for its own use; the run starts from the one that is checked already.
@@ -118,7 +139,7 @@ def _launch_in_parallel(folder: Path, composition: Composition, command: Sequenc
     master.hydra.sweep.dir = str(folder)
     # A job holds functions, which cannot be sent to another process: it is built there.
     runs = [composed._replace(job=None) for composed in composition.runs]
-    task = functools.partial(_parallel_job, runs=runs, folder=folder, command=list(command), train=train)
+    task = functools.partial(_parallel_job, runs=runs, folder=folder, command=list(command), request=request)
     with initialized():
         loader, callbacks = GlobalHydra.instance().config_loader(), _NoCallbacks()
         context = HydraContext(config_loader=loader, callbacks=callbacks)  # type: ignore
@@ -127,7 +148,7 @@ def _launch_in_parallel(folder: Path, composition: Composition, command: Sequenc
 
 
 def _parallel_job(
-    config: DictConfig, *, runs: Sequence[Composed], folder: Path, command: Sequence[str], train: TrainJob
+    config: DictConfig, *, runs: Sequence[Composed], folder: Path, command: Sequence[str], request: RequestJob
 ) -> None:
     """Runs one job, in a process of the launcher, on its share of the cores."""
     del config
@@ -143,7 +164,8 @@ def _parallel_job(
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", share)
     composed = runs[hydra_config.job.num]
-    _run_job(composed._replace(job=build(composed.config, composed.origin)), folder, command, train)
+    job = build(composed.config, composed.origin)
+    _run_jobs([composed._replace(job=job)], [{}], folder, command, request)
 
 
 def cores() -> int:

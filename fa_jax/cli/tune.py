@@ -27,16 +27,17 @@ from fa_jax.cli.arguments import Arguments, parse
 from fa_jax.cli.compose import Composed, compose, initialized, parse_overrides, swept_values
 from fa_jax.cli.errors import check_writable, one_line_errors
 from fa_jax.cli.launch import prepare_process
-from fa_jax.cli.single import run_logged
+from fa_jax.cli.single import run_together_logged
+from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_no_links
 from fa_jax.core import Metric, Task
 from fa_jax.records.reader import STUDY
 from fa_jax.reports.tables import Table, terminal, wide_console
 from fa_jax.text import say
 from fa_jax.training.evaluation import score_metrics
-from fa_jax.training.run import Stopped
+from fa_jax.training.run import Request, Stopped
 
-DEFAULTS = {"trials": "20", "metric": None, "output": None, "sampler_seed": "0"}
+DEFAULTS = {"trials": "20", "at_once": "5", "metric": None, "output": None, "sampler_seed": "0"}
 """The options of a study, with their default values."""
 
 
@@ -56,8 +57,9 @@ def tune(words: Sequence[str]) -> None:
     """Runs a study: overrides, of which some have ranges, and options of the study.
 
     Ranges are Hydra's: `interval(0.1,1)`, `tag(log,interval(1e-3,1))`, `range(1,5)`, or values with commas. The options
-    are `trials`, their total number; `metric`, by default the validation score of the task, averaged over seeds at the
-    end, whose direction decides what is best; `output`, the folder; and `sampler_seed`.
+    are `trials`, their total number; `at_once`, how many are chosen before the first of them is judged, and trained by
+    one program where they differ in numbers alone; `metric`, by default the validation score of the task, averaged over
+    seeds at the end, whose direction decides what is best; `output`, the folder; and `sampler_seed`.
 
     Raises:
       BadOption: if anything in them is wrong.
@@ -75,6 +77,7 @@ def _tune(words: Sequence[str]) -> None:
     options = {**DEFAULTS, **dict(word.split("=", 1) for word in words if word.partition("=")[0] in DEFAULTS)}
     ranges = _parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS])
     trials = integer("trials", _number(options["trials"]), least=1)
+    at_once = integer("at_once", _number(options["at_once"]), least=1)
     sampler_seed = integer("sampler_seed", _number(options["sampler_seed"]), least=0)
     example = _compose_one(ranges.any_values())
     column, metric = _metric(options["metric"], example.job.task)
@@ -84,11 +87,11 @@ def _tune(words: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    searched = {key: str(override.value()) for key, override in ranges.searched.items()}
+    texts = {key: str(override.value()) for key, override in ranges.searched.items()}
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
         study = optuna.create_study(
             storage=_storage(folder / STUDY),
-            study_name=json.dumps([ranges.fixed, searched, column]),
+            study_name=json.dumps([ranges.fixed, texts, column]),
             direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
         )
@@ -99,15 +102,19 @@ def _tune(words: Sequence[str]) -> None:
     if done >= trials:
         say(console, f"all {trials} trials have been made; trials={2 * done} would make {done} more")
     while (done := _done(study)) < trials:
-        trial = study.ask()
-        values = {key: _suggest(trial, key, override) for key, override in ranges.searched.items()}
+        asked = [study.ask() for _ in range(min(at_once, trials - done))]
         try:
-            outcome = _run_trial(study, trial, column, ranges, values, folder, words)
-        except BaseException:
-            study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            raise
-        text = " ".join(f"{key}={value}" for key, value in values.items())
-        say(console, f"trial {trial.number}, {done + 1} of {trials}: {text}: {outcome}")
+            values = [
+                {key: _suggest(trial, key, override) for key, override in ranges.searched.items()} for trial in asked
+            ]
+            outcomes = _run_trials(study, asked, column, ranges, values, folder, words)
+        finally:
+            for trial in asked:
+                if not study.trials[trial.number].state.is_finished():
+                    study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        for i, (trial, outcome) in enumerate(zip(asked, outcomes, strict=True)):
+            text = " ".join(f"{key}={value}" for key, value in values[i].items())
+            say(console, f"trial {trial.number}, {done + i + 1} of {trials}: {text}: {outcome}")
     _report(study, column, metric, ranges.fixed, folder, console)
 
 
@@ -122,24 +129,52 @@ def _storage(path: Path) -> Any:
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
 
 
-def _run_trial(
-    study: Any, trial: Any, column: str, ranges: Ranges, values: Mapping[str, Any], parent: Path, words: Sequence[str]
-) -> str:
-    """Runs a trial and returns its outcome as text."""
+def _run_trials(
+    study: Any,
+    trials: Sequence[Any],
+    column: str,
+    ranges: Ranges,
+    values: Sequence[Mapping[str, Any]],
+    parent: Path,
+    words: Sequence[str],
+) -> list[str]:
+    """Runs trials, tells the study their values, and returns their outcomes as text.
+
+    Raises:
+      Exception: the first that ended a trial, other than its divergence.
+    """
+    runs = [
+        _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in of_trial.items())]) for of_trial in values
+    ]
+    command, outcomes, problems = ["fa-jax", "tune", *words], {}, []
+    for indices, numbers in alike(runs):
+        requests = []
+        for i, of_run in zip(indices, numbers, strict=True):
+            folder = _new_folder(parent, trials[i].number, runs[i].choices["rule"])
+            folder.mkdir(parents=True, exist_ok=True)
+            options = {"command": command, "watch": _stop_if_not_finite, "numbers": of_run}
+            requests.append(Request(runs[i].job, runs[i].config, folder, **options))
+        for i, outcome in zip(indices, run_together_logged(requests), strict=True):
+            if isinstance(outcome, Exception) and not isinstance(outcome, Stopped):
+                problems.append(outcome)
+            else:
+                outcomes[i] = _tell(study, trials[i], column, outcome)
+    if problems:
+        raise problems[0]
+    return [outcomes[i] for i in range(len(trials))]
+
+
+def _tell(study: Any, trial: Any, column: str, outcome: Mapping[str, Any] | Stopped) -> str:
+    """Tells the study the outcome of a trial, a summary or why it was stopped, and returns it as text."""
     import optuna
 
-    composed = _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in values.items())])
-    folder = _new_folder(parent, trial.number, composed.choices["rule"])
-    try:
-        options = {"command": ["fa-jax", "tune", *words], "watch": _stop_if_not_finite}
-        summary = run_logged(composed.job, composed.config, folder, **options)
-    except Stopped as reason:
+    if isinstance(outcome, Stopped):
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        return str(reason)
-    if summary["diverged_seeds"]:
+        return str(outcome)
+    if outcome["diverged_seeds"]:
         study.tell(trial, state=optuna.trial.TrialState.PRUNED)
-        return f"pruned: diverged seeds {summary['diverged_seeds']}"
-    value = summary["final"][column]["mean"]
+        return f"pruned: diverged seeds {outcome['diverged_seeds']}"
+    value = outcome["final"][column]["mean"]
     study.tell(trial, value)
     return f"{column} {value:.4g}"
 

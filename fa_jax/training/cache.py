@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import platformdirs
+from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from fa_jax.text import say
@@ -58,6 +59,7 @@ def reported() -> Iterator[None]:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if failures and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         jax.config.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # else JAX would not look at its setting again
         folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
         cause = failures[0].rpartition(": ")[2]
         _warn(f"{folder} is damaged or cannot be written ({cause}); delete it to build it anew")

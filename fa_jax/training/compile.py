@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import time
+from collections.abc import Sequence
 
 import jax
 import jax.extend.core
@@ -35,6 +36,15 @@ class Cost:
     evaluating: float = 0.0
     memory: float = 0
     """XLA's estimate of the bytes that the training program needs at once: arguments, results and temporaries."""
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Returns the cost of both; of their memory the larger."""
+        seconds = (getattr(self, part) + getattr(other, part) for part in ("compiling", "training", "evaluating"))
+        return Cost(*seconds, memory=max(self.memory, other.memory))
+
+    def divided(self, runs: int) -> "Cost":
+        """Returns the share of one of several runs that were trained together: of the time, not of the memory."""
+        return Cost(self.compiling / runs, self.training / runs, self.evaluating / runs, self.memory)
 
     def report(self, seed_steps: int, job: Job) -> dict[str, float]:
         """Returns the cost as it is recorded in `summary.json`."""
@@ -94,24 +104,20 @@ def _has_loop(jaxpr) -> bool:
     )
 
 
-def make_program_of(job: Job, seeds: int) -> Program:
+def make_program_of(job: Job, seeds: int, *, with_numbers: bool = False) -> Program:
     """Returns the program of a job for a number of seeds, on the most devices that can share them evenly.
 
     CPU cores that are no such device still help: XLA spreads large matrix products over all cores.
+
+    Args:
+      job: what is trained.
+      seeds: how many are trained at once, those of all values of the numbers together.
+      with_numbers: whether the program takes numbers.
     """
     devices = distributed.devices_for(job.devices, seeds, job.batch_devices)
-    return make_program(
-        job.rule,
-        job.network,
-        job.loss,
-        job.task,
-        job.training,
-        job.optimizer,
-        job.feedback_optimizer,
-        devices,
-        job.batch_devices,
-        vmapped=is_vmapped(job.rule, job.network, devices[0]),
-    )
+    vmapped = is_vmapped(job.rule, job.network, devices[0])
+    learner_at = job.learner_at if with_numbers else lambda numbers: job.learner
+    return make_program(learner_at, job.task, devices, job.batch_devices, vmapped)
 
 
 def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
@@ -123,23 +129,30 @@ def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
     return device.platform != "cpu" or (small and dense)
 
 
-def compiled(job: Job, seeds: int, cost: Cost) -> Program:
+def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
     """Returns the program with all functions compiled, and adds the time and memory to the cost.
+
+    Args:
+      job: what is trained.
+      seeds: how many are trained at once.
+      names: of the numbers that the program takes.
+      cost: to add to.
 
     Raises:
       BadOption: if there is too little memory for it.
     """
     began = time.perf_counter()
-    program = make_program_of(job, seeds)
+    program = make_program_of(job, seeds, with_numbers=bool(names))
     devices = list(program.seed_sharding.device_set)
     # The cores of a CPU share its memory; the memory of other devices is their own.
     sharing = len(devices) if devices[0].platform == "cpu" else 1
     seed_numbers = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.seed_sharding)
+    numbers = {name: jax.ShapeDtypeStruct((seeds,), np.float32, sharding=program.seed_sharding) for name in names}
     step = jax.ShapeDtypeStruct((), np.int32)
-    states = jax.eval_shape(program.start, seed_numbers)
+    states = jax.eval_shape(program.start, seed_numbers, numbers)
     require_memory(bytes_of(states) * sharing // len(devices), devices[0], seeds, "the state")
     with cache.reported():
-        start = program.start.lower(seed_numbers).compile(DRAWING if devices[0].platform == "cpu" else None)
+        start = program.start.lower(seed_numbers, numbers).compile(DRAWING if devices[0].platform == "cpu" else None)
         advance = program.advance.lower(states, seed_numbers, step, step, program.data).compile()
         evaluate = program.evaluate.lower(states, seed_numbers, step, program.data).compile()
     cost.compiling += time.perf_counter() - began

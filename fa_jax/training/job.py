@@ -1,14 +1,14 @@
 """`Job`: everything that one run trains, built from a config and checked."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
-import optax
 
 from fa_jax.core import Loss, Rule, Task
 from fa_jax.loggers.logger import OpenLogger
 from fa_jax.network import Network
-from fa_jax.training.loop import Training
+from fa_jax.training.loop import Learner, Numbers, Training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,13 +16,10 @@ class Job:
     """What one run trains, and how."""
 
     task: Task
-    network: Network
-    """The network that predicts."""
-    loss: Loss
-    rule: Rule
-    optimizer: optax.GradientTransformation
-    feedback_optimizer: optax.GradientTransformation
-    training: Training
+    learner: Learner
+    """Its network is the one that predicts."""
+    learner_at: Callable[[Numbers], Learner]
+    """The learner with other values of some options, which may be traced."""
     groups: tuple[tuple[int, ...], ...]
     """The seeds, in groups that are trained at once."""
     evaluations: tuple[int, ...]
@@ -37,3 +34,23 @@ class Job:
     """Seconds between checkpoints for resuming; None: none are written."""
     open_logger: OpenLogger | None
     """Opens the experiment tracker to which the run is sent; None: no tracker."""
+
+    @property
+    def rule(self) -> Rule:
+        """The learning rule."""
+        return self.learner.rule
+
+    @property
+    def network(self) -> Network:
+        """The network that predicts."""
+        return self.learner.network
+
+    @property
+    def loss(self) -> Loss:
+        """The loss."""
+        return self.learner.loss
+
+    @property
+    def training(self) -> Training:
+        """The options of training and of evaluation."""
+        return self.learner.training

@@ -5,7 +5,7 @@ number of steps is an argument of `advance`, so each function compiles once.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
 
+from fa_jax.checks import is_on
 from fa_jax.core import Batch, Loss, Measure, PyTree, Rule, Split, Stream, Task, stream
 from fa_jax.network import Network
 from fa_jax.training import distributed
@@ -31,11 +32,14 @@ from fa_jax.training.over_seeds import over_seeds
 
 Step = int | np.int32
 """A training step, counted from 0."""
+Numbers = Mapping[str, jax.Array]
+"""The values of options, scalars by dotted name, that enter the compiled program as arguments."""
 
 
 class State(NamedTuple):
     """What one seed carries from step to step."""
 
+    numbers: Numbers
     params: PyTree
     optimizer_state: PyTree
     feedback: PyTree
@@ -65,8 +69,8 @@ class Program(NamedTuple):
     """The data of the task, copied to each device."""
     seed_sharding: NamedSharding
     """Sharding for arrays with a leading axis of seeds."""
-    start: Callable[[jax.Array], State]
-    """Seeds `[n]`, int32, to states."""
+    start: Callable[[jax.Array, Numbers], State]
+    """Seeds, int32, and numbers, float32, `[n]` each, to states."""
     advance: Callable[[State, jax.Array, Step, Step, Data], State]
     """`(states, seeds, first step, step after the last, data) -> states`."""
     evaluate: Callable[[State, jax.Array, Step, Data], tuple[Evaluation, State]]
@@ -89,14 +93,23 @@ class Training(NamedTuple):
     """Measures on the probe batch, besides the alignment to backprop and the rule's own."""
 
 
+class Learner(NamedTuple):
+    """What trains and is trained, but for the data."""
+
+    rule: Rule
+    network: Network
+    """The network that the rule was built for."""
+    loss: Loss
+    training: Training
+    optimizer: optax.GradientTransformation
+    """Updates the params."""
+    feedback_optimizer: optax.GradientTransformation
+    """Updates the feedback, if the rule learns it."""
+
+
 def make_program(
-    rule: Rule,
-    network: Network,
-    loss: Loss,
+    learner_at: Callable[[Numbers], Learner],
     task: Task,
-    training: Training,
-    optimizer: optax.GradientTransformation,
-    feedback_optimizer: optax.GradientTransformation,
     devices: list[jax.Device],
     batch_devices: int = 1,
     vmapped: bool = True,
@@ -107,43 +120,26 @@ def make_program(
     the devices, up to the rounding of differently batched sums.
 
     Args:
-      rule, loss, task: as in `core`.
-      network: the network that the rule was built for.
-      training: the options of training and of evaluation.
-      optimizer: updates the params.
-      feedback_optimizer: updates the feedback, if the rule learns it.
+      learner_at: returns the learner for some values of the numbers, which are traced; of none, it is a constant.
+      task: the data and the metrics.
       devices: all of one kind; their number is a multiple of `batch_devices`.
       batch_devices: how many devices train one seed together, each with an equal share of every batch. Activations then
         need less memory on each device; params need the same.
       vmapped: whether the seeds of a device are trained at once; else one after another, which takes less memory.
     """
     examples = len(task.train.inputs)
-    steps_per_epoch = examples // training.batch_size
 
-    def start(seed):
+    def start(seed, numbers):
+        rule, _, _, training, optimizer, feedback_optimizer = learner_at(numbers)
         params, feedback = rule.init(jax.random.key(seed))
         feedback_optimizer_state = () if rule.learn is None else feedback_optimizer.init(feedback)
         order = jnp.arange(examples if training.shuffle else 0)
-        return State(params, optimizer.init(params), feedback, feedback_optimizer_state, order, zero_sums(task))
-
-    def step(state, batch):
-        if training.adversarial:
-            batch = fast_gradient_sign(network, loss.value, state.params, batch, training.adversarial)
-        sums = add_batch(state.sums, rule, state.params, batch, loss, task)
-        updates = rule.updates(state.params, state.feedback, batch)
-        feedback, feedback_optimizer_state = state.feedback, state.feedback_optimizer_state
-        if rule.learn is not None:
-            feedback_updates = rule.learn(state.params, feedback, batch, updates)
-            deltas, feedback_optimizer_state = feedback_optimizer.update(
-                feedback_updates, feedback_optimizer_state, feedback
-            )
-            feedback = optax.apply_updates(feedback, deltas)
-        deltas, optimizer_state = optimizer.update(updates, state.optimizer_state, state.params)
-        params = optax.apply_updates(network.update_statistics(state.params, batch), deltas)
-        return State(params, optimizer_state, feedback, feedback_optimizer_state, state.order, sums)
+        optimizer_state = optimizer.init(params)
+        return State(numbers, params, optimizer_state, feedback, feedback_optimizer_state, order, zero_sums(task))
 
     def advance(state, seed, start_step, end_step, data):
-        key = jax.random.key(seed)
+        learner, key = learner_at(state.numbers), jax.random.key(seed)
+        training, steps_per_epoch = learner.training, examples // learner.training.batch_size
 
         def shuffled(epoch):
             return jax.random.permutation(jax.random.fold_in(stream(key, Stream.ORDER), epoch), examples)
@@ -161,7 +157,9 @@ def make_program(
                 inputs, targets = fetch(i - epoch * steps_per_epoch, augmentation_key)
                 if batch_devices > 1:
                     inputs, targets = jax.lax.with_sharding_constraint((inputs, targets), PartitionSpec("batch"))
-                return step(state, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i)))
+                return _step(
+                    learner, task, state, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i))
+                )
 
             return jax.lax.fori_loop(begin, end, train_step, state)
 
@@ -169,6 +167,7 @@ def make_program(
         return jax.lax.fori_loop(first_epoch, last_epoch + 1, train_epoch, state)
 
     def evaluate(state, seed, step_number, data):
+        rule, network, loss, training, _, _ = learner_at(state.numbers)
         evaluation = train_metrics(state.sums, task)
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
@@ -186,10 +185,29 @@ def make_program(
     return Program(
         data=distributed.device_put(Data(task.train, task.test, task.validation), NamedSharding(mesh, PartitionSpec())),
         seed_sharding=NamedSharding(mesh, PartitionSpec("seeds")),
-        start=compile_over_seeds(start, per_seed=1),
+        start=compile_over_seeds(start, per_seed=2),
         advance=compile_over_seeds(advance, per_seed=2, shared=3, donate=(0,)),
         evaluate=compile_over_seeds(evaluate, per_seed=2, shared=2, donate=(0,)),
     )
+
+
+def _step(learner: Learner, task: Task, state: State, batch: Batch) -> State:
+    """Returns the state after one training step."""
+    rule, network, loss, training, optimizer, feedback_optimizer = learner
+    if is_on(training.adversarial):
+        batch = fast_gradient_sign(network, loss.value, state.params, batch, training.adversarial)
+    sums = add_batch(state.sums, rule, state.params, batch, loss, task)
+    updates = rule.updates(state.params, state.feedback, batch)
+    feedback, feedback_optimizer_state = state.feedback, state.feedback_optimizer_state
+    if rule.learn is not None:
+        feedback_updates = rule.learn(state.params, feedback, batch, updates)
+        deltas, feedback_optimizer_state = feedback_optimizer.update(
+            feedback_updates, feedback_optimizer_state, feedback
+        )
+        feedback = optax.apply_updates(feedback, deltas)
+    deltas, optimizer_state = optimizer.update(updates, state.optimizer_state, state.params)
+    params = optax.apply_updates(network.update_statistics(state.params, batch), deltas)
+    return State(state.numbers, params, optimizer_state, feedback, feedback_optimizer_state, state.order, sums)
 
 
 def _mesh(devices: list[jax.Device], batch_devices: int) -> jax.sharding.Mesh:

@@ -47,16 +47,35 @@ class Progress:
         self.done += seed_steps
         self._bar.update(self._task, completed=self.done, description=f"{examples} examples  {self._text}")
 
-    def show(self, examples: int, values: Mapping[str, np.ndarray]) -> str:
-        """Shows an evaluation, with the test scores of each seed by column, and returns its text."""
-        self._text = "  ".join(_summary(metric, values[f"test_{metric.name}"]) for metric in self._metrics)
+    def show(self, examples: int, runs: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Shows an evaluation of each of the runs that are trained together: scores of each seed, by column."""
+        self._text = scores_text(self._metrics, *runs)
         self._bar.update(self._task, description=f"{examples} examples  {self._text}")
         now = time.monotonic()
         if not self._console.is_terminal and (self.done >= self._steps or now - self._last_line >= LINE_INTERVAL):
             line = f"{100 * self.done / self._steps:3.0f} %  {examples} examples  {self._text}"
             say(self._console, line)
             self._last_line = now
-        return f"{examples} examples  {self._text}"
+
+
+def scores_text(metrics: Sequence[Metric], *runs: Mapping[str, np.ndarray]) -> str:
+    """Returns the test scores of runs as text: of a single run the mean over seeds with the range, else of all."""
+    if len(runs) == 1:
+        return "  ".join(_summary(metric, runs[0][f"test_{metric.name}"]) for metric in metrics)
+    return "  ".join(_range(metric, [run[f"test_{metric.name}"] for run in runs]) for metric in metrics)
+
+
+def _range(metric: Metric, runs: Sequence[np.ndarray]) -> str:
+    """Returns the range of the mean over seeds, as text."""
+    means = [_mean(metric, finite) for values in runs if len(finite := values[np.isfinite(values)])]
+    digits, name = ".3g" if metric.logarithmic else ".4g", f"test_{metric.name}"
+    if not means:
+        return f"{name} not finite"
+    return f"{name} {min(means):{digits}} to {max(means):{digits}} in {len(runs)} runs"
+
+
+def _mean(metric: Metric, values: np.ndarray) -> float:
+    return float(np.exp(np.mean(np.log(np.maximum(values, SMALLEST)))) if metric.logarithmic else values.mean())
 
 
 def _summary(metric: Metric, values: np.ndarray) -> str:
@@ -64,8 +83,7 @@ def _summary(metric: Metric, values: np.ndarray) -> str:
     name, finite = f"test_{metric.name}", values[np.isfinite(values)]
     if not len(finite):
         return f"{name} not finite"
-    mean = np.exp(np.mean(np.log(np.maximum(finite, SMALLEST)))) if metric.logarithmic else finite.mean()
-    digits = ".3g" if metric.logarithmic else ".4g"
+    mean, digits = _mean(metric, finite), ".3g" if metric.logarithmic else ".4g"
     text = f"{name} {mean:{digits}} ({finite.min():{digits}} to {finite.max():{digits}}), n = {len(finite)}"
     others = len(values) - len(finite)
     return text + (f", {others} not finite" if others else "")

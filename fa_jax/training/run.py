@@ -1,5 +1,6 @@
-"""One run: all seeds of a job trained to the end, with records and progress."""
+"""Runs: all seeds of a job, or of several jobs that differ in numbers alone, trained to the end and recorded."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -7,7 +8,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,9 @@ from fa_jax.training import distributed
 from fa_jax.training.compile import Cost, compiled
 from fa_jax.training.evaluation import measured_metrics, score_metrics
 from fa_jax.training.job import Job
-from fa_jax.training.loop import Program
+from fa_jax.training.loop import Program, State
 from fa_jax.training.memory import is_out_of_memory
-from fa_jax.training.progress import Progress
+from fa_jax.training.progress import Progress, scores_text
 
 log = logging.getLogger(__name__)
 
@@ -47,28 +48,31 @@ def declared_metrics(job: Job) -> Declared:
     return Declared(score_metrics(job.task), measured, job.rule.extras.train_predict_label)
 
 
-def run(
-    job: Job,
-    config: Mapping[str, Any],
-    folder: Path,
-    *,
-    command: Sequence[str] | None = None,
-    resume: bool = False,
-    watch: Watch | None = None,
-) -> dict[str, Any]:
-    """Trains a job, records it in a folder, and returns its summary.
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """A run to be trained, and how it is recorded."""
+
+    job: Job
+    config: Mapping[str, Any]
+    """The config that the job was built from, with `choices`."""
+    folder: Path
+    """Where it is recorded."""
+    command: Sequence[str] | None = None
+    """What was typed, to be recorded; None: the arguments of this process."""
+    resume: bool = False
+    """Whether to resume the run in the folder from its last checkpoints. Its result is bit for bit that of an
+    uninterrupted run."""
+    watch: Watch | None = None
+    """Is called after each evaluation; may raise `Stopped`."""
+    numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """The values of the options in which it differs from runs that are trained together with it."""
+
+
+def run(job: Job, config: Mapping[str, Any], folder: Path, **options: Any) -> dict[str, Any]:
+    """Trains a job, records it in a folder, and returns its summary; arguments as in `Request`.
 
     Whatever ends it, an interrupt or an error, is recorded in `status.json` before it is raised. Of several processes,
     only process 0 records.
-
-    Args:
-      job: what is trained.
-      config: the config that it was built from, with `choices`.
-      folder: where it is recorded.
-      command: what was typed, to be recorded; None: the arguments of this process.
-      resume: whether to resume the run in the folder from its last checkpoints. Its result is bit for bit that of an
-        uninterrupted run.
-      watch: is called after each evaluation; may raise `Stopped`.
 
     Raises:
       BadOption: if the folder holds a run that is not to be resumed, or another process runs it.
@@ -76,73 +80,187 @@ def run(
       BadOption: if there is too little memory.
       PeerLost: if another process of this run is lost.
     """
+    (outcome,) = run_together([Request(job, config, folder, **options)])
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return outcome
+
+
+def run_together(requests: Sequence[Request]) -> list[dict[str, Any] | Exception]:
+    """Trains runs that differ in numbers alone by one program, and returns the summary of each, or what ended it.
+
+    What ends one run leaves the others. Resumed runs whose checkpoints are of different steps are trained apart.
+
+    Args:
+      requests: they have the same seeds and the same names of `numbers`.
+
+    Raises:
+      KeyboardInterrupt: if it is interrupted; all runs that are not finished are recorded as interrupted.
+    """
+    with contextlib.ExitStack() as stack:
+        records = [_started(request, stack) for request in requests]
+        apart: dict[tuple[int, ...], list[_Record]] = {}
+        for record in records:
+            if isinstance(record, _Record):
+                apart.setdefault(tuple(checkpoint.step for checkpoint in record.resumed), []).append(record)
+        try:
+            for alike in apart.values():
+                _train(alike)
+        except BaseException as problem:
+            for record in (record for alike in apart.values() for record in alike if record.outcome is None):
+                record.end(problem, sum(record.reached.values()))
+            raise
+    return [record.outcome if isinstance(record, _Record) else record for record in records]
+
+
+def _started(request: Request, stack: contextlib.ExitStack) -> "_Record | Exception":
+    """Returns the record of a run, which the stack ends, or what kept it from being started."""
+    try:
+        return stack.enter_context(_recording(request))
+    except Exception as problem:
+        return problem
+
+
+@contextlib.contextmanager
+def _recording(request: Request) -> "Iterator[_Record]":
+    """Yields the record of a run, in its folder, which is locked; of several processes, process 0 has it."""
     if not distributed.is_main():
         with tempfile.TemporaryDirectory() as temporary:
-            return _run(job, config, Path(temporary), command, watch, resume=resume)
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = locks.acquire(folder)
+            yield _Record(dataclasses.replace(request, folder=Path(temporary)))
+        return
+    request.folder.mkdir(parents=True, exist_ok=True)
+    lock = locks.acquire(request.folder)
     try:
-        return _run(job, config, folder, command, watch, resume=resume)
+        yield _Record(request)
     finally:
         locks.release(lock)
 
 
-def _run(
-    job: Job,
-    config: Mapping[str, Any],
-    folder: Path,
-    command: Sequence[str] | None,
-    watch: Watch | None,
-    *,
-    resume: bool,
-) -> dict[str, Any]:
-    checkpoints = Checkpoints(folder)
-    resumed = _usable(checkpoints, job) if resume else []
-    if resume and not resumed:
-        log.warning("no checkpoint: the run starts again from step 0")
-    reached = {seed: checkpoint.step for checkpoint, seeds in zip(resumed, job.groups, strict=False) for seed in seeds}
-    resumed_steps = reached if resume and distributed.is_main() else None
-    declared = declared_metrics(job)
-    writer = Writer(folder, config, declared, command=command, resumed_steps=resumed_steps)
-    cost = Cost(**resumed[-1].cost) if resumed else Cost()
-    steps = job.evaluations[-1] * sum(map(len, job.groups))
-    logger = None
-    if job.open_logger and distributed.is_main():
-        logger = RunLogger(job.open_logger, folder, config, job.groups, declared)
-    finished = False
-    try:
-        with Progress(steps, job.task.metrics, done=sum(reached.values())) as progress:
-            program = functools.cache(lambda size: compiled(job, size, cost))
-            finals = []
-            for group, seeds in enumerate(job.groups):
-                start = resumed[group] if group < len(resumed) else None
-                saver = _Saver(checkpoints, group, job.checkpoint_every, writer, cost)
-                observers = _Observers(writer, logger, watch, progress)
-                finals.append(_train_group(job, seeds, program(len(seeds)), start, saver, observers))
-        checkpoints.wait()
+class _Record:
+    """The record of a run in progress: everything that receives its evaluations, and its checkpoints."""
+
+    def __init__(self, request: Request):
+        self.request, job = request, request.job
+        self._log = logging.LoggerAdapter(log, {"folder": request.folder})
+        self.checkpoints = Checkpoints(request.folder)
+        self.resumed = _usable(self.checkpoints, job) if request.resume else []
+        if request.resume and not self.resumed:
+            self._log.warning("no checkpoint: the run starts again from step 0")
+        groups = zip(self.resumed, job.groups, strict=False)
+        self.reached = {seed: checkpoint.step for checkpoint, seeds in groups for seed in seeds}
+        self._cost_before = Cost(**self.resumed[-1].cost) if self.resumed else Cost()
+        self.share: Callable[[], Cost] = Cost
+        """Returns the share of this run in the cost since it was started."""
+        declared = declared_metrics(job)
+        steps = self.reached if request.resume and distributed.is_main() else None
+        self.writer = Writer(request.folder, request.config, declared, command=request.command, resumed_steps=steps)
+        self.outcome: Any = None
+        """At the end, the summary or the exception that ended the run."""
+        self._logger = None
+        if job.open_logger and distributed.is_main():
+            self._logger = RunLogger(job.open_logger, request.folder, request.config, job.groups, declared)
+
+    @property
+    def cost(self) -> Cost:
+        """The cost so far, that before a resume included."""
+        return self._cost_before + self.share()
+
+    def evaluation(self, seeds: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
+        """Records an evaluation of a group of seeds; nothing if the run has ended."""
+        if self.outcome is not None:
+            return
+        job = self.request.job
+        examples = step * job.training.batch_size
+        self.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
+        if self._logger:
+            self._logger.evaluation(seeds, examples, metrics)
+        if self.request.watch:
+            self.request.watch(step, metrics)
+        text = f"{examples} examples  {scores_text(job.task.metrics, metrics)}"
+        self._log.info("seeds %s: %s", list(seeds), text)
+
+    def save(self, group: int, step: int, states: PyTree) -> None:
+        """Saves a checkpoint of a group of seeds, after all rows before it are on disk."""
+        self.writer.flush()
+        self.checkpoints.save(group, step, states, dataclasses.asdict(self.cost))
+
+    def finish(self, finals: Sequence[PyTree]) -> None:
+        """Records the end, given final params and feedback of each group of seeds; nothing if the run has ended."""
+        if self.outcome is not None:
+            return
+        job = self.request.job
+        self.checkpoints.wait()
         if job.checkpoint and distributed.is_main():
-            writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
-        summary = writer.summary(cost.report(steps, job))
-        all_diverged = len(writer.diverged) == len(summary["seeds"])
-        writer.status("diverged" if all_diverged else "finished", "every seed diverged" if all_diverged else None)
-        finished = True
-        return summary
-    except BaseException as problem:
-        writer.summary(cost.report(progress.done, job))
-        writer.status(*_failure(problem))
+            self.writer.checkpoint(jax.tree.map(lambda *parts: np.concatenate(parts), *finals))
+        seed_steps = job.evaluations[-1] * sum(map(len, job.groups))
+        summary = self.writer.summary(self.cost.report(seed_steps, job))
+        all_diverged = len(self.writer.diverged) == len(summary["seeds"])
+        self.writer.status("diverged" if all_diverged else "finished", "every seed diverged" if all_diverged else None)
+        self.outcome = summary
+        self._close(finished=True)
+
+    def end(self, problem: BaseException, seed_steps: int) -> None:
+        """Records what ended the run, after a number of seed-steps."""
+        self.writer.summary(self.cost.report(seed_steps, self.request.job))
+        self.writer.status(*_failure(problem))
+        self.outcome = self._explained(problem)
+        self._close(finished=False)
+
+    def _explained(self, problem: BaseException) -> BaseException:
+        """Returns the exception that tells the user of a problem."""
+        explained = problem
         if distributed.is_peer_error(problem):
-            log.error("a transfer between processes failed", exc_info=problem)
+            self._log.error("a transfer between processes failed", exc_info=problem)
+            folder = self.request.folder
             advice = f"; the run in {folder} can be resumed" if distributed.is_main() else ""
-            raise distributed.PeerLost(f"{distributed.describe_peer_error(problem)}{advice}") from problem
-        if is_out_of_memory(problem):
+            explained = distributed.PeerLost(f"{distributed.describe_peer_error(problem)}{advice}")
+        elif is_out_of_memory(problem):
             reason = str(problem).partition("\n")[0]
-            raise BadOption(f"{reason}; a smaller seeds_per_batch needs less memory") from problem
-        raise
-    finally:
-        writer.close()
-        checkpoints.close(delete=finished)
-        if logger:
-            logger.close(finished)
+            explained = BadOption(f"{reason}; a smaller seeds_per_batch needs less memory")
+        if explained is not problem:
+            explained.__cause__ = problem
+        return explained
+
+    def _close(self, *, finished: bool) -> None:
+        self.writer.close()
+        self.checkpoints.close(delete=finished)
+        if self._logger:
+            self._logger.close(finished)
+
+
+def _train(records: Sequence[_Record]) -> None:
+    """Trains runs that start at the same step together; each then has its outcome."""
+    job, done = records[0].request.job, sum(records[0].reached.values())
+    names, cost, finals = list(records[0].request.numbers), Cost(), []
+    for record in records:
+        record.share = lambda: cost.divided(len(records))
+    seed_steps = job.evaluations[-1] * sum(map(len, job.groups))
+    progress = Progress(seed_steps * len(records), job.task.metrics, done=done * len(records))
+    try:
+        with progress:
+            program = functools.cache(lambda size: compiled(job, size * len(records), names, cost))
+            for group, seeds in enumerate(job.groups):
+                finals.append(_train_group(records, group, program(len(seeds)), cost, progress))
+                if all(record.outcome is not None for record in records):
+                    return
+        for i, record in enumerate(records):
+            with _ended_by_problems(record, progress, len(records)):
+                record.finish([of_runs[i] for of_runs in finals])
+    except BaseException as problem:
+        for record in records:
+            if record.outcome is None:
+                record.end(problem, progress.done // len(records))
+        if not isinstance(problem, Exception):
+            raise
+
+
+@contextlib.contextmanager
+def _ended_by_problems(record: _Record, progress: Progress, runs: int) -> Iterator[None]:
+    """While entered, an exception ends one of several runs that are trained together, and leaves the others."""
+    try:
+        yield
+    except Exception as problem:
+        record.end(problem, progress.done // runs)
 
 
 def _usable(checkpoints: Checkpoints, job: Job) -> list[Checkpoint]:
@@ -188,77 +306,69 @@ class _Interrupts:
         self.noted = True
 
 
-@dataclasses.dataclass
-class _Observers:
-    """Everything that receives evaluations."""
-
-    writer: Writer
-    logger: RunLogger | None
-    watch: Watch | None
-    progress: Progress
-
-    def evaluation(self, job: Job, seeds: Sequence[int], step: int, metrics: Mapping[str, np.ndarray]) -> None:
-        examples = step * job.training.batch_size
-        self.writer.evaluation(seeds, step, examples, examples / len(job.task.train.inputs), metrics)
-        if self.logger:
-            self.logger.evaluation(seeds, examples, metrics)
-        if self.watch:
-            self.watch(step, metrics)
-        log.info("seeds %s: %s", list(seeds), self.progress.show(examples, metrics))
-
-
 class _Saver:
-    """Saves checkpoints of one group of seeds at an interval, and when the run is interrupted."""
+    """Saves checkpoints of one group of seeds at an interval, and when the runs are interrupted."""
 
-    def __init__(self, checkpoints: Checkpoints, group: int, interval: float | None, writer: Writer, cost: Cost):
-        self.checkpoints, self.group, self.interval, self.writer, self.cost = checkpoints, group, interval, writer, cost
+    def __init__(self, records: Sequence[_Record], group: int):
+        self._records, self._group, self._interval = records, group, records[0].request.job.checkpoint_every
         self._last_time = time.monotonic()
-        self.last_step = -1
+        self._last_step = records[0].resumed[group].step if group < len(records[0].resumed) else -1
 
-    def check(self, interrupts: _Interrupts, step: int, tree: PyTree, *, quick: bool = False) -> bool:
+    def check(self, interrupts: _Interrupts, step: int, states: State, *, quick: bool = False) -> bool:
         """Saves a checkpoint if one is due; returns `quick`.
 
         If the run is interrupted, saves a checkpoint and raises `KeyboardInterrupt`.
 
         Several processes agree: they do what process 0 would, and are interrupted if any of them is.
         """
-        due = self.interval is not None and time.monotonic() - self._last_time >= self.interval
+        due = self._interval is not None and time.monotonic() - self._last_time >= self._interval
         interrupted = interrupts.noted
         if distributed.active():
             flags = distributed.all_gather(interrupted, due, quick)
             interrupted, (_, due, quick) = flags[:, 0].any(), flags[0]
-        if due or (interrupted and self.interval is not None):
-            self.save(step, tree)
+        if due or interrupted:
+            self.save(step, states)
         if interrupted:
-            self.checkpoints.wait()
+            for record in self._records:
+                record.checkpoints.wait()
             raise KeyboardInterrupt
         return quick
 
-    def save(self, step: int, tree: PyTree) -> None:
-        """Saves a checkpoint, after all rows before it are on disk."""
-        self.writer.flush()
-        self.checkpoints.save(self.group, step, tree, dataclasses.asdict(self.cost))
-        self._last_time, self.last_step = time.monotonic(), step
+    def save(self, step: int, states: State) -> None:
+        """Saves a checkpoint of each run that has not ended, unless none are written or this one is."""
+        if self._interval is None or step == self._last_step:
+            return
+        parts = _split(states._replace(numbers={}), len(self._records))
+        for record, of_run in zip(self._records, parts, strict=True):
+            if record.outcome is None:
+                record.save(self._group, step, of_run)
+        self._last_time, self._last_step = time.monotonic(), step
 
 
 def _train_group(
-    job: Job,
-    seeds: tuple[int, ...],
-    program: Program,
-    start: Checkpoint | None,
-    saver: _Saver,
-    observers: _Observers,
-) -> dict[str, Any]:
-    """Trains a group of seeds, from a checkpoint if there is one; returns params and feedback on the host."""
-    seed_numbers, cost = distributed.device_put(np.asarray(seeds, np.int32), program.seed_sharding), saver.cost
-    states = program.start(seed_numbers)
-    step, slice_steps = 0, 64
-    if start is not None:
-        states = _restore(saver.checkpoints, start, states)
-        step = start.step
+    records: Sequence[_Record], group: int, program: Program, cost: Cost, progress: Progress
+) -> list[dict[str, PyTree]]:
+    """Trains a group of seeds of all runs, from their checkpoints if there are any.
+
+    Returns params and feedback of each run, on the host.
+    """
+    job, runs = records[0].request.job, len(records)
+    seeds, saver = job.groups[group], _Saver(records, group)
+    numbers = {
+        name: np.repeat(np.array([record.request.numbers[name] for record in records], np.float32), len(seeds))
+        for name in records[0].request.numbers
+    }
+    seed_numbers, numbers = distributed.device_put(
+        (np.tile(np.asarray(seeds, np.int32), runs), numbers), program.seed_sharding
+    )
+    states = program.start(seed_numbers, numbers)
+    step, evaluated_step, slice_steps = 0, -1, 64
+    if group < len(records[0].resumed):
+        states = _restore(records, group, states)
+        step = evaluated_step = records[0].resumed[group].step
     with _Interrupts() as interrupts:
         for evaluation in job.evaluations:
-            if start is not None and evaluation <= start.step:
+            if evaluation <= evaluated_step:
                 continue
             while step < evaluation:
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
@@ -266,24 +376,43 @@ def _train_group(
                 states = jax.block_until_ready(states)
                 seconds = time.perf_counter() - began
                 cost.training += seconds
-                observers.progress.advance((end - step) * len(seeds), end * job.training.batch_size)
+                progress.advance((end - step) * len(seeds) * runs, end * job.training.batch_size)
                 complete, step = end - step == slice_steps, end
                 if step < evaluation:
                     quick = saver.check(interrupts, step, states, quick=seconds < SLICE)
                     slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
             evaluated, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
-            metrics = distributed.gather_to_host(evaluated).with_nan()
+            metrics = _split(distributed.gather_to_host(evaluated).with_nan(), runs)
             cost.evaluating += time.perf_counter() - began
-            observers.evaluation(job, seeds, evaluation, metrics)
+            for record, of_run in zip(records, metrics, strict=True):
+                with _ended_by_problems(record, progress, runs):
+                    record.evaluation(seeds, evaluation, of_run)
+            progress.show(evaluation * job.training.batch_size, metrics)
+            if all(record.outcome is not None for record in records):
+                return []
             saver.check(interrupts, evaluation, states)
-    saved = step in (saver.last_step, start and start.step)
-    if len(job.groups) > 1 and saver.interval is not None and not saved:
+    if len(job.groups) > 1:
         saver.save(step, states)
-    return distributed.gather_to_host({"params": states.params, "feedback": states.feedback})
+    return _split(distributed.gather_to_host({"params": states.params, "feedback": states.feedback}), runs)
 
 
-def _restore(checkpoints: Checkpoints, start: Checkpoint, like: PyTree) -> PyTree:
-    """Returns the arrays of a checkpoint, on the devices of `like`."""
-    loaded = distributed.broadcast_arrays(lambda: checkpoints.load(start, like), like)
-    return distributed.device_put(loaded, jax.tree.map(lambda a: a.sharding, like))
+def _restore(records: Sequence[_Record], group: int, states: State) -> State:
+    """Returns the arrays of the runs' checkpoints, on the devices of states with the same numbers."""
+    runs, like = len(records), states._replace(numbers={})
+    shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct((len(a) // runs, *a.shape[1:]), a.dtype), like)
+    loaded = [
+        distributed.broadcast_arrays(lambda record=record: record.checkpoints.load(record.resumed[group], shapes), like)
+        for record in records
+    ]
+    joined = loaded[0] if runs == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *loaded)
+    return distributed.device_put(joined, jax.tree.map(lambda a: a.sharding, like))._replace(numbers=states.numbers)
+
+
+def _split(tree: PyTree, runs: int) -> list[PyTree]:
+    """Returns the part of each run, given a tree of arrays with an axis of runs times seeds in front."""
+    if runs == 1:
+        return [tree]
+    leaves, structure = jax.tree.flatten(tree)
+    by_leaf = [np.split(np.asarray(leaf), runs) for leaf in leaves]
+    return [structure.unflatten(parts) for parts in zip(*by_leaf, strict=True)]

@@ -143,7 +143,9 @@ def test_another_optimizer_trains_at_its_own_rate(optimizer, task):
 def test_adam_on_the_linear_task_takes_steps_of_its_default_rate():
     job = compose_run("task=linear", "optimizer=adam").job
     params, _ = job.rule.init(jax.random.key(0))
-    updates, _ = job.optimizer.update(jax.tree.map(np.ones_like, params), job.optimizer.init(params), params)
+    updates, _ = job.learner.optimizer.update(
+        jax.tree.map(np.ones_like, params), job.learner.optimizer.init(params), params
+    )
     for leaf in jax.tree.leaves(updates):
         np.testing.assert_allclose(leaf, -0.001, rtol=1e-4)
 
@@ -195,7 +197,7 @@ def test_learned_feedback_decays_as_the_params_do(rule):
     words = f"rule={rule}", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1"
     job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
     params, feedback = job.rule.init(jax.random.key(0))
-    for optimizer, tree in ((job.optimizer, params), (job.feedback_optimizer, feedback)):
+    for optimizer, tree in ((job.learner.optimizer, params), (job.learner.feedback_optimizer, feedback)):
         ones, zeros = (jax.tree.map(like, tree) for like in (jnp.ones_like, jnp.zeros_like))
         steps, _ = optimizer.update(zeros, optimizer.init(ones), ones)
         assert jax.tree.leaves(steps)
@@ -206,7 +208,7 @@ def test_the_feedback_of_kolen_pollack_converges_to_the_weights_with_weight_deca
     words = "rule=kolen_pollack", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1", "probe=0", "seeds=1"
     job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
     program, seeds, gaps = make_program_of(job, 1), np.zeros(1, np.int32), []
-    states = program.start(seeds)
+    states = program.start(seeds, {})
     for first, last in ((0, 0), (0, 40)):
         states = program.advance(states, seeds, first, last, program.data)
         pairs = [(b[0], job.network.kernels(states.params)[name][0]) for name, b in states.feedback.items()]

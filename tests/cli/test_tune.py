@@ -111,7 +111,7 @@ def test_a_trial_with_a_seed_that_diverged_to_a_finite_loss_is_pruned_at_its_end
         ([RATE, "trials=0"], "trials must be an integer of at least 1; got 0"),
         ([RATE, "sampler_seed=x"], "sampler_seed must be an integer of at least 0; got 'x'"),
         (["optimizer.learning_rate=glob(*)"], "must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c"),
-        ([RATE, "--multirun"], "tune takes overrides and trials, metric, output, sampler_seed; got "),
+        ([RATE, "--multirun"], "tune takes overrides and trials, at_once, metric, output, sampler_seed; got "),
         ([RATE, "batch_size=0"], "batch_size must be an integer of at least 1; got 0"),
         ([RATE, "hydra.mode=MULTIRUN"], "tune runs one config at a time; these overrides are a sweep"),
     ],

@@ -55,7 +55,7 @@ def test_steps_on_cifar_100_with_the_authors_settings_change_all_params(few_imag
     network = ["architecture=cnn", "architecture.norm=batch_tensorflow", "architecture.activation=elu", "rule.width=8"]
     job = job_of(["experiment=kao2019/cifar100", *network, "architecture.topology=conv4x3+conv4x3s2-conv8x3s2"])
     program, seeds = make_program_of(job, 1), np.zeros(1, np.int32)
-    states = program.start(seeds)
+    states = program.start(seeds, {})
     before = jax.device_get(states.params)
     states = program.advance(states, seeds, 0, 3, program.data)
     evaluated, states = program.evaluate(states, seeds, 3, program.data)

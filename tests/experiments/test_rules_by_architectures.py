@@ -75,7 +75,12 @@ def test_tuned_values_are_used_by_tuned_true(rule):
 )
 def test_tuning_chooses_the_lowest_validation_error_of_seven_trials(monkeypatch, rule, error, expected):
     trials = []
-    monkeypatch.setattr(Case, "validation_error", lambda case, values: trials.append(values) or error(values))
+
+    def validation_errors(case, option, tried, fixed):
+        trials.extend({**fixed, option: value} for value in tried)
+        return [error(values) for values in trials[-len(tried) :]]
+
+    monkeypatch.setattr(Case, "validation_errors", validation_errors)
     case = Case("digits", "mlp", rule, None)
     values, edge = case.tune(compare.default_scale(case.config()))
     assert values == pytest.approx(expected)

@@ -95,7 +95,7 @@ def test_step_matches_the_repository():
     params, feedback = job.rule.init(jax.random.key(0))
     x, y = job.task.train.inputs[:4], job.task.train.targets[:4]
     updates = job.rule.updates(params, feedback, Batch(x, y, jax.random.key(1)))
-    steps, _ = job.optimizer.update(updates, job.optimizer.init(params), params)
+    steps, _ = job.learner.optimizer.update(updates, job.learner.optimizer.init(params), params)
 
     names = list(job.network.kernel_shapes)
     biases, activations = leaves_named(params, "bias"), [np.asarray(x)]

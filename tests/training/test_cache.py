@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from fa_jax.training import cache
 
@@ -12,16 +13,18 @@ SETTINGS = ("dir", "max_size")
 
 
 @pytest.fixture
-def no_cache(monkeypatch):
+def no_cache():
     """JAX without a cache, as a new process has it."""
     names = [f"jax_compilation_cache_{name}" for name in SETTINGS]
     names += ["jax_enable_compilation_cache", "jax_persistent_cache_min_compile_time_secs"]
     before = {name: getattr(jax.config, name) for name in names}
     jax.config.update("jax_compilation_cache_dir", None)
+    compilation_cache.reset_cache()
     with warnings.catch_warnings():
         yield
     for name, value in before.items():
         jax.config.update(name, value)
+    compilation_cache.reset_cache()
 
 
 def enabled(monkeypatch, value):

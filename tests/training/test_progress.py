@@ -31,9 +31,9 @@ def console_text(monkeypatch):
 
 def test_lines_state_the_fraction_done_and_the_mean_and_range_over_seeds(console_text):
     def call(run_progress):
-        run_progress.show(0, {"test_error": np.array([90.0, 92.0]), "test_loss": np.ones(2)})
+        run_progress.show(0, [{"test_error": np.array([90.0, 92.0]), "test_loss": np.ones(2)}])
         run_progress.advance(200, 6400)
-        run_progress.show(6400, {"test_error": np.array([2.0, np.nan]), "test_loss": np.ones(2)})
+        run_progress.show(6400, [{"test_error": np.array([2.0, np.nan]), "test_loss": np.ones(2)}])
 
     assert console_text(call).splitlines() == [
         "  0 %  0 examples  test_error 91 (90 to 92), n = 2",
@@ -44,14 +44,14 @@ def test_lines_state_the_fraction_done_and_the_mean_and_range_over_seeds(console
 def test_evaluations_within_the_line_interval_print_one_line(console_text):
     def call(run_progress):
         for i in range(50):
-            run_progress.show(i, {"test_error": np.ones(1)})
+            run_progress.show(i, [{"test_error": np.ones(1)}])
 
     assert len(console_text(call).splitlines()) == 1
 
 
 def test_a_terminal_shows_a_bar_with_the_geometric_mean_of_a_logarithmic_metric(console_text):
     def call(run_progress):
-        run_progress.show(0, {"test_nse": np.array([1.0, 0.01])})
+        run_progress.show(0, [{"test_nse": np.array([1.0, 0.01])}])
         run_progress.advance(100, 3200)
         run_progress._bar.refresh()
 
@@ -62,5 +62,5 @@ def test_a_terminal_shows_a_bar_with_the_geometric_mean_of_a_logarithmic_metric(
 
 def test_only_the_test_scores_of_the_given_metrics_are_shown(console_text):
     values = {f"{split}_{name}": np.ones(1) for split in ("train", "test") for name in ("loss", "error", "nse")}
-    text = console_text(lambda run_progress: run_progress.show(0, values), (NSE, ERROR))
+    text = console_text(lambda run_progress: run_progress.show(0, [values]), (NSE, ERROR))
     assert text.strip() == "0 %  0 examples  test_nse 1 (1 to 1), n = 1  test_error 1 (1 to 1), n = 1"

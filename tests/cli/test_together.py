@@ -1,0 +1,115 @@
+"""Runs that differ in numbers alone are trained by one program, with the results of each alone."""
+
+import numpy as np
+import pytest
+
+from fa_jax.cli import together
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
+from fa_jax.cli.main import main
+from fa_jax.records.reader import find_runs, read_run
+from fa_jax.training import run as training_run
+from fa_jax.training.run import Request, Stopped, run_together
+from tests.conftest import assert_same_runs
+
+SMALL = ["task=linear", "task.train_examples=60", "task.test_examples=20"]
+SHORT = [*SMALL, "evaluations=2", "seeds=2"]
+
+
+def runs_of(*words):
+    return compose(parse(["--multirun", *words])).runs
+
+
+def groups(*words):
+    """The runs that are trained together, and the names of their numbers."""
+    return [(alike.indices, sorted(alike.numbers[0])) for alike in together.alike(runs_of(*SHORT, *words))]
+
+
+def assert_close_runs(folder, other):
+    """Asserts that two runs have the same metrics, up to what differently compiled sums make of rounding."""
+    ours, theirs = read_run(folder), read_run(other)
+    assert list(ours.metrics) == list(theirs.metrics)
+    for name, values in ours.metrics.items():
+        np.testing.assert_allclose(values, theirs.metrics[name], rtol=2e-4, atol=2e-3, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("rule", "swept"),
+    [
+        ("fa", ["optimizer.learning_rate=0.001,0.003", "feedback.scale=0.3,0.5", "architecture.init_scale=0.1,0.2"]),
+        pytest.param(
+            "node_perturbation",
+            ["optimizer=momentum", "optimizer.scaling.decay=0.5,0.9", "rule.sigma=0.1,0.2"],
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("kolen_pollack", ["optimizer.weight_decay=0.1,0.2"], marks=pytest.mark.slow),
+        pytest.param(
+            "fa", ["task=digits", "optimizer.weight_decay=0.001,0.01", "adversarial=0.05,0.1"], marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_swept_numbers_give_the_results_of_runs_of_their_own(rule, swept, folder):
+    small = ["epochs=0.5"] if "task=digits" in swept else SMALL
+    words = [*small, "evaluations=2", "seeds=2", f"rule={rule}", *swept]
+    runs = runs_of(*words)
+    assert [len(alike.indices) for alike in together.alike(runs)] == [len(runs)]
+    assert main(["--multirun", *words, "hydra.sweep.dir=sweep"]) == 0
+    last = runs[-1]
+    assert main([*last.overrides, "hydra.run.dir=alone"]) == 0
+    assert_close_runs(folder / "sweep" / last.folder, folder / "alone")
+
+
+def test_options_that_decide_what_a_program_does_have_programs_of_their_own():
+    assert groups("rule=fa,bp", "optimizer.learning_rate=0.1,0.2") == [
+        ([0, 1], ["optimizer.learning_rate"]),
+        ([2, 3], ["optimizer.learning_rate"]),
+    ]
+    assert groups("architecture.hidden=[5],[6]") == [([0], []), ([1], [])]
+    assert groups("architecture.dropout=0.1,0.2") == [([0], []), ([1], [])]  # Flax asks whether it is 0
+    assert groups("batch_size=1,2") == [([0], []), ([1], [])]
+
+
+def test_zero_has_a_program_of_its_own_and_whole_numbers_go_with_fractions():
+    assert groups("optimizer.weight_decay=0,0.1,1") == [([0], []), ([1, 2], ["optimizer.weight_decay"])]
+
+
+def test_runs_that_do_not_fit_into_memory_at_once_are_trained_in_turns(monkeypatch):
+    monkeypatch.setattr(together, "_at_once", lambda job: 2)
+    assert [indices for indices, _ in groups("optimizer.learning_rate=0.1,0.2,0.3")] == [[0, 1], [2]]
+
+
+def test_what_ends_one_run_leaves_the_others(folder):
+    runs = runs_of(*SHORT, "rule=fa", "optimizer.learning_rate=0.001,0.002,1e6")
+    (alike,) = together.alike(runs)
+
+    def stop(step, metrics):
+        raise Stopped("enough")
+
+    requests = [
+        Request(run.job, run.config, folder / str(i), numbers=numbers, watch=stop if i == 0 else None)
+        for i, (run, numbers) in enumerate(zip(runs, alike.numbers, strict=True))
+    ]
+    stopped, finished, diverged = run_together(requests)
+    assert isinstance(stopped, Stopped)
+    assert finished["diverged_seeds"] == []
+    assert len(diverged["diverged_seeds"]) == 2
+    assert [read_run(folder / str(i)).status["status"] for i in range(3)] == ["interrupted", "finished", "diverged"]
+
+
+def test_a_sweep_that_was_interrupted_within_a_program_resumes_bit_for_bit(folder, monkeypatch):
+    words = ["--multirun", *SHORT, "rule=fa", "optimizer.learning_rate=0.001,0.002", "evaluations=4"]
+    words += ["checkpoint_every=0"]
+    assert main([*words, "hydra.sweep.dir=whole"]) == 0
+
+    def interrupt(record, seeds, step, metrics, *, evaluation=training_run._Record.evaluation):
+        evaluation(record, seeds, step, metrics)
+        if step > 20:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(training_run._Record, "evaluation", interrupt)
+        assert main([*words, "hydra.sweep.dir=cut"]) == 130
+    assert [run.status["status"] for run in find_runs(folder / "cut")] == ["interrupted"] * 2
+    assert main(["resume=cut"]) == 0
+    for name in ("0_fa", "1_fa"):
+        assert_same_runs(folder / "whole" / name, folder / "cut" / name)
