@@ -82,6 +82,9 @@ RESNET = {
 DRAWN = {"distribution": "normal", "scale": 0.7, "density": 0.8}
 """Options of feedback that is drawn, sparse."""
 
+SETTLING = ("predictive_coding",)
+"""Rules whose layers learn from activities that have moved away from those of the forward pass."""
+
 
 def layerwise(**options):
     """An `init_feedback` for rules that send the signal back layer by layer."""

@@ -17,7 +17,15 @@ from fa_jax.cli.groups import CONF, choices
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.training.compile import make_program_of
-from tests.conftest import assert_trees_close, assert_trees_equal, make_rule, random_batch, rule_factory, to_float64
+from tests.conftest import (
+    SETTLING,
+    assert_trees_close,
+    assert_trees_equal,
+    make_rule,
+    random_batch,
+    rule_factory,
+    to_float64,
+)
 
 RULES = sorted(choices("rule"))
 SQUARED_ERROR = squared_error(output="linear", derivative="exact")
@@ -123,6 +131,7 @@ NOT_WITH_NORMS = {
     "ifa": "needs stages of one dense layer each",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
+    "predictive_coding": "is not defined with batch norm",
 }
 """Rules that are not defined on a convolutional network with a norm, and the message."""
 
@@ -203,6 +212,8 @@ def test_many_steps_need_one_trace(name):
 def test_readout_gets_its_true_gradient_without_dropout(name):
     _, rule = make_rule(name)
     skip_local(rule)
+    if name in SETTLING:
+        pytest.skip("its readout learns from the settled activities")
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch())["readout"]
     gradient = make_rule("bp")[1].updates(params, (), random_batch())["readout"]
