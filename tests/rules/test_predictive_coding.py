@@ -222,6 +222,23 @@ def test_precision_nudging_approaches_backprop_as_its_strength_falls(sign, ratio
     np.testing.assert_allclose(np.divide(*errors), ratio, rtol=0.1)
 
 
+def test_drawn_signs_are_those_of_the_updates_at_either_strength():
+    network = make_mlp((4,))
+    params, batch = draw(network)
+    fixed, drawn = {"nudging_sign": "fixed"}, {"nudging_sign": "drawn", "nudging_strength": 0.5}
+    at = {
+        sign: make_rule(network, nudging="target", nudging_strength=sign * 0.5, **fixed).updates(params, (), batch)
+        for sign in (1, -1)
+    }
+    found = set()
+    for seed in range(8):
+        key = jax.random.key(seed)
+        updates = make_rule(network, nudging="target", **drawn).updates(params, (), batch._replace(key=key))
+        (sign,) = [s for s in at if max(relative_errors(network, updates, at[s])) < 1e-9]
+        found.add(sign)
+    assert found == {1, -1}
+
+
 def test_target_nudging_of_strength_1_is_none_and_of_strength_0_is_not_backprop():
     network = make_mlp((4, 3))
     params, batch = draw(network)
@@ -269,7 +286,7 @@ def test_linear_network_at_equilibrium_descends_the_energy_that_is_left():
 
 
 def test_batch_learns_the_mean_of_its_examples():
-    network = make_mlp()
+    network = make_mlp((4,))
     params, batch = draw(network)
     rule = make_rule(network, CROSS_ENTROPY, momentum=0.5)
     apart = [
@@ -284,7 +301,7 @@ def test_energy_falls_at_every_small_step():
     params, batch = draw(network)
     decreases = [
         float(make_rule(network, steps=t).extras.measure.compute(params, (), batch)["energy_decrease"])
-        for t in (1, 2, 4, 8)
+        for t in (1, 2, 8)
     ]
     assert decreases[0] > 0
     assert decreases == sorted(decreases)
@@ -339,7 +356,7 @@ def test_prediction_is_the_forward_pass():
         ),
         (
             {"nudging": "precision", "nudging_strength": -1, "nudging_sign": "both"},
-            "^nudging_strength must be above 0, since both signs are used; got -1",
+            "^nudging_strength must be above 0 with nudging_sign=both, which uses both signs; got -1",
         ),
         (
             {"nudging": "target", "nudging_strength": 1.1, "nudging_sign": "fixed"},

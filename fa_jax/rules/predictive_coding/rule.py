@@ -76,7 +76,9 @@ def predictive_coding(
       momentum: of the descent, in [0, 1), without Nesterov's correction; 0 with fixed_prediction and zero_divergence.
       nudging: `none`, `precision` or `target`.
       nudging_strength: beta, not 0; with `target`, a share from -1 to 1; None without nudging.
-      nudging_sign: `fixed`; `both`: the mean of the updates at beta and -beta; None without nudging.
+      nudging_sign: of beta: `fixed`; `both`: the mean of the updates at beta and -beta (centred nudging); `drawn`: one
+        of the two, by `batch.key`; None without nudging. The "centred nudging" of Pinchetti et al. is the last, with a
+        sign that their program draws for an epoch instead of a batch.
 
     Raises:
       BadOption: if an option is out of range or would have no effect, or the rule is not defined on the network or with
@@ -90,7 +92,7 @@ def predictive_coding(
         _require_one_linear_layer_each(network)
     infer = choose("inference", inference, INFERENCES)
     descent = _descent(inference, steps, step_size, momentum)
-    strengths = _strengths(inference, nudging, nudging_strength, nudging_sign)
+    beta = _strength(inference, nudging, nudging_strength, nudging_sign)
     by_target = nudging == "target"
     if by_target:
         _require_squared_error(loss)
@@ -110,10 +112,12 @@ def predictive_coding(
             jax.grad if before else grad,  # layers with fast gradients cannot be observed
         )
 
-    def mean_over_signs(function: Callable) -> PyTree:
-        if len(strengths) == 1:
-            return function(*strengths)
-        return jax.tree.map(lambda a: a.mean(0), jax.vmap(function)(jnp.asarray(strengths)))
+    def mean_over_signs(batch: Batch, function: Callable) -> PyTree:
+        if nudging_sign == "both":
+            return jax.tree.map(lambda a: a.mean(0), jax.vmap(function)(jnp.asarray([beta, -beta])))
+        if nudging_sign == "drawn":
+            return function(jnp.where(jax.random.bernoulli(batch.key), beta, -beta))
+        return function(beta)
 
     def updates(params, feedback, batch):
         del feedback
@@ -124,7 +128,7 @@ def predictive_coding(
             gradient = model.grad(model.fixed_error_energy)(params, states, errors)
             return jax.tree.map(lambda g: g / (strength * len(batch.inputs)), gradient)
 
-        return mean_over_signs(update)
+        return mean_over_signs(batch, update)
 
     def signals(params, feedback, batch):
         """Returns minus the errors: in place of dL/dh_l, they are what a layer learns from."""
@@ -134,7 +138,7 @@ def predictive_coding(
             errors = infer(model_of(params, batch, strength), params, descent).errors
             return jax.tree.map(lambda e: -e / (strength * len(batch.inputs)), errors)
 
-        return mean_over_signs(signal)
+        return mean_over_signs(batch, signal)
 
     def measure(params, feedback, batch):
         del feedback
@@ -145,7 +149,7 @@ def predictive_coding(
             end = model.energy(params, infer(model, params, descent).states)
             return 100 * (start - end) / jnp.abs(start)
 
-        return {"energy_decrease": mean_over_signs(decrease)}
+        return {"energy_decrease": mean_over_signs(batch, decrease)}
 
     def weight_pairs(params, feedback):
         del feedback
@@ -205,25 +209,25 @@ def _descent(inference: str, steps: int | None, step_size: float, momentum: floa
     return Descent(0, 1.0, 0.0)
 
 
-def _strengths(inference: str, nudging: str, strength: float | None, sign: str | None) -> tuple[float, ...]:
-    """Returns the values of beta whose updates are averaged; without nudging, 1."""
+def _strength(inference: str, nudging: str, strength: float | None, sign: str | None) -> float:
+    """Returns the checked beta; without nudging, 1."""
     choose("nudging", nudging, dict.fromkeys(("none", "precision", "target")))
     if nudging == "none":
         for option, value in (("nudging_strength", strength), ("nudging_sign", sign)):
             if value is not None:
                 raise BadOption(f"must be null with nudging=none; got {value!r}", option)
-        return (1.0,)
+        return 1.0
     if inference not in DESCENTS:
         raise BadOption(
             f"must be none with inference={inference}, which is linear in the output error; got {nudging!r}", "nudging"
         )
-    both = choose("nudging_sign", sign, {"fixed": False, "both": True})
+    either = choose("nudging_sign", sign, {"fixed": False, "both": True, "drawn": True})
     bounds = {"least": -1.0, "most": 1.0} if nudging == "target" else {}
     beta = number("nudging_strength", strength, **bounds)
-    if beta == 0 or (both and beta < 0):
-        valid = "above 0, since both signs are used" if both else "other than 0"
+    if beta == 0 or (either and beta < 0):
+        valid = f"above 0 with nudging_sign={sign}, which uses both signs" if either else "other than 0"
         raise BadOption(f"must be {valid}; got {strength!r}", "nudging_strength")
-    return (beta, -beta) if both else (beta,)
+    return beta
 
 
 def _require_squared_error(loss: LossFunction) -> None:
