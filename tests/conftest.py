@@ -121,6 +121,8 @@ def make_rule(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
     """A small `mlp` and a rule on it with the options of its YAML."""
     if name.endswith("forward_forward") or name == "scff":  # is defined for ReLU units without dropout alone
         dropout, options = 0.0, {"activation": "relu", **options}
+    if name == "equilibrium_propagation":
+        dropout = 0.0
     network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
     return network, rule_factory(name)(network, (loss or cross_entropy()).value)
 

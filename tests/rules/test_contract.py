@@ -96,6 +96,7 @@ ONE_LAYER_PER_STAGE = {
         {"mlp", "locally_connected"},
     ),
     "scff": ("needs stages of one dense", {"mlp"}),
+    "equilibrium_propagation": ("needs stages of one dense", {"mlp"}),
 }
 """Rules that are not defined on all architectures: the message, and where they are defined."""
 
@@ -134,6 +135,7 @@ NOT_WITH_NORMS = {
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
     "predictive_coding": "is not defined with batch norm",
     "scff": "normalises by itself; it needs norm=none",
+    "equilibrium_propagation": "needs stages of one dense layer each",
 }
 """Rules that are not defined on a convolutional network with a norm, and the message."""
 
@@ -181,6 +183,8 @@ def test_equal_keys_give_equal_bits_and_other_keys_other_updates(name):
     batch = random_batch()
     updates = rule.updates(params, feedback, batch)
     assert_trees_equal(updates, rule.updates(params, feedback, batch))
+    if name == "equilibrium_propagation":  # has neither dropout nor noise
+        return
     others = rule.updates(params, feedback, batch._replace(key=jax.random.key(9)))
     kernels, other_kernels = network.kernels(updates), network.kernels(others)
     assert any(np.any(np.asarray(kernels[layer]) != other_kernels[layer]) for layer in kernels)
