@@ -214,6 +214,7 @@ def forward_forward(
         measure=Measure(METRICS, measure),
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=ff,
+        sets_feedback=True,
         train_predict=ff.apply,
         train_predict_label="" if by_softmax else "softmax",
         needs_classes=True,

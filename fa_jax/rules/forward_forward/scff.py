@@ -193,6 +193,7 @@ def scff(
         measure=Measure(METRICS, measure),
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=contrastive,
+        sets_feedback=True,
     )
 
     def predict(params, inputs, key=None):
