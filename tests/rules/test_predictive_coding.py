@@ -31,6 +31,7 @@ OPTIONS = {
     "nudging": "none",
     "nudging_strength": None,
     "nudging_sign": None,
+    "sign_period": None,
 }
 POSITIONS = ("after_activation", "before_activation")
 ZERO_DIVERGENCE = {"inference": "zero_divergence", "steps": None, "step_size": 1.0}
@@ -222,21 +223,29 @@ def test_precision_nudging_approaches_backprop_as_its_strength_falls(sign, ratio
     np.testing.assert_allclose(np.divide(*errors), ratio, rtol=0.1)
 
 
-def test_drawn_signs_are_those_of_the_updates_at_either_strength():
-    network = make_mlp((4,))
+def test_drawn_sign_is_kept_for_its_period():
+    network, options = make_mlp((4,)), {"nudging": "target", "inference": "errors"}
     params, batch = draw(network)
-    fixed, drawn = {"nudging_sign": "fixed"}, {"nudging_sign": "drawn", "nudging_strength": 0.5}
     at = {
-        sign: make_rule(network, nudging="target", nudging_strength=sign * 0.5, **fixed).updates(params, (), batch)
+        sign: make_rule(network, **options, nudging_strength=sign * 0.5, nudging_sign="fixed").updates(
+            params, (), batch
+        )
         for sign in (1, -1)
     }
-    found = set()
-    for seed in range(8):
-        key = jax.random.key(seed)
-        updates = make_rule(network, nudging="target", **drawn).updates(params, (), batch._replace(key=key))
-        (sign,) = [s for s in at if max(relative_errors(network, updates, at[s])) < 1e-9]
-        found.add(sign)
-    assert found == {1, -1}
+    rule = make_rule(network, **options, nudging_strength=0.5, nudging_sign="drawn", sign_period=3)
+    feedback = rule.init(jax.random.key(0))[1]
+    signs = []
+    for step in range(30):
+        signs.append(int(feedback["sign"]))
+        if step % 3 == 0:
+            updates = rule.updates(params, feedback, batch)
+            assert max(relative_errors(network, updates, at[signs[-1]])) < 1e-12
+        changes = rule.learn(params, feedback, batch._replace(key=jax.random.key(step)), None)
+        feedback = jax.tree.map(lambda f, c: f - c, feedback, changes)
+    assert all(len(set(signs[i : i + 3])) == 1 for i in range(0, 30, 3))
+    assert set(signs) == {1, -1}
+    starts = {int(rule.init(jax.random.key(seed))[1]["sign"]) for seed in range(8)}
+    assert starts == {1, -1}
 
 
 def test_target_nudging_of_strength_1_is_none_and_of_strength_0_is_not_backprop():
@@ -350,6 +359,11 @@ def test_prediction_is_the_forward_pass():
         ({"nudging": "label"}, "^nudging must be one of none, precision, target; got 'label'"),
         ({"nudging_strength": 0.5}, "^nudging_strength must be null with nudging=none; got 0.5"),
         ({"nudging_sign": "both"}, "^nudging_sign must be null with nudging=none; got 'both'"),
+        ({"sign_period": 3}, "^sign_period must be null unless nudging_sign=drawn; got 3"),
+        (
+            {"nudging": "precision", "nudging_strength": 0.5, "nudging_sign": "drawn"},
+            "^sign_period must be an integer of at least 1; got None",
+        ),
         (
             {"nudging": "precision", "nudging_strength": 0, "nudging_sign": "fixed"},
             "^nudging_strength must be other than 0; got 0",

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, integer, number
-from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule
+from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule, Stream, stream
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
 from fa_jax.networks.fast_gradients import grad
@@ -44,6 +44,8 @@ INFERENCES = {
 }
 DESCENTS = ("states", "errors")
 """The inferences that descend the energy; the others are linear in the output error."""
+SIGN, STEP_COUNT = "sign", "step_count"
+"""The entries of the feedback, if the sign of the nudging is drawn."""
 METRICS = (Metric("energy_decrease", "decrease of the energy by inference", unit="%", better="neither"),)
 
 
@@ -59,8 +61,12 @@ def predictive_coding(
     nudging: str,
     nudging_strength: float | None,
     nudging_sign: str | None,
+    sign_period: int | None,
 ) -> Rule:
-    """Returns the `Rule` of predictive coding; its feedback is `()`.
+    """Returns the `Rule` of predictive coding.
+
+    Its feedback is `()`. If the sign of the nudging is drawn, it is that sign and the number of steps, and needs a
+    feedback optimizer of rate 1.
 
     Args:
       network: marks its hidden layers with `Hidden`, without batch norm. What lies between two of them is
@@ -76,9 +82,9 @@ def predictive_coding(
       momentum: of the descent, in [0, 1), without Nesterov's correction; 0 with fixed_prediction and zero_divergence.
       nudging: `none`, `precision` or `target`.
       nudging_strength: beta, not 0; with `target`, a share from -1 to 1; None without nudging.
-      nudging_sign: of beta: `fixed`; `both`: the mean of the updates at beta and -beta (centred nudging); `drawn`: one
-        of the two, by `batch.key`; None without nudging. The "centred nudging" of Pinchetti et al. is the last, with a
-        sign that their program draws for an epoch instead of a batch.
+      nudging_sign: of beta: `fixed`; `both`: the mean of the updates at beta and -beta; `drawn`: one of the two at
+        random; None without nudging. The "centred nudging" of Pinchetti et al. is `drawn`, once per epoch.
+      sign_period: the number of steps for which a drawn sign is kept, at least 1; else None.
 
     Raises:
       BadOption: if an option is out of range or would have no effect, or the rule is not defined on the network or with
@@ -93,6 +99,7 @@ def predictive_coding(
     infer = choose("inference", inference, INFERENCES)
     descent = _descent(inference, steps, step_size, momentum)
     beta = _strength(inference, nudging, nudging_strength, nudging_sign)
+    is_drawn = _is_drawn(nudging_sign, sign_period)
     by_target = nudging == "target"
     if by_target:
         _require_squared_error(loss)
@@ -112,44 +119,47 @@ def predictive_coding(
             jax.grad if before else grad,  # layers with fast gradients cannot be observed
         )
 
-    def mean_over_signs(batch: Batch, function: Callable) -> PyTree:
+    def init(key):
+        signs = {SIGN: _draw_sign(stream(key, Stream.FEEDBACK)), STEP_COUNT: jnp.zeros(())} if is_drawn else ()
+        return network.init(key), signs
+
+    def learn(params, feedback, batch, updates):
+        del params, updates
+        ends = (feedback[STEP_COUNT] + 1) % sign_period == 0
+        sign = jnp.where(ends, _draw_sign(batch.key), feedback[SIGN])
+        return {SIGN: feedback[SIGN] - sign, STEP_COUNT: -jnp.ones(())}
+
+    def mean_over_signs(feedback: PyTree, function: Callable) -> PyTree:
         if nudging_sign == "both":
             return jax.tree.map(lambda a: a.mean(0), jax.vmap(function)(jnp.asarray([beta, -beta])))
-        if nudging_sign == "drawn":
-            return function(jnp.where(jax.random.bernoulli(batch.key), beta, -beta))
-        return function(beta)
+        return function(beta * feedback[SIGN] if is_drawn else beta)
 
     def updates(params, feedback, batch):
-        del feedback
-
         def update(strength):
             model = model_of(params, batch, strength)
             states, errors = infer(model, params, descent)
             gradient = model.grad(model.fixed_error_energy)(params, states, errors)
             return jax.tree.map(lambda g: g / (strength * len(batch.inputs)), gradient)
 
-        return mean_over_signs(batch, update)
+        return mean_over_signs(feedback, update)
 
     def signals(params, feedback, batch):
         """Returns minus the errors: in place of dL/dh_l, they are what a layer learns from."""
-        del feedback
 
         def signal(strength):
             errors = infer(model_of(params, batch, strength), params, descent).errors
             return jax.tree.map(lambda e: -e / (strength * len(batch.inputs)), errors)
 
-        return mean_over_signs(batch, signal)
+        return mean_over_signs(feedback, signal)
 
     def measure(params, feedback, batch):
-        del feedback
-
         def decrease(strength):
             model = model_of(params, batch, strength)
             start = model.output_energy(model.run(params)[0])
             end = model.energy(params, infer(model, params, descent).states)
             return 100 * (start - end) / jnp.abs(start)
 
-        return {"energy_decrease": mean_over_signs(batch, decrease)}
+        return {"energy_decrease": mean_over_signs(feedback, decrease)}
 
     def weight_pairs(params, feedback):
         del feedback
@@ -161,8 +171,14 @@ def predictive_coding(
         signals=None if before else signals,
         weight_pairs=weight_pairs,
         measure=Measure(METRICS, measure) if inference in DESCENTS else None,
+        sets_feedback=is_drawn,
     )
-    return Rule(lambda key: (network.init(key), ()), updates, network.apply, extras=extras)
+    return Rule(init, updates, network.apply, learn if is_drawn else None, extras)
+
+
+def _draw_sign(key: jax.Array) -> jax.Array:
+    """Returns 1 or -1."""
+    return jnp.where(jax.random.bernoulli(key), 1.0, -1.0)
 
 
 def _run_after_activation(network: Network, batch: Batch) -> Callable:
@@ -228,6 +244,15 @@ def _strength(inference: str, nudging: str, strength: float | None, sign: str | 
         valid = f"above 0 with nudging_sign={sign}, which uses both signs" if either else "other than 0"
         raise BadOption(f"must be {valid}; got {strength!r}", "nudging_strength")
     return beta
+
+
+def _is_drawn(sign: str | None, period: int | None) -> bool:
+    """Returns whether the sign of the nudging is drawn, with its period checked."""
+    if sign == "drawn":
+        integer("sign_period", period, least=1)
+    elif period is not None:
+        raise BadOption(f"must be null unless nudging_sign=drawn; got {period!r}", "sign_period")
+    return sign == "drawn"
 
 
 def _require_squared_error(loss: LossFunction) -> None:
