@@ -70,7 +70,7 @@ def predictive_coding(
 
     Args:
       network: marks its hidden layers with `Hidden`, without batch norm. What lies between two of them is
-        differentiated as a whole.
+        differentiated as a whole, with the same dropout in all steps.
       loss: a mean over the batch.
       inference: `states`: gradient descent in the activities; `errors`: in the prediction errors; `fixed_prediction`:
         with predictions and derivatives held at the forward pass; `zero_divergence`: each layer learns when its first
