@@ -78,6 +78,9 @@ class Extras(NamedTuple):
     train_predict_label: str = ""
     """How `train_predict` predicts, such as `softmax`, where `predict` does otherwise: training scores are shown with
     it, since they are not comparable with test scores. Empty: the same prediction."""
+    sets_feedback: bool = False
+    """True if `feedback - learn(...)` is the next feedback, such as running means or a count of steps, so that the
+    feedback optimizer must be plain gradient descent of rate 1."""
     needs_classes: bool = False
     """True if the rule consumes labels directly, so that targets must be one-hot."""
 

@@ -109,10 +109,11 @@ class Network:
         signals: LayerArrays | None = None,
         feedback: LayerArrays | None = None,
         perturbations: LayerArrays | None = None,
+        states: LayerArrays | None = None,
     ) -> tuple[jax.Array, LayerArrays]:
         """Returns the logits, `[batch, outputs]`, and the activations of the hidden layers, `[*stack, batch, *shape]`.
 
-        `signals`, `feedback` and `perturbations` need not name all layers.
+        `signals`, `feedback`, `perturbations` and `states` need not name all layers; a layer has a signal or a state.
 
         Args:
           params: as from `init`.
@@ -124,6 +125,8 @@ class Network:
           feedback: substitutes for the kernels of linear layers in the backward pass, shaped like these; named like
             `kernel_shapes`.
           perturbations: are added to the activations h of hidden layers, shaped like h; named like `hidden_shapes`.
+          states: what the layers above receive in place of the activations h, shaped like h; named like
+            `hidden_shapes`. The activations that are returned are those before, each computed from the state below.
         """
         logits, state = self._run(
             params,
@@ -132,6 +135,7 @@ class Network:
             perturbations=perturbations,
             mutable=("hidden",),
             signal=_unflatten(signals or {}, "h"),
+            state=_unflatten(states or {}, "h"),
             feedback=_unflatten(feedback or {}, "kernel"),
         )
         return logits, leaves_named(state.get("hidden", {}), "h")
@@ -160,6 +164,7 @@ class Network:
         inputs: jax.Array,
         observe: Callable[[nn.Module, jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
         rngs: Mapping[str, jax.Array],
+        **arrays: LayerArrays,
     ) -> LayerArrays:
         """Runs the network and collects an observation from each linear layer.
 
@@ -168,6 +173,8 @@ class Network:
           observe: `(layer, x, y) -> (y, observation)` for a bound layer with input x and output y; the network goes on
             with the returned y.
           rngs: keys by the name of Flax's random streams; dropout needs `dropout`.
+          **arrays: further Flax collections of arrays named like `kernel_shapes`, with an axis in front for a scanned
+            stack; `observe` reads that of its layer by `layer.get_variable(collection, "value")`.
 
         Returns:
           The observations, named like `kernel_shapes`.
@@ -180,8 +187,10 @@ class Network:
             sow_array(context.module, "observed", "value", observation)
             return y
 
+        collections = {name: _unflatten(by_layer, "value") for name, by_layer in arrays.items()}
+        variables = {**self._collections(params), **collections}
         with nn.intercept_methods(intercept):
-            _, state = self.module.apply(self._collections(params), inputs, rngs=dict(rngs), mutable=["observed"])
+            _, state = self.module.apply(variables, inputs, rngs=dict(rngs), mutable=["observed"])
         return leaves_named(state["observed"], "value")
 
     def kernels(self, params: PyTree) -> LayerArrays:

@@ -73,6 +73,20 @@ def with_multipliers(
     return optax.chain(optimizer, optax.stateless(multiplied))
 
 
+def is_plain(optimizer: optax.GradientTransformation, steps: int) -> bool:
+    """Returns whether an optimizer is gradient descent of rate 1, from the start of a run to its end."""
+    params, update = jnp.full(2, 0.5), jnp.asarray([3e6, 0.0])  # large, to be clipped, and zero, to show a decay
+    for step in (0, steps // 2, steps - 1):
+        state = optimizer.init(params)
+        if optax.tree_utils.tree_get_all_with_path(state, "count"):
+            state = optax.tree_utils.tree_set(state, count=step)
+        for _ in range(2):  # the second one shows a momentum
+            change, state = optimizer.update(update, state, params)
+            if jnp.any(change != -update):
+                return False
+    return True
+
+
 def constant(learning_rate: float, steps: int) -> optax.Schedule:
     """Returns a constant learning rate."""
     del steps

@@ -107,13 +107,13 @@ replace_cotangent.defvjp(_replace_forward, _replace_backward)
 
 
 class Hidden(nn.Module):
-    """The identity, placed at the end of a hidden layer: records the activation and can replace its cotangent.
+    """The identity, placed at the end of a hidden layer: records the activation, and can replace it or its cotangent.
 
     Its position is part of the rule: in a residual network on the stream after each sum, in a convolutional stage after
     the pooling, and after the dropout.
 
     Flax collections: writes the activation to `hidden/h`; adds `perturbation/h` to it and replaces its cotangent by
-    `signal/h`, if these are given.
+    `signal/h`, if these are given. If `state/h` is given, the layers above receive it instead, and no cotangent passes.
     """
 
     @nn.compact
@@ -121,6 +121,8 @@ class Hidden(nn.Module):
         if self.has_variable("perturbation", "h"):
             h = h + self.get_variable("perturbation", "h")
         sow_array(self, "hidden", "h", h)
+        if self.has_variable("state", "h"):
+            return self.get_variable("state", "h")
         return replace_cotangent(h, self.get_variable("signal", "h")) if self.has_variable("signal", "h") else h
 
 

@@ -82,6 +82,9 @@ RESNET = {
 DRAWN = {"distribution": "normal", "scale": 0.7, "density": 0.8}
 """Options of feedback that is drawn, sparse."""
 
+SETTLING = ("predictive_coding",)
+"""Rules whose layers learn from activities that have moved away from those of the forward pass."""
+
 
 def layerwise(**options):
     """An `init_feedback` for rules that send the signal back layer by layer."""
@@ -116,8 +119,10 @@ def rule_factory(name):
 
 def make_rule(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
     """A small `mlp` and a rule on it with the options of its YAML."""
-    if name.endswith("forward_forward"):  # is defined for ReLU units without dropout alone
+    if name.endswith("forward_forward") or name == "scff":  # is defined for ReLU units without dropout alone
         dropout, options = 0.0, {"activation": "relu", **options}
+    if name == "equilibrium_propagation":
+        dropout = 0.0
     network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
     return network, rule_factory(name)(network, (loss or cross_entropy()).value)
 

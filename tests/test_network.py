@@ -140,6 +140,25 @@ def test_perturbations_are_added_to_hidden_activations(float64, network):
     np.testing.assert_allclose(value(perturbations) - value(zeros), change, rtol=1e-3)
 
 
+def test_a_state_is_what_the_layers_above_receive_and_no_more(float64, network):
+    params, _, batch = draw(network)
+    logits, hiddens = network.forward(params, batch.inputs)
+    same_logits, predictions = network.forward(params, batch.inputs, states=hiddens)
+    np.testing.assert_array_equal(same_logits, logits)
+    assert_trees_equal(predictions, hiddens)
+    *_, last = network.hidden_shapes
+    others = {**hiddens, last: hiddens[last] + 1.0}
+    other_logits, predictions = network.forward(params, batch.inputs, states=others)
+    # Of a scanned stack, each layer but the first is predicted from the state of the one below.
+    unchanged = (lambda h: h[:1]) if network.hidden_shapes[last].stack else lambda h: h
+    np.testing.assert_array_equal(unchanged(predictions[last]), unchanged(hiddens[last]))
+    assert np.all(np.abs(other_logits - logits) > 1e-6)
+    gradients = jax.grad(lambda p: LOSS(network.apply(p, batch.inputs, states=hiddens), batch.targets))(params)
+    assert [name for name, kernel in network.kernels(gradients).items() if np.any(kernel)] == [
+        list(network.kernel_shapes)[-1]
+    ]
+
+
 def test_layers_are_listed_in_the_order_of_the_forward_pass_although_names_sort_otherwise():
     class Named(nn.Module):
         @nn.compact

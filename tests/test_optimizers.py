@@ -13,6 +13,7 @@ from fa_jax.optimizers import (
     constant_then_linear,
     cosine,
     descend,
+    is_plain,
     keep_removed,
     step_decay,
     with_multipliers,
@@ -161,3 +162,19 @@ def test_the_norm_that_is_clipped_is_that_of_all_updates_before_the_multipliers(
     steps, _ = optimizer.update(updates, optimizer.init(updates), updates)
     np.testing.assert_allclose(steps["a"], -0.1 * 3 / 5, rtol=1e-6)
     np.testing.assert_allclose(steps["b"], -0.1 * 5 * 4 / 5, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["optimizer=sgd", "optimizer.learning_rate=1"], True),
+        (["optimizer=sgd", "optimizer.learning_rate=0.5"], False),
+        (["optimizer=sgd", "optimizer.learning_rate=1", "optimizer.weight_decay=1e-3"], False),
+        (["optimizer=sgd", "optimizer.learning_rate=1", "optimizer.clip=100"], False),
+        (["optimizer=sgd", "optimizer.learning_rate=1", "optimizer/schedule=cosine"], False),
+        (["optimizer=momentum", "optimizer.learning_rate=1"], False),
+        (["optimizer=adam", "optimizer.learning_rate=1"], False),
+    ],
+)
+def test_plain_gradient_descent_has_rate_1_and_nothing_else(compose, overrides, expected):
+    assert is_plain(make(compose, *overrides), len(GRADIENTS)) == expected

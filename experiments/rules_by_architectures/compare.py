@@ -39,6 +39,8 @@ RATES_OF = {
     "associated_learning": (0.0003, 0.001, 0.003, 0.01, 0.03),
     "forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
     "recurrent_forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
+    "predictive_coding": (0.0003, 0.001, 0.003, 0.01, 0.03),
+    "scff": (0.0003, 0.001, 0.003, 0.01, 0.03),
 }
 """For rules with another default optimizer than plain gradient descent."""
 SCALE_FACTORS = (1 / 3, 3.0)

@@ -232,7 +232,14 @@ def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int
         if name == "feedback_optimizer":
             raise BadOption("must be null: the feedback of this rule does not learn", "feedback_optimizer")
         return optax.identity()
-    return _tried(config, name, feedback, steps)
+    optimizer = _tried(config, name, feedback, steps)
+    if rule.extras.sets_feedback and not optimizers.is_plain(optimizer, steps):
+        raise BadOption(
+            f"must be sgd with learning_rate=1 for rule={_choice(config, 'rule')}, which sets its feedback itself: "
+            "+optimizer@feedback_optimizer=sgd feedback_optimizer.learning_rate=1",
+            "feedback_optimizer",
+        )
+    return optimizer
 
 
 def _tried(

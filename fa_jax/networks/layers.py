@@ -17,12 +17,15 @@ ACTIVATIONS = {
     "tanh": jnp.tanh,
     "sigmoid": jax.nn.sigmoid,
     "logistic": jax.nn.sigmoid,
+    "shifted_sigmoid": lambda a: jax.nn.sigmoid(4 * a - 2),
+    "clip": lambda a: jnp.clip(a, 0, 1),
     "relu": jax.nn.relu,
     "leaky_relu": jax.nn.leaky_relu,
     "elu": jax.nn.elu,
     "gelu": jax.nn.gelu,
     "silu": jax.nn.silu,
 }
+"""Activation functions. `clip` limits to [0, 1]; `shifted_sigmoid` is a smooth form of it, with slope 1 at 1/2."""
 GROUP_SIZE = 8
 
 

@@ -76,6 +76,7 @@ MISTAKES = {
     "optimizer/schedule=cosine optimizer.schedule.warmup=2": "optimizer.schedule.warmup must be a finite number at "
     "least 0 and at most 1; got 2",
     "optimizer/schedule=step_decay optimizer.schedule.drops=3": "optimizer.schedule.drops must be pairs such as ",
+    "task=digits rule=forward_forward feedback_optimizer.learning_rate=0.5": "feedback_optimizer must be sgd with",
     "feedback_optimizer=sgd": "feedback_optimizer must be null: the feedback of this rule does not learn",
     "rule=fa feedback.scale=nan": "feedback.scale must be a finite number above 0; got nan",
     "rule=fa feedback.scale=[1,2]": "feedback.scale must be one value or a list of 1, one per layer; got 2: [1, 2]",

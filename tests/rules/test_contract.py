@@ -17,7 +17,15 @@ from fa_jax.cli.groups import CONF, choices
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.training.compile import make_program_of
-from tests.conftest import assert_trees_close, assert_trees_equal, make_rule, random_batch, rule_factory, to_float64
+from tests.conftest import (
+    SETTLING,
+    assert_trees_close,
+    assert_trees_equal,
+    make_rule,
+    random_batch,
+    rule_factory,
+    to_float64,
+)
 
 RULES = sorted(choices("rule"))
 SQUARED_ERROR = squared_error(output="linear", derivative="exact")
@@ -87,6 +95,8 @@ ONE_LAYER_PER_STAGE = {
         "needs stages of one dense or local layer each|is not defined with pooling",
         {"mlp", "locally_connected"},
     ),
+    "scff": ("needs stages of one dense", {"mlp"}),
+    "equilibrium_propagation": ("needs stages of one dense", {"mlp"}),
 }
 """Rules that are not defined on all architectures: the message, and where they are defined."""
 
@@ -123,6 +133,9 @@ NOT_WITH_NORMS = {
     "ifa": "needs stages of one dense layer each",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
+    "predictive_coding": "is not defined with batch norm",
+    "scff": "normalises by itself; it needs norm=none",
+    "equilibrium_propagation": "needs stages of one dense layer each",
 }
 """Rules that are not defined on a convolutional network with a norm, and the message."""
 
@@ -170,6 +183,8 @@ def test_equal_keys_give_equal_bits_and_other_keys_other_updates(name):
     batch = random_batch()
     updates = rule.updates(params, feedback, batch)
     assert_trees_equal(updates, rule.updates(params, feedback, batch))
+    if name == "equilibrium_propagation":  # has neither dropout nor noise
+        return
     others = rule.updates(params, feedback, batch._replace(key=jax.random.key(9)))
     kernels, other_kernels = network.kernels(updates), network.kernels(others)
     assert any(np.any(np.asarray(kernels[layer]) != other_kernels[layer]) for layer in kernels)
@@ -203,6 +218,8 @@ def test_many_steps_need_one_trace(name):
 def test_readout_gets_its_true_gradient_without_dropout(name):
     _, rule = make_rule(name)
     skip_local(rule)
+    if name in SETTLING:
+        pytest.skip("its readout learns from the settled activities")
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch())["readout"]
     gradient = make_rule("bp")[1].updates(params, (), random_batch())["readout"]
@@ -211,6 +228,8 @@ def test_readout_gets_its_true_gradient_without_dropout(name):
 
 def test_updates_do_not_grow_with_the_batch(float64, name):
     """A batch twice in a row has the same mean loss. Rules with noise of each example are compared in expectation."""
+    if name == "scff":
+        pytest.skip("joins different images, of which a batch twice in a row has two alike")
     _, rule = make_rule(name)
     params, feedback = to_float64(rule.init(jax.random.key(0)))
     feedback = random_like(feedback)

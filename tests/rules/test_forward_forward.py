@@ -13,7 +13,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.forward_forward.feedforward import STEP_COUNT, forward_forward
-from fa_jax.rules.forward_forward.goodness import divide_by_rms
+from fa_jax.rules.forward_forward.goodness import CONVENTIONS, Goodness, divide_by_rms
 from fa_jax.rules.forward_forward.negatives import hybrids, with_label
 from fa_jax.training.run import declared_metrics
 from tests.conftest import assert_trees_close, random_batch
@@ -26,6 +26,8 @@ OPTIONS = {
     "convention": "hinton",
     "threshold": None,
     "temperature": 1.0,
+    "contrast": "threshold",
+    "alpha": None,
     "negatives": "hard",
     "blur_steps": 1,
     "peer_strength": 0.03,
@@ -37,6 +39,10 @@ OPTIONS = {
     "first_readout_layer": 1,
     "inference": "softmax",
 }
+
+
+GOODNESS = Goodness(CONVENTIONS["hinton"], 1.0, 1.0, (3.0,), (1.0,), 0)
+"""Of one layer of three units."""
 
 
 def make(hidden=(9, 8, 5), *, inputs=(12,), options=None, **network_options):
@@ -350,6 +356,81 @@ def test_other_conventions_are_half_the_gradient_of_their_losses(
         assert_trees_close(updates[name], expected[name], rtol=1e-8, atol=1e-13)
 
 
+PAIRS = {"contrast": "pairs", "alpha": 4.0, "convention": "mean_square", "peer_strength": 0.0}
+
+
+def reference_pairs(params, x, true_label, wrong_label, alpha):
+    """SymBa's steps of descent: half the gradient, with one number per pair; goodness is a mean of squares."""
+    inputs = [reference.divide_by_rms(np.concatenate([label, x[:, 4:]], 1)) for label in (true_label, wrong_label)]
+    steps = []
+    for i in range(3):
+        layer = params[f"stages_{i}"]["linear"]
+        y_pos, y_neg = (np.maximum(n @ layer["kernel"] + layer["bias"], 0) for n in inputs)
+        difference = (y_pos**2).mean(-1) - (y_neg**2).mean(-1)
+        push = (alpha * sigmoid(-alpha * difference) / len(x) / y_pos.shape[-1])[:, None]
+        kernel = inputs[1].T @ (push * y_neg) - inputs[0].T @ (push * y_pos)
+        steps.append({"linear": {"kernel": kernel, "bias": (push * (y_neg - y_pos)).sum(0)}})
+        inputs = [reference.divide_by_rms(y) for y in (y_pos, y_neg)]
+    return steps
+
+
+def test_pairs_learn_by_the_loss_of_symba(float64):
+    rule = make(options=PAIRS, init_scale=2.0)
+    params, feedback = to_numpy(random_readouts(rule))
+    batch = random_batch(dtype=np.float64)
+    x, targets = np.asarray(batch.inputs), np.asarray(batch.targets)
+    steps = reference_pairs(params, x, targets, hard_negative_labels(rule, params, batch), 4.0)
+    updates = rule.updates(params, feedback, batch)
+    for i, step in enumerate(steps):
+        assert_trees_close(updates[f"stages_{i}"], step, rtol=1e-9, atol=1e-13)
+
+
+def test_alpha_of_a_sum_of_squares_is_that_of_a_mean_over_the_number_of_units(float64):
+    chosen = ({"convention": "hinton", "alpha": 0.5}, {"alpha": 3.0})
+    by_sum, by_mean = (make((6, 6), options={**PAIRS, **options}) for options in chosen)
+    params, feedback = to_numpy(random_readouts(by_mean))
+    batch = random_batch(dtype=np.float64)
+    updates, expected = (rule.updates(params, feedback, batch) for rule in (by_sum, by_mean))
+    assert_trees_close(updates, expected, rtol=1e-10, atol=1e-14)
+
+
+def test_identities_of_pairs(float64):
+    """A common constant changes nothing; swapped data shift the loss; a threshold half way is alpha 1/2, twice."""
+    good = GOODNESS._replace(alpha=0.5)
+    random = np.random.default_rng(0)
+    high, low = (jnp.asarray(random.normal(size=(5, 3))) for _ in range(2))
+    loss, swapped = good.joint_loss(0, high, low), good.joint_loss(0, low, high)
+    difference = good.goodness(high) - good.goodness(low)
+    np.testing.assert_allclose(2 * (swapped - loss), 0.5 * difference.mean(), rtol=1e-12)
+    constant = jnp.full((5, 1), 2.0)
+    shifted = good.joint_loss(0, *(jnp.concatenate([y, constant], 1) for y in (high, low)))
+    np.testing.assert_allclose(shifted, loss, rtol=1e-12)
+    up, down = jax.grad(good.joint_loss, (1, 2))(0, high, high)
+    np.testing.assert_array_equal(up, -down)
+    half_way = (good.goodness(high) + good.goodness(low)) / 2
+
+    def by_threshold(high, low):
+        up, down = (good.goodness(y) - half_way for y in (high, low))
+        return (jax.nn.softplus(-up).mean() + jax.nn.softplus(down).mean()) / 2
+
+    np.testing.assert_allclose(by_threshold(high, low), 2 * loss, rtol=1e-12)
+    gradients, expected = jax.grad(by_threshold, (0, 1))(high, low), jax.grad(good.joint_loss, (1, 2))(0, high, low)
+    assert_trees_close(gradients, jax.tree.map(lambda g: 2 * g, expected), rtol=1e-11, atol=1e-14)
+
+
+def test_signals_of_pairs_are_those_of_positive_data(float64):
+    rule = make(options=PAIRS, init_scale=2.0)
+    params, feedback = to_numpy(random_readouts(rule))
+    batch = random_batch(dtype=np.float64)
+    wrong = hard_negative_labels(rule, params, batch)
+    pairs = zip(*(activities(rule, params, batch.inputs, label) for label in (batch.targets, wrong)), strict=True)
+    signals = rule.extras.signals(params, feedback, batch)
+    for i, (y_pos, y_neg) in enumerate(pairs):
+        difference = np.mean(np.asarray(y_pos) ** 2, -1) - np.mean(np.asarray(y_neg) ** 2, -1)
+        push = 4 * sigmoid(-4 * difference) / len(y_pos) / y_pos.shape[-1]
+        np.testing.assert_allclose(signals[f"stages_{i}/hidden"], -push[:, None] * y_pos, rtol=1e-9, atol=1e-14)
+
+
 def test_phases_alternate_between_positive_and_negative_data():
     together, alternating = (make(options={"phase_length": length}) for length in (0, 2))
     params, feedback = random_readouts(alternating)
@@ -459,6 +540,12 @@ def test_bad_options_are_named(arguments, message):
         ({"options": {"threshold": 0}}, "^threshold must be a finite number above 0; got 0"),
         ({"options": {"temperature": -1}}, "^temperature must be a finite number above 0; got -1"),
         ({"options": {"phase_length": 0.5}}, "^phase_length must be an integer of at least 0; got 0.5"),
+        ({"options": {"alpha": 4}}, "^alpha must be null with contrast=threshold; got 4"),
+        ({"options": {"contrast": "both"}}, "^contrast must be one of threshold, pairs; got 'both'"),
+        ({"options": {**PAIRS, "alpha": None}}, "^alpha must be a finite number above 0; got None"),
+        ({"options": {**PAIRS, "threshold": 2.0}}, "^threshold must be null with contrast=pairs, .*; got 2.0"),
+        ({"options": {**PAIRS, "temperature": 2}}, "^temperature must be 1 with contrast=pairs, .*; got 2"),
+        ({"options": {**PAIRS, "phase_length": 3}}, "^phase_length must be 0 with contrast=pairs, .*; got 3"),
         ({"norm": "layer"}, r"^normalises by itself; it needs norm=none"),
         ({"hidden_position": "before_pooling"}, r"^needs hidden_position=after_pooling"),
         ({"topology": "conv5x3v+conv6x2v-9"}, "^needs stages of one dense or local layer each"),

@@ -10,6 +10,8 @@ label, negative data those with a wrong label. A softmax readout of n_l, l > 0, 
 beside the layers and draws the wrong labels. With local receptive fields the product with W_l is that of the layer, and
 a layer is normalised as a whole.
 
+With `contrast=pairs`, a layer has SymBa's loss of a pair, an image with its own and with a wrong label.
+
 Without labels, positive data are the images themselves and negative data are hybrids of two images; the readout then
 learns on the images as they are.
 
@@ -36,6 +38,7 @@ from fa_jax.rules.forward_forward.goodness import (
     METRICS,
     Goodness,
     PeerNormalisation,
+    alpha_of_pairs,
     decays,
     error_of_other_inference,
     goodness_of,
@@ -87,6 +90,8 @@ def forward_forward(
     convention: str,
     threshold: float | None,
     temperature: float,
+    contrast: str,
+    alpha: float | None,
     negatives: str,
     blur_steps: int,
     peer_strength: float,
@@ -108,6 +113,10 @@ def forward_forward(
       network: an `mlp`, or convolutional or with local fields, of ReLU layers.
       loss: of the readouts, a mean over the batch.
       goodness, convention, threshold, temperature: as for `goodness.goodness_of`.
+      contrast: `threshold`, or `pairs`: SymBa's loss, without threshold, temperature and phases, which must be None, 1
+        and 0.
+      alpha: with pairs, the factor of the difference of goodness, above 0. If goodness is a sum of squares, it counts
+        as many times as a layer has units. None with a threshold.
       negatives: how wrong labels are drawn: `hard`, by the readouts' probabilities, or `uniform`; or `hybrid`: images
         without labels, negative ones combined from two (section 3.2).
       blur_steps: of the masks of hybrids, at least 0.
@@ -136,18 +145,28 @@ def forward_forward(
     peers = peer_normalisation(peer_strength, peer_rate)
     multiplier = number("readout_rate", readout_rate, above=0)
     readouts = [nn.Dense(network.outputs, use_bias=False, kernel_init=nn.initializers.zeros) for _ in stages[first:]]
-    options = {"goodness": goodness, "convention": convention, "threshold": threshold, "temperature": temperature}
     normalise = choose("convention", convention, CONVENTIONS).normalise
     ff = Network(ForwardForward(stages, readouts, labelled, normalise), network.input_shape)
-    good = goodness_of(ff, **options, first_readout_layer=first)
-    straight_stages = [stage.clone(activation=straight_through_relu) for stage in stages]
-    straight_ff = Network(ff.module.clone(stages=straight_stages), ff.input_shape)
+    good = goodness_of(
+        ff,
+        goodness=goodness,
+        convention=convention,
+        threshold=threshold,
+        temperature=temperature,
+        first_readout_layer=first,
+    )
+    good = good._replace(
+        alpha=alpha_of_pairs(
+            contrast, alpha, threshold=(threshold, None), temperature=(temperature, 1), phase_length=(phase_length, 0)
+        )
+    )
+    straight_ff = _straight_through(ff)
     decay = decays(good, weight_decay, readout_decay)
     predict_by_goodness = functools.partial(_predict_by_goodness, ff, good)
     other_inference_error = error_of_other_inference(ff.apply, predict_by_goodness, by_softmax=by_softmax)
     layer_gradient = grad(_layer_loss(straight_ff, good, peers), has_aux=True)
-    names = [f"stages_{i}" for i in range(len(stages))]
     positive_data, negative_data = _data(ff, negatives, blur_steps)
+    names = [f"stages_{i}" for i in range(len(stages))]
 
     def init(key):
         params = {**ff.init(key), **unstack(chain, network.init(key))}
@@ -172,8 +191,9 @@ def forward_forward(
     def signals(params, feedback, batch):
         """Returns the gradients of the goodness of positive data by layer, without peer normalisation."""
         del feedback
-        activities = ff.call("activities", params, positive_data(batch))
-        gradients = [jax.grad(lambda y, i=i: good.loss(i, y, positive=True))(y) for i, y in enumerate(activities)]
+        data = positive_data(batch), negative_data(params, batch)
+        activities = zip(*(ff.call("activities", params, x) for x in data), strict=True)
+        gradients = [jax.grad(good.joint_loss, 1)(i, *pair) for i, pair in enumerate(activities)]
         return dict(zip(ff.hidden_shapes, gradients, strict=True))
 
     def learn(params, feedback, batch, updates):
@@ -194,11 +214,18 @@ def forward_forward(
         measure=Measure(METRICS, measure),
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=ff,
+        sets_feedback=True,
         train_predict=ff.apply,
         train_predict_label="" if by_softmax else "softmax",
         needs_classes=True,
     )
     return Rule(init, updates, ff.apply if by_softmax else predict_by_goodness, learn, extras)
+
+
+def _straight_through(ff: Network) -> Network:
+    """Returns the same network with straight-through relus."""
+    stages = [stage.clone(activation=straight_through_relu) for stage in ff.module.stages]
+    return Network(ff.module.clone(stages=stages), ff.input_shape)
 
 
 def _layer_loss(straight_ff: Network, good: Goodness, peers: PeerNormalisation) -> Callable:
@@ -213,9 +240,10 @@ def _layer_loss(straight_ff: Network, good: Goodness, peers: PeerNormalisation) 
     def loss(part, params, i, inputs, mean, phase):
         y_pos, y_neg = (straight_ff.call("activity", {**params, f"stages_{i}": part}, n, i) for n in inputs)
         pull = good.scales[i] * peers.loss(peers.update(mean, y_pos), y_pos)
+        if phase is None:
+            return good.joint_loss(i, y_pos, y_neg) + pull, (y_pos, y_neg)
         positive, negative = good.loss(i, y_pos, positive=True) + pull, good.loss(i, y_neg, positive=False)
-        total = positive + negative if phase is None else jnp.where(phase, positive, negative)
-        return total, (y_pos, y_neg)
+        return jnp.where(phase, positive, negative), (y_pos, y_neg)
 
     return loss
 

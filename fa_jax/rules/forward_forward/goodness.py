@@ -3,9 +3,14 @@
     p_l = sigmoid(s (G_l - theta_l) / T),   G_l = sum_j y_lj^2,   s = 1, or -1 if goodness is to be low on positive data
     L_l = -1/2 log p_l on positive data, -1/2 log(1 - p_l) on negative data
 
-The factor 1/2 is that of Hinton's code, whose updates lack the factor 2 of the gradient of a square.
+The factor 1/2 is that of Hinton's code, whose updates lack the factor 2 of the gradient of a square. SymBa compares
+each positive example with its negative one instead, without a threshold:
 
-Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345, 2022.
+    L_l = 1/2 softplus(-s alpha (G_l on positive data - G_l on negative data))
+
+Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345, 2022. Lee, Song, "SymBa:
+Symmetric Backpropagation-Free Contrastive Learning with Forward-Forward Algorithm for Optimizing Convergence", arXiv
+2303.08418, 2023, whose loss is given here as in three reimplementations, which agree.
 """
 
 import functools
@@ -16,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import choose, number
+from fa_jax.checks import BadOption, choose, number
 from fa_jax.core import Batch, Metric, PyTree
 from fa_jax.losses import straight_through
 from fa_jax.network import Network
@@ -83,16 +88,28 @@ class Goodness(NamedTuple):
     their size beside the gradient of the goodness."""
     first_readout_layer: int
     """The first layer that votes for a label, from 0."""
+    alpha: float | None = None
+    """The factor of the difference of goodness in SymBa's loss; None: the loss with a threshold."""
+
+    def goodness(self, y: jax.Array) -> jax.Array:
+        """Returns G, `[batch]`, of activities `[batch, ...]`."""
+        return (jnp.mean if self.convention.mean else jnp.sum)(jnp.square(y), range(1, y.ndim))
 
     def excess(self, layer: int, y: jax.Array) -> jax.Array:
         """Returns `(G - theta) / T`, `[batch]`, of activities `[batch, ...]`."""
-        over = jnp.mean if self.convention.mean else jnp.sum
-        return (over(jnp.square(y), range(1, y.ndim)) - self.thresholds[layer]) / self.temperature
+        return (self.goodness(y) - self.thresholds[layer]) / self.temperature
 
     def loss(self, layer: int, y: jax.Array, *, positive: bool) -> jax.Array:
         """Returns L of a layer, the mean over the batch of activities `[batch, ...]`."""
         sign = self.sign if positive else -self.sign
         return jnp.mean(jax.nn.softplus(-sign * self.excess(layer, y))) / 2
+
+    def joint_loss(self, layer: int, positive: jax.Array, negative: jax.Array) -> jax.Array:
+        """Returns L of a layer on both kinds of data, or SymBa's L of pairs of a positive and a negative example."""
+        if self.alpha is None:
+            return self.loss(layer, positive, positive=True) + self.loss(layer, negative, positive=False)
+        difference = self.goodness(positive) - self.goodness(negative)
+        return jnp.mean(jax.nn.softplus(-self.sign * self.alpha * difference)) / 2
 
     def evidence(self, activities: Sequence[jax.Array]) -> jax.Array:
         """Returns the evidence for positive data, `[batch]`: the signed excess, summed over the layers that vote."""
@@ -144,6 +161,28 @@ def goodness_of(
     thresholds = tuple(theta * chosen.threshold_factor(n, k) for n, k in zip(units, inputs, strict=True))
     scales = tuple(1 / n if chosen.mean else 1.0 for n in units)
     return Goodness(chosen, sign, number("temperature", temperature, above=0), thresholds, scales, first_readout_layer)
+
+
+def alpha_of_pairs(contrast: str, alpha: float | None, **without_effect: tuple) -> float | None:
+    """Returns the alpha of SymBa's loss, or None for the loss with a threshold.
+
+    Args:
+      contrast: `threshold` or `pairs`.
+      alpha: above 0 with pairs, None with a threshold.
+      **without_effect: options that have no effect with pairs: what was got, and what it must be then.
+
+    Raises:
+      BadOption: if an option is out of range or has no effect.
+    """
+    if not choose("contrast", contrast, {"threshold": False, "pairs": True}):
+        if alpha is not None:
+            raise BadOption(f"must be null with contrast=threshold; got {alpha!r}", "alpha")
+        return None
+    for option, (got, valid) in without_effect.items():
+        if got != valid:
+            needed = "null" if valid is None else valid
+            raise BadOption(f"must be {needed} with contrast=pairs, which has no threshold; got {got!r}", option)
+    return number("alpha", alpha, above=0)
 
 
 class PeerNormalisation(NamedTuple):

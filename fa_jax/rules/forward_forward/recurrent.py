@@ -253,6 +253,7 @@ def recurrent_forward_forward(
         measure=Measure(METRICS, measure),
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=recurrent,
+        sets_feedback=True,
         train_predict=recurrent.apply,
         train_predict_label="" if by_softmax else "softmax",
         needs_classes=True,

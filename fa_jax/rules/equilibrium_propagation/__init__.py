@@ -1,0 +1,1 @@
+"""Equilibrium propagation: the states that settle, the network that predicts by settling, the rule."""
