@@ -172,9 +172,10 @@ class Network:
         Returns:
           The observations, named like `kernel_shapes`.
         """
+        kernels = self.kernel_shapes  # traced now: inside the pass that is intercepted, its own trace would be too
 
         def intercept(layer, args, kwargs, context):
-            if not is_linear_call(context) or "/".join(context.module.path) not in self.kernel_shapes:
+            if not is_linear_call(context) or "/".join(context.module.path) not in kernels:
                 return layer(*args, **kwargs)
             y, observation = observe(context.module, only_argument(args, kwargs), layer(*args, **kwargs))
             sow_array(context.module, "observed", "value", observation)
