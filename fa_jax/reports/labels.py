@@ -8,7 +8,7 @@ from fa_jax.records.conditions import options
 from fa_jax.records.reader import Run
 
 NAMES = {
-    **{name: name.upper() for name in ("bp", "fa", "dfa", "ifa", "drtp")},
+    **{name: name.upper() for name in ("bp", "fa", "dfa", "ifa", "drtp", "pepita")},
     **{"sdfa": "sDFA", "usf": "uSF", "frsf": "frSF", "brsf": "brSF"},
     **{"kolen_pollack": "Kolen-Pollack", "direct_kolen_pollack": "direct Kolen-Pollack"},
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},

@@ -47,6 +47,10 @@ def random_like(feedback):
     return jax.tree.map(lambda a: jax.random.normal(jax.random.key(1), a.shape, a.dtype), feedback)
 
 
+SECOND_PASS = ("pepita",)
+"""Rules whose updates are those of a second pass on modulated inputs; their hidden layers learn slowly at first."""
+
+
 def shapes_and_dtypes(tree):
     return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
@@ -79,6 +83,7 @@ def make_network(architecture, name, *overrides):
 
 ONE_LAYER_PER_STAGE = {
     "ifa": ("needs stages of one dense layer each", {"mlp"}),
+    "pepita": ("needs stages of one linear layer each", {"mlp", "cnn", "lenet", "vgg", "locally_connected"}),
     "forward_forward": (
         "needs stages of one dense or local layer each",
         {"mlp", "cnn", "lenet", "vgg", "locally_connected"},
@@ -121,6 +126,7 @@ def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architect
 
 NOT_WITH_NORMS = {
     "ifa": "needs stages of one dense layer each",
+    "pepita": "is not defined for normalised layers; it needs norm=none",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
 }
@@ -203,6 +209,8 @@ def test_many_steps_need_one_trace(name):
 def test_readout_gets_its_true_gradient_without_dropout(name):
     _, rule = make_rule(name)
     skip_local(rule)
+    if name in SECOND_PASS:
+        pytest.skip("its readout learns in a second pass, on other inputs")
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch())["readout"]
     gradient = make_rule("bp")[1].updates(params, (), random_batch())["readout"]
@@ -269,7 +277,8 @@ def is_control(name):
 
 
 def is_error_driven(name):
-    return signal_without_error(name) < 0.1
+    """Whether a rule follows the error well enough for the linear map below."""
+    return name not in SECOND_PASS and signal_without_error(name) < 0.1
 
 
 def test_the_one_rule_without_signals_is_the_control():
