@@ -47,7 +47,7 @@ def random_like(feedback):
     return jax.tree.map(lambda a: jax.random.normal(jax.random.key(1), a.shape, a.dtype), feedback)
 
 
-SECOND_PASS = ("pepita",)
+SECOND_PASS = ("pepita", "mirrored_pepita")
 """Rules whose updates are those of a second pass on modulated inputs; their hidden layers learn slowly at first."""
 
 
@@ -83,6 +83,7 @@ def make_network(architecture, name, *overrides):
 
 ONE_LAYER_PER_STAGE = {
     "ifa": ("needs stages of one dense layer each", {"mlp"}),
+    "mirrored_pepita": ("needs stages of one dense layer each", {"mlp"}),
     "pepita": ("needs stages of one linear layer each", {"mlp", "cnn", "lenet", "vgg", "locally_connected"}),
     "forward_forward": (
         "needs stages of one dense or local layer each",
@@ -126,6 +127,7 @@ def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architect
 
 NOT_WITH_NORMS = {
     "ifa": "needs stages of one dense layer each",
+    "mirrored_pepita": "needs stages of one dense layer each",
     "pepita": "is not defined for normalised layers; it needs norm=none",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
