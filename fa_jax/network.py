@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -201,6 +201,14 @@ class Network:
         for name, hidden in self.hidden_shapes.items():
             layers += list(hiddens[name]) if hidden.stack else [hiddens[name]]
         return layers
+
+    def from_order(self, layers: Sequence[jax.Array]) -> LayerArrays:
+        """Returns activations by the names of their layers, with scanned stacks stacked: the inverse of `in_order`."""
+        rest = iter(layers)
+        return {
+            name: jnp.stack([next(rest) for _ in range(*hidden.stack)]) if hidden.stack else next(rest)
+            for name, hidden in self.hidden_shapes.items()
+        }
 
     def _run(self, params, *arguments, key, perturbations=None, mutable=(), method=None, **collections):
         """Applies the module; returns its result and the collections that it changes."""
