@@ -114,10 +114,15 @@ def rule_factory(name):
     return functools.partial(factory, init_feedback=hydra.utils.instantiate(config.feedback, _convert_="all"))
 
 
+WITHOUT_DROPOUT = ("forward_forward", "recurrent_forward_forward", "target_propagation")
+"""Rules that are not defined with dropout."""
+
+
 def make_rule(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
     """A small `mlp` and a rule on it with the options of its YAML."""
-    if name.endswith("forward_forward"):  # is defined for ReLU units without dropout alone
-        dropout, options = 0.0, {"activation": "relu", **options}
+    dropout = 0.0 if name in WITHOUT_DROPOUT else dropout
+    if name.endswith("forward_forward"):  # is defined for ReLU units alone
+        options = {"activation": "relu", **options}
     network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
     return network, rule_factory(name)(network, (loss or cross_entropy()).value)
 
