@@ -190,6 +190,11 @@ class Network:
         kernels = leaves_named(params, "kernel")
         return {name: kernels[name] for name in self.kernel_shapes}
 
+    def kernels_in_order(self, named: Mapping[str, PyTree]) -> list[PyTree]:
+        """Returns trees of `[*stack, ...]`, named like kernels, layer by layer, with scanned stacks unstacked."""
+        stacks = [(named[name], kernel.stack) for name, kernel in self.kernel_shapes.items() if name in named]
+        return [part for tree, stack in stacks for part in _slices(tree, *stack)]
+
     def hidden_zeros(self, inputs: jax.Array) -> LayerArrays:
         """Returns zeros shaped like the activations of the hidden layers, for inputs `[batch, *input_shape]`."""
         batch = len(inputs)
@@ -197,18 +202,12 @@ class Network:
 
     def in_order(self, hiddens: LayerArrays) -> list[jax.Array]:
         """Returns activations layer by layer in the order of the forward pass, with scanned stacks unstacked."""
-        layers = []
-        for name, hidden in self.hidden_shapes.items():
-            layers += list(hiddens[name]) if hidden.stack else [hiddens[name]]
-        return layers
+        return [layer for name, h in self.hidden_shapes.items() for layer in _slices(hiddens[name], *h.stack)]
 
     def from_order(self, layers: Sequence[jax.Array]) -> LayerArrays:
         """Returns activations by the names of their layers, with scanned stacks stacked: the inverse of `in_order`."""
-        rest = iter(layers)
-        return {
-            name: jnp.stack([next(rest) for _ in range(*hidden.stack)]) if hidden.stack else next(rest)
-            for name, hidden in self.hidden_shapes.items()
-        }
+        rest, shapes = iter(layers), self.hidden_shapes.items()
+        return {n: jnp.stack([next(rest) for _ in range(*h.stack)]) if h.stack else next(rest) for n, h in shapes}
 
     def _run(self, params, *arguments, key, perturbations=None, mutable=(), method=None, **collections):
         """Applies the module; returns its result and the collections that it changes."""
@@ -274,6 +273,11 @@ def parameter_count(network: Network, params: PyTree) -> int:
     """Returns the number of params, running statistics excluded; `params` may hold shapes instead of arrays."""
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
     return sum(math.prod(leaf.shape) for path, leaf in flat.items() if path not in network.statistics_paths)
+
+
+def _slices(tree: PyTree, length: int = 0) -> list[PyTree]:
+    """Returns the slices of a tree, or the tree itself if it is not stacked: at length 0."""
+    return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(length)] or [tree]
 
 
 def leaves_named(tree: PyTree, leaf: str) -> LayerArrays:

@@ -1,7 +1,7 @@
 """The passes of target propagation: up through the layers on a batch, and down through their inverses."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -36,9 +36,8 @@ class Passes:
     def forward(self, params: PyTree, feedback: PyTree, batch: Batch) -> list[Layer]:
         """Returns the layers on a batch; the auxiliary units are further units of the readout."""
         units, outputs = self.auxiliary_units, self.network.outputs
-        names = list(self.network.kernel_shapes)
-        kernels = self._unstack(names, self.network.kernels(params))
-        biases = self._unstack(names, leaves_named(params, "bias")) or [0.0] * len(kernels)
+        kernels = self.network.kernels_in_order(self.network.kernels(params))
+        biases = self.network.kernels_in_order(leaves_named(params, "bias")) or [0.0] * len(kernels)
         if units:
             kernels[-1] = jnp.concatenate([kernels[-1], jax.lax.stop_gradient(feedback[AUXILIARY]["units"])], 1)
             biases[-1] = jnp.concatenate([biases[-1] + jnp.zeros(outputs), jnp.zeros(units)])
@@ -75,7 +74,7 @@ class Passes:
         return total
 
     def _inverses(self, feedback: PyTree, layers: Sequence[Layer]) -> list[Inverse]:
-        parts = self._unstack(self.inverted, feedback)
+        parts = self.network.kernels_in_order(feedback)
         if self.auxiliary_units:
             kernel = jnp.concatenate([parts[-1]["kernel"], feedback[AUXILIARY]["kernel"]], 1)
             parts[-1] = {**parts[-1], "kernel": kernel}
@@ -88,16 +87,6 @@ class Passes:
             return ACTIVATIONS["linear"]
         outputs, activation = self.network.outputs, self.activations[-1]
         return lambda a: jnp.concatenate([jax.nn.softmax(a[:, :outputs]), activation(a[:, outputs:])], 1)
-
-    def _unstack(self, names: Sequence[str], named: Mapping[str, PyTree]) -> list[PyTree]:
-        """Returns what is named like kernels layer by layer, with scanned stacks unstacked."""
-        layers = []
-        for name in names:
-            if name in named:
-                stack = self.network.kernel_shapes[name].stack
-                part = named[name]
-                layers += [jax.tree.map(lambda a, j=j: a[j], part) for j in range(*stack)] if stack else [part]
-        return layers
 
 
 def noise(key: jax.Array, sigma: float, layer: Layer) -> tuple[jax.Array, jax.Array]:
