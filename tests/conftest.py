@@ -114,7 +114,7 @@ def rule_factory(name):
     return functools.partial(factory, init_feedback=hydra.utils.instantiate(config.feedback, _convert_="all"))
 
 
-WITHOUT_DROPOUT = ("forward_forward", "recurrent_forward_forward", "target_propagation")
+WITHOUT_DROPOUT = ("forward_forward", "recurrent_forward_forward", "target_propagation", "counter_current")
 """Rules that are not defined with dropout."""
 
 

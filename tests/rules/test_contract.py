@@ -51,7 +51,7 @@ SECOND_PASS = ("pepita", "mirrored_pepita")
 """Rules whose updates are those of a second pass on modulated inputs; their hidden layers learn slowly at first."""
 
 
-DETERMINISTIC = ("target_propagation",)
+DETERMINISTIC = ("target_propagation", "counter_current")
 """Rules whose updates of the params draw nothing at random."""
 
 
@@ -89,6 +89,7 @@ ONE_LAYER_PER_STAGE = {
     "ifa": ("needs stages of one dense layer each", {"mlp"}),
     "mirrored_pepita": ("needs stages of one dense layer each", {"mlp"}),
     "pepita": ("needs stages of one linear layer each", {"mlp", "cnn", "lenet", "vgg", "locally_connected"}),
+    "counter_current": ("needs stages of one dense or convolutional layer each", {"mlp", "cnn", "lenet", "vgg"}),
     "target_propagation": ("needs stages of one dense layer each", {"mlp"}),
     "forward_forward": (
         "needs stages of one dense or local layer each",
@@ -134,6 +135,7 @@ NOT_WITH_NORMS = {
     "ifa": "needs stages of one dense layer each",
     "mirrored_pepita": "needs stages of one dense layer each",
     "pepita": "is not defined for normalised layers; it needs norm=none",
+    "counter_current": "is not defined for normalised layers; it needs norm=none",
     "target_propagation": "needs stages of one dense layer each",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
