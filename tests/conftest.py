@@ -115,6 +115,7 @@ def rule_factory(name):
 
 
 WITHOUT_DROPOUT = ("forward_forward", "recurrent_forward_forward", "target_propagation", "counter_current")
+WITHOUT_DROPOUT += ("fixed_weight_target_propagation",)
 """Rules that are not defined with dropout."""
 
 

@@ -14,6 +14,7 @@ NAMES = {
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
     **{"associated_learning": "associated learning", "forward_forward": "Forward-Forward"},
     **{"recurrent_forward_forward": "recurrent Forward-Forward", "mirrored_pepita": "mirrored PEPITA"},
+    "fixed_weight_target_propagation": "fixed-weight target propagation",
     "direct_target_propagation": "direct target propagation",
     **{"target_propagation": "target propagation", "counter_current": "counter-current learning"},
 }

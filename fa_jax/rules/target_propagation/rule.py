@@ -28,7 +28,7 @@ from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.feedback import InitFeedback, require_all_kernels
 from fa_jax.initializers import fan_uniform
 from fa_jax.network import Network
-from fa_jax.networks.chain import DenseStage, each_stage
+from fa_jax.networks.chain import Chain, DenseStage, each_stage
 from fa_jax.rules.backward import backward_rule
 from fa_jax.rules.stagewise import require_dense_stages
 from fa_jax.rules.target_propagation.differences import Function, difference_of
@@ -69,7 +69,7 @@ def target_propagation(
     Raises:
       BadOption: if an option is out of range or has no effect, or the network is not of this form.
     """
-    activations = _activations(network)
+    _, activations = require_plain_stages(network)
     chosen = choose("variant", variant, VARIANTS)
     alpha = _step(variant, step, needed=not chosen.from_labels)
     sigma = number("sigma", sigma, above=0)
@@ -145,13 +145,14 @@ def _descended(feedback: PyTree, gradient: PyTree, rate: float) -> PyTree:
     return jax.tree.map(lambda v, g: v - rate * g, feedback, gradient)
 
 
-def _activations(network: Network) -> list[Function]:
-    """Returns the activation functions of the hidden layers.
+def require_plain_stages(network: Network) -> tuple[Chain, list[Function]]:
+    """Returns the `Chain` of a network and the activation functions of its hidden layers.
 
     Raises:
-      BadOption: unless the rule is defined on the network.
+      BadOption: unless its stages are dense, without norms and dropout, with activation functions in `DIFFERENCES`.
     """
-    stages = list(each_stage(require_dense_stages(network)))
+    chain = require_dense_stages(network)
+    stages = list(each_stage(chain))
     dense = [stage for stage in stages if isinstance(stage, DenseStage)]
     if len(dense) < len(stages):
         raise BadOption("needs stages of one dense layer each, such as those of mlp")
@@ -159,7 +160,7 @@ def _activations(network: Network) -> list[Function]:
         raise BadOption("is not defined with dropout; it needs dropout=0 and input_dropout=0")
     for stage in dense:
         difference_of(stage.activation)
-    return [stage.activation for stage in dense]
+    return chain, [stage.activation for stage in dense]
 
 
 def _step(variant: str, step: float | None, *, needed: bool) -> float:
