@@ -1,7 +1,7 @@
 """Target propagation: every layer approaches a target, which learned inverses of the layers above send down.
 
     t_{i-1} = h_{i-1} + g_i(t_i) - g_i(h_i),     g_i(y) = f(V_i y + c_i)      difference correction
-    dL/dh_i := -2 (t_i - h_i)                                               which descends |h_i - t_i|^2
+    dL/dh_i := -2 (t_i - h_i),                   for the loss |h_i - t_i|^2, half of it with l_drl
 
 The first target is, for a step alpha and the gradient of the loss of one example,
 
