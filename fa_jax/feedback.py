@@ -17,6 +17,8 @@ from fa_jax.network import Network
 
 InitFeedback = Callable[[Network, jax.Array, PyTree], PyTree]
 """`(network, key, params) -> feedback`."""
+INPUT = "input"
+"""The name of feedback to the input."""
 COPY = "weights"
 """The distribution that copies the initial forward weights, times the scale."""
 
@@ -132,6 +134,24 @@ def first_layer(
     del params
     require_hidden(network)
     return _direct(network, key, list(network.hidden_shapes)[:1], distribution, scale, density, rank, shared=False)
+
+
+def to_input(
+    network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None
+) -> LayerArrays:
+    """Draws a matrix from the output error to the input, whose fan is the number of inputs.
+
+    Returns:
+      `[outputs, *input_shape]` by the name `INPUT`. Arguments as for `direct`, one value each.
+    """
+    del params
+    value_key, density_key = jax.random.split(key)
+    shape = (math.prod(network.input_shape), network.outputs)
+    draw, size = choose("distribution", distribution, DISTRIBUTIONS).draw, number("scale", scale, above=0)
+    _check_rank(rank, {INPUT: shape})
+    full = _matrix(value_key, shape, shape[0], draw, size, rank)
+    full = sparsify(density_key, full, number("density", density, above=0, most=1))
+    return {INPUT: full.T.reshape(-1, *network.input_shape)}
 
 
 def direct_zeros(network: Network, key: jax.Array, params: PyTree) -> LayerArrays:

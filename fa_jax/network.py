@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -179,9 +179,10 @@ class Network:
         Returns:
           The observations, named like `kernel_shapes`.
         """
+        kernels = self.kernel_shapes  # traced now: inside the pass that is intercepted, its own trace would be too
 
         def intercept(layer, args, kwargs, context):
-            if not is_linear_call(context) or "/".join(context.module.path) not in self.kernel_shapes:
+            if not is_linear_call(context) or "/".join(context.module.path) not in kernels:
                 return layer(*args, **kwargs)
             y, observation = observe(context.module, only_argument(args, kwargs), layer(*args, **kwargs))
             sow_array(context.module, "observed", "value", observation)
@@ -198,6 +199,11 @@ class Network:
         kernels = leaves_named(params, "kernel")
         return {name: kernels[name] for name in self.kernel_shapes}
 
+    def kernels_in_order(self, named: Mapping[str, PyTree]) -> list[PyTree]:
+        """Returns trees of `[*stack, ...]`, named like kernels, layer by layer, with scanned stacks unstacked."""
+        stacks = [(named[name], kernel.stack) for name, kernel in self.kernel_shapes.items() if name in named]
+        return [part for tree, stack in stacks for part in _slices(tree, *stack)]
+
     def hidden_zeros(self, inputs: jax.Array) -> LayerArrays:
         """Returns zeros shaped like the activations of the hidden layers, for inputs `[batch, *input_shape]`."""
         batch = len(inputs)
@@ -205,10 +211,12 @@ class Network:
 
     def in_order(self, hiddens: LayerArrays) -> list[jax.Array]:
         """Returns activations layer by layer in the order of the forward pass, with scanned stacks unstacked."""
-        layers = []
-        for name, hidden in self.hidden_shapes.items():
-            layers += list(hiddens[name]) if hidden.stack else [hiddens[name]]
-        return layers
+        return [layer for name, h in self.hidden_shapes.items() for layer in _slices(hiddens[name], *h.stack)]
+
+    def from_order(self, layers: Sequence[jax.Array]) -> LayerArrays:
+        """Returns activations by the names of their layers, with scanned stacks stacked: the inverse of `in_order`."""
+        rest, shapes = iter(layers), self.hidden_shapes.items()
+        return {n: jnp.stack([next(rest) for _ in range(*h.stack)]) if h.stack else next(rest) for n, h in shapes}
 
     def _run(self, params, *arguments, key, perturbations=None, mutable=(), method=None, **collections):
         """Applies the module; returns its result and the collections that it changes."""
@@ -274,6 +282,11 @@ def parameter_count(network: Network, params: PyTree) -> int:
     """Returns the number of params, running statistics excluded; `params` may hold shapes instead of arrays."""
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
     return sum(math.prod(leaf.shape) for path, leaf in flat.items() if path not in network.statistics_paths)
+
+
+def _slices(tree: PyTree, length: int = 0) -> list[PyTree]:
+    """Returns the slices of a tree, or the tree itself if it is not stacked: at length 0."""
+    return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(length)] or [tree]
 
 
 def leaves_named(tree: PyTree, leaf: str) -> LayerArrays:

@@ -82,6 +82,8 @@ RESNET = {
 DRAWN = {"distribution": "normal", "scale": 0.7, "density": 0.8}
 """Options of feedback that is drawn, sparse."""
 
+SECOND_PASS = ("pepita", "mirrored_pepita")
+"""Rules whose updates are those of a second pass on modulated inputs; their hidden layers learn slowly at first."""
 SETTLING = ("predictive_coding",)
 """Rules whose layers learn from activities that have moved away from those of the forward pass."""
 
@@ -117,12 +119,16 @@ def rule_factory(name):
     return functools.partial(factory, init_feedback=hydra.utils.instantiate(config.feedback, _convert_="all"))
 
 
+WITHOUT_DROPOUT = ("forward_forward", "recurrent_forward_forward", "target_propagation", "counter_current")
+WITHOUT_DROPOUT += ("fixed_weight_target_propagation", "scff", "equilibrium_propagation")
+"""Rules that are not defined with dropout."""
+
+
 def make_rule(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
     """A small `mlp` and a rule on it with the options of its YAML."""
-    if name.endswith("forward_forward") or name == "scff":  # is defined for ReLU units without dropout alone
-        dropout, options = 0.0, {"activation": "relu", **options}
-    if name == "equilibrium_propagation":
-        dropout = 0.0
+    dropout = 0.0 if name in WITHOUT_DROPOUT else dropout
+    if name.endswith("forward_forward") or name == "scff":  # is defined for ReLU units alone
+        options = {"activation": "relu", **options}
     network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
     return network, rule_factory(name)(network, (loss or cross_entropy()).value)
 

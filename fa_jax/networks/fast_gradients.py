@@ -45,10 +45,26 @@ def _intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.Int
     if not fast or layer.is_initializing() or layer.name == INNER or layer.has_variable("feedback", "kernel"):
         return call(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
-    params = layer.variables["params"]
-    if not any(plain(layer, params["kernel"], x) for plain in (_is_plain_dense, _is_plain_conv, _is_plain_local)):
-        return call(*args, **kwargs)
-    return apply_linear(layer.clone(parent=None, name=INNER), params, x)
+    return with_fast_gradient(layer, x) if _is_plain(layer, x) else call(*args, **kwargs)
+
+
+def observe_with_fast_gradient(layer: nn.Module, x: jax.Array, y: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """For `Network.observe_linear`: observes the outputs of linear layers, each a function of its own params alone.
+
+    The gradient of the observations is that of each layer by itself, in the fast form where there is one.
+    """
+    observation = with_fast_gradient(layer, x) if _is_plain(layer, x) else y
+    return jax.lax.stop_gradient(y), observation
+
+
+def with_fast_gradient(layer: nn.Module, x: jax.Array) -> jax.Array:
+    """Returns the output of a bound layer for which `_is_plain`."""
+    return apply_linear(layer.clone(parent=None, name=INNER), layer.variables["params"], x)
+
+
+def _is_plain(layer: nn.Module, x: jax.Array) -> bool:
+    kernel = layer.variables["params"]["kernel"]
+    return any(plain(layer, kernel, x) for plain in (_is_plain_dense, _is_plain_conv, _is_plain_local))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -8,12 +8,15 @@ from fa_jax.records.conditions import options
 from fa_jax.records.reader import Run
 
 NAMES = {
-    **{name: name.upper() for name in ("bp", "fa", "dfa", "ifa", "drtp")},
+    **{name: name.upper() for name in ("bp", "fa", "dfa", "ifa", "drtp", "pepita")},
     **{"sdfa": "sDFA", "usf": "uSF", "frsf": "frSF", "brsf": "brSF"},
     **{"kolen_pollack": "Kolen-Pollack", "direct_kolen_pollack": "direct Kolen-Pollack"},
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
     **{"associated_learning": "associated learning", "forward_forward": "Forward-Forward"},
-    "recurrent_forward_forward": "recurrent Forward-Forward",
+    **{"recurrent_forward_forward": "recurrent Forward-Forward", "mirrored_pepita": "mirrored PEPITA"},
+    "fixed_weight_target_propagation": "fixed-weight target propagation",
+    "direct_target_propagation": "direct target propagation",
+    **{"target_propagation": "target propagation", "counter_current": "counter-current learning"},
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 

@@ -16,7 +16,7 @@ from fa_jax.feedback import InitFeedback, forward_paths, project_all
 from fa_jax.network import Network
 from fa_jax.rules.backward import backward_rule
 from fa_jax.rules.dfa import output_error
-from fa_jax.rules.stagewise import require_chain
+from fa_jax.rules.stagewise import require_dense_stages
 
 
 def ifa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
@@ -76,15 +76,7 @@ def _sent_up(network: Network, params: PyTree, batch: Batch, signal: jax.Array) 
 
 def _check(network: Network) -> None:
     """Raises `BadOption` unless the rule is defined on the network and can learn there."""
-    chain = require_chain(network)
-    kernels = list(network.kernel_shapes.values())
-    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hidden_shapes.values()]:
-        raise BadOption(
-            "needs stages of one dense layer each, such as those of mlp; "
-            f"got {len(kernels) - 1} linear layers in {len(network.hidden_shapes)} stages"
-        )
-    if any(getattr(stage, "norm", None) is not None for stage in chain.stages):
-        raise BadOption("is not defined for normalised layers; it needs norm=none")
+    require_dense_stages(network)
     weights = network.kernels(network.init(jax.random.key(0)))
     zero = [name for name in list(weights)[1:-1] if not jnp.any(weights[name])]
     if zero:

@@ -1,7 +1,7 @@
-"""Shared helpers of rules with one loss per stage: their networks, learning-rate multipliers and weight decays.
+"""Shared helpers of rules that need a network of stages: checks, learning-rate multipliers and weight decays.
 
-The params of such a rule are a dict of parts, `stages_0`, `stages_1`, ..., `readouts_1` and so on; `stages` and
-`readouts` are the kinds of these parts.
+The params of a rule with one loss per stage are a dict of parts, `stages_0`, `stages_1`, ..., `readouts_1` and so on;
+`stages` and `readouts` are the kinds of these parts.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,29 @@ def require_chain(network: Network) -> Chain:
         name = type(network.module).__name__
         raise BadOption(f"needs a network of stages, a fa_jax.networks.chain.Chain; got {name}")
     return network.module
+
+
+def require_dense_stages(network: Network) -> Chain:
+    """Returns the `Chain` of a network.
+
+    Raises:
+      BadOption: unless each stage is one dense layer without a norm.
+    """
+    chain = require_chain(network)
+    kernels = list(network.kernel_shapes.values())
+    if [(k.stack, k.shape[1:]) for k in kernels[:-1]] != [(h.stack, h.shape) for h in network.hidden_shapes.values()]:
+        raise BadOption(
+            "needs stages of one dense layer each, such as those of mlp; "
+            f"got {len(kernels) - 1} linear layers in {len(network.hidden_shapes)} stages"
+        )
+    require_no_norm(chain)
+    return chain
+
+
+def require_no_norm(chain: Chain) -> None:
+    """Raises `BadOption` if a stage has a norm."""
+    if any(getattr(stage, "norm", None) is not None for stage in chain.stages):
+        raise BadOption("is not defined for normalised layers; it needs norm=none")
 
 
 def multipliers(params: PyTree, by_kind: Mapping[str, float]) -> PyTree:

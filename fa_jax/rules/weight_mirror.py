@@ -15,7 +15,7 @@ batch.
 import jax
 import jax.numpy as jnp
 
-from fa_jax.core import LossFunction, Rule
+from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
 from fa_jax.rules.fa import fa
@@ -33,15 +33,20 @@ def weight_mirror(network: Network, loss: LossFunction, *, init_feedback: InitFe
 
     def learn(params, feedback, batch, updates):
         del updates
-
-        def mirror(layer, x, y):
-            noise = jax.random.normal(layer.make_rng(NOISE), x.shape, x.dtype)
-            return y, kernel_estimate(layer, noise)
-
-        estimates = network.observe_linear(params, batch.inputs, mirror, {NOISE: batch.key})
+        estimates = mirror_estimates(network, params, batch)
         return {name: -estimates[name] for name in feedback}
 
     return fa(network, loss, init_feedback=init_feedback)._replace(learn=learn)
+
+
+def mirror_estimates(network: Network, params: PyTree, batch: Batch) -> LayerArrays:
+    """Returns `kernel_estimate` of every linear layer, with noise drawn by `batch.key`; named like `kernel_shapes`."""
+
+    def mirror(layer, x, y):
+        noise = jax.random.normal(layer.make_rng(NOISE), x.shape, x.dtype)
+        return y, kernel_estimate(layer, noise)
+
+    return network.observe_linear(params, batch.inputs, mirror, {NOISE: batch.key})
 
 
 def kernel_estimate(layer, noise: jax.Array) -> jax.Array:

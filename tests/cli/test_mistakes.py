@@ -12,8 +12,8 @@ MISTAKES = {
     "architecture=mpl": "mlp, resnet20, resnet56, resnet8, vgg; got 'mpl'; did you mean 'mlp'?",
     "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, constant_then_linear, cosine, step_decay; "
     "got 'cosin'; did you mean 'cosine'?",
-    "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes; "
-    "got 'direkt'; did you mean 'direct'?",
+    "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes, "
+    "to_input; got 'direkt'; did you mean 'direct'?",
     "measure=[separation,separatoin]": "measure must be one of pseudobackprop, separation; got 'separatoin'; did you",
     "logger=tensorbord": "logger must be one of mlflow, tensorboard, wandb; got 'tensorbord'; did you mean",
     "rule=null": "usf, weight_mirror; got null",
@@ -100,6 +100,12 @@ MISTAKES = {
     "rule=usf feedback=direct": "rule=usf needs feedback of each linear layer but the first",
     "rule=brsf feedback=direct": "rule=brsf needs feedback of each linear layer but the first",
     "rule=dfa feedback=layerwise": "rule=dfa needs feedback of each hidden layer, such as direct",
+    "rule=mirrored_pepita rule.sign=plus": "rule.sign must be minus: mirrored feedback follows the weights",
+    "rule=target_propagation rule.inner_steps=3": "rule.inner_rate must be a finite number above 0; got None",
+    "task=digits rule=counter_current rule.learned=no": "rule.learned must be true or false; got 'no'",
+    "task=digits rule=counter_current rule.learned=false feedback_optimizer=sgd": "feedback_optimizer must be null",
+    "rule=pepita feedback=direct": "rule=pepita needs feedback to the input alone, such as to_input",
+    "rule=pepita rule.positions=mean": "rule.positions must be sum unless the network has convolutions; got mean",
     "rule=ifa feedback=layerwise": "rule=ifa needs feedback to the first hidden layer alone",
     "task=digits architecture=lenet tuned=true": "tuned=true has no values for digits/lenet/bp; did you mean ",
     "task=digits tuned=true optimizer=adam": "tuned=true has values for optimizer=sgd with digits/mlp/bp; got "

@@ -18,6 +18,7 @@ from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.training.compile import make_program_of
 from tests.conftest import (
+    SECOND_PASS,
     SETTLING,
     assert_trees_close,
     assert_trees_equal,
@@ -55,6 +56,14 @@ def random_like(feedback):
     return jax.tree.map(lambda a: jax.random.normal(jax.random.key(1), a.shape, a.dtype), feedback)
 
 
+DETERMINISTIC = ("target_propagation", "counter_current", "fixed_weight_target_propagation", "equilibrium_propagation")
+"""Rules whose updates of the params draw nothing at random."""
+
+
+BATCH_STATISTICS = ("fixed_weight_target_propagation",)
+"""Rules whose every output depends on the batch, by deviations over N - 1."""
+
+
 def shapes_and_dtypes(tree):
     return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
@@ -87,6 +96,11 @@ def make_network(architecture, name, *overrides):
 
 ONE_LAYER_PER_STAGE = {
     "ifa": ("needs stages of one dense layer each", {"mlp"}),
+    "mirrored_pepita": ("needs stages of one dense layer each", {"mlp"}),
+    "pepita": ("needs stages of one linear layer each", {"mlp", "cnn", "lenet", "vgg", "locally_connected"}),
+    "counter_current": ("needs stages of one dense or convolutional layer each", {"mlp", "cnn", "lenet", "vgg"}),
+    "fixed_weight_target_propagation": ("needs stages of one dense layer each", {"mlp"}),
+    "target_propagation": ("needs stages of one dense layer each", {"mlp"}),
     "forward_forward": (
         "needs stages of one dense or local layer each",
         {"mlp", "cnn", "lenet", "vgg", "locally_connected"},
@@ -131,6 +145,11 @@ def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architect
 
 NOT_WITH_NORMS = {
     "ifa": "needs stages of one dense layer each",
+    "mirrored_pepita": "needs stages of one dense layer each",
+    "pepita": "is not defined for normalised layers; it needs norm=none",
+    "counter_current": "is not defined for normalised layers; it needs norm=none",
+    "fixed_weight_target_propagation": "needs stages of one dense layer each",
+    "target_propagation": "needs stages of one dense layer each",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
     "predictive_coding": "is not defined with batch norm",
@@ -183,7 +202,7 @@ def test_equal_keys_give_equal_bits_and_other_keys_other_updates(name):
     batch = random_batch()
     updates = rule.updates(params, feedback, batch)
     assert_trees_equal(updates, rule.updates(params, feedback, batch))
-    if name == "equilibrium_propagation":  # has neither dropout nor noise
+    if name in DETERMINISTIC:
         return
     others = rule.updates(params, feedback, batch._replace(key=jax.random.key(9)))
     kernels, other_kernels = network.kernels(updates), network.kernels(others)
@@ -220,6 +239,8 @@ def test_readout_gets_its_true_gradient_without_dropout(name):
     skip_local(rule)
     if name in SETTLING:
         pytest.skip("its readout learns from the settled activities")
+    if name in SECOND_PASS:
+        pytest.skip("its readout learns in a second pass, on other inputs")
     params, feedback = rule.init(jax.random.key(0))
     updates = rule.updates(params, feedback, random_batch())["readout"]
     gradient = make_rule("bp")[1].updates(params, (), random_batch())["readout"]
@@ -230,6 +251,8 @@ def test_updates_do_not_grow_with_the_batch(float64, name):
     """A batch twice in a row has the same mean loss. Rules with noise of each example are compared in expectation."""
     if name == "scff":
         pytest.skip("joins different images, of which a batch twice in a row has two alike")
+    if name in BATCH_STATISTICS:
+        pytest.skip("its deviations over N - 1 are not those of the repeated batch")
     _, rule = make_rule(name)
     params, feedback = to_float64(rule.init(jax.random.key(0)))
     feedback = random_like(feedback)
@@ -288,7 +311,8 @@ def is_control(name):
 
 
 def is_error_driven(name):
-    return signal_without_error(name) < 0.1
+    """Whether a rule follows the error well enough for the linear map below."""
+    return name not in (*SECOND_PASS, *BATCH_STATISTICS) and signal_without_error(name) < 0.1
 
 
 def test_the_one_rule_without_signals_is_the_control():
