@@ -13,7 +13,7 @@ NAMES = {
     **{"kolen_pollack": "Kolen-Pollack", "direct_kolen_pollack": "direct Kolen-Pollack"},
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
     **{"associated_learning": "associated learning", "forward_forward": "Forward-Forward"},
-    "recurrent_forward_forward": "recurrent Forward-Forward",
+    **{"recurrent_forward_forward": "recurrent Forward-Forward", "local_loss": "local loss"},
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 
