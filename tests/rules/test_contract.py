@@ -119,7 +119,10 @@ def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architect
     assert logits.shape == (3, 10)
 
 
+NOISE_OF_OTHERS = "is not defined for noise in activities with batch statistics"
 NOT_WITH_NORMS = {
+    "forward_gradient": NOISE_OF_OTHERS,
+    "node_perturbation": NOISE_OF_OTHERS,
     "ifa": "needs stages of one dense layer each",
     "forward_forward": "normalises by itself; it needs norm=none",
     "recurrent_forward_forward": "normalises by itself; it needs norm=none",
