@@ -57,6 +57,17 @@ class Batch(NamedTuple):
     """A JAX key, different in every step."""
 
 
+class FeedbackOptimizer(NamedTuple):
+    """What a rule that learns its feedback may ask of the optimizer of that feedback."""
+
+    shared: bool
+    """True if it is that of the params."""
+    scaling: str
+    """The path of its transformation, such as `optax.identity` for plain gradient descent."""
+    weight_decay: float
+    clip: float | None
+
+
 class Extras(NamedTuple):
     """The optional part of a rule."""
 
@@ -78,6 +89,10 @@ class Extras(NamedTuple):
     train_predict_label: str = ""
     """How `train_predict` predicts, such as `softmax`, where `predict` does otherwise: training scores are shown with
     it, since they are not comparable with test scores. Empty: the same prediction."""
+    fixed_feedback: frozenset[tuple[str, ...]] = frozenset()
+    """The paths of what does not learn in feedback that does: its updates are 0, and it does not decay."""
+    check_feedback_optimizer: Callable[[FeedbackOptimizer], None] | None = None
+    """Raises `checks.BadOption` if the feedback would not learn as the rule says. None: any optimizer is fine."""
     needs_classes: bool = False
     """True if the rule consumes labels directly, so that targets must be one-hot."""
 

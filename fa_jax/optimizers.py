@@ -20,9 +20,10 @@ def descend(
     weight_decay: float,
     clip: float | None,
 ) -> Callable[[int, Collection[Path]], optax.GradientTransformation]:
-    """Returns `(steps, statistics) -> optimizer`, for a run of a number of steps.
+    """Returns `(steps, fixed) -> optimizer`, for a run of a number of steps.
 
-    `statistics` are the paths of running statistics among the params (`Network.statistics_paths`), which do not decay.
+    `fixed` are the paths of what does not decay: running statistics among the params (`Network.statistics_paths`), or
+    the fixed part of feedback (`Extras.fixed_feedback`).
 
     Args:
       scaling: the transformation that names the optimizer: `optax.identity`, `optax.scale_by_adam`, ...
@@ -37,10 +38,10 @@ def descend(
     decay = number("weight_decay", weight_decay, least=0)
     clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("clip", clip, above=0))
 
-    def for_run(steps: int, statistics: Collection[Path] = frozenset()) -> optax.GradientTransformation:
+    def for_run(steps: int, fixed: Collection[Path] = frozenset()) -> optax.GradientTransformation:
         def decays(params):
             return jax.tree_util.tree_map_with_path(
-                lambda path, _: tuple(entry.key for entry in path) not in statistics, params
+                lambda path, _: tuple(entry.key for entry in path) not in fixed, params
             )
 
         return optax.chain(

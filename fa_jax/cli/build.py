@@ -17,7 +17,7 @@ from fa_jax import optimizers
 from fa_jax.checks import BadOption, choose, integer, number, sequence, switch
 from fa_jax.cli.errors import suggestion
 from fa_jax.cli.trust import Origin, check_config
-from fa_jax.core import PyTree, Rule, Task
+from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
 from fa_jax.records.conditions import options
 from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training import distributed
@@ -199,7 +199,7 @@ def _optimizer(config: Config, rule: Rule, statistics, params: PyTree, steps: in
     densities = density if isinstance(density, list) else [density]
     pruning = [optimizers.keep_removed()] if any(value < 1 for value in densities) else []
     rates = rule.extras.learning_rate_multipliers
-    return _tried(config, "optimizer", params, steps, *pruning, statistics=statistics, rates=rates)
+    return _tried(config, "optimizer", params, steps, *pruning, fixed=statistics, rates=rates)
 
 
 def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int) -> optax.GradientTransformation:
@@ -209,7 +209,14 @@ def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int
         if name == "feedback_optimizer":
             raise BadOption("must be null: the feedback of this rule does not learn", "feedback_optimizer")
         return optax.identity()
-    return _tried(config, name, feedback, steps)
+    optimizer = _tried(config, name, feedback, steps, fixed=rule.extras.fixed_feedback)
+    if rule.extras.check_feedback_optimizer is not None:
+        node = config[name]
+        scaling = node.get("scaling", {}).get("_target_", "")
+        chosen = FeedbackOptimizer(name == "optimizer", scaling, node.get("weight_decay", 0.0), node.get("clip"))
+        with _within(name, config.get("choices", {}).get(name)):
+            rule.extras.check_feedback_optimizer(chosen)
+    return optimizer
 
 
 def _tried(
@@ -218,12 +225,12 @@ def _tried(
     shapes: PyTree,
     steps: int,
     *further: optax.GradientTransformation,
-    statistics=frozenset(),
+    fixed=frozenset(),
     rates=None,
 ) -> optax.GradientTransformation:
     """Returns an optimizer for a number of steps, tried on shapes: Optax notices mistakes late."""
     try:
-        optimizer = _make(config, name)()(steps, statistics)
+        optimizer = _make(config, name)()(steps, fixed)
         optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates)
         optimizer = optax.chain(optimizer, *further)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
