@@ -14,7 +14,7 @@ NAMES = {
     **{"weight_mirror": "weight mirror", "node_perturbation": "node perturbation"},
     **{"associated_learning": "associated learning", "forward_forward": "Forward-Forward"},
     **{"recurrent_forward_forward": "recurrent Forward-Forward", "local_loss": "local loss"},
-    **{"forward_dfa": "forward DFA"},
+    **{"forward_dfa": "forward DFA", "product_feedback_alignment": "product feedback alignment"},
     **{"forward_gradient": "forward gradient", "local_forward_gradient": "local forward gradient"},
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")

@@ -83,6 +83,10 @@ ONE_LAYER_PER_STAGE = {
         "needs stages of one dense or local layer each",
         {"mlp", "cnn", "lenet", "vgg", "locally_connected"},
     ),
+    "product_feedback_alignment": (
+        "is not defined for locally connected layers",
+        {"mlp", "cnn", "lenet", "vgg", "resnet8"},
+    ),
     "recurrent_forward_forward": (
         "needs stages of one dense or local layer each|is not defined with pooling",
         {"mlp", "locally_connected"},
