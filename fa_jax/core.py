@@ -64,7 +64,8 @@ class FeedbackOptimizer(NamedTuple):
     """True if it is that of the params."""
     scaling: str
     """The path of its transformation, such as `optax.identity` for plain gradient descent."""
-    weight_decay: float
+    weight_decay: float | list
+    """As for `optimizers.descend`."""
     clip: float | None
 
 
