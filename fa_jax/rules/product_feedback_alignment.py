@@ -10,7 +10,8 @@ in rotated coordinates. No synapse of the backward path is the partner of one of
 A convolution has a convolution of its kernel's shape for R, and B mixes channels at each position.
 
 Li Ji-An, Benna, "Deep Learning without Weight Symmetry", arXiv 2405.20594, 2024. Equations are those of the authors'
-code; the paper was not available to us. Their weight decay is large in the first epoch and small afterwards.
+code; the paper was not available to us. Their weight decay is large in the first epoch and small afterwards, as in
+`conf/experiment/li2024`. R of the first layer, which carries no signal, is left out.
 """
 
 import math
@@ -33,7 +34,8 @@ def product_feedback_alignment(
 ) -> Rule:
     """Returns the `Rule` of product feedback alignment.
 
-    It refuses optimizers with which W and R do not take corresponding steps.
+    It refuses optimizers with which W and R do not take corresponding steps. Nor do they with sparse forward weights,
+    since the feedback has an entry for every pair of units.
 
     Args:
       network: any network of Flax layers, unmodified, without locally connected ones.
