@@ -57,6 +57,18 @@ class Batch(NamedTuple):
     """A JAX key, different in every step."""
 
 
+class FeedbackOptimizer(NamedTuple):
+    """What a rule that learns its feedback may ask of the optimizer of that feedback."""
+
+    shared: bool
+    """True if it is that of the params."""
+    scaling: str
+    """The path of its transformation, such as `optax.identity` for plain gradient descent."""
+    weight_decay: float | list
+    """As for `optimizers.descend`."""
+    clip: float | None
+
+
 class Extras(NamedTuple):
     """The optional part of a rule."""
 
@@ -81,6 +93,10 @@ class Extras(NamedTuple):
     sets_feedback: bool = False
     """True if `feedback - learn(...)` is the next feedback, such as running means or a count of steps, so that the
     feedback optimizer must be plain gradient descent of rate 1."""
+    fixed_feedback: frozenset[tuple[str, ...]] = frozenset()
+    """The paths of what does not learn in feedback that does: its updates are 0, and it does not decay."""
+    check_feedback_optimizer: Callable[[FeedbackOptimizer], None] | None = None
+    """Raises `checks.BadOption` if the feedback would not learn as the rule says. None: any optimizer is fine."""
     needs_classes: bool = False
     """True if the rule consumes labels directly, so that targets must be one-hot."""
 

@@ -17,40 +17,64 @@ def descend(
     *,
     learning_rate: float,
     schedule: Callable[[float, int], optax.Schedule],
-    weight_decay: float,
+    weight_decay: float | list[tuple[float, float]],
     clip: float | None,
 ) -> Callable[[int, Collection[Path]], optax.GradientTransformation]:
-    """Returns `(steps, statistics) -> optimizer`, for a run of a number of steps.
+    """Returns `(steps, fixed) -> optimizer`, for a run of a number of steps.
 
-    `statistics` are the paths of running statistics among the params (`Network.statistics_paths`), which do not decay.
+    `fixed` are the paths of what does not decay: running statistics among the params (`Network.statistics_paths`), or
+    the fixed part of feedback (`Extras.fixed_feedback`).
 
     Args:
       scaling: the transformation that names the optimizer: `optax.identity`, `optax.scale_by_adam`, ...
       learning_rate: the highest, above 0.
       schedule: `(learning_rate, steps) -> schedule`.
       weight_decay: a multiple of each param, biases included, that is added to its update before the scaling; so it is
-        multiplied by the learning rate.
+        multiplied by the learning rate. Or pairs (fraction of the steps, decay from there on), the first at 0.
       clip: the norm of all updates together to which larger ones are scaled down; None: no limit. Decay, scaling and
         learning-rate multipliers come after it, so it does not depend on them.
     """
     rate = number("learning_rate", learning_rate, above=0)
-    decay = number("weight_decay", weight_decay, least=0)
+    pairs = _decay_pairs(weight_decay)
     clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("clip", clip, above=0))
 
-    def for_run(steps: int, statistics: Collection[Path] = frozenset()) -> optax.GradientTransformation:
+    def for_run(steps: int, fixed: Collection[Path] = frozenset()) -> optax.GradientTransformation:
         def decays(params):
             return jax.tree_util.tree_map_with_path(
-                lambda path, _: tuple(entry.key for entry in path) not in statistics, params
+                lambda path, _: tuple(entry.key for entry in path) not in fixed, params
             )
 
+        if len(pairs) > 1:
+            starts = [round(start * steps) for start, _ in pairs[1:]]
+            decay = optax.join_schedules([optax.constant_schedule(value) for _, value in pairs], starts)
+            scheduled = optax.inject_hyperparams(optax.add_decayed_weights, static_args=("mask",))
+            decaying = scheduled(weight_decay=decay, mask=decays)
+        else:
+            ((_, decay),) = pairs
+            decaying = optax.add_decayed_weights(decay, decays) if is_on(decay) else optax.identity()
         return optax.chain(
             clipping,
-            optax.add_decayed_weights(decay, decays) if is_on(decay) else optax.identity(),
+            decaying,
             scaling,
             optax.scale_by_learning_rate(schedule(rate, steps)),
         )
 
     return for_run
+
+
+def _decay_pairs(weight_decay: float | list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Returns pairs (fraction of the steps, weight decay from there on), of which the first starts at 0."""
+    if not isinstance(weight_decay, list):
+        return [(0.0, number("weight_decay", weight_decay, least=0))]
+    if not weight_decay or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in weight_decay):
+        problem = f"must be a number, or pairs such as [[0,0.03],[0.1,0.0001]]; got {weight_decay!r}"
+        raise BadOption(problem, "weight_decay")
+    starts = [number("weight_decay", start, least=0, most=1) for start, _ in weight_decay]
+    if starts[0] != 0 or starts != sorted(starts):
+        raise BadOption(f"must have fractions of the run that rise from 0; got {starts}", "weight_decay")
+    return [
+        (start, number("weight_decay", decay, least=0)) for start, (_, decay) in zip(starts, weight_decay, strict=True)
+    ]
 
 
 def with_multipliers(

@@ -178,3 +178,31 @@ def test_the_norm_that_is_clipped_is_that_of_all_updates_before_the_multipliers(
 )
 def test_plain_gradient_descent_has_rate_1_and_nothing_else(compose, overrides, expected):
     assert is_plain(make(compose, *overrides), len(GRADIENTS)) == expected
+
+
+@pytest.mark.usefixtures("float64")
+def test_weight_decay_may_change_during_the_run(compose):
+    p, v, expected = np.full(5, 0.3), np.zeros(5), []
+    for i, g in enumerate(GRADIENTS):
+        v = 0.9 * v + g + (0.2 if i < 3 else 0.01 if i < 15 else 0.0) * p
+        p = p - 0.5 * v
+        expected.append(p)
+    decay = "optimizer.weight_decay=[[0,0.2],[0.1,0.01],[0.5,0]]"
+    optimizer = make(compose, "optimizer=momentum", "optimizer.learning_rate=0.5", decay)
+    np.testing.assert_allclose(trajectory(optimizer), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("decay", "message"),
+    [
+        ([], "must be a number, or pairs such as"),
+        ([0.1, 0.2], "must be a number, or pairs such as"),
+        ([[0.1, 0.2]], "must have fractions of the run that rise from 0; got"),
+        ([[0, 0.2], [0.5, 0.1], [0.4, 0]], "must have fractions of the run that rise from 0; got"),
+        ([[0, -0.1]], "must be a finite number at least 0; got -0.1"),
+        ([[0, 0.1], [1.5, 0]], "must be a finite number at least 0 and at most 1; got 1.5"),
+    ],
+)
+def test_weight_decay_out_of_range_is_refused(decay, message):
+    with pytest.raises(BadOption, match=f"^weight_decay {message}"):
+        descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=decay, clip=None)

@@ -37,6 +37,7 @@ OUTPUTS = Path("outputs/rules_by_architectures")
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 RATES_OF = {
     "associated_learning": (0.0003, 0.001, 0.003, 0.01, 0.03),
+    "local_loss": (0.0001, 0.0003, 0.001, 0.003, 0.01),
     "forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
     "recurrent_forward_forward": (0.003, 0.01, 0.03, 0.1, 0.3),
     "predictive_coding": (0.0003, 0.001, 0.003, 0.01, 0.03),

@@ -18,7 +18,7 @@ from fa_jax import optimizers
 from fa_jax.checks import BadOption, choose, integer, number, sequence, switch
 from fa_jax.cli.errors import suggestion
 from fa_jax.cli.trust import Origin, check_config
-from fa_jax.core import PyTree, Rule, Task
+from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
 from fa_jax.records.conditions import options
 from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training import distributed
@@ -86,6 +86,7 @@ def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B00
         name = _choice(config, "loss")
         raise BadOption(f"loss={name} needs targets from 0 to 1, and this task has others; use loss=squared_error")
     learner = _learner(config, task, steps)
+    _check_feedback_optimizer(config, learner, steps)
     if learner.rule.extras.needs_classes and not _are_one_hot(task):
         raise BadOption(f"rule={_choice(config, 'rule')} needs a task with classes, such as task=digits")
     return Job(
@@ -222,7 +223,7 @@ def _optimizer(config: Config, rule: Rule, statistics, params: PyTree, steps: in
     densities = density if isinstance(density, list) else [density]
     pruning = [optimizers.keep_removed()] if any(value < 1 for value in densities) else []
     rates = rule.extras.learning_rate_multipliers
-    return _tried(config, "optimizer", params, steps, *pruning, statistics=statistics, rates=rates)
+    return _tried(config, "optimizer", params, steps, *pruning, fixed=statistics, rates=rates)
 
 
 def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int) -> optax.GradientTransformation:
@@ -232,14 +233,25 @@ def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int
         if name == "feedback_optimizer":
             raise BadOption("must be null: the feedback of this rule does not learn", "feedback_optimizer")
         return optax.identity()
-    optimizer = _tried(config, name, feedback, steps)
-    if rule.extras.sets_feedback and not optimizers.is_plain(optimizer, steps):
+    return _tried(config, name, feedback, steps, fixed=rule.extras.fixed_feedback)
+
+
+def _check_feedback_optimizer(config: Config, learner: Learner, steps: int) -> None:
+    """Raises `BadOption` if the feedback would not learn as the rule says."""
+    rule = learner.rule
+    name = "optimizer" if config["feedback_optimizer"] is None else "feedback_optimizer"
+    if rule.extras.sets_feedback and not optimizers.is_plain(learner.feedback_optimizer, steps):
         raise BadOption(
             f"must be sgd with learning_rate=1 for rule={_choice(config, 'rule')}, which sets its feedback itself: "
             "+optimizer@feedback_optimizer=sgd feedback_optimizer.learning_rate=1",
             "feedback_optimizer",
         )
-    return optimizer
+    if rule.extras.check_feedback_optimizer is not None:
+        node = config[name]
+        scaling = node.get("scaling", {}).get("_target_", "")
+        chosen = FeedbackOptimizer(name == "optimizer", scaling, node.get("weight_decay", 0.0), node.get("clip"))
+        with _within(name, config.get("choices", {}).get(name)):
+            rule.extras.check_feedback_optimizer(chosen)
 
 
 def _tried(
@@ -248,12 +260,12 @@ def _tried(
     shapes: PyTree,
     steps: int,
     *further: optax.GradientTransformation,
-    statistics=frozenset(),
+    fixed=frozenset(),
     rates=None,
 ) -> optax.GradientTransformation:
     """Returns an optimizer for a number of steps, tried on shapes: Optax notices mistakes late."""
     try:
-        optimizer = _make(config, name)()(steps, statistics)
+        optimizer = _make(config, name)()(steps, fixed)
         optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates)
         optimizer = optax.chain(optimizer, *further)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)

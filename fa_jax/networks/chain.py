@@ -24,6 +24,12 @@ class DenseStage(nn.Module):
     norm: Callable[[], nn.Module] | None = None
     average: bool = False
     """Whether images are averaged over all positions instead of flattened."""
+    hidden_before_dropout: bool = False
+
+    @nn.nowrap
+    def with_hidden_before_dropout(self) -> "DenseStage":
+        """Returns the stage with its `Hidden` right after the activation function; the params are the same."""
+        return self.clone(hidden_before_dropout=True)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -34,8 +40,10 @@ class DenseStage(nn.Module):
         )
         h = linear(x)
         h = self.activation(h if self.norm is None else self.norm()(h))
+        if self.hidden and self.hidden_before_dropout:
+            h = Hidden(name="hidden")(h)
         h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
-        return Hidden(name="hidden")(h) if self.hidden else h
+        return Hidden(name="hidden")(h) if self.hidden and not self.hidden_before_dropout else h
 
 
 def flatten(x: jax.Array, *, average: bool) -> jax.Array:
@@ -46,7 +54,12 @@ def flatten(x: jax.Array, *, average: bool) -> jax.Array:
 class JoinedStage(nn.Module):
     """Several layers as one stage: the last one has the `Hidden`, and a rule teaches them together."""
 
-    layers: Sequence[nn.Module]
+    layers: Sequence[Any]
+
+    @nn.nowrap
+    def with_hidden_before_dropout(self) -> "JoinedStage":
+        """Returns the stage with the `Hidden` of its last layer moved, as in `DenseStage`."""
+        return self.clone(layers=[*self.layers[:-1], self.layers[-1].with_hidden_before_dropout()])
 
     def __call__(self, x: jax.Array) -> jax.Array:
         for layer in self.layers:

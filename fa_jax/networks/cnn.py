@@ -27,10 +27,15 @@ class ConvolutionStage(nn.Module):
     pooling: Callable
     pool_stride: int
     hidden_position: str | None
-    """One of `POSITIONS`; None: the stage has no `Hidden`."""
+    """One of `POSITIONS`, or `before_dropout`; None: the stage has no `Hidden`."""
     dropout: float
     input_dropout: float
     initial: dict[str, Any]
+
+    @nn.nowrap
+    def with_hidden_before_dropout(self) -> "ConvolutionStage":
+        """Returns the stage with its `Hidden` right after the activation function; the params are the same."""
+        return self.clone(hidden_position="before_dropout")
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -43,7 +48,10 @@ class ConvolutionStage(nn.Module):
         x = linear(drop(self.input_dropout)(x))
         if self.norm is not None:
             x = self.norm()(x)
-        h = drop(self.dropout)(self.activation(x))
+        h = self.activation(x)
+        if self.hidden_position == "before_dropout":
+            h = Hidden(name="hidden")(h)
+        h = drop(self.dropout)(h)
         if self.hidden_position == "before_pooling":
             h = Hidden(name="hidden")(h)
         if self.shape.pool > 1:

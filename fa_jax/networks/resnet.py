@@ -24,6 +24,11 @@ class Stem(nn.Module):
     norm: Callable[[], nn.Module] | None
     initial: dict[str, Any]
 
+    @nn.nowrap
+    def with_hidden_before_dropout(self) -> "Stem":
+        """Returns the stage itself: it has no dropout."""
+        return self
+
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = nn.Conv(self.features, (3, 3), name="linear", **self.initial)(x)
@@ -44,6 +49,11 @@ class ResidualBlock(nn.Module):
     """Keyword arguments of the two convolutions and of the shortcut, a 1x1 convolution where the shape changes."""
     normed_shortcut: bool
     hidden: bool
+
+    @nn.nowrap
+    def with_hidden_before_dropout(self) -> "ResidualBlock":
+        """Returns the block itself: it has no dropout."""
+        return self
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -17,6 +17,9 @@ NAMES = {
     "fixed_weight_target_propagation": "fixed-weight target propagation",
     "direct_target_propagation": "direct target propagation",
     **{"target_propagation": "target propagation", "counter_current": "counter-current learning"},
+    **{"forward_dfa": "forward DFA", "product_feedback_alignment": "product feedback alignment"},
+    **{"forward_gradient": "forward gradient", "local_forward_gradient": "local forward gradient"},
+    "local_loss": "local loss",
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 

@@ -5,13 +5,14 @@ The params of a rule with one loss per stage are a dict of parts, `stages_0`, `s
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.network import Network
-from fa_jax.networks.chain import Chain
+from fa_jax.networks.chain import Chain, each_stage
 
 
 def require_chain(network: Network) -> Chain:
@@ -47,6 +48,28 @@ def require_no_norm(chain: Chain) -> None:
     """Raises `BadOption` if a stage has a norm."""
     if any(getattr(stage, "norm", None) is not None for stage in chain.stages):
         raise BadOption("is not defined for normalised layers; it needs norm=none")
+
+
+def stages_marked_before_dropout(network: Network) -> list[Any]:
+    """Returns the stages of a network, each with its `Hidden` right after the activation function.
+
+    That is before dropout and pooling. The params and the random streams of the stages stay the same.
+
+    Raises:
+      BadOption: if the network is no `Chain`, a stage has no method `with_hidden_before_dropout`, or an option places
+        `Hidden` elsewhere.
+    """
+    stages = list(each_stage(require_chain(network)))
+    others = [type(stage).__name__ for stage in stages if not hasattr(stage, "with_hidden_before_dropout")]
+    if others:
+        raise BadOption(
+            "reads activations before dropout and pooling, so it needs stages with a method "
+            f"with_hidden_before_dropout, such as those of mlp, cnn and resnet8; got {others[0]}"
+        )
+    layers = [layer for stage in stages for layer in getattr(stage, "layers", [stage])]
+    if any(getattr(layer, "hidden_position", None) == "before_pooling" for layer in layers):
+        raise BadOption("reads activations before dropout and pooling in any case; leave hidden_position=after_pooling")
+    return [stage.with_hidden_before_dropout() for stage in stages]
 
 
 def multipliers(params: PyTree, by_kind: Mapping[str, float]) -> PyTree:

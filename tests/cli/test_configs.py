@@ -204,6 +204,17 @@ def test_learned_feedback_decays_as_the_params_do(rule):
         jax.tree.map(lambda step: np.testing.assert_allclose(step, -0.05, rtol=1e-6), steps)
 
 
+def test_the_fixed_part_of_learned_feedback_does_not_decay():
+    words = "rule=product_feedback_alignment", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1"
+    job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
+    _, feedback = job.rule.init(jax.random.key(0))
+    ones, zeros = (jax.tree.map(like, feedback) for like in (jnp.ones_like, jnp.zeros_like))
+    steps, _ = job.feedback_optimizer.update(zeros, job.feedback_optimizer.init(ones), ones)
+    for part, step in (("fixed", 0.0), ("learned", -0.05)):
+        for leaf in steps[part].values():
+            np.testing.assert_allclose(leaf, step, rtol=1e-6)
+
+
 def test_the_feedback_of_kolen_pollack_converges_to_the_weights_with_weight_decay():
     words = "rule=kolen_pollack", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1", "probe=0", "seeds=1"
     job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job

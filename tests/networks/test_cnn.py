@@ -7,7 +7,7 @@ import pytest
 
 from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
-from fa_jax.network import leaves_named
+from fa_jax.network import Network, leaves_named
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.topology import Convolution, parse
 from fa_jax.rules.bp import bp
@@ -180,3 +180,18 @@ def test_update_statistics_changes_running_statistics_alone():
     without = build(topology="conv8x3", norm="group")
     params = without.init(jax.random.key(0))
     assert without.update_statistics(params, batch) is params
+
+
+def test_stage_with_its_hidden_layer_before_the_dropout_has_the_same_params_masks_and_output():
+    network = build(topology="conv8x3+conv6x3p2-20", dropout=0.5)
+    stages = [stage.with_hidden_before_dropout() for stage in network.module.stages]
+    moved = Network(network.module.clone(stages=stages), network.input_shape)
+    params, x, key = network.init(jax.random.key(0)), jnp.ones((2, *network.input_shape)), jax.random.key(1)
+    (logits, ended), (same_logits, hiddens) = (n.forward(params, x, key=key) for n in (network, moved))
+    np.testing.assert_array_equal(logits, same_logits)
+    assert list(hiddens) == list(ended)
+    first, second = hiddens.values()
+    assert first.shape == (2, *network.input_shape[:2], 6)
+    dropped = np.asarray(list(ended.values())[1]) == 0
+    assert 0 < dropped.mean() < 1
+    assert np.all(np.asarray(second) != 0)

@@ -105,6 +105,10 @@ ONE_LAYER_PER_STAGE = {
         "needs stages of one dense or local layer each",
         {"mlp", "cnn", "lenet", "vgg", "locally_connected"},
     ),
+    "product_feedback_alignment": (
+        "is not defined for locally connected layers",
+        {"mlp", "cnn", "lenet", "vgg", "resnet8"},
+    ),
     "recurrent_forward_forward": (
         "needs stages of one dense or local layer each|is not defined with pooling",
         {"mlp", "locally_connected"},
@@ -143,7 +147,10 @@ def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architect
     assert logits.shape == (3, 10)
 
 
+NOISE_OF_OTHERS = "is not defined for noise in activities with batch statistics"
 NOT_WITH_NORMS = {
+    "forward_gradient": NOISE_OF_OTHERS,
+    "node_perturbation": NOISE_OF_OTHERS,
     "ifa": "needs stages of one dense layer each",
     "mirrored_pepita": "needs stages of one dense layer each",
     "pepita": "is not defined for normalised layers; it needs norm=none",

@@ -1,0 +1,1 @@
+"""Local error signals: the losses of a stage, and the rule."""
