@@ -22,6 +22,8 @@ PLAIN = (str, int, float, bool, type(None))
 """The types of the values in a config; YAML tags can make others."""
 VARIABLE = "FA_JAX_TRUST"
 """The environment variable that names packages to trust in every command, separated by commas."""
+MODULE = "fa_jax.networks.module.module"
+"""The factory that calls what its option `module` names."""
 LOGGER = "logger"
 """The word that trusts the options of a recorded logger, which choose where metrics are sent."""
 PER_RUN = ("runtime", "overrides", "mode", "searchpath")
@@ -62,6 +64,9 @@ def check_config(config: Mapping[str, Any], origin: Origin) -> None:
             raise BadOption(f"{origin.name} contains {value!r}, and interpolations from elsewhere are not resolved")
         if key == "_target_" and not _is_typed(value, origin.typed):
             _check_target(value, origin)
+    for node in _nodes(config):
+        if node.get("_target_") == MODULE and not _is_typed(node.get("module"), origin.typed):
+            _check_target(node.get("module"), origin)
     _check_logger(config, origin)
 
 
@@ -131,8 +136,8 @@ def factories() -> frozenset[str]:
 
 
 def _is_typed(target: Any, overrides: Sequence[str]) -> bool:
-    """Returns whether an override names this function as its `_target_`."""
-    named = re.compile(rf"_target_\s*[=:]\s*['\"]?{re.escape(str(target))}(?![\w.])")
+    """Returns whether an override names this function as its `_target_`, or this module of Flax."""
+    named = re.compile(rf"(?:_target_|module)\s*[=:]\s*['\"]?{re.escape(str(target))}(?![\w.])")
     return any(named.search(override) for override in overrides)
 
 
@@ -169,6 +174,14 @@ def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
         is_typed = any(override.lstrip("+").startswith(f"logger.{option}=") for override in origin.typed)
         if not is_typed and usual.get(option) != value:
             raise BadOption(f"{origin.name} sets logger.{option}={value}; trust={LOGGER} allows it")
+
+
+def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields every mapping in a config."""
+    if isinstance(config, Mapping):
+        yield config
+    for value in config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ():
+        yield from _nodes(value)
 
 
 def _is_below(name: str, modules: Sequence[str]) -> bool:
