@@ -10,10 +10,10 @@ from rich.console import Console
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli import sweep
 from fa_jax.cli.arguments import Arguments
-from fa_jax.cli.build import build
+from fa_jax.cli.build import build_recorded
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import Origin, check_config, check_no_links, check_recorded_overrides
+from fa_jax.cli.trust import check_no_links, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.conditions import options
 from fa_jax.records.environment import changes, environment
@@ -21,7 +21,6 @@ from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
 from fa_jax.text import say
 from fa_jax.training import distributed
-from fa_jax.training.job import Job
 
 UNFINISHED = ("running", "interrupted", "failed")
 """The statuses of a run that did not reach its last step."""
@@ -49,7 +48,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
         train = functools.partial(resume_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, train)
     config = distributed.broadcast(lambda: _read_config(folder, force=force))
-    job = _build(folder, config, trusted)
+    job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
     say(console, f"resuming {folder}")
     with resumable(folder):
         run_logged(job, config, folder, resume=True)
@@ -69,20 +68,8 @@ def resume_job(
         say(Console(), "is finished already")
         return
     config = _read_config(folder, force=force)
-    run_logged(_build(folder, config, trusted), config, folder, resume=True)
-
-
-def _build(folder: Path, config: dict[str, Any], trusted: Sequence[str]) -> Job:
-    """Returns the job of a recorded config, in which options may be missing or of any type."""
-    name = f"resume={folder}: its config.yaml"
-    check_config(config, Origin(name, tuple(trusted)))
-    try:
-        return build(config, Origin(trusted=tuple(trusted)))
-    except BadOption as mistake:
-        raise BadOption(f"{name}: {mistake}") from None
-    except Exception as problem:
-        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-        raise BadOption(f"resume={folder}: nothing can be built from its config.yaml: {reason}") from None
+    job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
+    run_logged(job, config, folder, resume=True)
 
 
 def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.build import build
-from fa_jax.cli.compose import Composed, Composition, initialized
+from fa_jax.cli.compose import Composed, Composition
+from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_logged
 from fa_jax.records import locks
 from fa_jax.records.files import write_json

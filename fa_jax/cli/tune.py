@@ -24,8 +24,9 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli.arguments import Arguments, parse
-from fa_jax.cli.compose import Composed, compose, initialized, parse_overrides, swept_values
+from fa_jax.cli.compose import Composed, compose, parse_overrides, swept_values
 from fa_jax.cli.errors import check_writable, one_line_errors
+from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.single import run_logged
 from fa_jax.cli.trust import check_no_links

@@ -55,6 +55,7 @@ def run(
     command: Sequence[str] | None = None,
     resume: bool = False,
     watch: Watch | None = None,
+    make_progress: Callable[..., Progress] = Progress,
 ) -> dict[str, Any]:
     """Trains a job, records it in a folder, and returns its summary.
 
@@ -69,6 +70,7 @@ def run(
       resume: whether to resume the run in the folder from its last checkpoints. Its result is bit for bit that of an
         uninterrupted run.
       watch: is called after each evaluation; may raise `Stopped`.
+      make_progress: makes what shows the progress; arguments as for `Progress`.
 
     Raises:
       BadOption: if the folder holds a run that is not to be resumed, or another process runs it.
@@ -78,11 +80,11 @@ def run(
     """
     if not distributed.is_main():
         with tempfile.TemporaryDirectory() as temporary:
-            return _run(job, config, Path(temporary), command, watch, resume=resume)
+            return _run(job, config, Path(temporary), command, watch, make_progress, resume=resume)
     folder.mkdir(parents=True, exist_ok=True)
     lock = locks.acquire(folder)
     try:
-        return _run(job, config, folder, command, watch, resume=resume)
+        return _run(job, config, folder, command, watch, make_progress, resume=resume)
     finally:
         locks.release(lock)
 
@@ -93,6 +95,7 @@ def _run(
     folder: Path,
     command: Sequence[str] | None,
     watch: Watch | None,
+    make_progress: Callable[..., Progress],
     *,
     resume: bool,
 ) -> dict[str, Any]:
@@ -111,7 +114,7 @@ def _run(
         logger = RunLogger(job.open_logger, folder, config, job.groups, declared)
     finished = False
     try:
-        with Progress(steps, job.task.metrics, done=sum(reached.values())) as progress:
+        with make_progress(steps, job.task.metrics, done=sum(reached.values())) as progress:
             program = functools.cache(lambda size: compiled(job, size, cost))
             finals = []
             for group, seeds in enumerate(job.groups):
