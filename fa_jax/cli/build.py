@@ -17,6 +17,7 @@ from fa_jax import optimizers
 from fa_jax.checks import BadOption, choose, integer, number, sequence, switch
 from fa_jax.cli.errors import suggestion
 from fa_jax.cli.given import Given, check_given, with_factories
+from fa_jax.cli.own import check_importable, check_rule, is_own, users_exceptions
 from fa_jax.cli.trust import Origin, check_config
 from fa_jax.core import PyTree, Rule, Task
 from fa_jax.records.conditions import options
@@ -97,10 +98,17 @@ def build(
         raise BadOption(f"loss={name} needs targets from 0 to 1, and this task has others; use loss=squared_error")
     network = _make(config, "architecture")(task.input_shape, task.outputs)
     rule = _make(config, "rule")(network, loss.value, **_init_feedback(config))
+    if not isinstance(rule, Rule):
+        reason = f"must be a function that returns a fa_jax.core.Rule; got {type(rule).__name__}"
+        raise BadOption(reason, f"rule={_choice(config, 'rule')}")
     if rule.extras.needs_classes and not are_one_hot(task):
         raise BadOption(f"rule={_choice(config, 'rule')} needs a task with classes, such as task=digits")
-    with _within("rule", _choice(config, "rule")):
+    choice, target = _choice(config, "rule"), config["rule"]["_target_"]
+    with _within("rule", choice), users_exceptions(f"rule={choice}", target):
         params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
+    if is_own(target):
+        with users_exceptions(f"rule={choice}", target):
+            check_rule(rule, f"rule={choice}", (batch_size, *task.input_shape), task.outputs)
     steps = max(1, round(epochs * (examples // batch_size)))
     if steps >= 2**31:
         raise BadOption(f"must come to less than 2^31 steps; got {epochs:g}, which is {steps} steps", "epochs")
@@ -185,6 +193,7 @@ def _make(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
     try:
         target = node["_target_"]
         if isinstance(target, str):
+            check_importable(name, target)
             factory = cast(functools.partial, hydra.utils.instantiate(node, _convert_="all", _partial_=True))
         else:  # a Python object that was given
             factory = functools.partial(target)
@@ -199,7 +208,7 @@ def _make(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
             inspect.signature(factory.func).bind(*arguments, **factory.keywords, **options)
         except TypeError as problem:
             raise BadOption(f"{name}: {problem}", complete=True) from None
-        with _within(name, choice):
+        with _within(name, choice), users_exceptions(name, node["_target_"]):
             return factory(*arguments, **options)
 
     return call

@@ -39,9 +39,10 @@ def _train(arguments: Arguments, words: Sequence[str]) -> int:
         return _hydra_itself()
     target, force = arguments.options.get("resume"), "force" in arguments.options
     if target not in (None, "auto"):
-        if arguments._replace(options={}) != Arguments([], {}):
+        if arguments._replace(options={}, config_dir=None) != Arguments([], {}):
             raise BadOption(f"takes all options from the folder; got also {' '.join(words)}", f"resume={target}")
-        return resume.resume(Path(target), force=force, trusted=arguments.trusted)
+        own = [] if arguments.config_dir is None else [arguments.config_dir]
+        return resume.resume(Path(target), force=force, trusted=[*arguments.trusted, *own])
     composition = compose(arguments)
     if arguments.show_config:
         for run in composition.runs:

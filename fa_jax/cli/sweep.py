@@ -22,11 +22,13 @@ from fa_jax.cli.compose import Composed, Composition
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_logged
 from fa_jax.records import locks
+from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, find_runs, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import distributed
+from fa_jax.user_code import importable
 
 TrainJob = Callable[[Composed, Path, Sequence[str]], Any]
 """Trains one job of a sweep in its folder, given what was typed."""
@@ -144,7 +146,8 @@ def _parallel_job(
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", share)
     composed = runs[hydra_config.job.num]
-    _run_job(composed._replace(job=build(composed.config, composed.origin)), folder, command, train)
+    with importable(Path.cwd(), own_packages(composed.config)):
+        _run_job(composed._replace(job=build(composed.config, composed.origin)), folder, command, train)
 
 
 def cores() -> int:

@@ -47,6 +47,8 @@ class Ranges(NamedTuple):
     fixed: list[str]
     searched: dict[str, Override]
     """The overrides with a range, keyed by option."""
+    arguments: Arguments
+    """As typed, with a folder of configs and trusted packages."""
 
     def any_values(self) -> list[str]:
         """Returns overrides with some value of each range, to check the other options with."""
@@ -77,7 +79,7 @@ def _tune(words: Sequence[str]) -> None:
     ranges = _parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS])
     trials = integer("trials", _number(options["trials"]), least=1)
     sampler_seed = integer("sampler_seed", _number(options["sampler_seed"]), least=0)
-    example = _compose_one(ranges.any_values())
+    example = _compose_one(ranges.any_values(), ranges.arguments)
     column, metric = _metric(options["metric"], example.job.task)
     folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
     check_writable("output", folder)
@@ -129,7 +131,7 @@ def _run_trial(
     """Runs a trial and returns its outcome as text."""
     import optuna
 
-    composed = _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in values.items())])
+    composed = _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in values.items())], ranges.arguments)
     folder = _new_folder(parent, trial.number, composed.choices["rule"])
     try:
         options = {"command": ["fa-jax", "tune", *words], "watch": _stop_if_not_finite}
@@ -147,7 +149,9 @@ def _run_trial(
 
 def _parse_ranges(words: Sequence[str]) -> Ranges:
     arguments = parse(words)
-    if arguments != Arguments(arguments.overrides, {}):
+    if arguments != Arguments(arguments.overrides, arguments.options, config_dir=arguments.config_dir) or set(
+        arguments.options
+    ) - {"trust"}:
         raise BadOption(f"takes overrides and {', '.join(DEFAULTS)}; got {' '.join(words)}", "tune")
     fixed, searched = [], {}
     with initialized():
@@ -163,7 +167,7 @@ def _parse_ranges(words: Sequence[str]) -> Ranges:
         raise BadOption(
             "needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'", "tune"
         )
-    return Ranges(fixed, searched)
+    return Ranges(fixed, searched, arguments)
 
 
 def _check_range(override: Override) -> None:
@@ -179,8 +183,8 @@ def _check_range(override: Override) -> None:
         raise BadOption(f"must have another step than 0; got {override.input_line}", key)
 
 
-def _compose_one(overrides: list[str]) -> Composed:
-    composition = compose(Arguments(overrides, {}))
+def _compose_one(overrides: list[str], arguments: Arguments) -> Composed:
+    composition = compose(arguments._replace(overrides=overrides))
     if composition.is_sweep:
         raise BadOption("runs one config at a time; these overrides are a sweep", "tune")
     return composition.runs[0]

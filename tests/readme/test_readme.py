@@ -118,7 +118,14 @@ class ViT(nn.Module):
 def check_fa_jax(words):
     """Checks the arguments of `fa-jax`: training commands are composed and built, others run."""
     verb = words[0] if words and words[0] in VERBS else None
-    if verb == "tune":
+    if "my_rule" in " ".join(words) and words[0] != "new":
+        assert main(["new", "rule", "my_rule"]) == 0
+        try:
+            more = [] if "check" in words else [*SHORT]
+            assert main([*words, *more]) == 0
+        finally:
+            sys.modules.pop("mylab.my_rule", None)
+    elif verb == "tune":
         fast = [word for word in words if not word.startswith(("trials=", "seeds=", "epochs="))]
         assert main([*fast, "trials=1", *SHORT]) == 0
     elif verb not in (None, "train") or set(words) & {"--cfg", "--help"}:
@@ -234,6 +241,7 @@ def test_every_link_leads_to_a_file_or_folder():
         assert (ROOT / target).exists(), target
 
 
+OWN_CHOICES = {"my_rule"}
 EXAMPLE_OPTIONS = [
     f"{group}.{name}"
     for text in FILES.values()
@@ -242,7 +250,17 @@ EXAMPLE_OPTIONS = [
     if group in LISTED
     for name in node
 ]
-OTHER_OPTIONS = (*OPTIONS, *TUNE_OPTIONS, *COMPARE_OPTIONS, "hydra/launcher", "logger.mode", "task.data_dir", "install")
+OTHER_OPTIONS = (
+    "measure.mine",
+    "FA_JAX_TRUST",
+    *OPTIONS,
+    *TUNE_OPTIONS,
+    *COMPARE_OPTIONS,
+    "hydra/launcher",
+    "logger.mode",
+    "task.data_dir",
+    "install",
+)
 """Options of verbs, of choices that need data or a package, and of the completion."""
 IN_PYTHON = README[README.index("## Python API") : README.index("## Limitations")]
 """Its arguments are those of Python functions."""
@@ -257,6 +275,6 @@ def test_an_option_in_the_text_exists(override):
     group = name.partition("@")[0]
     if group in LISTED:
         rules = {Path(file).stem for file in FILES}
-        assert set(re.split(r"[|,]", value.strip("[]"))) <= {*choices(group), *rules}
+        assert set(re.split(r"[|,]", value.strip("[]"))) <= {*choices(group), *rules, *OWN_CHOICES}
     elif name not in ("group", "group.option"):
         assert name in (*option_names(), *OTHER_OPTIONS, *EXAMPLE_OPTIONS)
