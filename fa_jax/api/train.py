@@ -46,7 +46,7 @@ def train(
     record: bool = True,
     folder: str | Path | None = None,
     config_dir: str | Path | None = None,
-    trust: Sequence[str] = (),
+    trust: Sequence[str] | str = (),
     progress: bool = True,
     **options: Any,
 ) -> Runs:
@@ -90,7 +90,8 @@ def train(
     if arguments.show_config or arguments.for_hydra or arguments.options or arguments.config_dir is not None:
         raise BadOption(f"must be options of runs; got {' '.join(overrides)}", "overrides", complete=True)
     own = None if config_dir is None else str(config_dir)
-    arguments = arguments._replace(config_dir=own, options={"trust": ",".join(trust)} if trust else {}, multirun=True)
+    trusted = trust if isinstance(trust, str) else ",".join(trust)
+    arguments = arguments._replace(config_dir=own, options={"trust": trusted} if trusted else {}, multirun=True)
     with one_line_errors(arguments.overrides):
         combinations = list(_combinations(values, arguments))
         chosen = {"hydra.run.dir": folder, "hydra.sweep.dir": folder} if folder is not None else {}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import fa_jax
 from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs, read_run
 
@@ -166,3 +167,15 @@ def test_the_working_folder_stands_in_for_no_package_that_was_not_named(reposito
         line = refusal(f"resume={folder}")
         assert "cannot be imported: ModuleNotFoundError: No module named 'mylab'" in line
     assert read_run(Path()).status["status"] == "interrupted"
+
+
+def test_an_own_rule_trains_and_loads_in_python_with_trust_alone(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository)
+    options = {"config_dir": "conf", "overrides": SHORT, "folder": "run"}
+    with pytest.raises(fa_jax.BadOption, match=r"calls mylab.rules.scaled, which is none of fa_jax's factories"):
+        fa_jax.train(rule="scaled", **options)
+    (run,) = fa_jax.train(rule="scaled", trust="mylab", **options)
+    with pytest.raises(fa_jax.BadOption, match=r"its config.yaml calls mylab.rules.scaled, which is none of"):
+        fa_jax.load("run")
+    assert fa_jax.load("run", trust=["mylab"]).seeds == run.seeds == [0]
+    monkeypatch.undo()
