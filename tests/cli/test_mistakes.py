@@ -107,7 +107,7 @@ MISTAKES = {
     "hydra.run.dir=file/below": "is a file; choose a folder",
     "hydra.run.dir=/proc/below": "hydra.run.dir=/proc/below: ",
     "rule=fa,bp": "rule has several values; --multirun trains with each of them, and [a,b] is a list",
-    "run": "the verb must be one of train, tune, compare, report, status, list, help; got 'run'",
+    "run": "the verb must be one of train, tune, compare, report, status, list, new, check, help; got 'run'",
     "list ruels": "list must be one of rule, task, architecture, feedback, ",
     "--foo": "a flag must be one of --multirun, -m, --config-dir, ",
     "--cfg all": "--cfg must be job; got 'all'",
