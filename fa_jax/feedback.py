@@ -26,7 +26,7 @@ COPY = "weights"
 def layerwise(
     network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None, fan: str
 ) -> LayerArrays:
-    """Draws a backward kernel for each linear layer but the first, which needs none.
+    """Draws a backward kernel for each linear layer that the error crosses: all but the first, which needs none.
 
     Args:
       network: to be trained.
@@ -45,23 +45,24 @@ def layerwise(
     Raises:
       BadOption: if an option is out of range, or the rank exceeds that of a kernel.
     """
-    names = list(network.kernel_shapes)[1:]
+    names = list(network.crossed_kernels)
     choices = {**DISTRIBUTIONS, COPY: None}
     draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, choices))
     scales, densities = _scales(scale, len(names)), _densities(density, len(names))
-    matrices = {n: (math.prod(network.kernel_shapes[n].shape[:-1]), network.kernel_shapes[n].shape[-1]) for n in names}
+    shapes = {name: network.kernel_shapes[name] for name in names}
+    matrices = {name: (kernel.rows, math.prod(kernel.shape) // kernel.rows) for name, kernel in shapes.items()}
     _check_rank(rank, matrices)
     if rank is not None and None in draws:
         raise BadOption("must be null with distribution=weights: only drawn feedback has a rank", "rank")
     fans = {
         name: choose("fan", fan, {"fan_in": kernel.fan_in, "fan_out": kernel.fan_out})
-        for name, kernel in network.kernel_shapes.items()
+        for name, kernel in shapes.items()
     }
     weights = network.kernels(params)
     feedback = {}
     for i, (name, chosen) in enumerate(zip(names, draws, strict=True)):
         value_key, density_key = jax.random.split(jax.random.fold_in(key, i))
-        stack, shape, *_ = network.kernel_shapes[name]
+        stack, shape, *_ = shapes[name]
         if chosen is None:
             full = scales[i] * weights[name]
         else:
@@ -72,7 +73,7 @@ def layerwise(
 
 
 def deviations(network: Network, key: jax.Array, params: PyTree, *, distribution, scale) -> LayerArrays:
-    """Returns the standard deviation of a distribution for each linear layer but the first; nothing is drawn.
+    """Returns the standard deviation of a distribution for each layer as in `layerwise`; nothing is drawn.
 
     Args:
       network, key, params: as for `layerwise`.
@@ -81,7 +82,7 @@ def deviations(network: Network, key: jax.Array, params: PyTree, *, distribution
         standard deviation.
     """
     del key
-    names, weights = list(network.kernel_shapes)[1:], network.kernels(params)
+    names, weights = list(network.crossed_kernels), network.kernels(params)
     chosen = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS))
     feedback = {}
     for name, drawn, layer_scale in zip(names, chosen, _scales(scale, len(names)), strict=True):
@@ -175,13 +176,13 @@ def require_hidden(network: Network) -> None:
 
 
 def require_all_kernels(network: Network, feedback: LayerArrays) -> LayerArrays:
-    """Returns the feedback, checked to be one array for each linear layer but the first.
+    """Returns the feedback, checked to be one array for each linear layer that the error crosses.
 
     Raises:
       BadOption: if layers are missing, or others are there.
     """
-    if set(feedback) != {*list(network.kernel_shapes)[1:]}:
-        raise BadOption("needs feedback of each linear layer but the first, such as layerwise")
+    if set(feedback) != set(network.crossed_kernels):
+        raise BadOption("needs feedback of each linear layer that the error crosses, such as layerwise")
     return feedback
 
 

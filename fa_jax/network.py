@@ -6,13 +6,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import traverse_util
 
+from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, PyTree, Stream, stream
-from fa_jax.primitives import Hidden, is_linear_call, only_argument, sow_array, use_feedback
+from fa_jax.primitives import BACKWARD, LINEAR, Hidden, is_linear_call, only_argument, sow_array, use_feedback
+from fa_jax.reach import crossed, multiplying
 
 STATISTICS = "batch_stats"
 """Flax's collection for the running statistics of normalisation layers."""
@@ -38,6 +41,8 @@ class KernelShape(NamedTuple):
     fan_out: int
     """The number of outputs that one input reaches; for a convolution, window size times output channels, as if the
     stride were 1."""
+    rows: int
+    """The number of rows of the kernel as a matrix `[rows, columns]`, whose columns are outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +86,36 @@ class Network:
     def kernel_shapes(self) -> dict[str, KernelShape]:
         """The shapes of the linear layers' kernels; a scanned stack is one entry."""
         return self._traced.kernel_shapes
+
+    @functools.cached_property
+    def crossed_kernels(self) -> tuple[str, ...]:
+        """The linear layers whose kernels the error crosses on its way back: those whose input depends on params.
+
+        In a network without branches at its input, these are all but the first.
+
+        Raises:
+          BadOption: if the error crosses weights that are no kernel of such a layer.
+        """
+        params, inputs = jax.eval_shape(self.init, jax.random.key(0)), self._shape_of_inputs()
+        if others := self._other_weights(params, inputs):
+            raise BadOption(
+                f"cannot replace the weights {others[0]} in the backward pass: the error crosses them outside of "
+                f"{', '.join(layer.__name__ for layer in LINEAR)}; write the layer with one of these"
+            )
+        names = list(self.kernel_shapes)
+        kernels = leaves_named(params, "kernel")
+        outputs = jax.eval_shape(self.apply, params, inputs)
+
+        def backward(feedback, arguments):
+            params, inputs, error = arguments
+            return jax.vjp(lambda p: self.apply(p, inputs, feedback=feedback), params)[1](error)
+
+        try:
+            reached = crossed(backward, {name: kernels[name] for name in names}, (params, inputs, outputs))
+        except flax.errors.FlaxError as problem:  # such as a layer that renames or transforms the params of others
+            reason = str(problem).partition(" (http")[0]
+            raise BadOption(f"cannot give backward weights to layers of this network: {reason}") from None
+        return tuple(name for name in names if name in reached)
 
     @functools.cached_property
     def outputs(self) -> int:
@@ -133,10 +168,10 @@ class Network:
             inputs,
             key=key,
             perturbations=perturbations,
+            feedback=feedback,
             mutable=("hidden",),
             signal=_unflatten(signals or {}, "h"),
             state=_unflatten(states or {}, "h"),
-            feedback=_unflatten(feedback or {}, "kernel"),
         )
         return logits, leaves_named(state.get("hidden", {}), "h")
 
@@ -218,9 +253,10 @@ class Network:
         rest, shapes = iter(layers), self.hidden_shapes.items()
         return {n: jnp.stack([next(rest) for _ in range(*h.stack)]) if h.stack else next(rest) for n, h in shapes}
 
-    def _run(self, params, *arguments, key, perturbations=None, mutable=(), method=None, **collections):
+    def _run(self, params, *arguments, key, perturbations=None, feedback=None, mutable=(), method=None, **collections):
         """Applies the module; returns its result and the collections that it changes."""
         rngs = {} if key is None else {"dropout": key}
+        params = _merge(params, _unflatten(feedback, BACKWARD)) if feedback else params
         variables = {**self._collections(params), **collections, "perturbation": _unflatten(perturbations or {}, "h")}
         with nn.intercept_methods(use_feedback):
             return self.module.apply(variables, *arguments, rngs=rngs, mutable=[STATISTICS, *mutable], method=method)
@@ -231,6 +267,19 @@ class Network:
         trained = {path: leaf for path, leaf in flat.items() if path not in self.statistics_paths}
         statistics = {path: leaf for path, leaf in flat.items() if path in self.statistics_paths}
         return {"params": traverse_util.unflatten_dict(trained), STATISTICS: traverse_util.unflatten_dict(statistics)}
+
+    def _shape_of_inputs(self) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
+
+    def _other_weights(self, params: PyTree, inputs: jax.ShapeDtypeStruct) -> list[str]:
+        """Returns the paths of params that multiply activations without being the kernel of a linear layer."""
+        flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+        kernels = {"/".join((*name.split("/"), "kernel")).lstrip("/") for name in self.kernel_shapes}
+        candidates = ["/".join(path) for path, leaf in flat.items() if leaf.ndim > 1 and "/".join(path) not in kernels]
+        if not candidates:
+            return []
+        used = multiplying(lambda p, x: self.module.apply(self._collections(p), x), params, inputs)
+        return [path for path in candidates if path in used]
 
     @functools.cached_property
     def _traced(self) -> "_Layers":
@@ -246,6 +295,10 @@ class Network:
                 # Inside `nn.scan` a layer sees one slice of its kernel; the axes in front are those of the stack.
                 shape = module.variables["params"]["kernel"].shape
                 stack = kernels[name][: len(kernels[name]) - len(shape)]
+                if kernels[name] != (*stack, *shape):
+                    raise BadOption(
+                        f"stacks the params of {name} along another axis than 0: {kernels[name]}", "nn.scan"
+                    )
                 kernel_shapes[name] = KernelShape(stack, shape, *_fans(module, shape))
             if isinstance(module, Hidden):
                 layer_shapes[name] = only_argument(args, kwargs).shape[1:]
@@ -255,8 +308,13 @@ class Network:
             with nn.intercept_methods(collect):
                 return self.forward(params, inputs)
 
-        inputs = jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
-        logits, hiddens = jax.eval_shape(run, params, inputs)
+        logits, hiddens = jax.eval_shape(run, params, self._shape_of_inputs())
+        if lost := sorted(layer_shapes.keys() - hiddens.keys()):
+            raise BadOption(
+                f"does not stack the activations of {lost[0]}: nn.scan and nn.vmap need variable_axes={{'params': 0, "
+                "'hidden': 0, 'signal': 0, 'perturbation': 0} around a layer with Hidden",
+                type(self.module).__name__,
+            )
         hidden_shapes = {
             name: ActivationShape(hiddens[name].shape[: len(hiddens[name].shape) - len(shape) - 1], shape)
             for name, shape in layer_shapes.items()
@@ -270,12 +328,39 @@ class _Layers(NamedTuple):
     outputs: int
 
 
-def _fans(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Returns `(fan_in, fan_out)` of a linear layer whose kernel has this shape."""
+def _fans(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """Returns `(fan_in, fan_out, rows)` of a linear layer whose kernel has this shape."""
+    size, rows = math.prod(shape), math.prod(shape[:-1])
     if isinstance(layer, nn.ConvLocal):  # [*positions, window times channels in, channels out]
-        window = math.prod([layer.kernel_size] if isinstance(layer.kernel_size, int) else layer.kernel_size)
-        return shape[-2], window * shape[-1]
-    return math.prod(shape[:-1]), math.prod(shape) // shape[-2]
+        return shape[-2], _window(layer) * shape[-1], rows
+    if isinstance(layer, nn.Conv):  # [*window, channels in of a group, channels out of all groups]
+        return rows, size // shape[-2] // layer.feature_group_count, rows
+    if isinstance(layer, nn.ConvTranspose) and layer.transpose_kernel:  # [*window, channels out, channels in]
+        return size // shape[-2], rows, rows
+    if isinstance(layer, nn.Einsum):
+        return *_fans_of_einsum(str(layer.einsum_str), shape), rows
+    if isinstance(layer, nn.DenseGeneral):  # [*batch, *in, *out]
+        outputs = math.prod(_as_tuple(layer.features))
+        batch = math.prod(shape[: len(_as_tuple(layer.batch_dims))])
+        return size // (batch * outputs), outputs, size // outputs
+    return rows, size // shape[-2], rows
+
+
+def _window(layer: nn.ConvLocal) -> int:
+    return math.prod(_as_tuple(layer.kernel_size))
+
+
+def _as_tuple(value: Any) -> tuple[int, ...]:
+    return (value,) if isinstance(value, int) else tuple(value)
+
+
+def _fans_of_einsum(equation: str, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the fans of a kernel from the letters of its axes: those summed, and those of the output alone."""
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    x, _, kernel = inputs.partition(",")
+    sizes = dict(zip(kernel.replace("...", ""), shape[-len(kernel.replace("...", "")) :], strict=True))
+    fan_in = math.prod(size for letter, size in sizes.items() if letter not in output)
+    return fan_in, math.prod(size for letter, size in sizes.items() if letter not in x)
 
 
 def parameter_count(network: Network, params: PyTree) -> int:

@@ -17,6 +17,10 @@ LINEAR = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTr
 """The Flax layers that are linear in their input, so that their backward weights can be replaced. Layers of other
 classes keep their true backward pass, under feedback alignment too."""
 
+BACKWARD = "backward_kernel"
+"""The name of a layer's backward kernel, which stands beside its kernel among the params of one forward pass. Whatever
+carries the params to a layer (`nn.scan`, `nn.vmap`, `nn.remat`, `nn.RNN`) then carries the backward kernel too."""
+
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def with_backward_weights(layer: nn.Module, params: Any, feedback: Any, x: jax.Array) -> jax.Array:
@@ -70,13 +74,14 @@ def only_argument(args: tuple, kwargs: Mapping[str, Any]) -> Any:
 
 
 def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-    """Flax interceptor: gives backward weights to every linear layer with a kernel in the `feedback` collection."""
+    """Flax interceptor: gives backward weights to every linear layer that has a `BACKWARD` among its params."""
     module = context.module
-    if not is_linear_call(context) or not module.has_variable("feedback", "kernel"):
+    if not is_linear_call(context) or not module.has_variable("params", BACKWARD):
         return layer(*args, **kwargs)
     unbound = module.clone(parent=None, name=None)  # the vjp applies the layer to params of its own
-    feedback = module.variables["feedback"]
-    return with_backward_weights(unbound, module.variables["params"], feedback, only_argument(args, kwargs))
+    params = dict(module.variables["params"])
+    feedback = {"kernel": params.pop(BACKWARD)}
+    return with_backward_weights(unbound, params, feedback, only_argument(args, kwargs))
 
 
 @jax.custom_vjp

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fa_jax.checks import BadOption, choose, is_folder
+from fa_jax.checks import BadOption, choose
+from fa_jax.cli.groups import CONFIG_DIR, check_config_dir
 from fa_jax.training.distributed import OPTIONS as PROCESS_OPTIONS
 
 OPTIONS = ("resume", "force", "trust", *PROCESS_OPTIONS)
 """Options of the command itself, which are not part of the config."""
 MULTIRUN = ("--multirun", "-m")
-CONFIG_DIR = ("--config-dir", "-cd")
 SHOW_CONFIG = ("--cfg", "-c")
 HYDRA_FLAGS = ("--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 """Flags that Hydra handles itself, and that train nothing."""
@@ -69,8 +69,7 @@ def parse(words: Sequence[str]) -> Arguments:
             multirun = True
         else:
             for_hydra = True
-    if config_dir is not None and not is_folder(config_dir):
-        raise BadOption(f"must be a folder of configs; got {config_dir!r}", "--config-dir")
+    check_config_dir(config_dir)
     if options.get("force", "true") != "true":
         raise BadOption(f"must be true, or left out; got {options['force']!r}", "force")
     return Arguments(overrides, options, multirun, config_dir, show_config, for_hydra)

@@ -4,7 +4,7 @@ import contextlib
 import copy
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import hydra.utils
@@ -17,6 +17,8 @@ from omegaconf import OmegaConf
 from fa_jax import optimizers
 from fa_jax.checks import BadOption, choose, integer, number, sequence, switch
 from fa_jax.cli.errors import suggestion
+from fa_jax.cli.given import Given, check_given, with_factories
+from fa_jax.cli.own import check_importable, check_rule, is_own, users_exceptions
 from fa_jax.cli.trust import Origin, check_config
 from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
 from fa_jax.records.conditions import options
@@ -26,6 +28,8 @@ from fa_jax.training.job import Job
 from fa_jax.training.loop import Learner, Numbers, Training
 
 Config = dict[str, Any]
+MISSING = "???"
+"""Stands in a config for an option that has no default."""
 PRNG = "threefry2x32"
 """The random number generator of JAX whose numbers do not depend on how many seeds are vmapped."""
 SPACINGS = {
@@ -40,24 +44,26 @@ OPTIONAL = ("feedback", "measure", "logger", "choices")
 GROUP_KEYS = ("task", "architecture", "rule", "loss", "optimizer", "logger")
 
 
-def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B008, a NamedTuple
+def build(
+    config: Config,
+    origin: Origin | None = Origin(),  # noqa: B008, a NamedTuple
+    given: Mapping[str, Given] | None = None,
+) -> Job:
     """Returns the job of a config.
 
     Args:
       config: resolved, as plain containers; `choices` of config groups are used in messages only.
       origin: where it comes from: it may call only trusted functions; None: the user typed it.
+      given: Python objects, by the config group whose factory they replace.
 
     Raises:
       BadOption: if anything in it is wrong.
     """
+    check_given(config, given or {})
     if origin is not None:
-        check_config(config, origin)
-    for name in REQUIRED:
-        if name not in config:
-            raise BadOption(f"{name} is missing from the config; it may be changed, but not removed")
-    for name in config:
-        if name not in (*REQUIRED, *OPTIONAL):
-            raise BadOption(f"{name} is no option{suggestion(str(name), [*REQUIRED, *OPTIONAL, *options(config)])}")
+        check_config({name: node for name, node in config.items() if name not in (given or {})}, origin)
+    _check_names(config)
+    config = with_factories(config, given or {})
     generator = jax.config.jax_default_prng_impl  # type: ignore[attr-defined]
     if generator != PRNG:
         reason = f"must be {PRNG}, with which a seed does not depend on others; got {generator}"
@@ -74,7 +80,8 @@ def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B00
     for group in groups:
         distributed.devices_for(devices, len(group), batch_devices)  # raises if they cannot be shared
 
-    task = _task(OmegaConf.to_yaml(OmegaConf.create(config["task"])))
+    is_named = isinstance(config["task"]["_target_"], str)
+    task = _task(OmegaConf.to_yaml(OmegaConf.create(config["task"]))) if is_named else _make(config, "task")()
     examples = len(task.train.inputs)
     if batch_size > examples:
         raise BadOption(f"must be at most the number of training examples, {examples}; got {batch_size}", "batch_size")
@@ -87,8 +94,12 @@ def build(config: Config, origin: Origin | None = Origin()) -> Job:  # noqa: B00
         raise BadOption(f"loss={name} needs targets from 0 to 1, and this task has others; use loss=squared_error")
     learner = _learner(config, task, steps)
     _check_feedback_optimizer(config, learner, steps)
-    if learner.rule.extras.needs_classes and not _are_one_hot(task):
-        raise BadOption(f"rule={_choice(config, 'rule')} needs a task with classes, such as task=digits")
+    choice, target = _choice(config, "rule"), config["rule"]["_target_"]
+    if learner.rule.extras.needs_classes and not are_one_hot(task):
+        raise BadOption(f"rule={choice} needs a task with classes, such as task=digits")
+    if is_own(target):
+        with users_exceptions(f"rule={choice}", target):
+            check_rule(learner.rule, f"rule={choice}", (batch_size, *task.input_shape), task.outputs)
     return Job(
         task=task,
         learner=learner,
@@ -109,7 +120,11 @@ def _learner(config: Config, task: Task, steps: int) -> Learner:
     loss = _make(config, "loss")()
     network = _make(config, "architecture")(task.input_shape, task.outputs)
     rule = _make(config, "rule")(network, loss.value, **_init_feedback(config))
-    with _within("rule", _choice(config, "rule")):
+    choice, target = _choice(config, "rule"), config["rule"]["_target_"]
+    if not isinstance(rule, Rule):
+        reason = f"must be a function that returns a fa_jax.core.Rule; got {type(rule).__name__}"
+        raise BadOption(reason, f"rule={choice}")
+    with _within("rule", choice), users_exceptions(f"rule={choice}", target):
         params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
     network = rule.extras.network or network
     optimizer = _optimizer(config, rule, network.statistics_paths, params, steps)
@@ -141,10 +156,48 @@ def _replaced(config: Config, numbers: Numbers) -> Config:
     return replaced
 
 
+def _check_names(config: Config) -> None:
+    """Raises `BadOption` if an option is missing, unknown, or has no value."""
+    for name in REQUIRED:
+        if name not in config:
+            raise BadOption(f"{name} is missing from the config; it may be changed, but not removed")
+    for name in config:
+        if name not in (*REQUIRED, *OPTIONAL):
+            raise BadOption(f"{name} is no option{suggestion(str(name), [*REQUIRED, *OPTIONAL, *options(config)])}")
+    for name, value in options(config).items():
+        if value == MISSING:
+            raise BadOption("must be given", name, complete=True)
+
+
+def build_recorded(name: str, config: Config, trusted: Sequence[str], given: Mapping[str, Given] | None = None) -> Job:
+    """Returns the job of a recorded config, in which options may be missing or of any type.
+
+    Args:
+      name: of the config, for messages.
+      config: as recorded.
+      trusted: packages whose functions it may call.
+      given: as for `build`.
+
+    Raises:
+      BadOption: if nothing can be built from it, or it calls what is not trusted.
+    """
+    check_given(config, given or {})
+    check_config(
+        {group: node for group, node in config.items() if group not in (given or {})}, Origin(name, tuple(trusted))
+    )
+    try:
+        return build(config, Origin(trusted=tuple(trusted)), given)
+    except BadOption as mistake:
+        raise BadOption(f"{name}: {mistake}") from None
+    except Exception as problem:
+        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
+        raise BadOption(f"{name}: nothing can be built from it: {reason}") from None
+
+
 def _choice(config: Config, group: str) -> str | None:
     """Returns the choice of a config group, or else the name of the function that it calls."""
     chosen = config.get("choices", {}).get(group)
-    return chosen or config[group]["_target_"].rpartition(".")[2]
+    return chosen or str(config[group]["_target_"]).rpartition(".")[2]
 
 
 @contextlib.contextmanager
@@ -163,7 +216,12 @@ def _make(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
         raise BadOption(f"must be chosen by name, or have a _target_; got {node!r}", name)
     choice = _choice(config, name) if name in GROUP_KEYS else None
     try:
-        factory = cast(functools.partial, hydra.utils.instantiate(node, _convert_="all", _partial_=True))
+        target = node["_target_"]
+        if isinstance(target, str):
+            check_importable(name, target)
+            factory = cast(functools.partial, hydra.utils.instantiate(node, _convert_="all", _partial_=True))
+        else:  # a Python object that was given
+            factory = functools.partial(target)
     except InstantiationException as problem:
         cause = problem.__cause__
         if isinstance(cause, BadOption):
@@ -175,7 +233,7 @@ def _make(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
             inspect.signature(factory.func).bind(*arguments, **factory.keywords, **options)
         except TypeError as problem:
             raise BadOption(f"{name}: {problem}", complete=True) from None
-        with _within(name, choice):
+        with _within(name, choice), users_exceptions(name, node["_target_"]):
             return factory(*arguments, **options)
 
     return call
@@ -183,12 +241,20 @@ def _make(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
 
 def _init_feedback(config: Config) -> dict[str, Callable]:
     """Returns the keyword argument with which a rule draws its feedback, if it has any."""
+    draws = _parameters_of(config["rule"]["_target_"]).get("init_feedback")
     if config.get("feedback") is None:
+        if draws is not None and draws.default is draws.empty and "init_feedback" not in config["rule"]:
+            reason = "draws feedback, so it needs a choice of it, such as feedback=layerwise or feedback=direct"
+            raise BadOption(reason, f"rule={_choice(config, 'rule')}")
         return {}
-    if "init_feedback" not in inspect.signature(hydra.utils.get_method(config["rule"]["_target_"])).parameters:
+    if draws is None:
         chosen = config.get("choices", {}).get("feedback") or config["feedback"]
         raise BadOption(f"has no feedback to initialise; got feedback={chosen}", f"rule={_choice(config, 'rule')}")
     return {"init_feedback": _make(config, "feedback")}
+
+
+def _parameters_of(target: str | Callable) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(hydra.utils.get_method(target) if isinstance(target, str) else target).parameters
 
 
 @functools.lru_cache(maxsize=2)
@@ -212,7 +278,8 @@ def _are_probabilities(task: Task) -> bool:
     return bool((targets.min() >= 0) & (targets.max() <= 1))
 
 
-def _are_one_hot(task: Task) -> bool:
+def are_one_hot(task: Task) -> bool:
+    """Returns whether the targets of a task are classes."""
     targets = task.encode(task.train.targets[:1000])
     return bool(((targets == 0) | (targets == 1)).all() & (targets.sum(-1) == 1).all())
 

@@ -1,9 +1,8 @@
 """From parsed arguments to the checked configs of their runs, by Hydra."""
 
-import contextlib
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -19,7 +18,9 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build
 from fa_jax.cli.errors import first_line
-from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices
+from fa_jax.cli.given import OBJECT, OBJECTS, Given, recorded_config
+from fa_jax.cli.groups import GROUPS, LISTED, choices
+from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
 from fa_jax.training.job import Job
@@ -55,12 +56,15 @@ class Composition(NamedTuple):
     """The composed config with Hydra's node, for the launcher of a sweep."""
 
 
-def compose(arguments: Arguments, *, origin: str | None = None) -> Composition:
+def compose(
+    arguments: Arguments, *, origin: str | None = None, given: Mapping[str, Given] | None = None
+) -> Composition:
     """Composes and checks the configs that arguments ask for.
 
     Args:
       arguments: as they were typed.
       origin: where they come from, if not from the command line; then they are not trusted.
+      given: Python objects, by the config group whose choice they replace.
 
     Raises:
       BadOption: if anything in them is wrong.
@@ -90,16 +94,9 @@ def compose(arguments: Arguments, *, origin: str | None = None) -> Composition:
             if is_sweep and (folder.is_absolute() or ".." in folder.parts):
                 raise BadOption(f"must be a folder inside that of the sweep; got {folder}", "hydra.sweep.subdir")
             plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-            recorded = {"choices": choices, **plain}
-            runs.append(Composed(recorded, build(recorded, from_folder), overrides, folder, from_folder))
+            recorded = recorded_config({"choices": choices, **plain}, given or {})
+            runs.append(Composed(recorded, build(recorded, from_folder, given), overrides, folder, from_folder))
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
-
-
-@contextlib.contextmanager
-def initialized() -> Iterator[None]:
-    """While entered, Hydra composes configs from fa_jax's folder."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        yield
 
 
 def parse_overrides(overrides: Sequence[str]) -> list[Override]:
@@ -195,7 +192,7 @@ def swept_values(override: Override) -> list[str]:
     return values
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
     r"""Returns text as a quoted value of an override, in which only `\'` and, at the end, `\\` are escapes."""
     escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
     ending = len(escaped) - len(escaped.rstrip("\\"))
@@ -203,9 +200,10 @@ def _quoted(text: str) -> str:
 
 
 def _compose(overrides: list[str], arguments: Arguments) -> DictConfig:
-    further = []
-    if arguments.config_dir is not None:
-        further = [f"hydra.searchpath=[{_quoted(f'file://{Path(arguments.config_dir).absolute()}')}]"]
+    folders = [] if arguments.config_dir is None else [Path(arguments.config_dir).absolute()]
+    folders += [OBJECTS] if any(override.endswith(f"={OBJECT}") for override in overrides) else []
+    paths = ",".join(quoted(f"file://{folder}") for folder in folders)
+    further = [f"hydra.searchpath=[{paths}]"] if folders else []
     try:
         return hydra.compose("config", [*overrides, *further], return_hydra_config=True)
     except ValueError as problem:  # Hydra's answer to rule=null, for one

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.cli.groups import CONF, LISTED, choices
+from fa_jax.cli.groups import LISTED, choices
+from fa_jax.cli.hydra_context import initialized
 from fa_jax.records.files import is_temporary
 
 SYNONYMS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "std": "scale"}
@@ -157,7 +158,7 @@ def _unknown_option(name: str, overrides: Sequence[str]) -> str:
     typed = [override.partition("=") for override in overrides if override.partition("=")[0] in LISTED]
     values = [[value] if value.startswith("[") else value.split(",") for _, _, value in typed]
     with_choice, valid = "", list(LISTED)
-    with contextlib.suppress(HydraException), hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+    with contextlib.suppress(HydraException), initialized():
         for combination in itertools.product(*values):
             words = [f"{group}={value}" for (group, _, _), value in zip(typed, combination, strict=True)]
             config = hydra.compose("config", words, return_hydra_config=True)

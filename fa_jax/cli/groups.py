@@ -1,6 +1,9 @@
 """The config groups and their options, read from the YAML files."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+from fa_jax.checks import BadOption, is_folder
 
 _PACKAGE = Path(__file__).parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -9,15 +12,43 @@ GROUPS = ("task", "architecture", "rule", "feedback", "loss", "optimizer")
 """The groups whose options a run records."""
 LISTED = ("rule", "task", "architecture", "feedback", "loss", "optimizer", "optimizer/schedule", "measure", "logger")
 LISTED += ("experiment",)
+CONFIG_DIR = ("--config-dir", "-cd")
+"""The flag of every verb that names a folder of further configs."""
 
 
-def choices(group: str) -> dict[str, str]:
-    """Returns the options of a config group, each with the first line of its comment."""
-    folder = CONF / group
-    paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
-    return {path.relative_to(folder).with_suffix("").as_posix(): _comment(path) for path in sorted(paths)}
+def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
+    """Returns the options of a config group, each with the first line of its comment.
+
+    Args:
+      group: its name.
+      config_dir: a folder of further configs, which are listed after fa_jax's own.
+    """
+    found = {}
+    for folder in (CONF / group, *([] if config_dir is None else [Path(config_dir) / group])):
+        paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
+        names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(paths)}
+        found |= {name: _comment(path) for name, path in names.items() if name not in found}
+    return found
 
 
 def _comment(path: Path) -> str:
     lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
     return next((line[1:].strip() for line in lines if not line.startswith("# @package")), "")
+
+
+def take_config_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Returns the folder of configs that arguments name, and the other arguments."""
+    config_dir, others, remaining = None, [], iter(words)
+    for word in remaining:
+        name, equals, value = word.partition("=")
+        if name in CONFIG_DIR:
+            config_dir = value if equals else next(remaining, "")
+        else:
+            others.append(word)
+    return config_dir, others
+
+
+def check_config_dir(config_dir: str | None) -> None:
+    """Raises `BadOption` if a folder of configs is named that is none."""
+    if config_dir is not None and not is_folder(config_dir):
+        raise BadOption(f"must be a folder of configs; got {config_dir!r}", "--config-dir")

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fa_jax.checks import choose
-from fa_jax.cli.groups import LISTED, choices
+from fa_jax.cli.groups import LISTED, check_config_dir, choices, take_config_dir
 
 HELP = """\
 fa-jax trains neural networks without backpropagation, and compares learning rules over seeds.
@@ -24,7 +24,10 @@ usage
                                           compare the runs in folders: tables, contrasts with p, a figure
   fa-jax report DIR...                    the same as an HTML page, report.html
   fa-jax list [groups]                    the choices of config groups
+  fa-jax new KIND NAME [package=mylab]    write the files to begin a rule, architecture, task or measure with
+  fa-jax check [overrides]                check that a rule keeps the contract, and say in words what fails
   fa-jax --cfg job [overrides]            print the config and train nothing
+  fa-jax --config-dir DIR ...             any of these, with the configs of your own in a folder
 
 examples
   fa-jax rule=fa                                        one rule, 20 seeds, a synthetic task
@@ -56,18 +59,20 @@ the options, 130 interrupted.
 """
 
 
-def print_list(groups: Sequence[str]) -> None:
+def print_list(words: Sequence[str]) -> None:
     """Prints the choices of the named config groups, or of all, with one line each.
 
     Raises:
       BadOption: if there is no such group.
     """
+    config_dir, groups = take_config_dir(words)
+    check_config_dir(config_dir)
     for group in groups:
         choose("list", group, dict.fromkeys(LISTED))
     console = Console()
     for group in groups or LISTED:
         table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
-        for name, line in choices(group).items():
+        for name, line in choices(group, config_dir).items():
             table.add_row(name, Text(line))
         console.print(table)
         console.print()
@@ -75,6 +80,8 @@ def print_list(groups: Sequence[str]) -> None:
 
 def print_help(words: Sequence[str]) -> None:
     """Prints how to use `fa-jax`, with the choices of each config group."""
-    del words
-    lines = [f"  {group:18} {', '.join(choices(group))}" for group in LISTED if choices(group)]
+    config_dir, _ = take_config_dir(words)
+    check_config_dir(config_dir)
+    listed = {group: choices(group, config_dir) for group in LISTED}
+    lines = [f"  {group:18} {', '.join(names)}" for group, names in listed.items() if names]
     print(HELP.format(choices="\n".join(lines)), end="")

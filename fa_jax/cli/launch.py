@@ -39,9 +39,10 @@ def _train(arguments: Arguments, words: Sequence[str]) -> int:
         return _hydra_itself()
     target, force = arguments.options.get("resume"), "force" in arguments.options
     if target not in (None, "auto"):
-        if arguments._replace(options={}) != Arguments([], {}):
+        if arguments._replace(options={}, config_dir=None) != Arguments([], {}):
             raise BadOption(f"takes all options from the folder; got also {' '.join(words)}", f"resume={target}")
-        return resume.resume(Path(target), force=force, trusted=arguments.trusted)
+        own = [] if arguments.config_dir is None else [arguments.config_dir]
+        return resume.resume(Path(target), force=force, trusted=[*arguments.trusted, *own])
     composition = compose(arguments)
     if arguments.show_config:
         for run in composition.runs:
@@ -58,7 +59,8 @@ def _train(arguments: Arguments, words: Sequence[str]) -> int:
         if unfinished:  # what was just typed is trusted
             trusted = [LOGGER, *arguments.trusted, *([] if arguments.config_dir is None else [arguments.config_dir])]
             return resume.resume(Path(unfinished), force=force, trusted=trusted)
-    with _new_folder(arguments, option, composition.folder) as folder:
+    is_typed = arguments.value_of(option) is not None
+    with new_folder(option, composition.folder, is_typed=is_typed) as folder:
         if composition.is_sweep:
             record = sweep.Record(arguments.overrides, arguments.config_dir, len(composition.runs))
             return sweep.run(folder, composition, record, ["fa-jax", *words])
@@ -67,17 +69,23 @@ def _train(arguments: Arguments, words: Sequence[str]) -> int:
 
 
 @contextlib.contextmanager
-def _new_folder(arguments: Arguments, option: str, default: Path) -> Iterator[Path]:
-    """Yields the folder of a new run or sweep; an empty one is removed if nothing came of it."""
+def new_folder(option: str, path: Path, *, is_typed: bool) -> Iterator[Path]:
+    """Yields the folder of a new run or sweep; an empty one is removed if nothing came of it.
+
+    Args:
+      option: for messages.
+      path: of the folder.
+      is_typed: whether the user chose it. Otherwise a number is appended if it exists.
+    """
 
     def claim() -> str:
-        if arguments.value_of(option) is not None:
-            check_writable(option, default)
-            check_vacant(option, default)
-            return str(default)
-        check_writable(option, default.parent)
-        numbered = (default.with_name(f"{default.name}_{number}") for number in itertools.count(2))
-        for folder in itertools.chain([default], numbered):  # several may start within a second
+        if is_typed:
+            check_writable(option, path)
+            check_vacant(option, path)
+            return str(path)
+        check_writable(option, path.parent)
+        numbered = (path.with_name(f"{path.name}_{number}") for number in itertools.count(2))
+        for folder in itertools.chain([path], numbered):  # several may start within a second
             with contextlib.suppress(FileExistsError):
                 folder.mkdir(parents=True)
                 return str(folder)

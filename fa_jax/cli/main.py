@@ -1,12 +1,16 @@
 """The command line, `fa-jax [verb] ...`. A mistake prints one line."""
 
+import contextlib
 import importlib
 import io
+import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from fa_jax import __version__
-from fa_jax.checks import BadOption, choose
+from fa_jax.checks import BadOption, choose, is_folder
+from fa_jax.cli.groups import take_config_dir
 from fa_jax.cli.terminal import second_signal_ends, tolerant_output
 from fa_jax.text import printable
 
@@ -17,9 +21,13 @@ VERBS = {
     "report": "read.report",
     "status": "read.status",
     "list": "help.print_list",
+    "new": "new.new",
+    "check": "check.check",
     "help": "help.print_help",
 }
 """Verbs, each with the function of `fa_jax.cli` that takes its arguments; imported when it is used."""
+BUILDING = ("train", "tune", "check")
+"""The verbs that build what a config names, modules of the user's own among it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,16 +45,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
-        words = ["help"]
+        words = ["help", *words]
     if "--version" in words:
         print(f"fa-jax {__version__}")
         return 0
-    verb = "train"
-    if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
-        verb, *words = words
     try:
+        config_dir, words = take_config_dir(words)
+        verb = "train"
+        trust = list(itertools.takewhile(lambda word: word.startswith("trust="), words))
+        words = [*words[len(trust) :], *trust]  # may stand before the verb, like --config-dir
+        if words and "=" not in words[0] and not words[0].startswith(("-", "~")):
+            verb, *words = words
+        if config_dir is not None:
+            words = [*words, "--config-dir", config_dir]
         module, _, function = choose("the verb", verb, VERBS).partition(".")
-        return getattr(importlib.import_module(f"fa_jax.cli.{module}"), function)(words) or 0
+        with _own_modules(words) if verb in BUILDING else contextlib.nullcontext():
+            return getattr(importlib.import_module(f"fa_jax.cli.{module}"), function)(words) or 0
     except BadOption as mistake:
         print(f"fa-jax: {printable(mistake)}", file=sys.stderr)
         return 2
@@ -55,3 +69,23 @@ def _run(words: list[str]) -> int:
         advice = f"; fa-jax resume={printable(folder)} resumes it" if folder is not None else ""
         print(f"fa-jax: interrupted; what was recorded stays, marked as interrupted{advice}", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _own_modules(words: Sequence[str]) -> Iterator[None]:
+    """While entered, the modules that arguments name may lie in the working folder.
+
+    A working folder that holds a run, or lies in one that is opened, is not searched: it may come from anyone.
+    """
+    folder = Path.cwd()
+    trusted = next((word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("trust=")), [])
+    opened = [Path(word.removeprefix("resume=")).absolute() for word in words]
+    foreign = any((folder / file).exists() for file in ("status.json", "sweep.json"))
+    if foreign or any(is_folder(path) and folder.is_relative_to(path.resolve()) for path in opened):
+        yield
+        return
+    from fa_jax.cli.trust import named_modules
+    from fa_jax.user_code import importable
+
+    with importable(folder, named_modules(words, trusted)):
+        yield

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fa_jax.checks import BadOption, choose, is_folder
+from fa_jax.cli.groups import check_config_dir, take_config_dir
 from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.status import status_table
@@ -37,9 +38,10 @@ def report(words: Sequence[str]) -> None:
 
 def status(words: Sequence[str]) -> None:
     """Prints how far the runs in folders have come."""
-    table = status_table(_folders("status", words))
+    folders = _folders("status", words)
+    table = status_table(folders)
     if not table.rows:
-        raise BadOption(f"status: no run is recorded in {' or '.join(words)}")
+        raise BadOption(f"status: no run is recorded in {' or '.join(map(str, folders))}")
     console = wide_console()
     console.print(terminal(table, console.width))
 
@@ -72,6 +74,8 @@ def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Compar
 
 
 def _folders(verb: str, words: Sequence[str]) -> list[Path]:
+    config_dir, words = take_config_dir(words)  # configs are in the records already
+    check_config_dir(config_dir)
     if not words:
         raise BadOption(f"{verb} needs the folder of a run or a sweep, as in fa-jax {verb} outputs")
     for word in words:

@@ -10,18 +10,17 @@ from rich.console import Console
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli import sweep
 from fa_jax.cli.arguments import Arguments
-from fa_jax.cli.build import build
+from fa_jax.cli.build import build_recorded
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import Origin, check_config, check_no_links, check_recorded_overrides
+from fa_jax.cli.trust import check_no_links, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.conditions import options
-from fa_jax.records.environment import changes, environment
+from fa_jax.records.environment import changes, environment, own_packages
 from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
 from fa_jax.text import say
 from fa_jax.training import distributed
-from fa_jax.training.job import Job
 from fa_jax.training.run import Request
 
 UNFINISHED = ("running", "interrupted", "failed")
@@ -50,7 +49,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
         request = functools.partial(unfinished_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, request)
     config = distributed.broadcast(lambda: _read_config(folder, force=force))
-    job = _build(folder, config, trusted)
+    job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
     say(console, f"resuming {folder}")
     with resumable(folder):
         run_logged(job, config, folder, resume=True)
@@ -69,20 +68,8 @@ def unfinished_job(
         say(Console(), "is finished already")
         return None
     config = _read_config(folder, force=force)
-    return Request(_build(folder, config, trusted), config, folder, resume=True)
-
-
-def _build(folder: Path, config: dict[str, Any], trusted: Sequence[str]) -> Job:
-    """Returns the job of a recorded config, in which options may be missing or of any type."""
-    name = f"resume={folder}: its config.yaml"
-    check_config(config, Origin(name, tuple(trusted)))
-    try:
-        return build(config, Origin(trusted=tuple(trusted)))
-    except BadOption as mistake:
-        raise BadOption(f"{name}: {mistake}") from None
-    except Exception as problem:
-        reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-        raise BadOption(f"resume={folder}: nothing can be built from its config.yaml: {reason}") from None
+    job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
+    return Request(job, config, folder, resume=True)
 
 
 def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
@@ -128,8 +115,10 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
         raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
     record = sweep.Record(recorded["overrides"], recorded["config_dir"], recorded["jobs"])
     check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
-    if record.config_dir is not None and record.config_dir not in trusted:
-        raise BadOption(f"{option}: it uses configs from {record.config_dir}; trust={record.config_dir} allows that")
+    if record.config_dir is not None and not _is_named(record.config_dir, trusted):
+        raise BadOption(
+            f"{option}: it uses configs from {record.config_dir}; --config-dir {record.config_dir} allows it"
+        )
     runs = find_runs(folder)
     _check_unchanged(option, runs, force=force)
     given = {"trust": f"[{','.join(trusted)}]"}
@@ -142,11 +131,20 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     return record, composition
 
 
+def _is_named(config_dir: str, trusted: Sequence[str]) -> bool:
+    """Returns whether a recorded folder of configs is one that the user named."""
+    return any(Path(config_dir).absolute() == Path(named).absolute() for named in trusted)
+
+
 def _check_unchanged(option: str, runs: Sequence[Run], *, force: bool) -> None:
     """Checks that code and packages are those that the runs started with; else results might differ."""
-    current = environment()
     for recorded in [] if force else runs:
-        differences = list(changes(recorded.environment, current))
+        own = own_packages(recorded.config)
+        current, packages = environment(own=own), recorded.environment["packages"]
+        # Whether a package of the user that is not found may be called at all is decided when the job is built.
+        unknown = {name for name in own if name not in current["packages"]}
+        before = {name: version for name, version in packages.items() if name not in unknown}
+        differences = list(changes({**recorded.environment, "packages": before}, current))
         if differences:
             which = "it" if len(runs) == 1 else recorded.folder.name
             reason = f"since {which} started, {', '.join(differences)}"

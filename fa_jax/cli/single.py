@@ -45,12 +45,12 @@ def run_logged(job: Job, config: dict[str, Any], folder: Path, **options: Any) -
         return run(job, config, folder, **options)
 
 
-def run_together_logged(requests: Sequence[Request]) -> list[dict[str, Any] | Exception]:
+def run_together_logged(requests: Sequence[Request], *arguments: Any) -> list[dict[str, Any] | Exception]:
     """Calls `training.run.run_together` with the log messages of each run in the `run.log` of its folder."""
     with contextlib.ExitStack() as stack:
         for request in requests:
             stack.enter_context(logged(request.folder))
-        return run_together(requests)
+        return run_together(requests, *arguments)
 
 
 @contextlib.contextmanager

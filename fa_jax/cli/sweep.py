@@ -19,16 +19,19 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.build import build
-from fa_jax.cli.compose import Composed, Composition, initialized
+from fa_jax.cli.compose import Composed, Composition
+from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_together_logged
 from fa_jax.cli.together import alike
 from fa_jax.records import locks
+from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, find_runs, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.run import Request
+from fa_jax.user_code import importable
 
 RequestJob = Callable[[Composed, Path, Sequence[str]], Request | None]
 """Returns what is to be trained for one job of a sweep in its folder, given what was typed; None: it is finished."""
@@ -164,8 +167,9 @@ def _parallel_job(
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", share)
     composed = runs[hydra_config.job.num]
-    job = build(composed.config, composed.origin)
-    _run_jobs([composed._replace(job=job)], [{}], folder, command, request)
+    with importable(Path.cwd(), own_packages(composed.config)):
+        job = build(composed.config, composed.origin)
+        _run_jobs([composed._replace(job=job)], [{}], folder, command, request)
 
 
 def cores() -> int:

@@ -11,17 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
-import hydra.utils
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.groups import CONF
+from fa_jax.user_code import imported, is_found, place_of
 
 PLAIN = (str, int, float, bool, type(None))
 """The types of the values in a config; YAML tags can make others."""
 VARIABLE = "FA_JAX_TRUST"
 """The environment variable that names packages to trust in every command, separated by commas."""
+MODULE = "fa_jax.networks.module.module"
+"""The factory that calls what its option `module` names."""
 LOGGER = "logger"
 """The word that trusts the options of a recorded logger, which choose where metrics are sent."""
 PER_RUN = ("runtime", "overrides", "mode", "searchpath")
@@ -62,6 +64,9 @@ def check_config(config: Mapping[str, Any], origin: Origin) -> None:
             raise BadOption(f"{origin.name} contains {value!r}, and interpolations from elsewhere are not resolved")
         if key == "_target_" and not _is_typed(value, origin.typed):
             _check_target(value, origin)
+    for node in _nodes(config):
+        if node.get("_target_") == MODULE and not _is_typed(node.get("module"), origin.typed):
+            _check_target(node.get("module"), origin)
     _check_logger(config, origin)
 
 
@@ -131,28 +136,41 @@ def factories() -> frozenset[str]:
 
 
 def _is_typed(target: Any, overrides: Sequence[str]) -> bool:
-    """Returns whether an override names this function as its `_target_`."""
-    named = re.compile(rf"_target_\s*[=:]\s*['\"]?{re.escape(str(target))}(?![\w.])")
+    """Returns whether an override names this function as its `_target_`, or this module of Flax."""
+    named = re.compile(rf"(?:_target_|module)\s*[=:]\s*['\"]?{re.escape(str(target))}(?![\w.])")
     return any(named.search(override) for override in overrides)
 
 
 def _check_target(target: Any, origin: Origin) -> None:
     """Raises `BadOption` unless a target is a factory, or a function that a trusted package defines."""
-    packages = (*origin.trusted, *filter(None, os.environ.get(VARIABLE, "").split(",")))
+    packages = (*origin.trusted, *trusted_everywhere())
     if target in factories():
         return
     if not isinstance(target, str) or not _is_below(target, packages):
+        root = str(target).partition(".")[0]
+        hint = "" if is_found(root) else f" (and there is no module {root}, installed or in the working folder)"
         raise BadOption(
-            f"{origin.name} calls {target}, which is none of fa_jax's factories; trust=PACKAGE or "
+            f"{origin.name} calls {target}, which is none of fa_jax's factories{hint}; trust=PACKAGE or "
             f"{VARIABLE}=PACKAGE allows the functions of a package"
         )
     try:
-        module = hydra.utils.get_object(target).__module__
+        module = imported(target).__module__
     except Exception as problem:  # whatever the import of a package raises
-        cause = str(problem.__cause__ or problem).partition("\n")[0]
-        raise BadOption(f"{origin.name} calls {target}, which cannot be imported: {cause}") from None
+        raise BadOption(f"{origin.name} calls {target}, which cannot be imported: {place_of(problem)}") from None
     if not _is_below(f"{module}.", packages):
         raise BadOption(f"{origin.name} calls {target}, which {module} defines; trust={module} allows it")
+
+
+def trusted_everywhere() -> tuple[str, ...]:
+    """Returns the packages that the environment variable names."""
+    return tuple(filter(None, os.environ.get(VARIABLE, "").split(",")))
+
+
+def named_modules(overrides: Sequence[str], trusted: Sequence[str]) -> set[str]:
+    """Returns the modules of the top level that typed overrides call, and those that are trusted."""
+    calls = re.compile(r"(?:_target_|module)\s*[=:]\s*['\"]?([A-Za-z_]\w*)\.")
+    called = {name for override in overrides for name in calls.findall(override)}
+    return called | {package.partition(".")[0] for package in (*trusted, *trusted_everywhere())}
 
 
 def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
@@ -169,6 +187,14 @@ def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
         is_typed = any(override.lstrip("+").startswith(f"logger.{option}=") for override in origin.typed)
         if not is_typed and usual.get(option) != value:
             raise BadOption(f"{origin.name} sets logger.{option}={value}; trust={LOGGER} allows it")
+
+
+def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields every mapping in a config."""
+    if isinstance(config, Mapping):
+        yield config
+    for value in config.values() if isinstance(config, Mapping) else config if isinstance(config, list) else ():
+        yield from _nodes(value)
 
 
 def _is_below(name: str, modules: Sequence[str]) -> bool:

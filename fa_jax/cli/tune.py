@@ -24,8 +24,9 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli.arguments import Arguments, parse
-from fa_jax.cli.compose import Composed, compose, initialized, parse_overrides, swept_values
+from fa_jax.cli.compose import Composed, compose, parse_overrides, swept_values
 from fa_jax.cli.errors import check_writable, one_line_errors
+from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.together import alike
@@ -47,6 +48,8 @@ class Ranges(NamedTuple):
     fixed: list[str]
     searched: dict[str, Override]
     """The overrides with a range, keyed by option."""
+    arguments: Arguments
+    """As typed, with a folder of configs and trusted packages."""
 
     def any_values(self) -> list[str]:
         """Returns overrides with some value of each range, to check the other options with."""
@@ -79,7 +82,7 @@ def _tune(words: Sequence[str]) -> None:
     trials = integer("trials", _number(options["trials"]), least=1)
     at_once = integer("at_once", _number(options["at_once"]), least=1)
     sampler_seed = integer("sampler_seed", _number(options["sampler_seed"]), least=0)
-    example = _compose_one(ranges.any_values())
+    example = _compose_one(ranges.any_values(), ranges.arguments)
     column, metric = _metric(options["metric"], example.job.task)
     folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
     check_writable("output", folder)
@@ -143,9 +146,8 @@ def _run_trials(
     Raises:
       Exception: the first that ended a trial, other than its divergence.
     """
-    runs = [
-        _compose_one([*ranges.fixed, *(f"{key}={value}" for key, value in of_trial.items())]) for of_trial in values
-    ]
+    overrides = [[*ranges.fixed, *(f"{key}={value}" for key, value in of_trial.items())] for of_trial in values]
+    runs = [_compose_one(of_trial, ranges.arguments) for of_trial in overrides]
     command, outcomes, problems = ["fa-jax", "tune", *words], {}, []
     for indices, numbers in alike(runs):
         requests = []
@@ -181,7 +183,9 @@ def _tell(study: Any, trial: Any, column: str, outcome: Mapping[str, Any] | Stop
 
 def _parse_ranges(words: Sequence[str]) -> Ranges:
     arguments = parse(words)
-    if arguments != Arguments(arguments.overrides, {}):
+    if arguments != Arguments(arguments.overrides, arguments.options, config_dir=arguments.config_dir) or set(
+        arguments.options
+    ) - {"trust"}:
         raise BadOption(f"takes overrides and {', '.join(DEFAULTS)}; got {' '.join(words)}", "tune")
     fixed, searched = [], {}
     with initialized():
@@ -197,7 +201,7 @@ def _parse_ranges(words: Sequence[str]) -> Ranges:
         raise BadOption(
             "needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'", "tune"
         )
-    return Ranges(fixed, searched)
+    return Ranges(fixed, searched, arguments)
 
 
 def _check_range(override: Override) -> None:
@@ -213,8 +217,8 @@ def _check_range(override: Override) -> None:
         raise BadOption(f"must have another step than 0; got {override.input_line}", key)
 
 
-def _compose_one(overrides: list[str]) -> Composed:
-    composition = compose(Arguments(overrides, {}))
+def _compose_one(overrides: list[str], arguments: Arguments) -> Composed:
+    composition = compose(arguments._replace(overrides=overrides))
     if composition.is_sweep:
         raise BadOption("runs one config at a time; these overrides are a sweep", "tune")
     return composition.runs[0]

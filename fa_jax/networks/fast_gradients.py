@@ -13,6 +13,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fa_jax.primitives import BACKWARD
+
 INNER = "fast_gradients_inner"
 """The name of the copy of a layer that computes its forward pass and is not intercepted again."""
 
@@ -42,7 +44,7 @@ def _intercept(call: Callable, args: tuple, kwargs: dict, context: nn.module.Int
     layer = context.module
     fast = context.method_name == "__call__" and isinstance(layer, nn.Dense | nn.Conv | nn.ConvLocal)
     # A layer with feedback is applied again, without it, by `primitives.with_backward_weights`.
-    if not fast or layer.is_initializing() or layer.name == INNER or layer.has_variable("feedback", "kernel"):
+    if not fast or layer.is_initializing() or layer.name == INNER or layer.has_variable("params", BACKWARD):
         return call(*args, **kwargs)
     (x,) = (*args, *kwargs.values())
     return with_fast_gradient(layer, x) if _is_plain(layer, x) else call(*args, **kwargs)

@@ -1,13 +1,15 @@
 """The environment of a run: versions, devices, commit and command; and how it changed before a resume."""
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +20,18 @@ SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_part
 PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
 
 
-def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
+KNOWN = ("fa_jax", "jax", "flax", "optax")
+"""The packages whose versions are recorded in any case."""
+
+
+def environment(command: Sequence[str] | None = None, own: Collection[str] = ()) -> dict[str, Any]:
     """Returns the environment of this process, as it is recorded.
 
     Args:
       command: what was typed; None: the arguments of this process.
+      own: packages of the user, as of `own_packages`.
     """
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "time": now(),
         "command": list(command or sys.argv),
@@ -33,9 +41,44 @@ def environment(command: Sequence[str] | None = None) -> dict[str, Any]:
         "processor": _processor(),
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {**versions, **{name: described for name in own if (described := _describe(name))}},
         "settings": {name: getattr(jax.config, name) for name in SETTINGS},
     }
+
+
+def own_packages(config: Any) -> list[str]:
+    """Returns the packages of the user whose functions a config calls."""
+    found: set[str] = set()
+    for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
+        if key in ("_target_", "module") and isinstance(value, str) and "." in value:
+            found.add(value.partition(".")[0])
+        elif isinstance(value, Mapping | list):
+            found |= set(own_packages(value))
+    return sorted(found - set(KNOWN))
+
+
+def _describe(package: str) -> str | None:
+    """Returns version, commit and a digest of the sources of a package, as far as they exist; None: it is unknown."""
+    try:
+        spec = importlib.util.find_spec(package)  # which does not import it
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        return None
+    folders = [Path(path) for path in spec.submodule_search_locations or ()]
+    files = [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
+    sources = sorted({*files, *(path for folder in folders for path in folder.rglob("*.py"))})
+    if not sources:
+        return None
+    digest = hashlib.sha256()
+    for path in sources:
+        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    parts = []
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        parts.append(importlib.metadata.version(package))
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        parts.append(f"commit {_git(sources[0].parent, 'rev-parse', 'HEAD')[:8]}")
+    return ", ".join([*parts, f"sources {digest.hexdigest()[:8]}"])
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -61,26 +104,27 @@ def commit() -> str | None:
     """Returns the commit of the checkout that this code is in, with a digest of uncommitted changes; None outside."""
     checkout = Path(__file__).parents[2]
 
-    def git(*arguments):
-        result = subprocess.run(
-            ["git", "-C", str(checkout), *arguments],
-            capture_output=True,
-            encoding="utf-8",
-            errors="replace",
-            check=True,
-            timeout=10,
-        )
-        return result.stdout.strip()
-
     try:
         # An installed package may lie in the virtual environment of another repository.
-        if Path(git("rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
+        if Path(_git(checkout, "rev-parse", "--show-toplevel")).resolve() != checkout.resolve():
             return None
-        difference = git("status", "--porcelain") and git("diff", "HEAD")
+        difference = _git(checkout, "status", "--porcelain") and _git(checkout, "diff", "HEAD")
         digest = f"+{hashlib.sha256(difference.encode()).hexdigest()[:8]}" if difference else ""
-        return git("rev-parse", "HEAD") + digest
+        return _git(checkout, "rev-parse", "HEAD") + digest
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    result = subprocess.run(
+        ["git", "-C", str(folder), *arguments],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=True,
+        timeout=10,
+    )
+    return result.stdout.strip()
 
 
 def _processor() -> str:

@@ -133,12 +133,17 @@ def read_run(folder: Path | str) -> Run:
     return Run(folder, config, status, summary, environment, metrics, columns, main)
 
 
-def read_checkpoint(run: Run) -> dict[str, Any]:
-    """Returns the final `params` and `feedback` of a run, with a leading axis of seeds."""
+def read_checkpoint(run: Run, like: Any = None) -> dict[str, Any]:
+    """Returns the final `params` and `feedback` of a run, with a leading axis of seeds.
+
+    Args:
+      run: that saved them.
+      like: a tree of shapes that they have; None: the containers of the tree may be others than those of the rule.
+    """
     import orbax.checkpoint  # takes a second
 
     with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((run.folder / "checkpoint").absolute())
+        return checkpointer.restore((run.folder / "checkpoint").absolute(), like)
 
 
 def find_runs(*folders: Path) -> list[Run]:

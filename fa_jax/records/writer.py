@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from fa_jax.checks import BadOption
 from fa_jax.records import schema
 from fa_jax.records.columns import Column, Declared
-from fa_jax.records.environment import environment, now
+from fa_jax.records.environment import environment, now, own_packages
 from fa_jax.records.files import write_json, write_text
 from fa_jax.records.reader import COLUMNS, KEYS
 from fa_jax.records.statistics import DIVERGED, has_diverged, summarise, summarise_logarithm
@@ -67,7 +67,7 @@ class Writer:
         write_text(metrics, "")
         self._metrics = metrics.open("a", buffering=1, encoding="utf-8")
         write_text(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        write_json(folder / "environment.json", environment(command))
+        write_json(folder / "environment.json", environment(command, own_packages(config)))
         self.status("running")
 
     def _resume(self, steps: Mapping[int, int]) -> None:

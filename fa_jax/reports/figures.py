@@ -111,7 +111,7 @@ def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None
         figure.set_figheight(4 + 0.14 * math.ceil(len(names) / legend_columns))
         figure.legend(handles, names, loc="outside upper center", ncols=legend_columns, fontsize=6.5)
         if layers:
-            _draw_angles(panels[1], drawn, layers)
+            draw_angles(panels[1], drawn, layers)
         explain_band(panels[0], logarithmic=panels[0].get_yscale() == "log", diverged=diverged)
         save(figure, path)
 
@@ -130,7 +130,7 @@ def _drawn(text: str) -> str:
     return (f" {shown}" if shown.startswith("_") else shown).replace("$", r"\$")
 
 
-def _draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[int]) -> None:
+def draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[int]) -> None:
     """Draws the angles of the learning signals, one line style per hidden layer: the first three and the last."""
     chosen = list(layers) if len(layers) <= 4 else [*layers[:3], layers[-1]]
     styles = dict(zip(chosen, ("-", "--", ":", "-."), strict=False))

@@ -38,6 +38,24 @@ class Table(NamedTuple):
     rows: list[list[str]]
     caption: str
 
+    def __str__(self) -> str:
+        from tabulate import tabulate
+
+        rows = [list(map(printable, row)) for row in self.rows]
+        alignment = ("left", *["right"] * (len(self.headings) - 1))
+        return f"{tabulate(rows, self.headings, disable_numparse=True, colalign=alignment)}\n{self.caption}"
+
+    def _repr_html_(self) -> str:
+        """Returns the table as a notebook shows it."""
+        from html import escape
+
+        def cells(tag: str, row: Sequence[str]) -> str:
+            return "<tr>" + "".join(f"<{tag}>{escape(printable(cell))}</{tag}>" for cell in row) + "</tr>"
+
+        rows = "".join(cells("td", row) for row in self.rows)
+        caption = "<br>".join(map(escape, self.caption.split("\n")))
+        return f"<table>{cells('th', self.headings)}{rows}</table><p><small>{caption}</small></p>"
+
 
 class Score(NamedTuple):
     """The value of a metric for a condition at the last evaluation, over its seeds."""

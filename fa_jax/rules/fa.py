@@ -20,11 +20,12 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
     Args:
       network: any network of Flax layers, unmodified.
       loss: a mean over the batch.
-      init_feedback: draws a backward kernel for each linear layer but the first, which has no layer below, such as
-        `feedback.layerwise`. It has the shape of the forward kernel, `[*stack, ..., in, out]`.
+      init_feedback: draws a backward kernel for each linear layer that the error crosses (all but the first, which has
+        no layer below; see `Network.crossed_kernels`), such as `feedback.layerwise`. It has the shape of the forward
+        kernel, `[*stack, ..., in, out]`.
 
     Raises:
-      BadOption: if the feedback has kernels of other layers, when params are drawn.
+      BadOption: if the feedback has kernels of other layers, or the error crosses other weights, when params are drawn.
     """
 
     def init(key):

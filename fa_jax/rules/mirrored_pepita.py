@@ -56,8 +56,8 @@ def mirrored_pepita(network: Network, loss: LossFunction, *, output_error: str, 
         params, feedback = network.init(key), {}
         for i, name in enumerate(names):
             kernel_key = jax.random.fold_in(stream(key, Stream.FEEDBACK), i)
-            stack, shape, fan_in, _ = network.kernel_shapes[name]
-            feedback[name] = jax.random.normal(kernel_key, (*stack, *shape)) * fan_in**-0.5
+            kernel = network.kernel_shapes[name]
+            feedback[name] = jax.random.normal(kernel_key, (*kernel.stack, *kernel.shape)) * kernel.fan_in**-0.5
         return params, feedback
 
     def matrix(feedback):

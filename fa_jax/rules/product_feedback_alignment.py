@@ -53,7 +53,7 @@ def product_feedback_alignment(
     for option, value in (("expansion", expansion), ("density", density)):
         if is_orthogonal and value != 1:
             raise BadOption(f"must be 1 with mixing=orthogonal; got {value}", option)
-    shapes = dict(list(network.kernel_shapes.items())[1:])
+    shapes = {name: network.kernel_shapes[name] for name in network.crossed_kernels}
     for name, kernel in shapes.items():
         if math.prod(kernel.shape[:-2]) > 1 and kernel.fan_in == kernel.shape[-2]:
             raise BadOption(f"is not defined for locally connected layers; {name} is one")

@@ -23,7 +23,11 @@ def require_chain(network: Network) -> Chain:
     """
     if not isinstance(network.module, Chain):
         name = type(network.module).__name__
-        raise BadOption(f"needs a network of stages, a fa_jax.networks.chain.Chain; got {name}")
+        example = "Chain(stages=(Stage(), Stage()), repeats=(1, 1), readout=nn.Dense(outputs))"
+        raise BadOption(
+            f"needs a network of stages, a fa_jax.networks.chain.Chain; got {name}; write {example}, where each stage "
+            "is a Flax module that ends in fa_jax.primitives.Hidden(), or use architecture=mlp"
+        )
     return network.module
 
 

@@ -15,6 +15,7 @@ batch.
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
@@ -34,19 +35,34 @@ def weight_mirror(network: Network, loss: LossFunction, *, init_feedback: InitFe
     def learn(params, feedback, batch, updates):
         del updates
         estimates = mirror_estimates(network, params, batch)
+        if lost := sorted(feedback.keys() - estimates.keys()):
+            raise _unreached(lost[0])
         return {name: -estimates[name] for name in feedback}
 
     return fa(network, loss, init_feedback=init_feedback)._replace(learn=learn)
 
 
 def mirror_estimates(network: Network, params: PyTree, batch: Batch) -> LayerArrays:
-    """Returns `kernel_estimate` of every linear layer, with noise drawn by `batch.key`; named like `kernel_shapes`."""
+    """Returns `kernel_estimate` of every linear layer, with noise drawn by `batch.key`; named like `kernel_shapes`.
+
+    Raises:
+      BadOption: if a layer cannot draw noise.
+    """
 
     def mirror(layer, x, y):
+        if not layer.has_rng(NOISE):
+            raise _unreached("/".join(layer.path))
         noise = jax.random.normal(layer.make_rng(NOISE), x.shape, x.dtype)
         return y, kernel_estimate(layer, noise)
 
     return network.observe_linear(params, batch.inputs, mirror, {NOISE: batch.key})
+
+
+def _unreached(name: str) -> BadOption:
+    return BadOption(
+        f"cannot send noise through {name}: nn.scan, nn.vmap and nn.RNN need split_rngs={{'params': True, '{NOISE}': "
+        "True} and variable_axes={'params': 0, 'observed': 0} around it"
+    )
 
 
 def kernel_estimate(layer, noise: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Classification of images from TensorFlow Datasets: MNIST, Fashion-MNIST, CIFAR-10 and CIFAR-100."""
+"""Classification of images from TensorFlow Datasets, such as MNIST and CIFAR-10."""
 
 import jax
 import jax.numpy as jnp
@@ -24,7 +24,7 @@ def images(
     """Returns the task of classifying the images of a data set that TFDS has prepared.
 
     Args:
-      dataset: `mnist`, `fashion_mnist`, `cifar10` or `cifar100`.
+      dataset: its name, such as `mnist` or `svhn_cropped`, with the features `image` and `label`.
       data_dir: the TFDS data directory; None: `$TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
       preprocessing: one of `PREPROCESSINGS`.
       validation: how many of the last training examples used are held out.
@@ -38,12 +38,11 @@ def images(
     Raises:
       BadOption: if an option is out of range, or the data set is missing or damaged.
     """
-    form = choose("dataset", dataset, tfds.DATASETS)
     for option, count in (("train_examples", train_examples), ("test_examples", test_examples)):
         if count is not None:
             integer(option, count, least=1)
     check(preprocessing, validation)
-    splits = tfds.read(dataset, data_dir)
+    form, splits = tfds.form_of(dataset, data_dir), tfds.read(dataset, data_dir)
     train = _first("train_examples", splits["train"], train_examples)
     test = _first("test_examples", splits["test"], test_examples)
     return labelled(train, test, classes=form.classes, top=255, preprocessing=preprocessing, validation=validation)

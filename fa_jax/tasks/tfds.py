@@ -1,5 +1,7 @@
 """Image data sets as TensorFlow Datasets prepares them, read as whole arrays without TensorFlow.
 
+Any data set with the features `image`, of one size, and `label`, a class, can be read.
+
 Decoding record files takes seconds, so the decoded arrays are cached: one file for each data set, version and split,
 in `$XDG_CACHE_HOME/fa_jax` or `~/.cache/fa_jax`. Its name contains a digest of every byte that decoding reads, so that
 a data set that was changed, or another one of the same name, has a file of its own. Its last four bytes are a checksum.
@@ -22,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fa_jax.checks import BadOption, choose
+from fa_jax.checks import BadOption, nearest
 
 _log = logging.getLogger("fa_jax")
 
@@ -43,7 +45,9 @@ DATASETS = {
     "cifar10": Dataset((32, 32, 3), 10),
     "cifar100": Dataset((32, 32, 3), 100),
 }
-SPLITS = ("train", "test")
+"""The data sets that have a task of their own. Other data sets are described by their `features.json`."""
+NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?")
+"""The name of a data set, perhaps with that of its builder config, such as `emnist/letters`."""
 _BLOCK = 1000  # examples decoded at once
 
 
@@ -73,32 +77,61 @@ def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
     """Returns the training and the test split of a prepared data set.
 
     Args:
-      dataset: one of `DATASETS`.
+      dataset: its name, such as `mnist`.
       data_dir: the TFDS data directory; None: `$TFDS_DATA_DIR`, or else `~/tensorflow_datasets`.
 
     Returns:
-      For `train` and `test`: images, uint8 `[n, height, width, channels]`, and classes, int32 `[n]`. The examples are
-      in the fixed pseudo-random order of TFDS.
+      For `train` and `test` (the split `validation`, if the data set has no other): images, uint8 `[n, height, width,
+      channels]`, and classes, int32 `[n]`. The examples are in the fixed pseudo-random order of TFDS.
 
     Raises:
       BadOption: if there is no such data set, or a file of it is missing or damaged.
     """
-    form = choose("dataset", dataset, DATASETS)
-    prepared = _find(dataset, data_dir)
+    form, prepared = form_of(dataset, data_dir), _find(dataset, data_dir)
     try:
         info = (prepared.folder / "dataset_info.json").read_bytes()
-        return {split: _read_split(prepared, form, info, split) for split in SPLITS}
+        held_out = "test" if '"test"' in info.decode(errors="replace") else "validation"
+        sources = {"train": "train", "test": "test" if dataset in DATASETS else held_out}
+        return {split: _read_split(prepared, form, info, source) for split, source in sources.items()}
     except FileNotFoundError as error:
         raise prepared.damaged(Path(error.filename or prepared.folder), "is missing") from error
     except OSError as error:
         raise prepared.damaged(Path(error.filename or prepared.folder), f"is unreadable ({error.strerror})") from error
 
 
+def form_of(dataset: str, data_dir: str | None) -> Dataset:
+    """Returns the shape of the examples of a data set; arguments as for `read`.
+
+    Raises:
+      BadOption: if it is not prepared, or has other features than an image of one size and a label.
+    """
+    if isinstance(dataset, str) and dataset in DATASETS:
+        return DATASETS[dataset]
+    if not isinstance(dataset, str) or not NAME.fullmatch(dataset):
+        raise BadOption(f"must be the name of a data set, such as svhn_cropped; got {dataset!r}", "dataset")
+    prepared = _find(dataset, data_dir)
+    path = prepared.folder / "features.json"
+    try:
+        features = json.loads(path.read_bytes())["featuresDict"]["features"]
+        image, classes = features["image"]["image"], int(features["label"]["classLabel"]["numClasses"])
+        shape = tuple(int(size) for size in image["shape"]["dimensions"])
+    except OSError as error:
+        raise prepared.damaged(path, f"is unreadable ({error.strerror})") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadOption(
+            f"must have the features image and label (a class); {path} describes others", "dataset"
+        ) from error
+    if len(shape) != 3 or min(shape) < 1 or classes < 2 or image.get("dtype", "uint8") != "uint8":
+        got = f"{list(shape)} {image.get('dtype')} with {classes} classes"
+        raise BadOption(f"must have uint8 images of one size, and classes; {dataset} has {got}", "dataset")
+    return Dataset((shape[0], shape[1], shape[2]), classes)
+
+
 def _read_split(prepared: Prepared, form: Dataset, info: bytes, split: str) -> Labelled:
     """Returns a split, from the cache or else from its record files."""
     shards = _shards(prepared, info, split)
     digest = _digest(prepared.folder, shards)
-    name = f"{prepared.dataset}-{prepared.folder.name}-{split}-{digest}.npy"
+    name = f"{prepared.dataset.replace('/', '-')}-{prepared.folder.name}-{split}-{digest}.npy"
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fa_jax" / name
     examples = _load(cache, form, sum(shard.examples for shard in shards))
     if examples is None:
@@ -131,7 +164,8 @@ def _find(dataset: str, data_dir: str | None) -> Prepared:
     except OSError as error:
         raise BadOption(f"must be a readable folder; {error.filename}: {error.strerror}", option) from error
     if not versions:
-        raise BadOption(f"must hold {dataset}, which is not in {root}; {command}", option)
+        meant = "" if dataset in DATASETS else nearest(dataset, [*DATASETS, *(path.name for path in root.glob("*"))])
+        raise BadOption(f"must hold {dataset}, which is not in {root}{meant}; {command}", option)
     return Prepared(dataset, option, max(versions, key=lambda p: [int(part) for part in p.name.split(".")]))
 
 
@@ -144,7 +178,7 @@ def _shards(prepared: Prepared, info: bytes, split: str) -> list[Shard]:
         lengths = [int(length) for length in entry["shardLengths"]]
         names = [
             entry["filepathTemplate"].format(
-                DATASET=prepared.dataset,
+                DATASET=prepared.dataset.partition("/")[0],
                 SPLIT=split,
                 FILEFORMAT=written,
                 SHARD_X_OF_Y=f"{index:05d}-of-{len(lengths):05d}",
@@ -187,7 +221,7 @@ def _decode(prepared: Prepared, form: Dataset, split: str, shards: list[Shard]) 
 
     total = sum(shard.examples for shard in shards)
     images, labels = np.empty((total, *form.shape), np.uint8), np.empty(total, np.int32)
-    name, root = f"{prepared.dataset}:{prepared.folder.name}", prepared.folder.parent.parent
+    name, root = f"{prepared.dataset}:{prepared.folder.name}", prepared.folder.parents[1 + prepared.dataset.count("/")]
     with _without_advice():
         try:
             source: Any = tfds.data_source(name, split=split, data_dir=root, download=False)

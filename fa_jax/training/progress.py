@@ -1,4 +1,4 @@
-"""The progress of a run: a bar in a terminal, plain lines elsewhere."""
+"""The progress of a run: a bar in a terminal or a notebook, plain lines elsewhere."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -19,8 +19,18 @@ LINE_INTERVAL = 10.0
 class Progress:
     """A context that shows the seed-steps done (steps times seeds) and the test scores over seeds."""
 
-    def __init__(self, steps: int, metrics: Sequence[Metric], done: int = 0):
-        """Takes the number of seed-steps to do, the scores to show, and the seed-steps done before a resume."""
+    def __init__(
+        self, steps: int, metrics: Sequence[Metric], done: int = 0, *, bar: bool = True, plain_lines: bool = True
+    ):
+        """Takes what there is to do and how it is shown.
+
+        Args:
+          steps: the number of seed-steps to do.
+          metrics: the scores to show.
+          done: the seed-steps done before a resume.
+          bar: whether a bar is shown in a terminal or a notebook.
+          plain_lines: whether lines are printed elsewhere.
+        """
         self.done = done
         self._steps, self._metrics = steps, metrics
         self._console = Console()
@@ -32,7 +42,9 @@ class Progress:
             TimeRemainingColumn(),
             TextColumn("{task.description}", markup=False),
         )
-        self._bar = Bar(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        can_draw = self._console.is_terminal or self._console.is_jupyter
+        self._plain_lines = plain_lines and not can_draw
+        self._bar = Bar(*columns, console=self._console, disable=not (bar and can_draw), transient=True)
         self._task = self._bar.add_task("", total=steps)
 
     def __enter__(self) -> "Progress":
@@ -52,7 +64,7 @@ class Progress:
         self._text = scores_text(self._metrics, *runs)
         self._bar.update(self._task, description=f"{examples} examples  {self._text}")
         now = time.monotonic()
-        if not self._console.is_terminal and (self.done >= self._steps or now - self._last_line >= LINE_INTERVAL):
+        if self._plain_lines and (self.done >= self._steps or now - self._last_line >= LINE_INTERVAL):
             line = f"{100 * self.done / self._steps:3.0f} %  {examples} examples  {self._text}"
             say(self._console, line)
             self._last_line = now

@@ -68,8 +68,15 @@ class Request:
     """The values of the options in which it differs from runs that are trained together with it."""
 
 
-def run(job: Job, config: Mapping[str, Any], folder: Path, **options: Any) -> dict[str, Any]:
-    """Trains a job, records it in a folder, and returns its summary; arguments as in `Request`.
+def run(
+    job: Job,
+    config: Mapping[str, Any],
+    folder: Path,
+    *,
+    make_progress: Callable[..., Progress] = Progress,
+    **options: Any,
+) -> dict[str, Any]:
+    """Trains a job, records it in a folder, and returns its summary; arguments as in `Request` and `run_together`.
 
     Whatever ends it, an interrupt or an error, is recorded in `status.json` before it is raised. Of several processes,
     only process 0 records.
@@ -80,19 +87,22 @@ def run(job: Job, config: Mapping[str, Any], folder: Path, **options: Any) -> di
       BadOption: if there is too little memory.
       PeerLost: if another process of this run is lost.
     """
-    (outcome,) = run_together([Request(job, config, folder, **options)])
+    (outcome,) = run_together([Request(job, config, folder, **options)], make_progress)
     if isinstance(outcome, BaseException):
         raise outcome
     return outcome
 
 
-def run_together(requests: Sequence[Request]) -> list[dict[str, Any] | Exception]:
+def run_together(
+    requests: Sequence[Request], make_progress: Callable[..., Progress] = Progress
+) -> list[dict[str, Any] | Exception]:
     """Trains runs that differ in numbers alone by one program, and returns the summary of each, or what ended it.
 
     What ends one run leaves the others. Resumed runs whose checkpoints are of different steps are trained apart.
 
     Args:
       requests: they have the same seeds and the same names of `numbers`.
+      make_progress: makes what shows the progress; arguments as for `Progress`.
 
     Raises:
       KeyboardInterrupt: if it is interrupted; all runs that are not finished are recorded as interrupted.
@@ -105,7 +115,7 @@ def run_together(requests: Sequence[Request]) -> list[dict[str, Any] | Exception
                 apart.setdefault(tuple(checkpoint.step for checkpoint in record.resumed), []).append(record)
         try:
             for alike in apart.values():
-                _train(alike)
+                _train(alike, make_progress)
         except BaseException as problem:
             for record in (record for alike in apart.values() for record in alike if record.outcome is None):
                 record.end(problem, sum(record.reached.values()))
@@ -228,14 +238,14 @@ class _Record:
             self._logger.close(finished)
 
 
-def _train(records: Sequence[_Record]) -> None:
+def _train(records: Sequence[_Record], make_progress: Callable[..., Progress]) -> None:
     """Trains runs that start at the same step together; each then has its outcome."""
     job, done = records[0].request.job, sum(records[0].reached.values())
     names, cost, finals = list(records[0].request.numbers), Cost(), []
     for record in records:
         record.share = lambda: cost.divided(len(records))
     seed_steps = job.evaluations[-1] * sum(map(len, job.groups))
-    progress = Progress(seed_steps * len(records), job.task.metrics, done=done * len(records))
+    progress = make_progress(seed_steps * len(records), job.task.metrics, done=done * len(records))
     try:
         with progress:
             program = functools.cache(lambda size: compiled(job, size * len(records), names, cost))

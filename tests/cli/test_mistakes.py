@@ -9,7 +9,7 @@ MISTAKES = {
     # Choices of config groups
     "rule=dfaa": "got 'dfaa'; did you mean 'dfa'?",
     "task=mnits": "did you mean 'mnist'?",
-    "architecture=mpl": "mlp, resnet20, resnet56, resnet8, vgg; got 'mpl'; did you mean 'mlp'?",
+    "architecture=mpl": "mlp, module, resnet20, resnet56, resnet8, vgg; got 'mpl'; did you mean 'mlp'?",
     "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, constant_then_linear, cosine, step_decay; "
     "got 'cosin'; did you mean 'cosine'?",
     "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes, "
@@ -107,9 +107,9 @@ MISTAKES = {
     "task=digits rule=brsf feedback.distribution=weights": "rule=brsf needs feedback that is drawn at random",
     "rule=bp feedback=direct": "rule=bp has no feedback to initialise; got feedback=direct",
     "rule=bp +feedback.density=1": "rule=bp has no feedback to initialise; got feedback={'density': 1}",
-    "rule=fa feedback=direct": "rule=fa needs feedback of each linear layer but the first, such as layerwise",
-    "rule=usf feedback=direct": "rule=usf needs feedback of each linear layer but the first",
-    "rule=brsf feedback=direct": "rule=brsf needs feedback of each linear layer but the first",
+    "rule=fa feedback=direct": "rule=fa needs feedback of each linear layer that the error crosses, such as layerwise",
+    "rule=usf feedback=direct": "rule=usf needs feedback of each linear layer that the error crosses",
+    "rule=brsf feedback=direct": "rule=brsf needs feedback of each linear layer that the error crosses",
     "rule=dfa feedback=layerwise": "rule=dfa needs feedback of each hidden layer, such as direct",
     "rule=mirrored_pepita rule.sign=plus": "rule.sign must be minus: mirrored feedback follows the weights",
     "rule=target_propagation rule.inner_steps=3": "rule.inner_rate must be a finite number above 0; got None",
@@ -125,7 +125,7 @@ MISTAKES = {
     "hydra.run.dir=file/below": "is a file; choose a folder",
     "hydra.run.dir=/proc/below": "hydra.run.dir=/proc/below: ",
     "rule=fa,bp": "rule has several values; --multirun trains with each of them, and [a,b] is a list",
-    "run": "the verb must be one of train, tune, compare, report, status, list, help; got 'run'",
+    "run": "the verb must be one of train, tune, compare, report, status, list, new, check, help; got 'run'",
     "list ruels": "list must be one of rule, task, architecture, feedback, ",
     "--foo": "a flag must be one of --multirun, -m, --config-dir, ",
     "--cfg all": "--cfg must be job; got 'all'",

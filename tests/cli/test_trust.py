@@ -195,13 +195,13 @@ def test_configs_on_hydras_searchpath_call_only_factories(folder, refusal):
     assert "calls os.mkdir" in line
 
 
-def test_functions_that_the_user_typed_are_allowed_beside_a_config_dir(folder, monkeypatch):
+def test_functions_that_the_user_typed_are_allowed_beside_a_config_dir(folder, monkeypatch, capsys):
     (folder / "configs" / "rule").mkdir(parents=True)
     (folder / "my_measures.py").write_text("def nothing():\n    raise ValueError('was called')\n")
     monkeypatch.syspath_prepend(folder)
     words = ["--config-dir=configs", "+measure.mine={_target_:my_measures.nothing}", "task.train_examples=40"]
-    with pytest.raises(ValueError, match="was called"):
-        main(words)
+    assert main(words) == 2
+    assert "ValueError: was called" in capsys.readouterr().err
 
 
 def test_a_resumed_sweep_may_call_a_package_that_is_trusted(finished_sweep, folder, monkeypatch):
@@ -265,3 +265,17 @@ def test_a_config_that_is_no_yaml_is_named_with_its_line(folder, refusal):
     (folder / "configs" / "rule" / "mine.yaml").write_text("_target_: x\nblend: [0.5\n")
     line = refusal("--config-dir", "configs", "rule=mine")
     assert "configs/rule/mine.yaml, line 3 is no YAML: expected ',' or ']'" in line
+
+
+def test_a_module_that_was_not_typed_is_called_only_if_it_is_trusted(compose, monkeypatch):
+    words = ["architecture=module", "architecture.module=flax.linen.Dense", "architecture.arguments={features: 10}"]
+    config = OmegaConf.to_container(compose("task=digits", "rule=bp", *words), resolve=True)
+    with pytest.raises(BadOption, match=r"calls flax.linen.Dense, which is none of fa_jax's factories"):
+        check_config(config, Origin())
+    nested = {"measure": {"mine": [{"_target_": "fa_jax.networks.module.module", "module": "os.mkdir"}]}}
+    with pytest.raises(BadOption, match=r"calls os.mkdir, which is none of fa_jax's factories"):
+        check_config(nested, Origin(typed=("architecture.module=os.mkdi",)))
+    check_config(config, Origin(typed=tuple(words)))
+    check_config(config, Origin(trusted=("flax",)))
+    monkeypatch.setenv("FA_JAX_TRUST", "flax")
+    check_config(config, Origin())

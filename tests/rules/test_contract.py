@@ -119,9 +119,9 @@ ONE_LAYER_PER_STAGE = {
 """Rules that are not defined on all architectures: the message, and where they are defined."""
 
 
-# ResNet-20 and ResNet-56 are ResNet-8 with more of the same blocks.
+# ResNet-20 and ResNet-56 are ResNet-8 with more of the same blocks; `module` is any network.
 @pytest.mark.slow
-@pytest.mark.parametrize("architecture", sorted(choices("architecture").keys() - {"resnet20", "resnet56"}))
+@pytest.mark.parametrize("architecture", sorted(choices("architecture").keys() - {"resnet20", "resnet56", "module"}))
 def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architecture):
     overrides = ["architecture.hidden=[9,9]"] if architecture == "mlp" else []
     network = make_network(architecture, name, *overrides)

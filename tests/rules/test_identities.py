@@ -61,9 +61,7 @@ class Scanned(nn.Module):
 
     @nn.compact
     def __call__(self, x):
-        layer = nn.scan(
-            lambda dense, h, _: (jnp.tanh(dense(h)), None), {"params": 0, "feedback": 0}, split_rngs={"params": True}
-        )
+        layer = nn.scan(lambda dense, h, _: (jnp.tanh(dense(h)), None), {"params": 0}, split_rngs={"params": True})
         h, _ = layer(nn.Dense(12), x, jnp.zeros(5))
         return nn.Dense(4)(h)
 
@@ -88,7 +86,7 @@ def bare_gradient(network, params, batch):
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
     params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
-    feedback = {name: network.kernels(params)[name] for name in list(network.kernel_shapes)[1:]}
+    feedback = {name: network.kernels(params)[name] for name in network.crossed_kernels}
     updates = FA(network, LOSS).updates(params, feedback, batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 

@@ -367,7 +367,9 @@ def test_the_command_quotes_a_folder_with_spaces(tmp_path):
 
 
 def test_an_unknown_data_set_is_refused_with_the_known_ones():
-    assert "dataset must be one of mnist, fashion_mnist, cifar10, cifar100; got 'mnits'" in refusal(CUT_MNIST, "mnits")
+    assert "; did you mean 'mnist'?" in refusal(CUT_MNIST, "mnits")
+    for name in ("../mnist", "mnist'; rm", "", 3):
+        assert "dataset must be the name of a data set" in refusal(CUT_MNIST, name)
 
 
 @pytest.mark.parametrize("wrong", ["", 3, ["a"]])

@@ -1,0 +1,104 @@
+"""What backward weights of a network reach, found from its jaxprs: which of them the error crosses, and what else.
+
+The backward pass of a rule such as feedback alignment replaces the kernels of Flax's linear layers. Two questions
+decide whether it means what it says: does the error cross every backward kernel that is drawn, and does it cross any
+other weights?
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.extend.core as jex
+from flax import traverse_util
+from jax.interpreters import partial_eval
+
+from fa_jax.core import PyTree
+
+PRODUCTS = ("dot_general", "conv_general_dilated")
+"""The operations by which weights mix the components of an activation."""
+Names = frozenset[str] | None
+"""The params that a value is computed from alone, by name; None: it depends on the inputs too."""
+
+
+def crossed(
+    backward: Callable[[Mapping[str, Any], PyTree], PyTree], feedback: Mapping[str, Any], arguments: PyTree
+) -> list[str]:
+    """Returns the names of the backward weights on which the result of a backward pass depends.
+
+    Args:
+      backward: `(feedback, arguments) -> updates`.
+      feedback: shapes by name.
+      arguments: shapes of the other arguments.
+    """
+    names = list(feedback)
+    closed = jax.make_jaxpr(lambda *arrays: backward(dict(zip(names, arrays[:-1], strict=True)), arrays[-1]))(
+        *feedback.values(), arguments
+    )
+    _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return [name for name, is_used in zip(names, used, strict=False) if is_used]
+
+
+def multiplying(forward: Callable[[PyTree, jax.Array], Any], params: PyTree, inputs: Any) -> frozenset[str]:
+    """Returns the paths of the params that activations are multiplied by, as matrices or as convolutions.
+
+    Args:
+      forward: `(params, inputs) -> outputs`.
+      params, inputs: shapes.
+    """
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+    closed = jax.make_jaxpr(
+        lambda leaves, x: forward(traverse_util.unflatten_dict(dict(zip(flat, leaves, strict=True))), x)
+    )(list(flat.values()), inputs)
+    found: set[str] = set()
+    names: list[Names] = [frozenset(["/".join(path)]) for path in flat]
+    _follow(closed.jaxpr, [*names, *[None] * (len(closed.jaxpr.invars) - len(names))], found)
+    return frozenset(found)
+
+
+def _follow(jaxpr: Any, arguments: Sequence[Names], found: set[str]) -> list[Names]:
+    """Follows params through a jaxpr, adds those that multiply activations to `found`, and returns its results."""
+    known: dict[Any, Names] = dict.fromkeys(jaxpr.constvars, frozenset())
+    known |= dict(zip(jaxpr.invars, arguments, strict=True))
+
+    def of(variable: Any) -> Names:
+        return frozenset() if isinstance(variable, jex.Literal) else known[variable]
+
+    for equation in jaxpr.eqns:
+        operands = [of(variable) for variable in equation.invars]
+        if equation.primitive.name in PRODUCTS:
+            pure = [names for names in operands if names]
+            if any(names is None for names in operands):
+                found.update(*pure)
+        results = _inside(equation, operands, found)
+        if results is None or len(results) != len(equation.outvars):
+            results = [_joined(operands)] * len(equation.outvars)
+        known |= dict(zip(equation.outvars, results, strict=True))
+    return [of(variable) for variable in jaxpr.outvars]
+
+
+def _inside(equation: Any, operands: list[Names], found: set[str]) -> list[Names] | None:
+    """Follows params through the jaxprs in an equation, if it has any."""
+    results: list[list[Names]] = []
+    for inner in jex.jaxprs_in_params(equation.params):
+        jaxpr = getattr(inner, "jaxpr", inner)
+        size = len(jaxpr.invars)
+        # Those of a branch or of a loop's body take the last operands.
+        arguments = operands[-size:] if size else []
+        if size > len(operands):
+            arguments = [None] * size
+        if equation.primitive.name in ("scan", "while"):
+            # What a loop carries depends on the inputs, unless it never changes: then it is no argument of a product.
+            start = equation.params.get("num_consts", equation.params.get("body_nconsts", 0))
+            stop = start + equation.params.get("num_carry", size)
+            arguments = [None if start <= i < stop else names for i, names in enumerate(arguments)]
+        results.append(_follow(jaxpr, arguments, found))
+    if not results or any(len(result) != len(results[0]) for result in results):
+        return None
+    return [_joined(values) for values in zip(*results, strict=True)]
+
+
+def _joined(operands: Sequence[Names]) -> Names:
+    if any(names is None for names in operands):
+        return None
+    return frozenset().union(*(names for names in operands if names is not None))

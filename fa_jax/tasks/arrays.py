@@ -1,0 +1,307 @@
+"""Tasks of your own arrays: images or vectors with classes or real targets, from memory, `.npz` or CSV."""
+
+import csv as csv_reader
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fa_jax.checks import BadOption, choose, integer, nearest
+from fa_jax.core import Split, Task
+from fa_jax.metrics.scores import ERROR, nse_metric
+from fa_jax.tasks.preprocessing import PREPROCESSINGS, Scaling
+
+NAMES = ("x", "y", "x_test", "y_test")
+SYNONYMS = {"x_train": "x", "y_train": "y"}
+"""Other names of arrays in a file."""
+TEST_EVERY = 5
+"""Where there are no test examples, every fifth example is one, from the fifth on."""
+TOP = 255
+"""The largest pixel value of uint8 images."""
+
+
+def arrays(*, path: str, preprocessing: str | None, validation: int) -> Task:
+    """Returns the task of the arrays in an `.npz` file.
+
+    Args:
+      path: of the file, with the arrays `x` and `y` (or `x_train` and `y_train`), and perhaps `x_test` and `y_test`,
+        as for `from_arrays`. Without test examples, every fifth example is one, from the fifth on.
+      preprocessing, validation: as for `from_arrays`.
+
+    Raises:
+      BadOption: if there is no such file, or what it holds does not fit.
+    """
+    return from_arrays(_read_npz(_file("path", path)), preprocessing=preprocessing, validation=validation)
+
+
+def csv(
+    *, path: str, target: str | list[str] | None, test_path: str | None, preprocessing: str | None, validation: int
+) -> Task:
+    """Returns the task of predicting one column of a CSV file, or several, from all others.
+
+    The first row names the columns. Targets that are all whole numbers from 0, or that are text, are classes (text in
+    alphabetical order); others are real numbers. Several target columns are real numbers.
+
+    Args:
+      path: of the file.
+      target: the column or the columns to predict; None: the last one.
+      test_path: another file with the test examples; None: every fifth row is one, from the fifth on.
+      preprocessing, validation: as for `from_arrays`.
+
+    Raises:
+      BadOption: if a file is missing, or a column, or an entry that should be a number is none.
+    """
+    names, rows = _read_csv(_file("path", path))
+    targets = [names[-1]] if target is None else [target] if isinstance(target, str) else target
+    for name in targets:
+        if name not in names:
+            raise BadOption(f"must be of {', '.join(names)}; got {name!r}{nearest(str(name), names)}", "target")
+    parts = {"": rows}
+    if test_path is not None:
+        test_names, parts["_test"] = _read_csv(_file("test_path", test_path))
+        if test_names != names:
+            raise BadOption(
+                f"must have the columns of path, {', '.join(names)}; got {', '.join(test_names)}", "test_path"
+            )
+    features = [i for i, name in enumerate(names) if name not in targets]
+    columns = [names.index(name) for name in targets]
+    labels = [[row[columns[0]] for row in part] for part in parts.values()] if len(columns) == 1 else []
+    classes = _class_names([label for part in labels for label in part])
+    content = {}
+    for suffix, part in parts.items():
+        option = f"{'test_' if suffix else ''}path"
+        content[f"x{suffix}"] = _numbers(option, part, features, names)
+        if classes is None:
+            content[f"y{suffix}"] = _numbers(option, part, columns, names)
+        else:
+            content[f"y{suffix}"] = np.array([classes[row[columns[0]]] for row in part])
+    return from_arrays(content, preprocessing=preprocessing, validation=validation)
+
+
+def from_arrays(content: Mapping[str, Any], *, preprocessing: str | None, validation: int) -> Task:
+    """Returns the task of arrays.
+
+    Args:
+      content: `x`, `y`, and perhaps `x_test`, `y_test`; without them every fifth example is a test example, from the
+        fifth on. `x` is uint8 images, `[n, height, width]` or `[n, height, width, channels]`, or numbers `[n, ...]`.
+        `y` is classes, integers `[n]` from 0 or one-hot `[n, classes]`, or real targets, floats `[n]` or
+        `[n, outputs]`.
+      preprocessing: of images one of `PREPROCESSINGS`; of numbers `none`, or `standardised`, by the mean and the
+        standard deviation of each entry over the training examples; None: `unit` or `none`.
+      validation: how many of the last training examples are held out.
+
+    Returns:
+      Images are stored as uint8, numbers as float32; classes as int32, real targets as float32 `[n, outputs]`. Runs
+      are judged by the error, or by the normalised squared error of real targets.
+
+    Raises:
+      BadOption: if the arrays do not fit together; the message names the array.
+    """
+    found = {name: _array(name, content[name]) for name in NAMES if content.get(name) is not None}
+    for name in ("x", "y"):
+        if name not in found:
+            raise BadOption(f"needs an array {name}")
+    if ("x_test" in found) != ("y_test" in found):
+        raise BadOption("needs both x_test and y_test, or neither")
+    for x, y in (("x", "y"), ("x_test", "y_test")):
+        if x in found and len(found[x]) != len(found[y]):
+            raise BadOption(f"has {len(found[x])} examples in {x} and {len(found[y])} in {y}")
+    images = _inputs(found)
+    classes = _targets(found)
+    if "x_test" not in found:
+        in_test = np.arange(len(found["x"])) % TEST_EVERY == TEST_EVERY - 1
+        found |= {f"{name}_test": found[name][in_test] for name in ("x", "y")}
+        found |= {name: found[name][~in_test] for name in ("x", "y")}
+    held_out = integer("validation", validation, least=0)
+    remaining = len(found["x"]) - held_out
+    if remaining < 1 or not len(found["x_test"]):
+        numbers = f"{len(found['x'])} for training, of which {held_out} held out, {len(found['x_test'])} for testing"
+        raise BadOption(f"has too few examples: {numbers}")
+    scaling = _scaling(preprocessing, found["x"][:remaining], images=images)
+
+    def prepare(stored, augment=lambda images: images):
+        return scaling.finish(augment(scaling.prepare(stored)))
+
+    def split(x, y):
+        return Split(jnp.asarray(scaling.store(x)), jnp.asarray(y))
+
+    train, held = slice(None, remaining), slice(remaining, None)
+    outputs = classes or found["y"].shape[1]
+    return Task(
+        train=split(found["x"][train], found["y"][train]),
+        test=split(found["x_test"], found["y_test"]),
+        validation=split(found["x"][held], found["y"][held]) if held_out else None,
+        prepare=prepare,
+        encode=(lambda y: jax.nn.one_hot(y, outputs, dtype=jnp.float32)) if classes else (lambda y: y),
+        metrics=(ERROR if classes else nse_metric(jnp.asarray(found["y"][train])),),
+        input_shape=found["x"].shape[1:],
+        outputs=outputs,
+        black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(found["x"][:1]))))[0] if images else None,
+    )
+
+
+def _array(name: str, given: Any) -> np.ndarray:
+    """Returns an array of finite numbers."""
+    array = np.asarray(given)
+    if array.dtype == bool:
+        array = array.astype(np.int32)
+    if array.dtype.kind not in "iuf":
+        raise BadOption(f"needs numbers in {name}; got an array of type {array.dtype}")
+    if array.ndim == 0:
+        raise BadOption(f"needs one entry per example in {name}; got a single number")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise BadOption(f"has {np.count_nonzero(~np.isfinite(array))} numbers in {name} that are not finite")
+    return array
+
+
+def _inputs(found: dict[str, np.ndarray]) -> bool:
+    """Brings the inputs into the form in which they are stored; returns whether they are images."""
+    x = found["x"]
+    if x.ndim < 2:
+        raise BadOption(f"needs x of shape [examples, ...]; got {list(x.shape)}")
+    images = x.dtype == np.uint8 and x.ndim in (3, 4)
+    for name in ("x", "x_test"):
+        if name not in found:
+            continue
+        if found[name].shape[1:] != x.shape[1:] or (found[name].dtype == np.uint8) != (x.dtype == np.uint8):
+            got = f"{list(found[name].shape[1:])} {found[name].dtype}"
+            raise BadOption(f"has examples of {list(x.shape[1:])} {x.dtype} in x, and of {got} in x_test")
+        if images:
+            found[name] = found[name][..., None] if x.ndim == 3 else found[name]
+        else:
+            found[name] = found[name].astype(np.float32)
+    return images
+
+
+def _targets(found: dict[str, np.ndarray]) -> int | None:
+    """Brings the targets into the form in which they are stored; returns the number of classes, if there are any."""
+    names = [name for name in ("y", "y_test") if name in found]
+    if found["y"].ndim > 2:
+        raise BadOption(
+            f"needs y of classes [examples], or of numbers [examples, outputs]; got {list(found['y'].shape)}"
+        )
+    for name in names:
+        if found[name].shape[1:] != found["y"].shape[1:]:
+            raise BadOption(
+                f"has targets of {list(found['y'].shape[1:])} in y, and of {list(found[name].shape[1:])} in {name}"
+            )
+    if all(_is_one_hot(found[name]) for name in names):
+        classes = found["y"].shape[1]
+        found.update({name: found[name].argmax(1).astype(np.int32) for name in names})
+        return classes
+    whole = all(found[name].dtype.kind in "iu" for name in names)
+    if not whole or found["y"].shape[1:] not in ((), (1,)):
+        found.update({name: found[name].reshape(len(found[name]), -1).astype(np.float32) for name in names})
+        return None
+    found.update({name: found[name].reshape(-1) for name in names})
+    for name in names:
+        if len(found[name]) and found[name].min() < 0:
+            raise BadOption(f"needs classes from 0 in {name}; got {found[name].min()}")
+    classes = int(found["y"].max()) + 1 if len(found["y"]) else 0
+    counts = np.bincount(found["y"], minlength=classes) if classes <= 10**6 else np.zeros(1)
+    if classes < 2 or not counts.all():
+        missing = "" if classes < 2 else f", without class {int(np.flatnonzero(counts == 0)[0])}"
+        raise BadOption(
+            f"needs classes 0, 1, ... in y, each at least once; got numbers up to {classes - 1}{missing}; "
+            "real targets must be floats"
+        )
+    if "y_test" in found and len(found["y_test"]) and found["y_test"].max() >= classes:
+        raise BadOption(f"has class {found['y_test'].max()} in y_test, and classes 0 to {classes - 1} in y")
+    found.update({name: found[name].astype(np.int32) for name in names})
+    return classes
+
+
+def _is_one_hot(y: np.ndarray) -> bool:
+    return y.ndim == 2 and y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
+
+
+def _scaling(preprocessing: str | None, x: np.ndarray, *, images: bool) -> Scaling:
+    if images:
+        chosen = choose("preprocessing", preprocessing or "unit", PREPROCESSINGS)
+        if preprocessing == "zca" and len(x) <= x[0].size:
+            raise BadOption(f"must not be zca with {len(x)} examples of {x[0].size} pixel values", "preprocessing")
+        return chosen(x, TOP)
+    return choose("preprocessing", preprocessing or "none", {"none": _unchanged, "standardised": _standardised})(x)
+
+
+def _unchanged(x: np.ndarray) -> Scaling:
+    del x
+    return Scaling(lambda stored: stored, lambda stored: stored)
+
+
+def _standardised(x: np.ndarray) -> Scaling:
+    """Scales each entry to zero mean and unit standard deviation; a constant one becomes 0."""
+    mean, deviation = x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
+    shift, scale = np.float32(mean), np.float32(np.where(deviation > 0, deviation, 1))
+    return Scaling(lambda stored: stored, lambda stored: (stored - shift) / scale)
+
+
+def _file(option: str, path: Any) -> Path:
+    """Returns the path of a file that exists."""
+    if not isinstance(path, str) or not path:
+        raise BadOption(f"must be the path of a file; got {path!r}", option)
+    if not Path(path).expanduser().is_file():
+        raise BadOption(f"must be the path of a file; {Path(path).absolute()} is none", option)
+    return Path(path).expanduser()
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            names = list(loaded.files) if isinstance(loaded, np.lib.npyio.NpzFile) else []
+            content = {SYNONYMS.get(name, name): loaded[name] for name in names if SYNONYMS.get(name, name) in NAMES}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+        raise BadOption(f"must be an .npz file of numbers; {path}: {problem}".partition("\n")[0], "path") from None
+    if missing := [name for name in ("x", "y") if name not in content]:
+        got = f"{path} has {', '.join(names) or 'no names'}, and no {missing[0]}"
+        raise BadOption(f"must hold the arrays x and y, as of np.savez(path, x=x, y=y); {got}", "path")
+    return content
+
+
+def _read_csv(path: Path) -> tuple[list[str], list[list[str]]]:
+    """Returns the names of the columns, and the other rows."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv_reader.reader(file) if row]
+    except (OSError, ValueError, csv_reader.Error) as problem:
+        raise BadOption(f"must be a CSV file; {path}: {problem}", "path") from None
+    if len(rows) < 2:
+        raise BadOption(f"must have a row of names and rows of examples; {path} has {len(rows)}", "path")
+    names = [name.strip() for name in rows[0]]
+    for number, row in enumerate(rows[1:], 2):
+        if len(row) != len(names):
+            raise BadOption(f"has {len(names)} columns in its first row and {len(row)} in row {number}: {path}", "path")
+    return names, [[entry.strip() for entry in row] for row in rows[1:]]
+
+
+def _class_names(labels: list[str]) -> dict[str, int] | None:
+    """Returns the class of each label; None if they are real numbers."""
+    distinct = sorted(set(labels))
+    if not distinct:
+        return None
+    try:
+        numbers = [float(label) for label in distinct]
+    except ValueError:
+        return {label: i for i, label in enumerate(distinct)}
+    if sorted(numbers) != list(range(len(numbers))):
+        return None
+    return {label: int(float(label)) for label in distinct}
+
+
+def _numbers(option: str, rows: list[list[str]], columns: list[int], names: list[str]) -> np.ndarray:
+    try:
+        return np.array([[float(row[i]) for i in columns] for row in rows], np.float32)
+    except ValueError:
+        for number, row in enumerate(rows, 2):
+            for i in columns:
+                try:
+                    float(row[i])
+                except ValueError:
+                    reason = f"needs numbers in the column {names[i]}; row {number} has {row[i]!r}"
+                    raise BadOption(reason, option) from None
+        raise AssertionError from None

@@ -1,0 +1,141 @@
+"""`Runs` and `Run` give the recorded numbers, and what the networks of all seeds compute."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import fa_jax
+from fa_jax.core import Batch, Extras
+from fa_jax.records.reader import read_run
+from fa_jax.reports import comparison
+from fa_jax.rules.bp import bp
+from tests.conftest import assert_trees_close, assert_trees_equal
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("api") / "sweep"
+    options = {
+        "epochs": 1,
+        "evaluations": 2,
+        "seeds": [3, 1, 2],
+        "probe": 8,
+        "overrides": ["architecture.hidden=[9,8]"],
+    }
+    return fa_jax.train(task="digits", rule=["bp", "fa", "associated_learning"], folder=folder, **options)
+
+
+def test_predictions_have_the_recorded_error(runs):
+    for run in runs:
+        test = run.task.test
+        outputs = run.predict(test.inputs)
+        assert outputs.shape == (3, len(test.inputs), 10)
+        np.testing.assert_allclose(outputs.sum(-1), 1, rtol=1e-5)
+        errors = 100 * (outputs.argmax(-1) != test.targets).mean(-1)
+        recorded = [run.record.at_end("test_error")[seed] for seed in run.seeds]
+        np.testing.assert_allclose(errors, recorded, rtol=1e-5)
+        np.testing.assert_allclose(run.predict(test.inputs, seed=1), outputs[1], atol=1e-6)
+
+
+def test_updates_and_signals_are_those_of_rule_and_backprop_for_each_seed(runs):
+    run = runs["fa"]
+    x, y = run.task.test.inputs[:6], run.task.test.targets[:6]
+    batch = Batch(run.task.prepare(x), run.task.encode(y), jax.random.key(0))
+    updates, signals = run.updates(x, y), run.signals(x, y)
+    for i, seed in enumerate(run.seeds):
+        params, feedback = (jax.tree.map(lambda a, i=i: a[i], tree) for tree in (run.params, run.feedback))
+        expected = run.job.rule.updates(params, feedback, batch)
+        gradient = bp(run.job.network, run.job.loss.value).updates(params, (), batch)
+        of_seed = jax.tree.map(lambda a, i=i: a[i], updates)
+        assert_trees_close(of_seed.rule, expected, rtol=1e-4, atol=1e-7)
+        assert_trees_close(of_seed.backprop, gradient, rtol=1e-4, atol=1e-7)
+        assert_trees_close(run.updates(x, y, seed=seed), of_seed, rtol=1e-4, atol=1e-7)
+        own = run.job.rule.extras.signals(params, feedback, batch)
+        assert_trees_close(jax.tree.map(lambda a, i=i: a[i], signals.rule), own, rtol=1e-4, atol=1e-7)
+    assert not np.allclose(signals.rule["stages_0/hidden"], signals.backprop["stages_0/hidden"])
+    assert_trees_close(*runs["bp"].signals(x, y), rtol=1e-5, atol=1e-8)
+
+
+def test_a_recorded_run_loads_with_the_same_params_and_feedback(runs):
+    for run in runs:
+        loaded = fa_jax.load(run.folder)
+        assert loaded.seeds == run.seeds == [3, 1, 2]
+        assert_trees_equal((loaded.params, loaded.feedback), (run.params, run.feedback))
+        assert loaded.config == run.config
+
+
+def test_tables_are_those_of_the_command_line_and_show_in_a_notebook(runs):
+    compared = comparison.compare([read_run(run.folder) for run in runs])
+    assert runs.comparison().contrasts == compared.contrasts
+    table = runs.contrasts(against="fa")
+    assert table.rows[0][0] == "BP - FA"
+    assert str(table).splitlines()[2].startswith("BP - FA")
+    assert "<td>BP - FA</td>" in table._repr_html_()
+    assert [row[0] for row in runs.summary("test_loss").rows] == runs.labels
+    with pytest.raises(fa_jax.BadOption, match=r"^metric must be one of .*did you mean 'test_error'"):
+        runs.summary("test_eror")
+    with pytest.raises(fa_jax.BadOption, match="there are no contrasts"):
+        runs[:1].contrasts()
+
+
+def test_the_frame_has_every_recorded_number(runs):
+    frame = runs.frame()
+    assert len(frame) == 3 * 3 * 3
+    assert list(frame.columns[:4]) == ["run", "task", "architecture", "rule"]
+    for run in runs:
+        rows = frame[frame["rule"] == run.record.choices["rule"]]
+        np.testing.assert_array_equal(rows["test_error"], run.record.metrics["test_error"])
+        assert set(rows["seed"]) == {1, 2, 3}
+
+
+def test_figures_draw_one_line_per_run(runs):
+    for figure, lines in ((runs.plot("test_error"), 3), (runs.plot(), 3), (runs.plot_angles(), 2 * 2 + 1 + 2)):
+        assert len(figure.axes[0].lines) == lines
+        assert figure._repr_png_()[:4] == b"\x89PNG"
+
+
+def test_wrong_examples_are_refused_in_one_line(runs):
+    run = runs["fa"]
+    x, y = run.task.test
+    job = dataclasses.replace(run.job, rule=run.job.rule._replace(extras=Extras()))
+    without_signals = fa_jax.Run.recorded(run.record, lambda: job)
+    for call, message in (
+        (lambda: run.predict(x[0]), r"^x must be inputs \[n, 8, 8, 1\]; got \[8, 8, 1\]"),
+        (lambda: run.predict(jnp.float32(x)), "^x must be of type uint8"),
+        (lambda: run.updates(x[:3], y[:2]), r"^y must be the targets of x, \[3\] int32; got \[2\]"),
+        (lambda: run.updates(x[:3], jnp.ones((3,))), "^y must be the targets of x"),
+        (lambda: run.predict(x, seed=9), r"^seed must be one of \[3, 1, 2\]; got 9"),
+        (lambda: without_signals.signals(x, y), "^rule=fa has no learning signals of hidden layers"),
+        (lambda: runs["nonsense"], "^the label of a run must be one of"),
+    ):
+        with pytest.raises(fa_jax.BadOption, match=message):
+            call()
+
+
+def test_only_what_is_there_and_trusted_is_opened(runs, folder):
+    with pytest.raises(fa_jax.BadOption, match=r"no run is recorded there; 3 are recorded below: fa_jax.compare"):
+        fa_jax.load(runs[0].folder.parent)
+    with pytest.raises(fa_jax.BadOption, match=r"no run is recorded there$"):
+        fa_jax.load("nowhere")
+    (folder / "copy").mkdir()
+    for name in ("status.json", "environment.json"):
+        (folder / "copy" / name).write_text((runs[0].folder / name).read_text())
+    config = (runs[0].folder / "config.yaml").read_text()
+    (folder / "copy" / "config.yaml").write_text(config.replace("fa_jax.rules.bp.bp", "os.mkdir\n  path: taken"))
+    with pytest.raises(fa_jax.BadOption, match=r"its config.yaml calls os.mkdir, which is none of fa_jax's factories"):
+        fa_jax.load("copy")
+    assert not (folder / "taken").exists()
+
+
+def test_folders_are_compared_and_reported(runs, folder):
+    again = fa_jax.compare(runs[0].folder.parent)
+    assert again.labels == runs.labels
+    assert_trees_equal(again["fa"].params, runs["fa"].params)
+    assert fa_jax.report(again, output=folder / "page").read_text().startswith("<!")
+    with pytest.raises(fa_jax.BadOption, match="no run is recorded"):
+        fa_jax.compare(folder / "page")
+    with pytest.raises(fa_jax.BadOption, match="needs output=FOLDER"):
+        fa_jax.report(runs)

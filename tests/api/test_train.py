@@ -1,0 +1,189 @@
+"""`fa_jax.train` trains what the command line trains, takes Python objects, prints nothing, and leaves no trace."""
+
+import functools
+import os
+import subprocess
+import sys
+
+import flax.linen as nn
+import hydra
+import jax
+import numpy as np
+import optax
+import pytest
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+
+import fa_jax
+from fa_jax.cli.main import main
+from fa_jax.primitives import Hidden
+from fa_jax.rules.fa import fa
+from tests.conftest import assert_same_runs, assert_trees_equal, layerwise
+
+SHORT = {"epochs": 1, "evaluations": 2, "seeds": 2, "probe": 8}
+
+
+class Net(nn.Module):
+    width: int = 6
+
+    @nn.compact
+    def __call__(self, x):
+        h = Hidden()(nn.tanh(nn.Dense(self.width)(x)))
+        return nn.Dense(3)(h)
+
+
+@functools.cache
+def data():
+    random = np.random.default_rng(0)
+    x = random.normal(size=(100, 5)).astype(np.float32)
+    return x, (x @ random.normal(size=(5, 3))).argmax(1)
+
+
+@pytest.fixture(autouse=True)
+def _empty_folder(folder):
+    """Makes `folder` the working folder of every test."""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two recorded runs of names alone."""
+    folder = tmp_path_factory.mktemp("api") / "sweep"
+    return fa_jax.train(task="digits", rule=["bp", "fa"], folder=folder, **SHORT)
+
+
+def test_a_sweep_from_python_is_bit_for_bit_that_of_the_command_line_and_can_be_resumed_there(runs, folder):
+    words = [f"{name}={value}" for name, value in SHORT.items()]
+    assert main(["--multirun", "task=digits", "rule=bp,fa", *words, f"hydra.sweep.dir={folder}/typed"]) == 0
+    for run, name in zip(runs, ("0_bp", "1_fa"), strict=True):
+        assert run.folder.name == name
+        assert_same_runs(run.folder, folder / "typed" / name)
+        assert run.config == yaml.safe_load((folder / "typed" / name / "config.yaml").read_text())
+    assert main([f"resume={runs[0].folder.parent}"]) == 0
+
+
+def test_nothing_is_printed_and_nothing_is_left_without_a_record(capfd, folder):
+    (run,) = fa_jax.train(task="digits", rule="fa", record=False, **SHORT)
+    assert capfd.readouterr() == ("", "")
+    assert not list(folder.iterdir())
+    assert not run.folder.exists()
+    assert run.params["readout"]["kernel"].shape == (2, 100, 10)
+    assert fa_jax.Runs([run]).frame()["test_error"].notna().all()
+
+
+def test_objects_train_as_the_same_names_do(runs):
+    x, y = runs[0].task.train
+    task = fa_jax.arrays(x, y, *runs[0].task.test)  # of other pixel values than digits has
+    named = fa_jax.train(task=task, rule="fa", **SHORT, record=False)[0]
+
+    def my_rule(network, loss, *, init_feedback):
+        return fa(network, loss, init_feedback=init_feedback)
+
+    given = fa_jax.train(
+        task=task,
+        network=lambda shape, outputs: named.job.network,
+        rule=my_rule,
+        loss=named.job.loss,
+        optimizer=optax.sgd(0.1),
+        feedback="layerwise",
+        **SHORT,
+        record=False,
+    )[0]
+    assert_trees_equal((given.params, given.feedback), (named.params, named.feedback))
+    assert given.record.choices["rule"] == "my_rule"
+    assert given.record.choices["task"] == "arrays"
+
+
+def test_a_record_of_objects_opens_with_the_same_objects_alone(folder):
+    objects = {"task": data(), "network": Net(7), "rule": functools.partial(fa, init_feedback=layerwise())}
+    (run,) = fa_jax.train(**objects, optimizer=optax.adam(0.01), **SHORT, folder="mine")
+    assert run.config["rule"]["_target_"] == "fa_jax.api.given"
+    with pytest.raises(
+        fa_jax.BadOption, match=r"rule was a Python object, fa; give it again: fa_jax.load\(folder, rul"
+    ):
+        fa_jax.load("mine", task=data(), network=Net(7), optimizer=optax.adam(0.01))
+    with pytest.raises(fa_jax.BadOption, match="task is another object than the arrays of the run"):
+        fa_jax.load("mine", **{**objects, "task": (data()[0] + 1, data()[1])}, optimizer=optax.adam(0.01))
+    with pytest.raises(fa_jax.BadOption, match="optimizer is another object"):
+        fa_jax.load("mine", **objects, optimizer=optax.adam(0.02))
+    again = fa_jax.load("mine", **objects, optimizer=optax.adam(0.01))
+    assert_trees_equal(again.params, run.params)
+    np.testing.assert_array_equal(again.predict(data()[0]), run.predict(data()[0]))
+
+
+def test_objects_that_can_be_imported_are_recorded_by_name(folder):
+    optimizer = "momentum"
+    (run,) = fa_jax.train(task=data(), network=Net(4), rule="bp", optimizer=optimizer, **SHORT, record=False)
+    node = run.config["architecture"]
+    assert node == {
+        "_target_": "fa_jax.networks.module.module",
+        "_partial_": True,
+        "module": "tests.api.test_train.Net",
+        "arguments": {"width": 4},
+    }
+
+
+def test_lists_of_names_and_objects_train_every_combination(folder):
+    networks = [Net(4), Net(5)]
+    runs = fa_jax.train(task=data(), network=networks, rule=["bp", "dfa"], **SHORT, record=False)
+    widths = [run.params["Dense_0"]["kernel"].shape[-1] for run in runs]
+    assert widths == [4, 4, 5, 5]
+    assert [run.record.choices["rule"] for run in runs] == ["bp", "dfa"] * 2
+    assert len(set(runs.labels)) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"task": "digit"}, "^task must be one of .*; got 'digit'; did you mean 'digits'"),
+        ({"rule": 3}, "^rule must be a name, or a function"),
+        ({"optimizer": object()}, "^optimizer must be a name, or an optax.GradientTransformation; got object"),
+        ({"epochs": -1}, "^epochs must be a finite number above 0; got -1"),
+        ({"nonsense": 1}, "^nonsense is no option"),
+        ({"overrides": ["hydra/launcher=cores"]}, "^hydra/launcher=cores has no effect from Python"),
+        ({"overrides": ["--cfg", "job"]}, "^overrides must be options of runs"),
+        ({"record": False, "folder": "x"}, "^folder has no effect with record=False"),
+        (
+            {"task": "digits", "rule": lambda network, loss, *, init_feedback: None},
+            "needs a choice of it, such as feed",
+        ),
+        ({"task": data, "network": Net()}, "^task must be a name, a fa_jax.core.Task, or arrays"),
+        ({"network": [], "rule": "bp"}, "^network must have at least one entry"),
+    ],
+)
+def test_a_mistake_is_a_value_error_of_one_line(folder, arguments, message):
+    with pytest.raises(ValueError, match=message) as raised:
+        fa_jax.train(**arguments)
+    assert isinstance(raised.value, fa_jax.BadOption)
+    assert "\n" not in str(raised.value)
+    assert not list(folder.iterdir())
+
+
+def test_hydra_and_jax_are_as_they_were(folder):
+    (folder / "own").mkdir()
+    (folder / "own" / "mine.yaml").write_text("a: 1\n")
+    settings = dict(jax.config.values)
+    with hydra.initialize_config_dir(str(folder / "own"), version_base="1.3"):
+        state = GlobalHydra.instance().hydra
+        fa_jax.train(task=data(), network=Net(), rule="bp", **SHORT, record=False)
+        with pytest.raises(fa_jax.BadOption):
+            fa_jax.train(task="digit")
+        assert GlobalHydra.instance().hydra is state
+        assert hydra.compose("mine") == {"a": 1}
+    assert dict(jax.config.values) == settings
+
+
+def test_importing_fa_jax_imports_no_jax():
+    code = "import sys, fa_jax; assert 'train' in dir(fa_jax); print([m for m in ('jax', 'hydra') if m in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
+    assert result.stdout == "[]\n"
+
+
+@pytest.mark.slow
+def test_the_memory_of_many_runs_stays_constant(folder):
+    from tests.reliability.test_soak import resident_bytes
+
+    sizes = []
+    for i in range(120):
+        fa_jax.train(task=data(), network=Net(5 + i % 3), rule=["bp", "fa"], seed=i, **SHORT, record=False)
+        sizes.append(resident_bytes())
+    assert sizes[-1] < 1.1 * sizes[40]
