@@ -124,28 +124,24 @@ def _mean(case: Case) -> str | None:
 
 def _learns(case: Case) -> str | None:
     rule, loss, batch = case.job.rule, case.job.loss.value, case.batch
-    params, feedback, optimizer, learner = (
-        case.params,
-        case.feedback,
-        case.job.learner.optimizer,
-        case.job.learner.feedback_optimizer,
-    )
-    state, learner_state = optimizer.init(params), learner.init(feedback) if rule.learn else None
+    params, feedback, optimizer = case.params, case.feedback, case.job.learner.optimizer
+    of_feedback = case.job.learner.feedback_optimizer
+    state, feedback_state = optimizer.init(params), of_feedback.init(feedback) if rule.learn else None
 
     @jax.jit
-    def step(params, feedback, state, learner_state, key):
+    def step(params, feedback, state, feedback_state, key):
         now = batch._replace(key=key)
         updates = rule.updates(params, feedback, now)
         if rule.learn is not None:
             changes = rule.learn(params, feedback, now, updates)
-            changes, learner_state = learner.update(changes, learner_state, feedback)
+            changes, feedback_state = of_feedback.update(changes, feedback_state, feedback)
             feedback = optax.apply_updates(feedback, changes)
         updates, state = optimizer.update(updates, state, params)
-        return optax.apply_updates(params, updates), feedback, state, learner_state
+        return optax.apply_updates(params, updates), feedback, state, feedback_state
 
     before = float(loss(rule.predict(params, batch.inputs), batch.targets))
     for key in jax.random.split(jax.random.key(3), STEPS):
-        params, feedback, state, learner_state = step(params, feedback, state, learner_state, key)
+        params, feedback, state, feedback_state = step(params, feedback, state, feedback_state, key)
     after = float(loss(rule.predict(params, batch.inputs), batch.targets))
     return None if after < before else f"it went from {before:.3g} to {after:.3g}; is the sign that of a gradient?"
 
