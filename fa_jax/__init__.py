@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fa_jax.api.read import compare, load, report
-    from fa_jax.api.runs import Run, Runs
+    from fa_jax.api.run import Run
+    from fa_jax.api.runs import Runs
     from fa_jax.api.train import arrays, train
     from fa_jax.checks import BadOption
 
@@ -20,7 +21,7 @@ __all__ = ["BadOption", "Run", "Runs", "arrays", "compare", "load", "report", "t
 
 _MODULES = {
     "BadOption": "checks",
-    "Run": "api.runs",
+    "Run": "api.run",
     "Runs": "api.runs",
     "arrays": "api.train",
     "compare": "api.read",

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.errors
 import flax.linen as nn
@@ -14,35 +14,13 @@ from flax import traverse_util
 
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, PyTree, Stream, stream
+from fa_jax.networks.reach import crossed, multiplying
+from fa_jax.networks.shapes import ActivationShape, KernelShape, Layers, fans
+from fa_jax.networks.variables import leaves_named, merge, unflatten
 from fa_jax.primitives import BACKWARD, LINEAR, Hidden, is_linear_call, only_argument, sow_array, use_feedback
-from fa_jax.reach import crossed, multiplying
 
 STATISTICS = "batch_stats"
 """Flax's collection for the running statistics of normalisation layers."""
-
-
-class ActivationShape(NamedTuple):
-    """The shape of one hidden layer's activation, `[*stack, batch, *shape]`.
-
-    `stack` is `()`, or `(depth,)` for a scanned stack of equal layers.
-    """
-
-    stack: tuple[int, ...]
-    shape: tuple[int, ...]
-
-
-class KernelShape(NamedTuple):
-    """The shape of one linear layer's kernel, `[*stack, *shape]`, and its fans."""
-
-    stack: tuple[int, ...]
-    shape: tuple[int, ...]
-    fan_in: int
-    """The number of inputs that one output sums."""
-    fan_out: int
-    """The number of outputs that one input reaches; for a convolution, window size times output channels, as if the
-    stride were 1."""
-    rows: int
-    """The number of rows of the kernel as a matrix `[rows, columns]`, whose columns are outputs."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +53,7 @@ class Network:
         """
         inputs = jnp.zeros((1, *self.input_shape))
         variables = self.module.init(stream(key, Stream.INIT), inputs, *extra_inputs, method=method)
-        return _merge(variables["params"], variables.get(STATISTICS, {}))
+        return merge(variables["params"], variables.get(STATISTICS, {}))
 
     @functools.cached_property
     def hidden_shapes(self) -> dict[str, ActivationShape]:
@@ -170,8 +148,8 @@ class Network:
             perturbations=perturbations,
             feedback=feedback,
             mutable=("hidden",),
-            signal=_unflatten(signals or {}, "h"),
-            state=_unflatten(states or {}, "h"),
+            signal=unflatten(signals or {}, "h"),
+            state=unflatten(states or {}, "h"),
         )
         return logits, leaves_named(state.get("hidden", {}), "h")
 
@@ -191,7 +169,7 @@ class Network:
         if not self.statistics_paths:
             return params
         _, state = self._run(params, batch.inputs, key=batch.key)
-        return _merge(params, state[STATISTICS])
+        return merge(params, state[STATISTICS])
 
     def observe_linear(
         self,
@@ -223,7 +201,7 @@ class Network:
             sow_array(context.module, "observed", "value", observation)
             return y
 
-        collections = {name: _unflatten(by_layer, "value") for name, by_layer in arrays.items()}
+        collections = {name: unflatten(by_layer, "value") for name, by_layer in arrays.items()}
         variables = {**self._collections(params), **collections}
         with nn.intercept_methods(intercept):
             _, state = self.module.apply(variables, inputs, rngs=dict(rngs), mutable=["observed"])
@@ -256,8 +234,8 @@ class Network:
     def _run(self, params, *arguments, key, perturbations=None, feedback=None, mutable=(), method=None, **collections):
         """Applies the module; returns its result and the collections that it changes."""
         rngs = {} if key is None else {"dropout": key}
-        params = _merge(params, _unflatten(feedback, BACKWARD)) if feedback else params
-        variables = {**self._collections(params), **collections, "perturbation": _unflatten(perturbations or {}, "h")}
+        params = merge(params, unflatten(feedback, BACKWARD)) if feedback else params
+        variables = {**self._collections(params), **collections, "perturbation": unflatten(perturbations or {}, "h")}
         with nn.intercept_methods(use_feedback):
             return self.module.apply(variables, *arguments, rngs=rngs, mutable=[STATISTICS, *mutable], method=method)
 
@@ -282,7 +260,7 @@ class Network:
         return [path for path in candidates if path in used]
 
     @functools.cached_property
-    def _traced(self) -> "_Layers":
+    def _traced(self) -> Layers:
         """The layers in the order of the forward pass, from one run on shapes alone."""
         params = jax.eval_shape(self.init, jax.random.key(0))
         kernels = {name: leaf.shape for name, leaf in leaves_named(params, "kernel").items()}
@@ -299,7 +277,7 @@ class Network:
                     raise BadOption(
                         f"stacks the params of {name} along another axis than 0: {kernels[name]}", "nn.scan"
                     )
-                kernel_shapes[name] = KernelShape(stack, shape, *_fans(module, shape))
+                kernel_shapes[name] = KernelShape(stack, shape, *fans(module, shape))
             if isinstance(module, Hidden):
                 layer_shapes[name] = only_argument(args, kwargs).shape[1:]
             return layer(*args, **kwargs)
@@ -319,48 +297,7 @@ class Network:
             name: ActivationShape(hiddens[name].shape[: len(hiddens[name].shape) - len(shape) - 1], shape)
             for name, shape in layer_shapes.items()
         }
-        return _Layers(kernel_shapes, hidden_shapes, logits.shape[-1])
-
-
-class _Layers(NamedTuple):
-    kernel_shapes: dict[str, KernelShape]
-    hidden_shapes: dict[str, ActivationShape]
-    outputs: int
-
-
-def _fans(layer: nn.Module, shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Returns `(fan_in, fan_out, rows)` of a linear layer whose kernel has this shape."""
-    size, rows = math.prod(shape), math.prod(shape[:-1])
-    if isinstance(layer, nn.ConvLocal):  # [*positions, window times channels in, channels out]
-        return shape[-2], _window(layer) * shape[-1], rows
-    if isinstance(layer, nn.Conv):  # [*window, channels in of a group, channels out of all groups]
-        return rows, size // shape[-2] // layer.feature_group_count, rows
-    if isinstance(layer, nn.ConvTranspose) and layer.transpose_kernel:  # [*window, channels out, channels in]
-        return size // shape[-2], rows, rows
-    if isinstance(layer, nn.Einsum):
-        return *_fans_of_einsum(str(layer.einsum_str), shape), rows
-    if isinstance(layer, nn.DenseGeneral):  # [*batch, *in, *out]
-        outputs = math.prod(_as_tuple(layer.features))
-        batch = math.prod(shape[: len(_as_tuple(layer.batch_dims))])
-        return size // (batch * outputs), outputs, size // outputs
-    return rows, size // shape[-2], rows
-
-
-def _window(layer: nn.ConvLocal) -> int:
-    return math.prod(_as_tuple(layer.kernel_size))
-
-
-def _as_tuple(value: Any) -> tuple[int, ...]:
-    return (value,) if isinstance(value, int) else tuple(value)
-
-
-def _fans_of_einsum(equation: str, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Returns the fans of a kernel from the letters of its axes: those summed, and those of the output alone."""
-    inputs, _, output = equation.replace(" ", "").partition("->")
-    x, _, kernel = inputs.partition(",")
-    sizes = dict(zip(kernel.replace("...", ""), shape[-len(kernel.replace("...", "")) :], strict=True))
-    fan_in = math.prod(size for letter, size in sizes.items() if letter not in output)
-    return fan_in, math.prod(size for letter, size in sizes.items() if letter not in x)
+        return Layers(kernel_shapes, hidden_shapes, logits.shape[-1])
 
 
 def parameter_count(network: Network, params: PyTree) -> int:
@@ -372,21 +309,3 @@ def parameter_count(network: Network, params: PyTree) -> int:
 def _slices(tree: PyTree, length: int = 0) -> list[PyTree]:
     """Returns the slices of a tree, or the tree itself if it is not stacked: at length 0."""
     return [jax.tree.map(lambda a, i=i: a[i], tree) for i in range(length)] or [tree]
-
-
-def leaves_named(tree: PyTree, leaf: str) -> LayerArrays:
-    """Returns the leaves of that name in a Flax collection, by the path of their modules."""
-    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(tree)
-    return {"/".join(path[:-1]): value for path, value in flat.items() if path[-1] == leaf}
-
-
-def _merge(tree: PyTree, other: PyTree) -> PyTree:
-    """Returns the leaves of both trees; a leaf of the second replaces one of the first."""
-    return traverse_util.unflatten_dict({**traverse_util.flatten_dict(tree), **traverse_util.flatten_dict(other)})
-
-
-def _unflatten(named: LayerArrays, leaf: str) -> PyTree:
-    """Returns the Flax collection with these leaves: the inverse of `leaves_named`."""
-    # The name is empty if the module is itself the layer.
-    paths = {name: (*name.split("/"), leaf) if name else (leaf,) for name in named}
-    return traverse_util.unflatten_dict({paths[name]: array for name, array in named.items()})

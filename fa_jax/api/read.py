@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fa_jax.api.given_objects import given_object
-from fa_jax.api.runs import Run, Runs
+from fa_jax.api.run import Run
+from fa_jax.api.runs import Runs
 from fa_jax.api.train import GROUPS
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.build import build_recorded

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fa_jax.api.given_objects import arrays, given_object
-from fa_jax.api.runs import Run, Runs
+from fa_jax.api.run import Run
+from fa_jax.api.runs import Runs
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
 from fa_jax.cli.build import are_one_hot
@@ -25,7 +26,7 @@ from fa_jax.core import Task
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP
 from fa_jax.training.progress import Progress
-from fa_jax.training.run import Request
+from fa_jax.training.record import Request
 
 __all__ = ["arrays", "train"]
 

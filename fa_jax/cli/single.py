@@ -12,7 +12,8 @@ from fa_jax.cli.compose import Composed
 from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
-from fa_jax.training.run import Request, run, run_together
+from fa_jax.training.record import Request
+from fa_jax.training.run import run, run_together
 
 
 class Interrupted(KeyboardInterrupt):

@@ -30,7 +30,7 @@ from fa_jax.records.reader import SWEEP, find_runs, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import distributed
-from fa_jax.training.run import Request
+from fa_jax.training.record import Request
 from fa_jax.user_code import importable
 
 RequestJob = Callable[[Composed, Path, Sequence[str]], Request | None]

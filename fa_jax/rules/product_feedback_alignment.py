@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from fa_jax.checks import BadOption, choose, integer, number
 from fa_jax.core import FeedbackOptimizer, LossFunction, Rule, Stream, stream
 from fa_jax.initializers import sparsify, uniform
-from fa_jax.network import KernelShape, Network
+from fa_jax.network import Network
+from fa_jax.networks.shapes import KernelShape
 from fa_jax.rules.backward import backward_rule
 
 FIXED, LEARNED = "fixed", "learned"

@@ -100,7 +100,8 @@ def test_figures_draw_one_line_per_run(runs):
 def test_wrong_examples_are_refused_in_one_line(runs):
     run = runs["fa"]
     x, y = run.task.test
-    job = dataclasses.replace(run.job, rule=run.job.rule._replace(extras=Extras()))
+    learner = run.job.learner._replace(rule=run.job.rule._replace(extras=Extras()))
+    job = dataclasses.replace(run.job, learner=learner)
     without_signals = fa_jax.Run.recorded(run.record, lambda: job)
     for call, message in (
         (lambda: run.predict(x[0]), r"^x must be inputs \[n, 8, 8, 1\]; got \[8, 8, 1\]"),

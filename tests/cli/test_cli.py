@@ -10,8 +10,8 @@ import pytest
 
 from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.records.writer import Writer
 from fa_jax.training import run as runner
-from fa_jax.training.run import Writer
 from tests.conftest import start, wait_until
 
 SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "checkpoint=false"]

@@ -8,8 +8,8 @@ from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs, read_run
-from fa_jax.training import run as training_run
-from fa_jax.training.run import Request, Stopped, run_together
+from fa_jax.training.record import Record, Request, Stopped
+from fa_jax.training.run import run_together
 from tests.conftest import assert_same_runs
 
 SMALL = ["task=linear", "task.train_examples=60", "task.test_examples=20"]
@@ -101,13 +101,13 @@ def test_a_sweep_that_was_interrupted_within_a_program_resumes_bit_for_bit(folde
     words += ["checkpoint_every=0"]
     assert main([*words, "hydra.sweep.dir=whole"]) == 0
 
-    def interrupt(record, seeds, step, metrics, *, evaluation=training_run._Record.evaluation):
+    def interrupt(record, seeds, step, metrics, *, evaluation=Record.evaluation):
         evaluation(record, seeds, step, metrics)
         if step > 20:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(training_run._Record, "evaluation", interrupt)
+        patched.setattr(Record, "evaluation", interrupt)
         assert main([*words, "hydra.sweep.dir=cut"]) == 130
     assert [run.status["status"] for run in find_runs(folder / "cut")] == ["interrupted"] * 2
     assert main(["resume=cut"]) == 0

@@ -13,7 +13,7 @@ from fa_jax.cli.build import build
 from fa_jax.cli.groups import CONF, choices
 from fa_jax.core import Batch
 from fa_jax.losses import squared_error
-from fa_jax.network import leaves_named
+from fa_jax.networks.variables import leaves_named
 from fa_jax.tasks.nonlinear import nonlinear
 
 NAMES = [name for name in choices("experiment") if name.startswith("yagi2022/")]

@@ -7,9 +7,10 @@ import pytest
 
 from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
-from fa_jax.network import Network, leaves_named
+from fa_jax.network import Network
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.topology import Convolution, parse
+from fa_jax.networks.variables import leaves_named
 from fa_jax.rules.bp import bp
 from tests.conftest import CNN, random_batch
 

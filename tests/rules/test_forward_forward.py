@@ -15,7 +15,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.forward_forward.feedforward import STEP_COUNT, forward_forward
 from fa_jax.rules.forward_forward.goodness import CONVENTIONS, Goodness, divide_by_rms
 from fa_jax.rules.forward_forward.negatives import hybrids, with_label
-from fa_jax.training.run import declared_metrics
+from fa_jax.training.record import declared_metrics
 from tests.conftest import assert_trees_close, random_batch
 from tests.rules import forward_forward_reference as reference
 from tests.rules.forward_forward_reference import LOCAL, RELU_MLP, hard_negative_labels, random_readouts, to_numpy

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.core import Batch, PyTree
-from fa_jax.network import Network, leaves_named
+from fa_jax.network import Network
 from fa_jax.networks.layers import ACTIVATIONS
+from fa_jax.networks.variables import leaves_named
 from fa_jax.rules.target_propagation.differences import Function
 from fa_jax.rules.target_propagation.variants import Inverse, Layer, Variant
 
