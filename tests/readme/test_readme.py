@@ -1,4 +1,4 @@
-"""README.md: every fenced block runs or is checked, every option and choice exists, every link leads somewhere."""
+"""The pages for users: every block runs or is checked, every option and choice exists, every link leads somewhere."""
 
 import os
 import re
@@ -25,7 +25,10 @@ from fa_jax.tasks import tfds
 from tests.conftest import option_names, restored_logging
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
+PAGES = {
+    page: (ROOT / page).read_text() for page in ("README.md", "conf/README.md", "CONTRIBUTING.md", "outputs/README.md")
+}
+README = "".join(PAGES.values())
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`((?:fa_jax|conf)/[\w/]+\.\w+)`:\s*$")
 """The name of the file that a block holds, at the end of the text before it."""
@@ -153,6 +156,8 @@ def check_command(words):
         check_pip(arguments)
     elif Path(program).name == "pytest":
         assert arguments in ([], ["-n", "auto"])
+    elif Path(program).name in ("ruff", "pyright"):
+        assert shutil.which(Path(program).name, path=Path(sys.executable).parent)
     else:
         assert words == ["python3", "-m", "venv", ".venv"]
 
@@ -169,7 +174,8 @@ def test_a_line_of_a_bash_block_is_a_valid_command(recorded, own_files, stand_in
 def test_a_command_in_the_text_is_valid(recorded, stand_in_images, command):
     words = shlex.split(command)[1:]
     is_example = any(f"rule={Path(file).stem}" in words for file in FILES)  # which another test trains
-    if words != ["tune"] and not is_example:  # the verb alone is mentioned, not typed
+    is_verb = len(words) == 1 and words[0] in VERBS  # mentioned, not typed
+    if not is_verb and not is_example:
         check_fa_jax(words)
 
 
@@ -234,11 +240,11 @@ def test_the_table_has_a_line_for_every_rule():
     assert sorted(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)) == sorted(choices("rule"))
 
 
-def test_every_link_leads_to_a_file_or_folder():
-    targets = re.findall(r"\]\(((?!https?:)[^)]+)\)", README)
-    assert len(targets) > 20
-    for target in targets:
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md"])
+def test_every_link_leads_to_a_file_or_folder(page):
+    targets = re.findall(r"\]\(((?!https?:)[^)]+)\)", (ROOT / page).read_text())
+    assert targets or page == "SECURITY.md"
+    assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
 
 
 OWN_CHOICES = {"my_rule"}
@@ -262,7 +268,7 @@ OTHER_OPTIONS = (
     "install",
 )
 """Options of verbs, of choices that need data or a package, and of the completion."""
-IN_PYTHON = README[README.index("## Python API") : README.index("## Limitations")]
+IN_PYTHON = README[README.index("## Python API") : README.index("## Outputs")]
 """Its arguments are those of Python functions."""
 OVERRIDES = sorted(
     {word for code in INLINE if code not in IN_PYTHON for word in code.split() if re.match(r"[+~]?[\w./@]+=[^=]", word)}
