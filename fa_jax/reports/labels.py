@@ -19,7 +19,8 @@ NAMES = {
     **{"target_propagation": "target propagation", "counter_current": "counter-current learning"},
     **{"forward_dfa": "forward DFA", "product_feedback_alignment": "product feedback alignment"},
     **{"forward_gradient": "forward gradient", "local_forward_gradient": "local forward gradient"},
-    "local_loss": "local loss",
+    **{"local_loss": "local loss", "predictive_coding": "predictive coding", "scff": "SCFF"},
+    "equilibrium_propagation": "equilibrium propagation",
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 

@@ -219,7 +219,8 @@ def test_the_fixed_part_of_learned_feedback_does_not_decay():
     job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
     _, feedback = job.rule.init(jax.random.key(0))
     ones, zeros = (jax.tree.map(like, feedback) for like in (jnp.ones_like, jnp.zeros_like))
-    steps, _ = job.feedback_optimizer.update(zeros, job.feedback_optimizer.init(ones), ones)
+    optimizer = job.learner.feedback_optimizer
+    steps, _ = optimizer.update(zeros, optimizer.init(ones), ones)
     for part, step in (("fixed", 0.0), ("learned", -0.05)):
         for leaf in steps[part].values():
             np.testing.assert_allclose(leaf, step, rtol=1e-6)

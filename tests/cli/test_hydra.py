@@ -81,7 +81,7 @@ def test_launchers_run_our_task_with_the_number_of_each_job(folder, monkeypatch,
         pytest.importorskip(f"hydra_plugins.hydra_{'submitit' if 'submitit' in launcher else 'joblib'}_launcher")
     monkeypatch.setattr(sweep, "_parallel_job", record_number)
     composition = compose_all(parse(["--multirun", f"hydra/launcher={launcher}", "rule=bp,fa,dfa", *SHORT]))
-    sweep._launch_in_parallel(folder, composition, ["fa-jax"], sweep.train_job)
+    sweep._launch_in_parallel(folder, composition, ["fa-jax"], sweep.new_job)
     numbers = {path.name: path.read_text() for path in folder.glob("number_*")}
     rules = ("bp", "fa", "dfa")
     assert numbers == {f"number_{i}": f"fa_jax.rules.{rule}.{rule}" for i, rule in enumerate(rules)}

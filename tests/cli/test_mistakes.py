@@ -175,8 +175,7 @@ def test_choices_of_config_dir_are_suggested(folder, refusal):
     (folder / "configs" / "rule").mkdir(parents=True)
     (folder / "configs" / "rule" / "my_rule.yaml").write_text("# @package _global_\n")
     line = refusal("--config-dir=configs", "rule=my_rul")
-    assert "bp, " in line
-    assert "my_rule; got 'my_rul'; did you mean 'my_rule'?" in line
+    assert "; got 'my_rul'; did you mean 'my_rule'?" in line
 
 
 def test_the_former_name_of_the_sigmoid_is_accepted(folder):

@@ -100,7 +100,13 @@ def test_a_control_sequence_in_a_name_reaches_no_terminal(capsys, refusal):
     assert r"no\x1b[31mwhere is no folder" in line
 
 
-@pytest.mark.parametrize("locale", [{}, {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}], ids=["coerced", "ASCII"])
+@pytest.mark.parametrize(
+    "locale",
+    [
+        pytest.param({}, marks=pytest.mark.slow, id="coerced"),
+        pytest.param({"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, id="ASCII"),
+    ],
+)
 def test_a_folder_that_is_not_ascii_works_in_the_c_locale(folder, locale):
     environment = {**os.environ, **locale, "LC_ALL": "C", "PYTHONWARNINGS": "always::EncodingWarning"}
     words = [sys.executable, "-X", "warn_default_encoding", "-m", "fa_jax"]

@@ -28,9 +28,11 @@ PRINTED = {
     ),
     "nokland2016": nokland2016.tables,
     "rules_by_architectures": lambda: "\n\n".join(map(compare.table, measured("rules_by_architectures"))),
-    "speed": lambda: "\n\n".join(record.table(read_rows(path)) for path in measured("speed")),
+    "speed": lambda: "\n\n".join(
+        record.table(read_rows(path)) for path in (*measured("speed"), EXPERIMENTS / "speed" / "commands.csv")
+    ),
 }
-TABLES = {"lillicrap2014": 4, "nokland2016": 2, "rules_by_architectures": 4, "speed": 10}
+TABLES = {"lillicrap2014": 4, "nokland2016": 2, "rules_by_architectures": 4, "speed": 11}
 """The number of tables that a script prints."""
 
 

@@ -75,7 +75,6 @@ def test_a_damaged_program_costs_one_line_and_is_compiled_anew(no_cache, tmp_pat
     enabled(monkeypatch, folder)
 
     def doubled():
-        jax.clear_caches()
         lowered = jax.jit(lambda x: 2.125 * x).lower(1.0)
         with cache.reported():
             return lowered.compile()(1.0)

@@ -1,0 +1,56 @@
+"""Draws the tuned test errors of every rule on one architecture, with their 95 % intervals.
+
+    python -m experiments.rules_by_architectures.draw digits mlp
+
+Reads `measured_<task>.csv`, and writes `<task>_<architecture>.png` beside it. The line is the control, whose hidden
+layers do not learn.
+"""
+
+import argparse
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from experiments.common import read_rows
+from experiments.rules_by_architectures.compare import HERE
+from fa_jax.reports.figures import STYLE
+from fa_jax.reports.labels import NAMES, OTHERS, PAPER
+
+CONTROL = "shallow"
+
+
+def figure(task: str, architecture: str) -> Figure:
+    """Returns the figure of a task and an architecture."""
+    rows = [
+        row
+        for row in read_rows(HERE / f"measured_{task}.csv")
+        if (row["architecture"], row["values"]) == (architecture, "tuned")
+    ]
+    rows.sort(key=lambda row: float(row["test error"]), reverse=True)
+    with mpl.rc_context(STYLE):
+        drawn = Figure(figsize=(6.4, 0.8 + 0.19 * len(rows)), layout="constrained")
+        axes = drawn.add_subplot()
+        for i, row in enumerate(rows):
+            colour = PAPER.get(row["rule"], OTHERS[1])
+            error, low, high = (float(row[column]) for column in ("test error", "low", "high"))
+            axes.plot([max(low, 0), high], [i, i], color=colour, linewidth=1.4)
+            axes.plot(error, i, "o", color=colour, markersize=4)
+            if row["rule"] == CONTROL:
+                axes.axvline(error, color=colour, linewidth=0.7, linestyle=":")
+        axes.set_yticks(range(len(rows)), [NAMES[row["rule"]] for row in rows], fontsize=7)
+        axes.set_ylim(-0.7, len(rows) - 0.3)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("test error (%): mean of 5 seeds, 95 % interval by Student's t")
+    return drawn
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task")
+    parser.add_argument("architecture")
+    chosen = parser.parse_args()
+    figure(chosen.task, chosen.architecture).savefig(HERE / f"{chosen.task}_{chosen.architecture}.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
