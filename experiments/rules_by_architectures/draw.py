@@ -37,7 +37,7 @@ def figure(task: str, architecture: str) -> Figure:
             axes.plot(error, i, "o", color=colour, markersize=4)
             if row["rule"] == CONTROL:
                 axes.axvline(error, color=colour, linewidth=0.7, linestyle=":")
-        axes.set_yticks(range(len(rows)), [NAMES[row["rule"]] for row in rows], fontsize=7)
+        axes.set_yticks(range(len(rows)), [NAMES.get(row["rule"], row["rule"]) for row in rows], fontsize=7)
         axes.set_ylim(-0.7, len(rows) - 0.3)
         axes.set_xlim(left=0)
         axes.set_xlabel("test error (%): mean of 5 seeds, 95 % interval by Student's t")

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from experiments.common import read_rows
-from experiments.rules_by_architectures import compare
+from experiments.rules_by_architectures import compare, draw
 from experiments.rules_by_architectures.compare import Case, write_tuned
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
@@ -91,3 +91,12 @@ def test_tuning_chooses_the_lowest_validation_error_of_seven_trials(monkeypatch,
 def test_rule_that_is_not_defined_on_an_architecture_has_no_config(capsys):
     assert Case("digits", "cnn", "ifa", None).config() is None
     assert "ifa on cnn: rule=ifa needs" in capsys.readouterr().out
+
+
+def test_the_figure_has_every_measured_rule_from_the_lowest_error_down_to_the_highest():
+    (axes,) = draw.figure("digits", "mlp").axes
+    rows = [row for row in read_rows(compare.HERE / "measured_digits.csv") if row["architecture"] == "mlp"]
+    tuned = {row["rule"]: float(row["test error"]) for row in rows if row["values"] == "tuned"}
+    errors = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
+    assert errors == sorted(tuned.values(), reverse=True)
+    assert len(axes.get_yticklabels()) == len(tuned)
