@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fa_jax.checks import BadOption
@@ -12,6 +13,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.layers import ACTIVATIONS as FUNCTIONS
 from fa_jax.networks.mlp import mlp
+from fa_jax.optimizers import constant, descend
 from fa_jax.rules.bp import bp
 from fa_jax.rules.target_propagation import variants
 from fa_jax.rules.target_propagation.differences import DIFFERENCES
@@ -269,6 +271,15 @@ def test_without_weights_from_the_auxiliary_units_ao_sdtp_is_sdtp():
     assert_trees_close(ao_sdtp.updates(params, silent, batch), updates, rtol=1e-12, atol=1e-14)
     others = ao_sdtp.updates(params, feedback, batch)["stages_0"]["linear"]["kernel"]
     assert not np.allclose(others, updates["stages_0"]["linear"]["kernel"])
+
+
+def test_auxiliary_units_never_change():
+    _, rule, params, feedback, batch = make("ao_sdtp")
+    optimizer = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)
+    step = optimizer(1, rule.extras.fixed_feedback)
+    changes, _ = step.update(rule.learn(params, feedback, batch, None), step.init(feedback), feedback)
+    assert not np.any(changes[AUXILIARY]["units"])
+    assert np.any(changes[AUXILIARY]["kernel"])
 
 
 def test_without_inverses_only_the_readout_learns():

@@ -137,6 +137,7 @@ def target_propagation(
         backward=backward,
         weight_pairs=weight_pairs,
         needs_classes=chosen.from_labels,
+        fixed_feedback=frozenset({(AUXILIARY, "units")} if units else ()),
     )
     return rule._replace(learn=learn)
 
