@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from fa_jax.checks import BadOption
-from fa_jax.losses import cross_entropy
+from fa_jax.losses import OUTPUTS, cross_entropy, squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.layers import ACTIVATIONS as FUNCTIONS
 from fa_jax.networks.mlp import mlp
@@ -355,6 +355,15 @@ def test_a_wrong_option_is_refused(message):
         make(**options)
     with pytest.raises(BadOption, match="variant must be one of dtp, sdtp, ao_sdtp, drl, l_drl; got 'tp'"):
         target_propagation(make_network(), LOSS, init_feedback=layerwise(), variant="tp", step=1.0, **SHARED)
+
+
+def test_labels_are_targets_of_softmax_outputs_alone():
+    shared = {**SHARED, "init_feedback": layerwise(), "variant": "sdtp", "step": None}
+    losses = {output: squared_error(output=output, derivative="exact").value for output in OUTPUTS}
+    for output in ("linear", "sigmoid"):
+        with pytest.raises(BadOption, match=r"^variant must be dtp, drl or l_drl unless the loss is one of softmax"):
+            target_propagation(make_network(), losses[output], **shared)
+    target_propagation(make_network(), losses["softmax"], **shared)
 
 
 def test_a_network_on_which_the_rule_is_not_defined_is_refused():

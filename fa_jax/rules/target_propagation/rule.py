@@ -54,7 +54,7 @@ def target_propagation(
 
     Args:
       network: a `Chain` of dense stages, without norms and dropout.
-      loss: a mean over the batch.
+      loss: a mean over the batch; with sdtp and ao_sdtp, of softmax outputs.
       init_feedback: draws V_i, such as `feedback.layerwise`; c_i starts at zero.
       variant: `dtp`, `sdtp`, `ao_sdtp`, `drl` or `l_drl`.
       step: alpha, above 0, per example: some programs apply theirs to the mean loss, and it is larger by the batch
@@ -67,10 +67,13 @@ def target_propagation(
       auxiliary_units: of ao_sdtp; None for the others.
 
     Raises:
-      BadOption: if an option is out of range or has no effect, or the network is not of this form.
+      BadOption: if an option is out of range or has no effect, the network is not of this form, or the variant is not
+        defined with the loss.
     """
     _, activations = require_plain_stages(network)
     chosen = choose("variant", variant, VARIANTS)
+    if chosen.from_labels:
+        _require_softmax_outputs(variant, loss)
     alpha = _step(variant, step, needed=not chosen.from_labels)
     sigma = number("sigma", sigma, above=0)
     inner_steps = integer("inner_steps", inner_steps, least=1)
@@ -162,6 +165,16 @@ def require_plain_stages(network: Network) -> tuple[Chain, list[Function]]:
     for stage in dense:
         difference_of(stage.activation)
     return chain, [stage.activation for stage in dense]
+
+
+def _require_softmax_outputs(variant: str, loss: LossFunction) -> None:
+    """Raises `BadOption` unless a loss is stationary where the softmax of the logits is the label, the first target."""
+    with jax.ensure_compile_time_eval():  # numbers of the rule may be traced, but the loss is not
+        logits = jnp.asarray([[0.3, -1.2, 0.7]])
+        is_softmax = jnp.allclose(jax.grad(loss)(logits, jax.nn.softmax(logits)), 0, atol=1e-6)
+    if not is_softmax:
+        reason = "unless the loss is one of softmax outputs, such as cross_entropy"
+        raise BadOption(f"must be dtp, drl or l_drl {reason}; got {variant}", "variant")
 
 
 def _step(variant: str, step: float | None, *, needed: bool) -> float:
