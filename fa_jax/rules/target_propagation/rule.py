@@ -61,9 +61,9 @@ def target_propagation(
         size. None for sdtp and ao_sdtp.
       sigma: standard deviation of the noise, above 0.
       inner_steps: K, the number of steps that V_i and c_i take on a batch, each with noise of its own.
-      inner_rate: the learning rate of the steps before the last. The updates of the feedback are the sum of the K
-        gradients, so plain gradient descent of this rate takes the K steps. With l_drl, the targets of a batch use the
-        inverses after these steps, so it needs this rate with any K. None where it has no effect.
+      inner_rate: the learning rate of these steps, which are plain gradient descent; the feedback then needs an
+        optimizer of rate 1. With l_drl, the targets of a batch use the inverses after its steps, so it needs this rate
+        with any K. None with one step in the others, which the feedback optimizer takes.
       auxiliary_units: of ao_sdtp; None for the others.
 
     Raises:
@@ -77,7 +77,8 @@ def target_propagation(
     alpha = _step(variant, step, needed=not chosen.from_labels)
     sigma = number("sigma", sigma, above=0)
     inner_steps = integer("inner_steps", inner_steps, least=1)
-    rate = _inner_rate(variant, inner_rate, needed=inner_steps > 1 or chosen.learns_first)
+    takes_steps = inner_steps > 1 or chosen.learns_first
+    rate = _inner_rate(variant, inner_rate, needed=takes_steps)
     units = _auxiliary_units(variant, auxiliary_units)
     passes = Passes(network, chosen, activations, units)
 
@@ -126,7 +127,8 @@ def target_propagation(
 
     def learn(params, feedback, batch, updates):
         del updates
-        return gradients(params, feedback, batch)
+        total = gradients(params, feedback, batch)
+        return jax.tree.map(lambda g: rate * g, total) if takes_steps else total
 
     def weight_pairs(params, feedback):
         weights = network.kernels(params)
@@ -141,6 +143,7 @@ def target_propagation(
         weight_pairs=weight_pairs,
         needs_classes=chosen.from_labels,
         fixed_feedback=frozenset({(AUXILIARY, "units")} if units else ()),
+        sets_feedback=takes_steps,
     )
     return rule._replace(learn=learn)
 
