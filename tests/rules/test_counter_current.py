@@ -9,6 +9,7 @@ import pytest
 
 from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
+from fa_jax.network import Network
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.networks.resnet import resnet
@@ -240,6 +241,10 @@ def test_a_network_on_which_the_rule_is_not_defined_is_refused():
         "needs padded convolutions after the first, .* got 7x7 and then 3x3": cnn((14, 14, 1), 2, **IMAGES),
         "needs padded conv.* got 4x4 and then 2x2": cnn((8, 8, 1), 2, **{**IMAGES, "topology": "conv2x3p2-conv2x3v"}),
     }
+    convolutional = cnn((8, 8, 1), 2, **IMAGES)
+    averaging = convolutional.module.readout.clone(average=True)
+    averaged = Network(convolutional.module.clone(readout=averaging), (8, 8, 1))
+    networks["needs dense layers on flattened images, not on averages"] = averaged
     for message, network in networks.items():
         with pytest.raises(BadOption, match=message):
             counter_current(network, LOSS, init_feedback=layerwise(), **DOT)
