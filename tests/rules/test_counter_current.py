@@ -108,7 +108,10 @@ def test_both_networks_descend_the_cosine_loss_of_their_level():
     updates, changes = rule.updates(params, feedback, batch), rule.learn(params, feedback, batch, None)
     kernels = reference.unstack(network.kernel_shapes, network.kernels(updates))
     learned = reference.unstack(network.kernel_shapes, changes)
+    measured = rule.extras.measure.compute(params, feedback, batch)
     for i in range(2):
+        expected = level(pair.inputs[i + 1], pair.g[i], pair.y, COSINE)
+        np.testing.assert_allclose(measured[f"{METRIC.name}_{i}"], expected, rtol=1e-10)
 
         def forward(w, i=i):
             return level(np.tanh(pair.inputs[i] @ w + pair.biases[i]), pair.g[i], pair.y, COSINE)
