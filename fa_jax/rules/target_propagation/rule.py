@@ -17,7 +17,11 @@ sdtp, ao_sdtp: Bartunov, Santoro, Richards, Marris, Hinton, Lillicrap, NeurIPS 2
 reads auxiliary units too: fixed random functions of h_{L-1}, in the target as in the activation. The paper does not say
 which activation function they have; here it is that of h_{L-1}.
 drl: Meulemans, Carzaniga, Suykens, Sacramento, Grewe, NeurIPS 2020 (arXiv 2006.14331).
-l_drl: Ernoult et al., ICML 2022 (arXiv 2201.13415), with `g_i(y) = V_i f(y)`, dense layers only.
+l_drl: Ernoult et al., ICML 2022 (arXiv 2201.13415), with `g_i(y) = V_i f(y)`, dense layers only; their noise, rate and
+number of steps differ from layer to layer, those here do not.
+
+Inverses and layers learn on every batch, as in the runs that Bartunov et al. call parallel. Lee et al. alternate epochs
+of both, and Meulemans et al. add epochs of the inverses alone.
 """
 
 import jax
