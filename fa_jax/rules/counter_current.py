@@ -17,6 +17,7 @@ Their level at the input trains a layer that nothing else depends on, and is omi
 """
 
 import itertools
+import math
 from collections.abc import Callable
 
 import jax
@@ -190,4 +191,8 @@ def _require_stages(network: Network) -> Chain:
                 "needs padded convolutions after the first, with strides and pooling that divide the image; "
                 f"got {below[0]}x{below[1]} and then {shape[0]}x{shape[1]}"
             )
+    hiddens, (_, *kernels) = network.hidden_shapes.values(), network.kernel_shapes.values()
+    for hidden, kernel in zip(hiddens, kernels, strict=True):
+        if len(kernel.shape) == 2 and kernel.shape[0] != math.prod(hidden.shape):
+            raise BadOption("needs dense layers on flattened images, not on averages over their positions")
     return chain

@@ -10,7 +10,7 @@ batches of up to 1000 (256 in the authors' code). Without n, the small V_i of th
 In place of a target, its difference from the activation is sent down.
 
 Shibuya, Inoue, Kawakami, Sato, "Fixed-Weight Difference Target Propagation", AAAI 2023 (arXiv 2212.10352);
-equations are those of the authors' code (FWDTP-BN).
+equations are those of the authors' code (FWDTP-BN), whose layers have no biases and start from orthogonal weights.
 """
 
 from collections.abc import Callable

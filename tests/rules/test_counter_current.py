@@ -9,6 +9,7 @@ import pytest
 
 from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
+from fa_jax.network import Network
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.networks.resnet import resnet
@@ -107,7 +108,10 @@ def test_both_networks_descend_the_cosine_loss_of_their_level():
     updates, changes = rule.updates(params, feedback, batch), rule.learn(params, feedback, batch, None)
     kernels = reference.unstack(network.kernel_shapes, network.kernels(updates))
     learned = reference.unstack(network.kernel_shapes, changes)
+    measured = rule.extras.measure.compute(params, feedback, batch)
     for i in range(2):
+        expected = level(pair.inputs[i + 1], pair.g[i], pair.y, COSINE)
+        np.testing.assert_allclose(measured[f"{METRIC.name}_{i}"], expected, rtol=1e-10)
 
         def forward(w, i=i):
             return level(np.tanh(pair.inputs[i] @ w + pair.biases[i]), pair.g[i], pair.y, COSINE)
@@ -240,6 +244,10 @@ def test_a_network_on_which_the_rule_is_not_defined_is_refused():
         "needs padded convolutions after the first, .* got 7x7 and then 3x3": cnn((14, 14, 1), 2, **IMAGES),
         "needs padded conv.* got 4x4 and then 2x2": cnn((8, 8, 1), 2, **{**IMAGES, "topology": "conv2x3p2-conv2x3v"}),
     }
+    convolutional = cnn((8, 8, 1), 2, **IMAGES)
+    averaging = convolutional.module.readout.clone(average=True)
+    averaged = Network(convolutional.module.clone(readout=averaging), (8, 8, 1))
+    networks["needs dense layers on flattened images, not on averages"] = averaged
     for message, network in networks.items():
         with pytest.raises(BadOption, match=message):
             counter_current(network, LOSS, init_feedback=layerwise(), **DOT)

@@ -369,6 +369,17 @@ def test_bad_options_are_named(options, message):
         make(**options)
 
 
+def test_a_sweep_of_numbers_can_be_one_program():
+    """Numbers of options are traced then; which loss there is, is decided all the same."""
+
+    def updates(strength):
+        rule = make(nudging_strength=strength, free_steps=2, nudged_steps=1)
+        params, batch = draw(rule)
+        return rule.updates(params, (), batch)
+
+    jax.eval_shape(updates, 0.3)
+
+
 def test_convolutions_are_refused():
     with pytest.raises(BadOption, match=r"^needs stages of one dense layer each, as those of mlp"):
         equilibrium_propagation(cnn((8, 8, 2), 4, **CNN), CROSS_ENTROPY, **OPTIONS)

@@ -8,6 +8,8 @@ import numpy as np
 import optax
 import pytest
 
+from fa_jax.checks import BadOption
+from fa_jax.core import FeedbackOptimizer
 from fa_jax.feedback import direct_zeros
 from fa_jax.losses import squared_error
 from fa_jax.networks.cnn import cnn
@@ -108,6 +110,23 @@ def test_gradient_descent_from_zero_is_a_moving_average_of_estimates():
         feedback = optax.apply_updates(feedback, changes)
     average = jax.tree.map(lambda *e: rate * sum((1 - rate) ** (3 - t) * x for t, x in enumerate(e)), *estimates)
     assert_trees_close(feedback, average, rtol=1e-10, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scaling": "optax.trace"}, "^must be sgd, or adam"),
+        ({"weight_decay": 0.1}, "^must be sgd, or adam"),
+        ({"clip": 1.0}, "^clip must be null: clipped steps make no moving average"),
+    ],
+)
+def test_an_optimizer_that_makes_no_moving_average_is_refused(change, message):
+    check = make()[1].extras.check_feedback_optimizer
+    for scaling in ("optax.identity", "optax.scale_by_adam"):
+        optimizer = FeedbackOptimizer(shared=False, scaling=scaling, weight_decay=0.0, clip=None)
+        check(optimizer)
+        with pytest.raises(BadOption, match=message):
+            check(optimizer._replace(**change))
 
 
 def test_from_zero_feedback_only_the_readout_moves():

@@ -65,6 +65,14 @@ def test_feedback_updates_are_minus_the_estimates_of_every_layer():
     assert np.any(changes["stages_0/linear"])
 
 
+def test_the_mean_of_many_estimates_is_that_of_the_weights():
+    network, rule, params, feedback, _ = make()
+    changes = rule.learn(params, feedback, random_batch((5,), 2, size=20_000, dtype=np.float64), None)
+    for name, kernel in network.kernels(params).items():
+        np.testing.assert_allclose(changes[name], -kernel, atol=0.05)
+        assert np.abs(kernel).max() > 0.4
+
+
 def test_feedback_equal_to_the_weights_descends_and_the_other_sign_would_ascend():
     network, rule, params, _, batch = make((4,), "linear", scale=1e-6)
     mirrored = network.kernels(params)

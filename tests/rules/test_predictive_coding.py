@@ -391,6 +391,19 @@ def test_bad_options_are_named(options, message):
         make_rule(make_mlp(), **options)
 
 
+def test_a_sweep_of_numbers_can_be_one_program():
+    """Numbers of options are traced then; which loss there is, is decided all the same."""
+    network = make_mlp((4,))
+
+    def updates(step_size, momentum, strength):
+        options = {"step_size": step_size, "momentum": momentum, "nudging_strength": strength}
+        rule = make_rule(network, nudging="target", nudging_sign="fixed", **options)
+        params, batch = draw(network)
+        return rule.updates(params, (), batch)
+
+    jax.eval_shape(updates, 0.1, 0.5, 0.4)
+
+
 def test_networks_and_losses_on_which_it_is_not_defined_are_refused():
     normed = mlp((5,), 3, hidden=[4], dropout=0.0, norm="batch", **MLP)
     with pytest.raises(BadOption, match=r"^is not defined with batch norm"):

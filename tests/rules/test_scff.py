@@ -189,6 +189,7 @@ def test_layers_learn_one_after_another():
         ({"layer_steps": -1}, {}, "^layer_steps must be an integer of at least 0; got -1"),
         ({"readout_rate": 0}, {}, "^readout_rate must be a finite number above 0; got 0"),
         ({"frozen": 1}, {}, "^frozen must be true or false; got 1"),
+        ({"frozen": True, "layer_steps": 3}, {}, "^layer_steps must be 0 with frozen=true, whose layers do not learn"),
         ({}, {"hidden": (6, 1)}, "^standardises inputs and layers; it needs at least two units in each"),
         ({}, {"activation": "tanh"}, "^needs activation=relu"),
         ({}, {"dropout": 0.5}, "^is not defined with dropout"),

@@ -5,13 +5,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from fa_jax.checks import BadOption
-from fa_jax.losses import cross_entropy
+from fa_jax.losses import OUTPUTS, cross_entropy, squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.layers import ACTIVATIONS as FUNCTIONS
 from fa_jax.networks.mlp import mlp
+from fa_jax.optimizers import constant, descend
 from fa_jax.rules.bp import bp
 from fa_jax.rules.target_propagation import variants
 from fa_jax.rules.target_propagation.differences import DIFFERENCES
@@ -179,7 +181,8 @@ def test_updates_are_those_of_the_targets(variant, hidden):
     used = feedback
     if variant == "l_drl":  # learns first
         changes = rule.learn(params, feedback, batch, None)
-        used = jax.tree.map(lambda v, u: v - 0.2 * u, feedback, changes)
+        used = jax.tree.map(jnp.subtract, feedback, changes)
+        assert rule.extras.sets_feedback
     oracle = Reference(variant, network, params, used, batch)
     check(network, rule.updates(params, feedback, batch), oracle.updates(OPTIONS[variant]["step"]))
 
@@ -190,7 +193,9 @@ def test_feedback_descends_the_loss_of_its_inverses(variant):
     changes = rule.learn(params, feedback, batch, None)
     key = jax.random.fold_in(batch.key, 0)
     expected = reference_gradient(variant, network, params, feedback, batch, key)
-    assert_trees_close(changes, expected, rtol=1e-7, atol=1e-9)
+    rate = OPTIONS[variant].get("inner_rate", 1.0)
+    assert_trees_close(changes, jax.tree.map(lambda g: rate * g, expected), rtol=1e-7, atol=1e-9)
+    assert rule.extras.sets_feedback == (variant == "l_drl")
 
 
 def test_several_inner_steps_are_steps_of_gradient_descent():
@@ -200,8 +205,8 @@ def test_several_inner_steps_are_steps_of_gradient_descent():
     for k in range(2):
         gradient = reference_gradient("dtp", network, params, stepped, batch, jax.random.fold_in(batch.key, k))
         stepped = jax.tree.map(lambda v, g: v - 0.2 * g, stepped, gradient)
-    descended = jax.tree.map(lambda v, u: v - 0.2 * u, feedback, changes)
-    assert_trees_close(descended, stepped, rtol=1e-7, atol=1e-9)
+    assert rule.extras.sets_feedback
+    assert_trees_close(jax.tree.map(jnp.subtract, feedback, changes), stepped, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("variant", OPTIONS)
@@ -269,6 +274,15 @@ def test_without_weights_from_the_auxiliary_units_ao_sdtp_is_sdtp():
     assert_trees_close(ao_sdtp.updates(params, silent, batch), updates, rtol=1e-12, atol=1e-14)
     others = ao_sdtp.updates(params, feedback, batch)["stages_0"]["linear"]["kernel"]
     assert not np.allclose(others, updates["stages_0"]["linear"]["kernel"])
+
+
+def test_auxiliary_units_never_change():
+    _, rule, params, feedback, batch = make("ao_sdtp")
+    optimizer = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)
+    step = optimizer(1, rule.extras.fixed_feedback)
+    changes, _ = step.update(rule.learn(params, feedback, batch, None), step.init(feedback), feedback)
+    assert not np.any(changes[AUXILIARY]["units"])
+    assert np.any(changes[AUXILIARY]["kernel"])
 
 
 def test_without_inverses_only_the_readout_learns():
@@ -344,6 +358,15 @@ def test_a_wrong_option_is_refused(message):
         make(**options)
     with pytest.raises(BadOption, match="variant must be one of dtp, sdtp, ao_sdtp, drl, l_drl; got 'tp'"):
         target_propagation(make_network(), LOSS, init_feedback=layerwise(), variant="tp", step=1.0, **SHARED)
+
+
+def test_labels_are_targets_of_softmax_outputs_alone():
+    shared = {**SHARED, "init_feedback": layerwise(), "variant": "sdtp", "step": None}
+    losses = {output: squared_error(output=output, derivative="exact").value for output in OUTPUTS}
+    for output in ("linear", "sigmoid"):
+        with pytest.raises(BadOption, match=r"^variant must be dtp, drl or l_drl unless the loss is one of softmax"):
+            target_propagation(make_network(), losses[output], **shared)
+    target_propagation(make_network(), losses["softmax"], **shared)
 
 
 def test_a_network_on_which_the_rule_is_not_defined_is_refused():

@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number
+from fa_jax.checks import BadOption, choose, integer, is_on, number
 from fa_jax.core import Extras, LossFunction, Measure, Metric, Rule
 from fa_jax.network import Network
 from fa_jax.networks.chain import DenseStage, each_stage, unstack
@@ -90,7 +90,7 @@ def equilibrium_propagation(
     if points > 2 and kind is None:
         raise BadOption(f"must be at most 2 with a loss that is neither {SQUARED_ERROR} nor {CROSS_ENTROPY}", "points")
     beta = number("nudging_strength", nudging_strength, **({} if points == 1 else {"above": 0.0}))
-    if beta == 0:
+    if not is_on(beta):
         raise BadOption(f"must be other than 0; got {nudging_strength!r}", "nudging_strength")
     free_steps = integer("free_steps", free_steps, least=1)
     nudged_steps = integer("nudged_steps", nudged_steps, least=1)
@@ -150,9 +150,10 @@ def _error_of(loss: LossFunction) -> Callable[[jax.Array, jax.Array], jax.Array]
 
 def _kind_of(loss: LossFunction) -> str | None:
     """Returns which of `ANALYTIC_ERRORS` is the gradient of a loss; None if none is."""
-    outputs, targets = jnp.asarray([[0.3, -1.2, 0.7]]), jnp.asarray([[0.2, 0.7, 0.1]])
-    gradient = jax.grad(loss)(outputs, targets)
-    kinds = [kind for kind, error in ANALYTIC_ERRORS.items() if jnp.allclose(gradient, error(outputs, targets))]
+    with jax.ensure_compile_time_eval():  # numbers of the rule may be traced, but the loss is not
+        outputs, targets = jnp.asarray([[0.3, -1.2, 0.7]]), jnp.asarray([[0.2, 0.7, 0.1]])
+        gradient = jax.grad(loss)(outputs, targets)
+        kinds = [kind for kind, error in ANALYTIC_ERRORS.items() if jnp.allclose(gradient, error(outputs, targets))]
     return kinds[0] if kinds else None
 
 

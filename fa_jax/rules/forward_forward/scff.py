@@ -132,6 +132,8 @@ def scff(
     layer_steps = integer("layer_steps", layer_steps, least=0)
     multiplier = number("readout_rate", readout_rate, above=0)
     is_frozen = switch("frozen", frozen)
+    if is_frozen and layer_steps:
+        raise BadOption(f"must be 0 with frozen=true, whose layers do not learn; got {layer_steps}", "layer_steps")
     module = SelfContrastive(
         [stage.clone(activation=ACTIVATIONS["linear"], hidden=False) for stage in stages],
         [Hidden() for _ in stages],

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number
+from fa_jax.checks import BadOption, choose, integer, is_on, number
 from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule, Stream, stream
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
@@ -212,7 +212,7 @@ def _run_before_activation(network: Network, batch: Batch) -> Callable:
 def _descent(inference: str, steps: int | None, step_size: float, momentum: float) -> Descent:
     """Returns the checked options of inference; `steps` is 0 where they are not an option."""
     momentum = number("momentum", momentum, least=0, below=1)
-    if momentum and inference not in DESCENTS:
+    if inference not in DESCENTS and momentum:
         raise BadOption(f"must be 0 with inference={inference}; got {momentum:g}", "momentum")
     if inference != "zero_divergence":
         bounds = {"below": 2.0} if inference == "fixed_prediction" else {}
@@ -240,7 +240,7 @@ def _strength(inference: str, nudging: str, strength: float | None, sign: str | 
     either = choose("nudging_sign", sign, {"fixed": False, "both": True, "drawn": True})
     bounds = {"least": -1.0, "most": 1.0} if nudging == "target" else {}
     beta = number("nudging_strength", strength, **bounds)
-    if beta == 0 or (either and beta < 0):
+    if not is_on(beta) or (either and beta < 0):
         valid = f"above 0 with nudging_sign={sign}, which uses both signs" if either else "other than 0"
         raise BadOption(f"must be {valid}; got {strength!r}", "nudging_strength")
     return beta
@@ -257,8 +257,10 @@ def _is_drawn(sign: str | None, period: int | None) -> bool:
 
 def _require_squared_error(loss: LossFunction) -> None:
     """Raises `BadOption` unless the loss is half the squared error of linear outputs."""
-    output, target = jnp.asarray([[0.3, -1.2]]), jnp.asarray([[0.9, 0.4]])
-    if not jnp.allclose(loss(output, target), 0.5 * jnp.sum(jnp.square(output - target))):
+    with jax.ensure_compile_time_eval():  # numbers of the rule may be traced, but the loss is not
+        output, target = jnp.asarray([[0.3, -1.2]]), jnp.asarray([[0.9, 0.4]])
+        is_squared_error = jnp.allclose(loss(output, target), 0.5 * jnp.sum(jnp.square(output - target)))
+    if not is_squared_error:
         raise BadOption("must be none or precision, unless loss=squared_error with loss.output=linear", "nudging")
 
 

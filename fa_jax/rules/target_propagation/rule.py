@@ -17,7 +17,11 @@ sdtp, ao_sdtp: Bartunov, Santoro, Richards, Marris, Hinton, Lillicrap, NeurIPS 2
 reads auxiliary units too: fixed random functions of h_{L-1}, in the target as in the activation. The paper does not say
 which activation function they have; here it is that of h_{L-1}.
 drl: Meulemans, Carzaniga, Suykens, Sacramento, Grewe, NeurIPS 2020 (arXiv 2006.14331).
-l_drl: Ernoult et al., ICML 2022 (arXiv 2201.13415), with `g_i(y) = V_i f(y)`, dense layers only.
+l_drl: Ernoult et al., ICML 2022 (arXiv 2201.13415), with `g_i(y) = V_i f(y)`, dense layers only; their noise, rate and
+number of steps differ from layer to layer, those here do not.
+
+Inverses and layers learn on every batch, as in the runs that Bartunov et al. call parallel. Lee et al. alternate epochs
+of both, and Meulemans et al. add epochs of the inverses alone.
 """
 
 import jax
@@ -54,27 +58,31 @@ def target_propagation(
 
     Args:
       network: a `Chain` of dense stages, without norms and dropout.
-      loss: a mean over the batch.
+      loss: a mean over the batch; with sdtp and ao_sdtp, of softmax outputs.
       init_feedback: draws V_i, such as `feedback.layerwise`; c_i starts at zero.
       variant: `dtp`, `sdtp`, `ao_sdtp`, `drl` or `l_drl`.
       step: alpha, above 0, per example: some programs apply theirs to the mean loss, and it is larger by the batch
         size. None for sdtp and ao_sdtp.
       sigma: standard deviation of the noise, above 0.
       inner_steps: K, the number of steps that V_i and c_i take on a batch, each with noise of its own.
-      inner_rate: the learning rate of the steps before the last. The updates of the feedback are the sum of the K
-        gradients, so plain gradient descent of this rate takes the K steps. With l_drl, the targets of a batch use the
-        inverses after these steps, so it needs this rate with any K. None where it has no effect.
+      inner_rate: the learning rate of these steps, which are plain gradient descent; the feedback then needs an
+        optimizer of rate 1. With l_drl, the targets of a batch use the inverses after its steps, so it needs this rate
+        with any K. None with one step in the others, which the feedback optimizer takes.
       auxiliary_units: of ao_sdtp; None for the others.
 
     Raises:
-      BadOption: if an option is out of range or has no effect, or the network is not of this form.
+      BadOption: if an option is out of range or has no effect, the network is not of this form, or the variant is not
+        defined with the loss.
     """
     _, activations = require_plain_stages(network)
     chosen = choose("variant", variant, VARIANTS)
+    if chosen.from_labels:
+        _require_softmax_outputs(variant, loss)
     alpha = _step(variant, step, needed=not chosen.from_labels)
     sigma = number("sigma", sigma, above=0)
     inner_steps = integer("inner_steps", inner_steps, least=1)
-    rate = _inner_rate(variant, inner_rate, needed=inner_steps > 1 or chosen.learns_first)
+    takes_steps = inner_steps > 1 or chosen.learns_first
+    rate = _inner_rate(variant, inner_rate, needed=takes_steps)
     units = _auxiliary_units(variant, auxiliary_units)
     passes = Passes(network, chosen, activations, units)
 
@@ -123,7 +131,8 @@ def target_propagation(
 
     def learn(params, feedback, batch, updates):
         del updates
-        return gradients(params, feedback, batch)
+        total = gradients(params, feedback, batch)
+        return jax.tree.map(lambda g: rate * g, total) if takes_steps else total
 
     def weight_pairs(params, feedback):
         weights = network.kernels(params)
@@ -137,6 +146,8 @@ def target_propagation(
         backward=backward,
         weight_pairs=weight_pairs,
         needs_classes=chosen.from_labels,
+        fixed_feedback=frozenset({(AUXILIARY, "units")} if units else ()),
+        sets_feedback=takes_steps,
     )
     return rule._replace(learn=learn)
 
@@ -161,6 +172,16 @@ def require_plain_stages(network: Network) -> tuple[Chain, list[Function]]:
     for stage in dense:
         difference_of(stage.activation)
     return chain, [stage.activation for stage in dense]
+
+
+def _require_softmax_outputs(variant: str, loss: LossFunction) -> None:
+    """Raises `BadOption` unless a loss is stationary where the softmax of the logits is the label, the first target."""
+    with jax.ensure_compile_time_eval():  # numbers of the rule may be traced, but the loss is not
+        logits = jnp.asarray([[0.3, -1.2, 0.7]])
+        is_softmax = jnp.allclose(jax.grad(loss)(logits, jax.nn.softmax(logits)), 0, atol=1e-6)
+    if not is_softmax:
+        reason = "unless the loss is one of softmax outputs, such as cross_entropy"
+        raise BadOption(f"must be dtp, drl or l_drl {reason}; got {variant}", "variant")
 
 
 def _step(variant: str, step: float | None, *, needed: bool) -> float:
