@@ -122,11 +122,16 @@ class Record:
         self._close(finished=True)
 
     def end(self, problem: BaseException, seed_steps: int) -> None:
-        """Records what ended the run, after a number of seed-steps."""
-        self.writer.summary(self.cost.report(seed_steps, self.request.job))
-        self.writer.status(*_failure(problem))
+        """Records what ended the run, after a number of seed-steps; if even that fails, logs why."""
         self.outcome = self._explained(problem)
-        self._close(finished=False)
+        try:
+            try:
+                self.writer.summary(self.cost.report(seed_steps, self.request.job))
+                self.writer.status(*_failure(problem))
+            finally:
+                self._close(finished=False)
+        except OSError as failure:
+            self._log.error("the end of the run was not recorded: %s", failure)
 
     def _explained(self, problem: BaseException) -> BaseException:
         """Returns the exception that tells the user of a problem."""
