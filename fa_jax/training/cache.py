@@ -49,7 +49,14 @@ def enable() -> None:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """While entered, a failure to read or write the cache prints one line, after which the cache is not used."""
+    """While entered, a failure to read or write the cache prints one line, after which the cache is not used.
+
+    A cache that `enable` did not turn on is left to JAX.
+    """
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder is None or Path(folder).name != _processor():
+        yield
+        return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -60,7 +67,6 @@ def reported() -> Iterator[None]:
     if failures and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # else JAX would not look at its setting again
-        folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
         cause = failures[0].rpartition(": ")[2]
         _warn(f"{folder} is damaged or cannot be written ({cause}); delete it to build it anew")
 
