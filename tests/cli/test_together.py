@@ -78,7 +78,7 @@ def test_zero_has_a_program_of_its_own_and_whole_numbers_go_with_fractions():
     assert groups("optimizer.weight_decay=0,0.1,1") == [([0], []), ([1, 2], ["optimizer.weight_decay"])]
 
 
-def test_only_so_many_runs_are_trained_at_once_are_trained_in_turns(monkeypatch):
+def test_only_so_many_runs_as_fit_are_trained_at_once(monkeypatch):
     monkeypatch.setattr(together, "MOST", 2)
     assert [indices for indices, _ in groups("optimizer.learning_rate=0.1,0.2,0.3")] == [[0, 1], [2]]
     monkeypatch.undo()
