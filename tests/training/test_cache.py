@@ -88,10 +88,16 @@ def test_a_damaged_program_costs_one_line_and_is_compiled_anew(no_cache, tmp_pat
     assert doubled() == 2.125
     (line,) = capsys.readouterr().err.splitlines()
     assert "is damaged" in line
-    assert "delete it" in line
+    assert "it was emptied" in line
+    assert not [program for program in programs if program.exists()]
     assert not jax.config.jax_enable_compilation_cache
     assert doubled() == 2.125
     assert capsys.readouterr().err == ""
+    jax.config.update("jax_enable_compilation_cache", True)  # as in the next command
+    compilation_cache.reset_cache()
+    assert doubled() == 2.125
+    assert capsys.readouterr().err == ""
+    assert list(folder.rglob("*-cache"))
 
 
 def test_a_damaged_cache_of_jax_itself_is_left_to_jax(no_cache, tmp_path, capsys):
