@@ -45,7 +45,7 @@ class Request:
     """What was typed, to be recorded; None: the arguments of this process."""
     resume: bool = False
     """Whether to resume the run in the folder from its last checkpoints. Its result is bit for bit that of an
-    uninterrupted run."""
+    uninterrupted run, or up to rounding if other runs are trained together with it now."""
     watch: Watch | None = None
     """Is called after each evaluation; may raise `Stopped`."""
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
