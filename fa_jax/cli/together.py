@@ -16,8 +16,9 @@ PLACES = ("optimizer", "feedback_optimizer", "rule", "feedback", "architecture",
 """The parts of a config whose numbers a program may take as arguments."""
 MEMORY_SHARE = 0.25
 """The share of the free memory that the states of runs trained together may take."""
-MOST = 64
-"""The most runs that are trained together: each has three files open, and some systems allow 256 to a process."""
+MOST = 32
+"""The most runs that are trained together: each has three files open, more while it saves a checkpoint, and some
+systems allow a process 256."""
 
 
 class Alike(NamedTuple):
