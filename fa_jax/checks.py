@@ -2,6 +2,7 @@
 
 import difflib
 import math
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -96,7 +97,8 @@ def is_on(value: float) -> bool:
 
 
 def _is_traced(value: Any) -> bool:
-    return hasattr(value, "aval")
+    core = sys.modules.get("jax.core")  # without JAX, which is slow to import, nothing is traced
+    return core is not None and isinstance(value, core.Tracer)
 
 
 def is_folder(path: Path | str) -> bool:

@@ -7,7 +7,7 @@ import optax
 import pytest
 from hydra.utils import instantiate
 
-from fa_jax.checks import BadOption
+from fa_jax.checks import BadOption, is_on, number
 from fa_jax.optimizers import (
     constant,
     constant_then_linear,
@@ -206,3 +206,11 @@ def test_weight_decay_may_change_during_the_run(compose):
 def test_weight_decay_out_of_range_is_refused(decay, message):
     with pytest.raises(BadOption, match=f"^weight_decay {message}"):
         descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=decay, clip=None)
+
+
+def test_numbers_that_are_not_traced_are_checked_and_traced_ones_are_not():
+    with pytest.raises(BadOption, match="must be a finite number above 0; got"):
+        number("learning_rate", jnp.asarray(-1.0), above=0)
+    assert not is_on(0 * jnp.ones(()))
+    traced = jax.jit(lambda value: jnp.asarray(is_on(number("learning_rate", value, above=0))))
+    assert traced(0.0)

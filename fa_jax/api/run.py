@@ -4,7 +4,7 @@ import functools
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +17,6 @@ from fa_jax.records.reader import read_checkpoint, read_run
 from fa_jax.reports.labels import labels
 from fa_jax.rules.backward import gradient, hidden_gradient
 from fa_jax.training.job import Job
-
-if TYPE_CHECKING:
-    pass
 
 
 class Compared(NamedTuple):

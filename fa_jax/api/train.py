@@ -179,11 +179,17 @@ def _train(runs: Sequence[_New], parent: Path, show: Any) -> Runs:
         name = f"{number}_{composed.choices['rule']}" if new.given else composed.folder
         folder = parent / name if len(runs) > 1 else parent
         requests.append(Request(composed.job, composed.config, folder, new.command))
-    for indices, numbers in alike([new.composed for new in runs]):
-        together = [dataclasses.replace(requests[i], numbers=of) for i, of in zip(indices, numbers, strict=True)]
-        for outcome in run_together_logged(together, show):
-            if isinstance(outcome, Exception):
-                raise outcome
+    # Objects may differ although they are described alike, so only runs of the very same ones can be trained together.
+    same: dict[tuple[int, ...], list[int]] = {}
+    for i, new in enumerate(runs):
+        same.setdefault(tuple(map(id, new.given.values())), []).append(i)
+    for members in same.values():
+        for indices, numbers in alike([runs[i].composed for i in members]):
+            chosen = zip(indices, numbers, strict=True)
+            together = [dataclasses.replace(requests[members[i]], numbers=of) for i, of in chosen]
+            for outcome in run_together_logged(together, show):
+                if isinstance(outcome, Exception):
+                    raise outcome
     return Runs([Run.trained(request.folder, request.job) for request in requests])
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra.utils
+import numpy as np
 
 from fa_jax.checks import BadOption
 
@@ -70,7 +71,7 @@ def function_node(function: Callable) -> dict[str, Any]:
     target = f"{getattr(bare, '__module__', None)}.{getattr(bare, '__qualname__', None)}"
     if is_importable(bare, target) and is_plain(keywords):
         return {"_target_": target, "_partial_": True, **keywords}
-    return unnamed(name_of(function), *_code(bare), sorted((k, repr(v)) for k, v in keywords.items()))
+    return unnamed(name_of(function), *_code(bare), sorted((k, _described(v)) for k, v in keywords.items()))
 
 
 def name_of(thing: Any) -> str:
@@ -113,5 +114,10 @@ def _code(function: Callable) -> tuple[Any, ...]:
         source = inspect.getsource(function)
     except (OSError, TypeError):
         source = repr(function)
-    cells = [repr(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    return source, repr(getattr(function, "__defaults__", None)), cells
+    cells = [_described(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
+    return source, [_described(value) for value in getattr(function, "__defaults__", None) or ()], cells
+
+
+def _described(value: Any) -> str:
+    """Returns the `repr` of a value; of an array, which shows some of its entries alone, with all of them."""
+    return f"{value!r} {np.asarray(value).tobytes()}" if hasattr(value, "__array__") else repr(value)

@@ -29,7 +29,7 @@ from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP, find_runs, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
-from fa_jax.training import distributed
+from fa_jax.training import cache, distributed
 from fa_jax.training.record import Request
 from fa_jax.user_code import importable
 
@@ -166,6 +166,7 @@ def _parallel_job(
         os.environ["NPROC"] = str(share)  # the size of XLA's thread pool
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", share)
+    cache.enable()
     composed = runs[hydra_config.job.num]
     with importable(Path.cwd(), own_packages(composed.config)):
         job = build(composed.config, composed.origin)

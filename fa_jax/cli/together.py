@@ -16,6 +16,9 @@ PLACES = ("optimizer", "feedback_optimizer", "rule", "feedback", "architecture",
 """The parts of a config whose numbers a program may take as arguments."""
 MEMORY_SHARE = 0.25
 """The share of the free memory that the states of runs trained together may take."""
+MOST = 32
+"""The most runs that are trained together: each has three files open, more while it saves a checkpoint, and some
+systems allow a process 256."""
 
 
 class Alike(NamedTuple):
@@ -28,7 +31,7 @@ class Alike(NamedTuple):
 
 
 def alike(runs: Sequence[Composed]) -> Iterator[Alike]:
-    """Yields runs that one program can train, each run once, as many together as memory allows."""
+    """Yields runs that one program can train, each run once, up to `MOST` together, as memory allows."""
     numbers = [dict(_numbers(composed.config)) for composed in runs]
     # Whole numbers count something, such as layers, unless another run has a fraction there.
     fractions = {name for of_run in numbers for name, value in of_run.items() if isinstance(value, float)}
@@ -100,4 +103,4 @@ def _at_once(job: Job) -> int:
     seeds = max(map(len, job.groups))
     size = bytes_of(jax.eval_shape(make_program_of(job, 1).start, jax.ShapeDtypeStruct((1,), np.int32), {}))
     free = available_bytes(job.devices[0])
-    return max(1, int(MEMORY_SHARE * free / (size * seeds))) if free else 1
+    return max(1, min(MOST, int(MEMORY_SHARE * free / (size * seeds)))) if free else 1

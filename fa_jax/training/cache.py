@@ -12,6 +12,7 @@ from pathlib import Path
 
 import jax
 import platformdirs
+from filelock import FileLock, Timeout
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
@@ -21,6 +22,8 @@ VARIABLE = "FA_JAX_COMPILATION_CACHE"
 """The environment variable with the folder of the cache, or `off`."""
 MAX_BYTES = 2**28
 """The size of the cache, at which it drops the programs that were not used for longest."""
+LOCK = ".lockfile"
+"""The file in the folder that JAX locks."""
 OF_CACHE = "persistent compilation cache"
 """Part of each warning of JAX about the cache; those have no type of their own."""
 
@@ -49,7 +52,14 @@ def enable() -> None:
 
 @contextlib.contextmanager
 def reported() -> Iterator[None]:
-    """While entered, a failure to read or write the cache prints one line, after which the cache is not used."""
+    """While entered, a failure of the cache prints one line, empties it, and turns it off for this process.
+
+    A process that is killed while it writes leaves a damaged program. A cache that JAX had already is left to JAX.
+    """
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
+    if folder is None or Path(folder).name != _processor():
+        yield
+        return
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
@@ -60,9 +70,20 @@ def reported() -> Iterator[None]:
     if failures and jax.config.jax_enable_compilation_cache:  # type: ignore[attr-defined]
         jax.config.update("jax_enable_compilation_cache", False)
         compilation_cache.reset_cache()  # else JAX would not look at its setting again
-        folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]
         cause = failures[0].rpartition(": ")[2]
-        _warn(f"{folder} is damaged or cannot be written ({cause}); delete it to build it anew")
+        remedy = "it was emptied, to be built anew" if _emptied(Path(folder)) else "delete it to build it anew"
+        _warn(f"{folder} is damaged or cannot be written ({cause}); {remedy}")
+
+
+def _emptied(folder: Path) -> bool:
+    """Deletes the programs in a folder, since JAX never replaces one; returns whether that was possible."""
+    try:
+        with FileLock(folder / LOCK, timeout=1):
+            for path in (*folder.glob("*-cache"), *folder.glob("*-atime")):
+                path.unlink()
+    except (OSError, Timeout):
+        return False
+    return True
 
 
 def _warn(reason: str) -> None:

@@ -139,7 +139,7 @@ def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
       cost: to add to.
 
     Raises:
-      BadOption: if there is too little memory for it.
+      TooLittleMemory: if there is too little memory for it.
     """
     began = time.perf_counter()
     program = make_program_of(job, seeds, with_numbers=bool(names))

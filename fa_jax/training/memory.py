@@ -10,6 +10,10 @@ from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 
 
+class TooLittleMemory(BadOption):
+    """A program needs more memory than is free."""
+
+
 def bytes_of(tree: PyTree) -> int:
     """Returns the bytes of all arrays, or shapes of arrays, in a tree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -56,7 +60,7 @@ def require_memory(needed: int, device: jax.Device, seeds: int, what: str) -> No
       what: needs the memory, for the message.
 
     Raises:
-      BadOption: if there is less; names the number of seeds that fit.
+      TooLittleMemory: if there is less; names the number of seeds that fit.
     """
     available = available_bytes(device)
     if available is None or needed <= available:
@@ -64,4 +68,4 @@ def require_memory(needed: int, device: jax.Device, seeds: int, what: str) -> No
     fitting = int(seeds * available / needed)
     advice = f"seeds_per_batch={fitting} fits" if fitting else "a smaller network or batch_size needs less"
     gibibytes = f"{needed / 2**30:.3g} GiB at once, and {available / 2**30:.3g} GiB are free"
-    raise BadOption(f"{what} of {seeds} seed{'s' * (seeds > 1)} needs {gibibytes}; {advice}")
+    raise TooLittleMemory(f"{what} of {seeds} seed{'s' * (seeds > 1)} needs {gibibytes}; {advice}")

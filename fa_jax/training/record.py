@@ -45,7 +45,7 @@ class Request:
     """What was typed, to be recorded; None: the arguments of this process."""
     resume: bool = False
     """Whether to resume the run in the folder from its last checkpoints. Its result is bit for bit that of an
-    uninterrupted run."""
+    uninterrupted run, or up to rounding if other runs are trained together with it now."""
     watch: Watch | None = None
     """Is called after each evaluation; may raise `Stopped`."""
     numbers: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -122,11 +122,16 @@ class Record:
         self._close(finished=True)
 
     def end(self, problem: BaseException, seed_steps: int) -> None:
-        """Records what ended the run, after a number of seed-steps."""
-        self.writer.summary(self.cost.report(seed_steps, self.request.job))
-        self.writer.status(*_failure(problem))
+        """Records what ended the run, after a number of seed-steps; if even that fails, logs why."""
         self.outcome = self._explained(problem)
-        self._close(finished=False)
+        try:
+            try:
+                self.writer.summary(self.cost.report(seed_steps, self.request.job))
+                self.writer.status(*_failure(problem))
+            finally:
+                self._close(finished=False)
+        except OSError as failure:
+            self._log.error("the end of the run was not recorded: %s", failure)
 
     def _explained(self, problem: BaseException) -> BaseException:
         """Returns the exception that tells the user of a problem."""

@@ -20,6 +20,7 @@ from fa_jax.training import distributed
 from fa_jax.training.compile import Cost, compiled
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Program, State
+from fa_jax.training.memory import TooLittleMemory
 from fa_jax.training.progress import Progress
 from fa_jax.training.record import Record, Request
 
@@ -57,7 +58,8 @@ def run_together(
 ) -> list[dict[str, Any] | Exception]:
     """Trains runs that differ in numbers alone by one program, and returns the summary of each, or what ended it.
 
-    What ends one run leaves the others. Resumed runs whose checkpoints are of different steps are trained apart.
+    What ends one run leaves the others. Resumed runs whose checkpoints are of different steps are trained apart, and so
+    are runs that need more memory together than is free.
 
     Args:
       requests: they have the same seeds and the same names of `numbers`.
@@ -66,18 +68,21 @@ def run_together(
     Raises:
       KeyboardInterrupt: if it is interrupted; all runs that are not finished are recorded as interrupted.
     """
+    records: list[Record | Exception] = []
     with contextlib.ExitStack() as stack:
-        records = [_started(request, stack) for request in requests]
-        apart: dict[tuple[int, ...], list[Record]] = {}
-        for record in records:
-            if isinstance(record, Record):
-                apart.setdefault(tuple(checkpoint.step for checkpoint in record.resumed), []).append(record)
         try:
+            for request in requests:
+                records.append(_started(request, stack))
+            apart: dict[tuple[int, ...], list[Record]] = {}
+            for record in records:
+                if isinstance(record, Record):
+                    apart.setdefault(tuple(checkpoint.step for checkpoint in record.resumed), []).append(record)
             for alike in apart.values():
                 _train(alike, make_progress)
         except BaseException as problem:
-            for record in (record for alike in apart.values() for record in alike if record.outcome is None):
-                record.end(problem, sum(record.reached.values()))
+            for record in records:
+                if isinstance(record, Record) and record.outcome is None:
+                    record.end(problem, sum(record.reached.values()))
             raise
     return [record.outcome if isinstance(record, Record) else record for record in records]
 
@@ -106,7 +111,14 @@ def _recording(request: Request) -> Iterator[Record]:
 
 
 def _train(records: Sequence[Record], make_progress: Callable[..., Progress]) -> None:
-    """Trains runs that start at the same step together; each then has its outcome."""
+    """Trains runs that start at the same step, together if memory allows, else in halves; each then has its outcome."""
+    if not _train_at_once(records, make_progress):
+        for half in (records[: len(records) // 2], records[len(records) // 2 :]):
+            _train(half, make_progress)
+
+
+def _train_at_once(records: Sequence[Record], make_progress: Callable[..., Progress]) -> bool:
+    """Trains runs together; returns False, with nothing done, if several need more memory than is free."""
     job, done = records[0].request.job, sum(records[0].reached.values())
     names, cost, finals = list(records[0].request.numbers), Cost(), []
     for record in records:
@@ -119,16 +131,19 @@ def _train(records: Sequence[Record], make_progress: Callable[..., Progress]) ->
             for group, seeds in enumerate(job.groups):
                 finals.append(_train_group(records, group, program(len(seeds)), cost, progress))
                 if all(record.outcome is not None for record in records):
-                    return
+                    return True
         for i, record in enumerate(records):
             with _ended_by_problems(record, progress, len(records)):
                 record.finish([of_runs[i] for of_runs in finals])
     except BaseException as problem:
+        if isinstance(problem, TooLittleMemory) and len(records) > 1 and not finals:  # nothing is trained yet
+            return False
         for record in records:
             if record.outcome is None:
                 record.end(problem, progress.done // len(records))
         if not isinstance(problem, Exception):
             raise
+    return True
 
 
 @contextlib.contextmanager
@@ -167,8 +182,9 @@ class _Interrupts:
 class _Saver:
     """Saves checkpoints of one group of seeds at an interval, and when the runs are interrupted."""
 
-    def __init__(self, records: Sequence[Record], group: int):
-        self._records, self._group, self._interval = records, group, records[0].request.job.checkpoint_every
+    def __init__(self, records: Sequence[Record], group: int, progress: Progress):
+        self._records, self._group, self._progress = records, group, progress
+        self._interval = records[0].request.job.checkpoint_every
         self._last_time = time.monotonic()
         self._last_step = records[0].resumed[group].step if group < len(records[0].resumed) else -1
 
@@ -199,7 +215,8 @@ class _Saver:
         parts = _split(states._replace(numbers={}), len(self._records))
         for record, of_run in zip(self._records, parts, strict=True):
             if record.outcome is None:
-                record.save(self._group, step, of_run)
+                with _ended_by_problems(record, self._progress, len(self._records)):
+                    record.save(self._group, step, of_run)
         self._last_time, self._last_step = time.monotonic(), step
 
 
@@ -211,7 +228,7 @@ def _train_group(
     Returns params and feedback of each run, on the host.
     """
     job, runs = records[0].request.job, len(records)
-    seeds, saver = job.groups[group], _Saver(records, group)
+    seeds, saver = job.groups[group], _Saver(records, group, progress)
     numbers = {
         name: np.repeat(np.array([record.request.numbers[name] for record in records], np.float32), len(seeds))
         for name in records[0].request.numbers

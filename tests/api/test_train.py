@@ -15,6 +15,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 import fa_jax
+from fa_jax.cli.given import function_node
 from fa_jax.cli.main import main
 from fa_jax.primitives import Hidden
 from fa_jax.rules.fa import fa
@@ -187,3 +188,33 @@ def test_the_memory_of_many_runs_stays_constant(folder):
         fa_jax.train(task=data(), network=Net(5 + i % 3), rule=["bp", "fa"], seed=i, **SHORT, record=False)
         sizes.append(resident_bytes())
     assert sizes[-1] < 1.1 * sizes[40]
+
+
+def test_objects_that_are_described_alike_train_each_by_itself():
+    class Factor(float):
+        def __repr__(self):
+            return "Factor()"
+
+    def rule_of(factor):
+        def rule(network, loss):
+            plain = fa(network, loss, init_feedback=layerwise())
+            return plain._replace(
+                updates=lambda *arguments: jax.tree.map(lambda u: factor * u, plain.updates(*arguments))
+            )
+
+        return rule
+
+    learning, still = fa_jax.train(task=(*data(), *data()), rule=[rule_of(Factor(1)), rule_of(Factor(0))], **SHORT)
+    assert learning.config == still.config
+    losses = [run.record.metrics["test_loss"] for run in (learning, still)]
+    assert losses[0][0] == losses[1][0] == losses[1][-2] != losses[0][-2]
+
+
+def test_functions_that_close_over_long_arrays_are_told_apart():
+    def scaled(factors):
+        return lambda logits, targets: factors[1000] * ((logits - targets) ** 2).sum(-1).mean()
+
+    factors = np.ones(2001)
+    others = np.where(np.arange(2001) == 1000, 0, factors)
+    nodes = [function_node(scaled(values)) for values in (factors, others, factors.copy())]
+    assert nodes[0] == nodes[2] != nodes[1]

@@ -1,13 +1,18 @@
 """Runs that differ in numbers alone are trained by one program, with the results of each alone."""
 
+import shutil
+
 import numpy as np
 import pytest
 
+from fa_jax import training
 from fa_jax.cli import together
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.main import main
+from fa_jax.records import locks
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.training.memory import TooLittleMemory
 from fa_jax.training.record import Record, Request, Stopped
 from fa_jax.training.run import run_together
 from tests.conftest import assert_same_runs
@@ -73,7 +78,10 @@ def test_zero_has_a_program_of_its_own_and_whole_numbers_go_with_fractions():
     assert groups("optimizer.weight_decay=0,0.1,1") == [([0], []), ([1, 2], ["optimizer.weight_decay"])]
 
 
-def test_runs_that_do_not_fit_into_memory_at_once_are_trained_in_turns(monkeypatch):
+def test_only_so_many_runs_as_fit_are_trained_at_once(monkeypatch):
+    monkeypatch.setattr(together, "MOST", 2)
+    assert [indices for indices, _ in groups("optimizer.learning_rate=0.1,0.2,0.3")] == [[0, 1], [2]]
+    monkeypatch.undo()
     monkeypatch.setattr(together, "_at_once", lambda job: 2)
     assert [indices for indices, _ in groups("optimizer.learning_rate=0.1,0.2,0.3")] == [[0, 1], [2]]
 
@@ -94,6 +102,48 @@ def test_what_ends_one_run_leaves_the_others(folder):
     assert finished["diverged_seeds"] == []
     assert len(diverged["diverged_seeds"]) == 2
     assert [read_run(folder / str(i)).status["status"] for i in range(3)] == ["interrupted", "finished", "diverged"]
+
+
+def requests_of_two(folder, **options):
+    """Requests for two runs that differ in a number, in the folders `0` and `1`; options of the first."""
+    runs = runs_of(*SHORT, "rule=fa", "optimizer.learning_rate=0.001,0.002")
+    (alike,) = together.alike(runs)
+    return [
+        Request(run.job, run.config, folder / str(i), numbers=numbers, **(options if i == 0 else {}))
+        for i, (run, numbers) in enumerate(zip(runs, alike.numbers, strict=True))
+    ]
+
+
+def test_runs_whose_program_does_not_fit_into_memory_are_trained_in_halves(folder, monkeypatch):
+    def require(needed, device, seeds, what):
+        if seeds > 2:
+            raise TooLittleMemory("too little")
+
+    monkeypatch.setattr(training.compile, "require_memory", require)
+    assert [outcome["seeds"] for outcome in run_together(requests_of_two(folder))] == [[0, 1], [0, 1]]
+
+
+def test_a_run_whose_folder_is_deleted_leaves_the_others(folder):
+    def delete(step, metrics):
+        shutil.rmtree(folder / "0")
+        raise Stopped("deleted")
+
+    deleted, finished = run_together(requests_of_two(folder, watch=delete))
+    assert isinstance(deleted, Stopped)
+    assert finished["seeds"] == [0, 1]
+
+
+def test_an_interrupt_while_runs_are_started_is_recorded(folder, monkeypatch):
+    def acquire(path, *, really=locks.acquire):
+        if path.name == "1":
+            raise KeyboardInterrupt
+        return really(path)
+
+    monkeypatch.setattr(locks, "acquire", acquire)
+    with pytest.raises(KeyboardInterrupt):
+        run_together(requests_of_two(folder))
+    assert read_run(folder / "0").status["status"] == "interrupted"
+    assert not (folder / "0" / ".lock").exists()
 
 
 def test_a_sweep_that_was_interrupted_within_a_program_resumes_bit_for_bit(folder, monkeypatch):

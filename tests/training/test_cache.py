@@ -87,9 +87,34 @@ def test_a_damaged_program_costs_one_line_and_is_compiled_anew(no_cache, tmp_pat
     assert doubled() == 2.125
     (line,) = capsys.readouterr().err.splitlines()
     assert "is damaged" in line
-    assert "delete it" in line
+    assert "it was emptied" in line
+    assert not [program for program in programs if program.exists()]
     assert not jax.config.jax_enable_compilation_cache
     assert doubled() == 2.125
+    assert capsys.readouterr().err == ""
+    jax.config.update("jax_enable_compilation_cache", True)  # as in the next command
+    compilation_cache.reset_cache()
+    assert doubled() == 2.125
+    assert capsys.readouterr().err == ""
+    assert list(folder.rglob("*-cache"))
+
+
+def test_a_damaged_cache_of_jax_itself_is_left_to_jax(no_cache, tmp_path, capsys):
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+
+    def tripled():
+        jax.clear_caches()
+        lowered = jax.jit(lambda x: 3.125 * x).lower(1.0)
+        with cache.reported():
+            return lowered.compile()(1.0)
+
+    assert tripled() == 3.125
+    for program in tmp_path.rglob("*-cache"):
+        program.write_bytes(b"garbage")
+    with pytest.warns(UserWarning, match=cache.OF_CACHE):
+        assert tripled() == 3.125
+    assert jax.config.jax_enable_compilation_cache
     assert capsys.readouterr().err == ""
 
 
