@@ -53,7 +53,9 @@ def test_a_closed_terminal_does_not_end_training_and_sigterm_does(folder):
 
 ASLEEP = """
 import hashlib
+import signal
 from fa_jax.cli import terminal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if the tests run in the background of a shell
 terminal.GRACE = 0.2
 with terminal.second_signal_ends():
     print("asleep", flush=True)
@@ -69,7 +71,10 @@ def test_a_second_signal_ends_a_process_that_python_cannot_interrupt():
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(timeout=1)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=20) == 130
+        try:
+            assert process.wait(timeout=20) == 130
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(

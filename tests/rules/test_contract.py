@@ -350,6 +350,7 @@ def linear_map_scores(name, feedback_decay):
     return np.asarray(score(jax.random.split(jax.random.key(0), 5)))
 
 
+@pytest.mark.slow
 def test_every_error_driven_rule_learns_the_hidden_layer_of_a_linear_map(name, compose):
     """Shallow learning leaves a third of the target's power: 6 random directions of 12 span half of the inputs."""
     if is_control(name) or not is_error_driven(name):

@@ -222,7 +222,9 @@ def test_from_zero_weights_only_direct_feedback_reaches_every_layer():
 RULES = sorted(choices("rule"))
 
 
-@pytest.mark.parametrize("hidden", [(9, 8), (6,) * 10], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize(
+    "hidden", [pytest.param((9, 8), id="unrolled"), pytest.param((6,) * 10, id="scanned", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("name", RULES)
 def test_signals_explain_the_updates(float64, name, hidden):
     """The update of a hidden layer is `h_{i-1}^T (signal_i f'(a_i))`; other rules have signals of the same shapes."""
