@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,10 +13,10 @@ from flax import traverse_util
 
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, PyTree, Stream, stream
-from fa_jax.networks.reach import crossed, multiplying
+from fa_jax.networks.reach import crossed_kernels
 from fa_jax.networks.shapes import ActivationShape, KernelShape, Layers, fans
 from fa_jax.networks.variables import leaves_named, merge, unflatten
-from fa_jax.primitives import BACKWARD, LINEAR, Hidden, is_linear_call, only_argument, sow_array, use_feedback
+from fa_jax.primitives import BACKWARD, Hidden, is_linear_call, only_argument, sow_array, use_feedback
 
 STATISTICS = "batch_stats"
 """Flax's collection for the running statistics of normalisation layers."""
@@ -74,26 +73,7 @@ class Network:
         Raises:
           BadOption: if the error crosses weights that are no kernel of such a layer.
         """
-        params, inputs = jax.eval_shape(self.init, jax.random.key(0)), self._shape_of_inputs()
-        if others := self._other_weights(params, inputs):
-            raise BadOption(
-                f"cannot replace the weights {others[0]} in the backward pass: the error crosses them outside of "
-                f"{', '.join(layer.__name__ for layer in LINEAR)}; write the layer with one of these"
-            )
-        names = list(self.kernel_shapes)
-        kernels = leaves_named(params, "kernel")
-        outputs = jax.eval_shape(self.apply, params, inputs)
-
-        def backward(feedback, arguments):
-            params, inputs, error = arguments
-            return jax.vjp(lambda p: self.apply(p, inputs, feedback=feedback), params)[1](error)
-
-        try:
-            reached = crossed(backward, {name: kernels[name] for name in names}, (params, inputs, outputs))
-        except flax.errors.FlaxError as problem:  # such as a layer that renames or transforms the params of others
-            reason = str(problem).partition(" (http")[0]
-            raise BadOption(f"cannot give backward weights to layers of this network: {reason}") from None
-        return tuple(name for name in names if name in reached)
+        return crossed_kernels(self, jax.eval_shape(self.init, jax.random.key(0)))
 
     @functools.cached_property
     def outputs(self) -> int:
@@ -246,19 +226,6 @@ class Network:
         statistics = {path: leaf for path, leaf in flat.items() if path in self.statistics_paths}
         return {"params": traverse_util.unflatten_dict(trained), STATISTICS: traverse_util.unflatten_dict(statistics)}
 
-    def _shape_of_inputs(self) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32)
-
-    def _other_weights(self, params: PyTree, inputs: jax.ShapeDtypeStruct) -> list[str]:
-        """Returns the paths of params that multiply activations without being the kernel of a linear layer."""
-        flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
-        kernels = {"/".join((*name.split("/"), "kernel")).lstrip("/") for name in self.kernel_shapes}
-        candidates = ["/".join(path) for path, leaf in flat.items() if leaf.ndim > 1 and "/".join(path) not in kernels]
-        if not candidates:
-            return []
-        used = multiplying(lambda p, x: self.module.apply(self._collections(p), x), params, inputs)
-        return [path for path in candidates if path in used]
-
     @functools.cached_property
     def _traced(self) -> Layers:
         """The layers in the order of the forward pass, from one run on shapes alone."""
@@ -286,7 +253,7 @@ class Network:
             with nn.intercept_methods(collect):
                 return self.forward(params, inputs)
 
-        logits, hiddens = jax.eval_shape(run, params, self._shape_of_inputs())
+        logits, hiddens = jax.eval_shape(run, params, jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32))
         if lost := sorted(layer_shapes.keys() - hiddens.keys()):
             raise BadOption(
                 f"does not stack the activations of {lost[0]}: nn.scan and nn.vmap need variable_axes={{'params': 0, "

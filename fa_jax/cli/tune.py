@@ -15,19 +15,18 @@ import os
 import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
-from fa_jax.cli.arguments import Arguments, parse
-from fa_jax.cli.compose import Composed, compose, parse_overrides, swept_values
+from fa_jax.cli.arguments import Arguments
+from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_writable, one_line_errors
-from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.launch import prepare_process
+from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_no_links
@@ -40,20 +39,6 @@ from fa_jax.training.record import Request, Stopped
 
 DEFAULTS = {"trials": "20", "at_once": "5", "metric": None, "output": None, "sampler_seed": "0"}
 """The options of a study, with their default values."""
-
-
-class Ranges(NamedTuple):
-    """The overrides of a study."""
-
-    fixed: list[str]
-    searched: dict[str, Override]
-    """The overrides with a range, keyed by option."""
-    arguments: Arguments
-    """As typed, with a folder of configs and trusted packages."""
-
-    def any_values(self) -> list[str]:
-        """Returns overrides with some value of each range, to check the other options with."""
-        return [*self.fixed, *(f"{key}={_any_value(override)}" for key, override in self.searched.items())]
 
 
 def tune(words: Sequence[str]) -> None:
@@ -78,7 +63,7 @@ def _tune(words: Sequence[str]) -> None:
     except ImportError:
         raise BadOption("needs optuna, which is not installed: pip install 'fa-jax[tune]'", "tune") from None
     options = {**DEFAULTS, **dict(word.split("=", 1) for word in words if word.partition("=")[0] in DEFAULTS)}
-    ranges = _parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS])
+    ranges = parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS], DEFAULTS)
     trials = integer("trials", _number(options["trials"]), least=1)
     at_once = integer("at_once", _number(options["at_once"]), least=1)
     sampler_seed = integer("sampler_seed", _number(options["sampler_seed"]), least=0)
@@ -108,7 +93,7 @@ def _tune(words: Sequence[str]) -> None:
         asked = [study.ask() for _ in range(min(at_once, trials - done))]
         try:
             values = [
-                {key: _suggest(trial, key, override) for key, override in ranges.searched.items()} for trial in asked
+                {key: suggest(trial, key, override) for key, override in ranges.searched.items()} for trial in asked
             ]
             outcomes = _run_trials(study, asked, column, ranges, values, folder, words)
         finally:
@@ -181,42 +166,6 @@ def _tell(study: Any, trial: Any, column: str, outcome: Mapping[str, Any] | Stop
     return f"{column} {value:.4g}"
 
 
-def _parse_ranges(words: Sequence[str]) -> Ranges:
-    arguments = parse(words)
-    if arguments != Arguments(arguments.overrides, arguments.options, config_dir=arguments.config_dir) or set(
-        arguments.options
-    ) - {"trust"}:
-        raise BadOption(f"takes overrides and {', '.join(DEFAULTS)}; got {' '.join(words)}", "tune")
-    fixed, searched = [], {}
-    with initialized():
-        for word, override in zip(arguments.overrides, parse_overrides(arguments.overrides), strict=True):
-            if not override.is_sweep_override():
-                fixed.append(word)
-                continue
-            if not isinstance(override.value(), ChoiceSweep | RangeSweep | IntervalSweep):
-                raise BadOption(f"{word} must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c", "tune")
-            _check_range(override)
-            searched[override.get_key_element()] = override
-    if not searched:
-        raise BadOption(
-            "needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'", "tune"
-        )
-    return Ranges(fixed, searched, arguments)
-
-
-def _check_range(override: Override) -> None:
-    """Raises `BadOption` if there is nothing in a range."""
-    value, key = override.value(), override.get_key_element()
-    if isinstance(value, IntervalSweep):
-        low, high = cast(float, value.start), cast(float, value.end)
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high and (low > 0 or "log" not in value.tags)):
-            raise BadOption(
-                f"must be from a number to one at least as large, above 0 for log; got {override.input_line}", key
-            )
-    elif isinstance(value, RangeSweep) and value.step == 0:
-        raise BadOption(f"must have another step than 0; got {override.input_line}", key)
-
-
 def _compose_one(overrides: list[str], arguments: Arguments) -> Composed:
     composition = compose(arguments._replace(overrides=overrides))
     if composition.is_sweep:
@@ -235,23 +184,6 @@ def _metric(column: str | None, task: Task) -> tuple[str, Metric]:
         hint = "" if task.validation is not None else "; task.validation=200 holds examples out, if the task can"
         raise BadOption(f"must be one of {', '.join(valid)}; got {column!r}{hint}", "metric")
     return column, valid[column]
-
-
-def _any_value(override: Override) -> Any:
-    value = override.value()
-    return value.start if isinstance(value, IntervalSweep) else swept_values(override)[0]
-
-
-def _suggest(trial: Any, key: str, override: Override) -> Any:
-    value: Any = override.value()
-    if isinstance(value, IntervalSweep) and isinstance(value.start, int) and isinstance(value.end, int):
-        return trial.suggest_int(key, value.start, value.end, log="log" in value.tags)
-    if isinstance(value, IntervalSweep):
-        return trial.suggest_float(key, value.start, value.end, log="log" in value.tags)
-    whole = isinstance(value, RangeSweep) and all(isinstance(v, int) for v in (value.start, value.stop, value.step))
-    if whole and cast(int, value.step) > 0:
-        return trial.suggest_int(key, value.start, cast(int, value.stop) - 1, step=cast(int, value.step))
-    return trial.suggest_categorical(key, list(override.sweep_string_iterator()))
 
 
 def _stop_if_not_finite(step: int, metrics: Mapping[str, np.ndarray]) -> None:

@@ -6,19 +6,62 @@ other weights?
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import flax.errors
 import jax
 import jax.extend.core as jex
+import jax.numpy as jnp
 from flax import traverse_util
 from jax.interpreters import partial_eval
 
+from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
+from fa_jax.networks.variables import leaves_named
+from fa_jax.primitives import LINEAR
+
+if TYPE_CHECKING:
+    from fa_jax.network import Network
 
 PRODUCTS = ("dot_general", "conv_general_dilated")
 """The operations by which weights mix the components of an activation."""
 Names = frozenset[str] | None
 """The params that a value is computed from alone, by name; None: it depends on the inputs too."""
+
+
+def crossed_kernels(network: "Network", params: PyTree) -> tuple[str, ...]:
+    """Returns `network.crossed_kernels`, given the shapes of the params.
+
+    Raises:
+      BadOption: if the error crosses weights that are no kernel of a linear layer, or a layer cannot have others.
+    """
+    names, inputs = list(network.kernel_shapes), jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+    if others := _other_weights(network, params, inputs):
+        raise BadOption(
+            f"cannot replace the weights {others[0]} in the backward pass: the error crosses them outside of "
+            f"{', '.join(layer.__name__ for layer in LINEAR)}; write the layer with one of these"
+        )
+    kernels, outputs = leaves_named(params, "kernel"), jax.eval_shape(network.apply, params, inputs)
+
+    def backward(feedback, arguments):
+        params, inputs, error = arguments
+        return jax.vjp(lambda p: network.apply(p, inputs, feedback=feedback), params)[1](error)
+
+    try:
+        reached = crossed(backward, {name: kernels[name] for name in names}, (params, inputs, outputs))
+    except flax.errors.FlaxError as problem:  # such as a layer that renames or transforms the params of others
+        reason = str(problem).partition(" (http")[0]
+        raise BadOption(f"cannot give backward weights to layers of this network: {reason}") from None
+    return tuple(name for name in names if name in reached)
+
+
+def _other_weights(network: "Network", params: PyTree, inputs: jax.ShapeDtypeStruct) -> list[str]:
+    """Returns the paths of params that multiply activations without being the kernel of a linear layer."""
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+    kernels = {"/".join((*name.split("/"), "kernel")).lstrip("/") for name in network.kernel_shapes}
+    candidates = ["/".join(path) for path, leaf in flat.items() if leaf.ndim > 1 and "/".join(path) not in kernels]
+    used = multiplying(network.apply, params, inputs) if candidates else ()
+    return [path for path in candidates if path in used]
 
 
 def crossed(

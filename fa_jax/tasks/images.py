@@ -8,8 +8,8 @@ from fa_jax.checks import BadOption, choose, integer
 from fa_jax.core import Split, Task
 from fa_jax.metrics.scores import ERROR
 from fa_jax.tasks import tfds
+from fa_jax.tasks.decoded import Labelled
 from fa_jax.tasks.preprocessing import PREPROCESSINGS
-from fa_jax.tasks.tfds import Labelled
 
 
 def images(

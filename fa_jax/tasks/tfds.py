@@ -2,22 +2,18 @@
 
 Any data set with the features `image`, of one size, and `label`, a class, can be read.
 
-Decoding record files takes seconds, so the decoded arrays are cached: one file for each data set, version and split,
-in `$XDG_CACHE_HOME/fa_jax` or `~/.cache/fa_jax`. Its name contains a digest of every byte that decoding reads, so that
-a data set that was changed, or another one of the same name, has a file of its own. Its last four bytes are a checksum.
-A damaged cache is rebuilt; damaged record files raise an error.
+Decoding record files takes seconds, so the decoded arrays are cached, see `decoded`: one file for each data set,
+version and split. Its name contains a digest of every byte that decoding reads, so that a data set that was changed, or
+another one of the same name, has a file of its own. A damaged cache is rebuilt; damaged record files raise an error.
 """
 
 import contextlib
 import hashlib
-import io
 import json
 import logging
 import os
 import re
 import shlex
-import tempfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,11 +21,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fa_jax.checks import BadOption, nearest
+from fa_jax.tasks import decoded
+from fa_jax.tasks.decoded import Labelled
 
 _log = logging.getLogger("fa_jax")
-
-Labelled = tuple[np.ndarray, np.ndarray]
-"""Images, uint8 `[n, height, width, channels]`, and their classes, int32 `[n]`."""
 
 
 class Dataset(NamedTuple):
@@ -132,13 +127,13 @@ def _read_split(prepared: Prepared, form: Dataset, info: bytes, split: str) -> L
     shards = _shards(prepared, info, split)
     digest = _digest(prepared.folder, shards)
     name = f"{prepared.dataset.replace('/', '-')}-{prepared.folder.name}-{split}-{digest}.npy"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fa_jax" / name
-    examples = _load(cache, form, sum(shard.examples for shard in shards))
+    cache = decoded.path_of(name)
+    examples = decoded.load(cache, (sum(shard.examples for shard in shards), *form.shape))
     if examples is None:
         examples = _decode(prepared, form, split, shards)
         if _digest(prepared.folder, shards) != digest:
             raise prepared.damaged(prepared.folder, f"changed while the {split} split was read")
-        _save(cache, examples)
+        decoded.save(cache, examples)
     return examples
 
 
@@ -261,49 +256,3 @@ def _without_advice() -> Iterator[None]:
         yield
     finally:
         absl.setLevel(level)
-
-
-def _load(path: Path, form: Dataset, count: int) -> Labelled | None:
-    """Returns a cached split of so many examples; None if it is missing, damaged, or not of this form."""
-    try:
-        content = path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        _log.warning("cannot read the cache file %s (%s); decoding the records instead", path, error.strerror)
-        return None
-    if len(content) <= 4 or zlib.crc32(memoryview(content)[:-4]) != int.from_bytes(content[-4:], "little"):
-        _log.warning("the cache file %s is cut off or corrupt; rebuilding it", path)
-        return None
-    file = io.BytesIO(content)
-    try:
-        images, labels = np.load(file, allow_pickle=False), np.load(file, allow_pickle=False)
-    except (ValueError, EOFError):  # such as an array of Python objects
-        images = labels = np.empty(0)
-    if (images.shape, labels.shape) != ((count, *form.shape), (count,)) or (images.dtype, labels.dtype) != (
-        np.uint8,
-        np.int32,
-    ):
-        _log.warning("the cache file %s does not hold arrays of this data set; rebuilding it", path)
-        return None
-    return images, labels
-
-
-def _save(path: Path, examples: Labelled) -> None:
-    """Caches a split in a file that is written atomically: images, classes (both as npy), and their CRC-32."""
-    body = io.BytesIO()
-    for array in examples:
-        np.save(body, array, allow_pickle=False)
-    draft = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".part")
-        with os.fdopen(handle, "wb") as file:
-            file.write(body.getbuffer())
-            file.write(zlib.crc32(body.getbuffer()).to_bytes(4, "little"))
-        Path(draft).replace(path)
-    except OSError as error:
-        _log.warning("cannot write the cache file %s (%s); the next start decodes again", path, error.strerror)
-        if draft is not None:
-            with contextlib.suppress(OSError):
-                Path(draft).unlink()

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fa_jax.checks import BadOption
-from fa_jax.tasks.arrays import arrays, csv, from_arrays
+from fa_jax.tasks.arrays import from_arrays
+from fa_jax.tasks.files import arrays, csv
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(20, 3)).astype(np.float32)
