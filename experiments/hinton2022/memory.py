@@ -42,7 +42,7 @@ def memory_of(overrides: tuple[str, ...], depth: int) -> dict[str, float]:
     seeds = jax.ShapeDtypeStruct((1,), np.int32, sharding=program.seed_sharding)
     step = jax.ShapeDtypeStruct((), np.int32)
     states = jax.eval_shape(program.start, seeds, {})
-    memory = program.advance.lower(states, seeds, step, step, program.data).compile().memory_analysis()
+    memory = program.advance.lower(states, seeds, step, step, program.data()).compile().memory_analysis()
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
     return {"kept": kept / MEBI, "working": memory.temp_size_in_bytes / MEBI}
 

@@ -83,7 +83,7 @@ class FaJax:
         import jax.numpy as jnp
 
         first, last = jnp.int32(self.step), jnp.int32(self.step + steps)
-        advanced = self.program.advance(self.states, self.seeds, first, last, self.program.data)
+        advanced = self.program.advance(self.states, self.seeds, first, last, self.program.data())
         self.states = jax.block_until_ready(advanced)
         self.step += steps
 

@@ -10,6 +10,7 @@ import numpy as np
 from fa_jax.cli.compose import Composed
 from fa_jax.training.compile import make_program_of
 from fa_jax.training.job import Job
+from fa_jax.training.loop import Data
 from fa_jax.training.memory import available_bytes, bytes_of
 
 PLACES = ("optimizer", "feedback_optimizer", "rule", "feedback", "architecture", "loss", "adversarial")
@@ -47,8 +48,8 @@ def _traceable(runs: Sequence[Composed], numbers: Sequence[dict[str, float]], in
     if names and not _takes(job, names):
         names = [name for name in names if _takes(job, [name])]
         names = names if _takes(job, names) else []
+    at_once = _at_once(job) if len(indices) > 1 else 1
     for same in _grouped(indices, lambda i: {name: numbers[i][name] for name in numbers[i].keys() - set(names)}):
-        at_once = _at_once(job)
         for first in range(0, len(same), at_once):
             chosen = same[first : first + at_once]
             differing = [name for name in names if len({numbers[i][name] for i in chosen}) > 1]
@@ -88,11 +89,12 @@ def _takes(job: Job, names: Sequence[str]) -> bool:
     """Returns whether the program of a job can take some options as arguments: none of them decides what it does."""
     program = make_program_of(job, 1, with_numbers=True)
     seeds, step = jax.ShapeDtypeStruct((1,), np.int32), jax.ShapeDtypeStruct((), np.int32)
+    data = Data(job.task.train, job.task.test, job.task.validation)
     numbers = {name: jax.ShapeDtypeStruct((1,), np.float32) for name in names}
     try:
         states = jax.eval_shape(program.start, seeds, numbers)
-        jax.eval_shape(program.advance, states, seeds, step, step, program.data)
-        jax.eval_shape(program.evaluate, states, seeds, step, program.data)
+        jax.eval_shape(program.advance, states, seeds, step, step, data)
+        jax.eval_shape(program.evaluate, states, seeds, step, data)
     except Exception:  # whatever asks for its value fails in its own way
         return False
     return True

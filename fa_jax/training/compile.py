@@ -151,15 +151,16 @@ def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
     step = jax.ShapeDtypeStruct((), np.int32)
     states = jax.eval_shape(program.start, seed_numbers, numbers)
     require_memory(bytes_of(states) * sharing // len(devices), devices[0], seeds, "the state")
+    data = program.data()
     with cache.reported():
         start = program.start.lower(seed_numbers, numbers).compile(DRAWING if devices[0].platform == "cpu" else None)
-        advance = program.advance.lower(states, seed_numbers, step, step, program.data).compile()
-        evaluate = program.evaluate.lower(states, seed_numbers, step, program.data).compile()
+        advance = program.advance.lower(states, seed_numbers, step, step, data).compile()
+        evaluate = program.evaluate.lower(states, seed_numbers, step, data).compile()
     cost.compiling += time.perf_counter() - began
     # One process may compile for longer than the first transfer of training would wait for it.
     distributed.broadcast(lambda: None)
     log.info("compiled for %d seeds at a time", seeds)
     cost.memory = max(cost.memory, bytes_at_once(advance))
-    needed = max(bytes_at_once(start), *(bytes_at_once(part) - bytes_of(program.data) for part in (advance, evaluate)))
+    needed = max(bytes_at_once(start), *(bytes_at_once(part) - bytes_of(data) for part in (advance, evaluate)))
     require_memory(needed * sharing, devices[0], seeds, "training")
     return program._replace(start=start, advance=advance, evaluate=evaluate)

@@ -65,8 +65,8 @@ class Program(NamedTuple):
     `advance` and `evaluate` reuse the buffers of the states that they are given, which must not be used afterwards.
     """
 
-    data: Data
-    """The data of the task, copied to each device."""
+    data: Callable[[], Data]
+    """Returns the data of the task on each device, where the first call copies them."""
     seed_sharding: NamedSharding
     """Sharding for arrays with a leading axis of seeds."""
     start: Callable[[jax.Array, Numbers], State]
@@ -181,9 +181,10 @@ def make_program(
         return evaluation, state._replace(sums=zero_sums(task))
 
     mesh = _mesh(devices, batch_devices)
+    data = Data(task.train, task.test, task.validation)
     compile_over_seeds = functools.partial(over_seeds, mesh=mesh, vmapped=vmapped)
     return Program(
-        data=distributed.device_put(Data(task.train, task.test, task.validation), NamedSharding(mesh, PartitionSpec())),
+        data=functools.cache(lambda: distributed.device_put(data, NamedSharding(mesh, PartitionSpec()))),
         seed_sharding=NamedSharding(mesh, PartitionSpec("seeds")),
         start=compile_over_seeds(start, per_seed=2),
         advance=compile_over_seeds(advance, per_seed=2, shared=3, donate=(0,)),

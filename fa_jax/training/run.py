@@ -247,7 +247,7 @@ def _train_group(
                 continue
             while step < evaluation:
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
-                states = program.advance(states, seed_numbers, np.int32(step), np.int32(end), program.data)
+                states = program.advance(states, seed_numbers, np.int32(step), np.int32(end), program.data())
                 states = jax.block_until_ready(states)
                 seconds = time.perf_counter() - began
                 cost.training += seconds
@@ -257,7 +257,7 @@ def _train_group(
                     quick = saver.check(interrupts, step, states, quick=seconds < SLICE)
                     slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
-            evaluated, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data)
+            evaluated, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data())
             metrics = _split(distributed.gather_to_host(evaluated).with_nan(), runs)
             cost.evaluating += time.perf_counter() - began
             for record, of_run in zip(records, metrics, strict=True):

@@ -232,7 +232,7 @@ def test_the_feedback_of_kolen_pollack_converges_to_the_weights_with_weight_deca
     program, seeds, gaps = make_program_of(job, 1), np.zeros(1, np.int32), []
     states = program.start(seeds, {})
     for first, last in ((0, 0), (0, 40)):
-        states = program.advance(states, seeds, first, last, program.data)
+        states = program.advance(states, seeds, first, last, program.data())
         pairs = [(b[0], job.network.kernels(states.params)[name][0]) for name, b in states.feedback.items()]
         gaps.append([float(jnp.linalg.norm(b - w)) for b, w in pairs])
     np.testing.assert_allclose(gaps[1], np.array(gaps[0]) * 0.95**40, rtol=1e-3)

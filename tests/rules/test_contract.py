@@ -375,8 +375,8 @@ def digits_errors(name, bound=0.0):
     states = program.start(seeds, {})
     errors = []
     for first, last in zip(job.evaluations, job.evaluations[1:], strict=False):
-        states = program.advance(states, seeds, first, last, program.data)
-        evaluated, states = program.evaluate(states, seeds, last, program.data)
+        states = program.advance(states, seeds, first, last, program.data())
+        evaluated, states = program.evaluate(states, seeds, last, program.data())
         errors.append(float(np.mean(evaluated.metrics["test_error"])))
         if errors[-1] < bound:
             break

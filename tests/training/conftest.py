@@ -74,8 +74,8 @@ def train(seeds, steps, *, rule=FA, network=None, optimizer=None, devices=1, bat
     states = program.start(seeds, {})
     metrics, params, last = [], [], 0
     for step in steps:
-        states = program.advance(states, seeds, last, step, program.data)
-        evaluated, states = program.evaluate(states, seeds, step, program.data)
+        states = program.advance(states, seeds, last, step, program.data())
+        evaluated, states = program.evaluate(states, seeds, step, program.data())
         metrics.append(jax.device_get(evaluated).with_nan())
         params.append(jax.device_get(states.params))
         last = step

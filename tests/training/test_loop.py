@@ -152,7 +152,7 @@ def test_batch_shared_by_devices_needs_less_memory_on_each():
         )
         seeds = jnp.zeros(1, jnp.int32)
         states = program.start(seeds, {})
-        compiled = program.advance.lower(states, seeds, jnp.int32(0), jnp.int32(1), program.data).compile()
+        compiled = program.advance.lower(states, seeds, jnp.int32(0), jnp.int32(1), program.data()).compile()
         bytes_needed.append(compiled.memory_analysis().temp_size_in_bytes)
     assert bytes_needed[1] < 0.4 * bytes_needed[0]
 
@@ -321,11 +321,11 @@ def test_program_compiles_once_for_many_evaluations():
     program = make_program(lambda _: Learner(rule, network, loss, training, sgd, sgd), task, jax.devices()[:1])
     seeds = jnp.asarray([0], jnp.int32)
     states = program.start(seeds, {})
-    states = program.advance(states, seeds, 0, 1, program.data)
+    states = program.advance(states, seeds, 0, 1, program.data())
     first = len(traces)
     assert first > 0
     for step in (2, 9, 17):
-        states = program.advance(states, seeds, step - 1, step, program.data)
+        states = program.advance(states, seeds, step - 1, step, program.data())
     assert len(traces) == first
 
 
