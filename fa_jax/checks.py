@@ -91,6 +91,21 @@ def number(
     return float(got)
 
 
+def unused(option: str, got: Any, reason: str) -> None:
+    """Checks that an option that has no effect is not set.
+
+    Args:
+      option: its name.
+      got: its value.
+      reason: when it has no effect, such as `with contrast=threshold`.
+
+    Raises:
+      BadOption: unless `got` is None.
+    """
+    if got is not None:
+        raise BadOption(f"must be null {reason}; got {got!r}", option)
+
+
 def is_on(value: float) -> bool:
     """Returns whether a number is not 0, where 0 stands for nothing; a traced number is never 0."""
     return _is_traced(value) or value != 0

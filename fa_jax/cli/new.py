@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fa_jax.checks import BadOption, choose
-from fa_jax.cli.groups import CONFIG_DIR, choices
+from fa_jax.cli.groups import choices, take_config_dir
 from fa_jax.records.files import write_text
 from fa_jax.text import say
 
@@ -26,13 +26,12 @@ def new(words: Sequence[str]) -> None:
     Raises:
       BadOption: if anything in them is wrong, or a file exists already.
     """
-    names, options, config_dir = [], dict(OPTIONS), "conf"
-    remaining = iter(words)
-    for word in remaining:
+    names, options = [], dict(OPTIONS)
+    config_dir, others = take_config_dir(words)
+    config_dir = config_dir or "conf"
+    for word in others:
         option, equals, value = word.partition("=")
-        if option in CONFIG_DIR:
-            config_dir = value if equals else next(remaining, "")
-        elif equals:
+        if equals:
             choose("new: an option", option, OPTIONS)
             options[option] = value
         else:

@@ -38,7 +38,7 @@ def environment(command: Sequence[str] | None = None, own: Collection[str] = ())
         "commit": commit(),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         "packages": {**versions, **{name: described for name in own if (described := _describe(name))}},
@@ -127,10 +127,10 @@ def _git(folder: Path, *arguments: str) -> str:
     return result.stdout.strip()
 
 
-def _processor() -> str:
+def cpuinfo(*names: str) -> str:
+    """Returns what Linux says of the first processor under the first of these names; empty: nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")

@@ -39,22 +39,21 @@ class Table(NamedTuple):
     caption: str
 
     def __str__(self) -> str:
-        from tabulate import tabulate
-
-        rows = [list(map(printable, row)) for row in self.rows]
-        alignment = ("left", *["right"] * (len(self.headings) - 1))
-        return f"{tabulate(rows, self.headings, disable_numparse=True, colalign=alignment)}\n{self.caption}"
+        return f"{self._tabulated('simple')}\n{self.caption}"
 
     def _repr_html_(self) -> str:
         """Returns the table as a notebook shows it."""
         from html import escape
 
-        def cells(tag: str, row: Sequence[str]) -> str:
-            return "<tr>" + "".join(f"<{tag}>{escape(printable(cell))}</{tag}>" for cell in row) + "</tr>"
-
-        rows = "".join(cells("td", row) for row in self.rows)
         caption = "<br>".join(map(escape, self.caption.split("\n")))
-        return f"<table>{cells('th', self.headings)}{rows}</table><p><small>{caption}</small></p>"
+        return f"{self._tabulated('html')}<p><small>{caption}</small></p>"
+
+    def _tabulated(self, form: str) -> str:
+        from tabulate import tabulate
+
+        rows = [list(map(printable, row)) for row in self.rows]
+        alignment = ("left", *["right"] * (len(self.headings) - 1))
+        return tabulate(rows, self.headings, form, disable_numparse=True, colalign=alignment)
 
 
 class Score(NamedTuple):

@@ -23,7 +23,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, number, switch
+from fa_jax.checks import BadOption, choose, number, switch, unused
 from fa_jax.core import LossFunction, Measure, Metric, Rule, Stream, stream
 from fa_jax.feedback import InitFeedback, require_all_kernels
 from fa_jax.network import Network
@@ -162,8 +162,7 @@ def _level_loss(name: str, scale: float, decorrelation: float | None) -> LevelLo
     if choose("level_loss", name, {"dot": False, "cosine": True}):
         s = number("decorrelation", decorrelation, least=0)
         return lambda h, g, targets: cosine_loss(h, g, targets, c, s)
-    if decorrelation is not None:
-        raise BadOption(f"must be null with level_loss=dot; got {decorrelation}", "decorrelation")
+    unused("decorrelation", decorrelation, "with level_loss=dot")
     return lambda h, g, targets: dot_loss(h, g, targets, c)
 
 

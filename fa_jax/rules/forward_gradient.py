@@ -20,7 +20,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number, switch
+from fa_jax.checks import BadOption, choose, integer, number, switch, unused
 from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
@@ -224,8 +224,7 @@ def _derivative(name: str, sigma: float | None) -> Derivative:
     """Returns the derivative of that name; finite differences are of size sigma."""
     chosen = choose("derivative", name, {"exact": exact, **DIFFERENCES})
     if chosen is exact:
-        if sigma is not None:
-            raise BadOption(f"must be null with derivative=exact, which has no finite noise; got {sigma}", "sigma")
+        unused("sigma", sigma, "with derivative=exact, which has no finite noise")
         return exact
     size = number("sigma", sigma, above=0)
     return lambda function, point, direction: chosen(function, point, direction, size)

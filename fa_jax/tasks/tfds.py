@@ -14,7 +14,7 @@ import logging
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -85,9 +85,10 @@ def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
     form, prepared = form_of(dataset, data_dir), _find(dataset, data_dir)
     try:
         info = (prepared.folder / "dataset_info.json").read_bytes()
-        held_out = "test" if '"test"' in info.decode(errors="replace") else "validation"
-        sources = {"train": "train", "test": "test" if dataset in DATASETS else held_out}
-        return {split: _read_split(prepared, form, info, source) for split, source in sources.items()}
+        splits = _splits(prepared, info)
+        held_out = "validation" if dataset not in DATASETS and "test" not in splits else "test"
+        sources = {"train": "train", "test": held_out}
+        return {split: _read_split(prepared, form, splits, source) for split, source in sources.items()}
     except FileNotFoundError as error:
         raise prepared.damaged(Path(error.filename or prepared.folder), "is missing") from error
     except OSError as error:
@@ -122,9 +123,9 @@ def form_of(dataset: str, data_dir: str | None) -> Dataset:
     return Dataset((shape[0], shape[1], shape[2]), classes)
 
 
-def _read_split(prepared: Prepared, form: Dataset, info: bytes, split: str) -> Labelled:
+def _read_split(prepared: Prepared, form: Dataset, splits: Mapping[str, Any], split: str) -> Labelled:
     """Returns a split, from the cache or else from its record files."""
-    shards = _shards(prepared, info, split)
+    shards = _shards(prepared, splits, split)
     digest = _digest(prepared.folder, shards)
     name = f"{prepared.dataset.replace('/', '-')}-{prepared.folder.name}-{split}-{digest}.npy"
     cache = decoded.path_of(name)
@@ -164,13 +165,22 @@ def _find(dataset: str, data_dir: str | None) -> Prepared:
     return Prepared(dataset, option, max(versions, key=lambda p: [int(part) for part in p.name.split(".")]))
 
 
-def _shards(prepared: Prepared, info: bytes, split: str) -> list[Shard]:
+def _splits(prepared: Prepared, info: bytes) -> dict[str, Any]:
+    """Returns the entries of `dataset_info.json` by split, each with the format of the files."""
+    try:
+        content = json.loads(info)
+        return {entry["name"]: {**entry, "fileFormat": content["fileFormat"]} for entry in content["splits"]}
+    except (ValueError, KeyError, TypeError) as error:
+        path = prepared.folder / "dataset_info.json"
+        raise prepared.damaged(path, "does not describe the record files") from error
+
+
+def _shards(prepared: Prepared, splits: Mapping[str, Any], split: str) -> list[Shard]:
     """Returns the record files of a split, as `dataset_info.json` lists them."""
     path = prepared.folder / "dataset_info.json"
     try:
-        content = json.loads(info)
-        written, entry = content["fileFormat"], {entry["name"]: entry for entry in content["splits"]}[split]
-        lengths = [int(length) for length in entry["shardLengths"]]
+        entry = splits[split]
+        written, lengths = entry["fileFormat"], [int(length) for length in entry["shardLengths"]]
         names = [
             entry["filepathTemplate"].format(
                 DATASET=prepared.dataset.partition("/")[0],

@@ -16,6 +16,7 @@ from filelock import FileLock, Timeout
 from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
+from fa_jax.records.environment import cpuinfo
 from fa_jax.text import say
 
 VARIABLE = "FA_JAX_COMPILATION_CACHE"
@@ -106,8 +107,5 @@ def _make_private(folder: Path) -> None:
 
 def _processor() -> str:
     """Returns a digest of the kind of processor and its instructions."""
-    description = platform.machine() + platform.processor()
-    with contextlib.suppress(OSError):
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-        description += next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    description = platform.machine() + platform.processor() + cpuinfo("flags", "Features")
     return hashlib.sha256(description.encode()).hexdigest()[:16]

@@ -21,7 +21,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, number
+from fa_jax.checks import BadOption, choose, number, unused
 from fa_jax.core import Batch, Metric, PyTree
 from fa_jax.losses import straight_through
 from fa_jax.network import Network
@@ -175,8 +175,7 @@ def alpha_of_pairs(contrast: str, alpha: float | None, **without_effect: tuple) 
       BadOption: if an option is out of range or has no effect.
     """
     if not choose("contrast", contrast, {"threshold": False, "pairs": True}):
-        if alpha is not None:
-            raise BadOption(f"must be null with contrast=threshold; got {alpha!r}", "alpha")
+        unused("alpha", alpha, "with contrast=threshold")
         return None
     for option, (got, valid) in without_effect.items():
         if got != valid:

@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number
+from fa_jax.checks import BadOption, choose, integer, number, unused
 from fa_jax.core import Extras, LossFunction, Measure, Metric, PyTree, Rule, Stream, stream
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, unstack
@@ -68,8 +68,8 @@ def local_loss(
         beta = SIMILARITY_WEIGHT if similarity_weight is None else similarity_weight
         beta = number("similarity_weight", beta, above=0, below=1)
         weights, readout_weight = {"prediction_loss": 1 - beta, "similarity_loss": beta}, 1 - beta
-    elif similarity_weight is not None:
-        raise BadOption(f"must be null with objective={objective}; got {similarity_weight}", "similarity_weight")
+    else:
+        unused("similarity_weight", similarity_weight, f"with objective={objective}")
     is_mono_forward = objective == "mono_forward"
     local = _mono_forward_network(network) if is_mono_forward else _local_network(network)
     # The prediction of the last stage is the readout in Mono-Forward, which therefore passes its gradient on.

@@ -22,7 +22,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, is_on, number
+from fa_jax.checks import BadOption, choose, integer, is_on, number, unused
 from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule, Stream, stream
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
@@ -218,8 +218,7 @@ def _descent(inference: str, steps: int | None, step_size: float, momentum: floa
         bounds = {"below": 2.0} if inference == "fixed_prediction" else {}
         rate = number("step_size", step_size, above=0, **bounds)
         return Descent(integer("steps", steps, least=1), rate, momentum)
-    if steps is not None:
-        raise BadOption(f"must be null with inference=zero_divergence, which sets it itself; got {steps!r}", "steps")
+    unused("steps", steps, "with inference=zero_divergence, which sets it itself")
     if number("step_size", step_size) != 1:
         raise BadOption(f"must be 1 with inference=zero_divergence; got {step_size!r}", "step_size")
     return Descent(0, 1.0, 0.0)
@@ -230,8 +229,7 @@ def _strength(inference: str, nudging: str, strength: float | None, sign: str | 
     choose("nudging", nudging, dict.fromkeys(("none", "precision", "target")))
     if nudging == "none":
         for option, value in (("nudging_strength", strength), ("nudging_sign", sign)):
-            if value is not None:
-                raise BadOption(f"must be null with nudging=none; got {value!r}", option)
+            unused(option, value, "with nudging=none")
         return 1.0
     if inference not in DESCENTS:
         raise BadOption(
@@ -250,8 +248,8 @@ def _is_drawn(sign: str | None, period: int | None) -> bool:
     """Returns whether the sign of the nudging is drawn, with its period checked."""
     if sign == "drawn":
         integer("sign_period", period, least=1)
-    elif period is not None:
-        raise BadOption(f"must be null unless nudging_sign=drawn; got {period!r}", "sign_period")
+    else:
+        unused("sign_period", period, "unless nudging_sign=drawn")
     return sign == "drawn"
 
 

@@ -27,7 +27,7 @@ of both, and Meulemans et al. add epochs of the inverses alone.
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number
+from fa_jax.checks import BadOption, choose, integer, number, unused
 from fa_jax.core import LossFunction, PyTree, Rule, Stream, stream
 from fa_jax.feedback import InitFeedback, require_all_kernels
 from fa_jax.initializers import fan_uniform
@@ -187,22 +187,19 @@ def _require_softmax_outputs(variant: str, loss: LossFunction) -> None:
 def _step(variant: str, step: float | None, *, needed: bool) -> float:
     if needed:
         return number("step", step, above=0)
-    if step is not None:
-        raise BadOption(f"must be null with variant={variant}, whose first target is the label; got {step}", "step")
+    unused("step", step, f"with variant={variant}, whose first target is the label")
     return 0.0
 
 
 def _inner_rate(variant: str, rate: float | None, *, needed: bool) -> float:
     if needed:
         return number("inner_rate", rate, above=0)
-    if rate is not None:
-        raise BadOption(f"must be null with variant={variant} and one inner step; got {rate}", "inner_rate")
+    unused("inner_rate", rate, f"with variant={variant} and one inner step")
     return 0.0
 
 
 def _auxiliary_units(variant: str, units: int | None) -> int:
     if variant == "ao_sdtp":
         return integer("auxiliary_units", units, least=1)
-    if units is not None:
-        raise BadOption(f"must be null unless variant=ao_sdtp; got {units}", "auxiliary_units")
+    unused("auxiliary_units", units, "unless variant=ao_sdtp")
     return 0
