@@ -67,6 +67,8 @@ class FeedbackOptimizer(NamedTuple):
     weight_decay: float | list
     """As for `optimizers.descend`."""
     clip: float | None
+    is_plain: bool
+    """True if it is gradient descent of rate 1, from the start of the run to its end."""
 
 
 class Extras(NamedTuple):
@@ -90,13 +92,11 @@ class Extras(NamedTuple):
     train_predict_label: str = ""
     """How `train_predict` predicts, such as `softmax`, where `predict` does otherwise: training scores are shown with
     it, since they are not comparable with test scores. Empty: the same prediction."""
-    sets_feedback: bool = False
-    """True if `feedback - learn(...)` is the next feedback, such as running means or a count of steps, so that the
-    feedback optimizer must be plain gradient descent of rate 1."""
     fixed_feedback: frozenset[tuple[str, ...]] = frozenset()
     """The paths of what does not learn in feedback that does: its updates are 0, and it does not decay."""
     check_feedback_optimizer: Callable[[FeedbackOptimizer], None] | None = None
-    """Raises `checks.BadOption` if the feedback would not learn as the rule says. None: any optimizer is fine."""
+    """Raises `checks.BadOption` if the feedback would not learn as the rule says, such as `optimizers.must_be_plain`.
+    None: any optimizer is fine."""
     needs_classes: bool = False
     """True if the rule consumes labels directly, so that targets must be one-hot."""
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from fa_jax.checks import BadOption, is_on, number
-from fa_jax.core import PyTree
+from fa_jax.core import FeedbackOptimizer, PyTree
 
 Path = tuple[str, ...]
 
@@ -109,6 +109,23 @@ def is_plain(optimizer: optax.GradientTransformation, steps: int) -> bool:
             if jnp.any(change != -update):
                 return False
     return True
+
+
+def must_be_plain(optimizer: FeedbackOptimizer) -> None:
+    """Checks the optimizer of a rule that sets its feedback itself: `feedback - learn(...)` is the next feedback.
+
+    That is so for running means, or a count of steps. For `Extras.check_feedback_optimizer`.
+
+    Raises:
+      BadOption: unless it is gradient descent of rate 1.
+    """
+    if not optimizer.is_plain:
+        raise BadOption(
+            "must be sgd with learning_rate=1, since this rule sets its feedback itself: "
+            "+optimizer@feedback_optimizer=sgd feedback_optimizer.learning_rate=1",
+            "feedback_optimizer",
+            complete=True,
+        )
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:

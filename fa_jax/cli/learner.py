@@ -68,20 +68,20 @@ def replaced(config: Config, numbers: Numbers) -> Config:
 
 def check_feedback_optimizer(config: Config, learner: Learner, steps: int) -> None:
     """Raises `BadOption` if the feedback would not learn as the rule says."""
-    rule = learner.rule
+    check = learner.rule.extras.check_feedback_optimizer
+    if check is None:
+        return
     name = "optimizer" if config["feedback_optimizer"] is None else "feedback_optimizer"
-    if rule.extras.sets_feedback and not optimizers.is_plain(learner.feedback_optimizer, steps):
-        raise BadOption(
-            f"must be sgd with learning_rate=1 for rule={choice_of(config, 'rule')}, which sets its feedback itself: "
-            "+optimizer@feedback_optimizer=sgd feedback_optimizer.learning_rate=1",
-            "feedback_optimizer",
-        )
-    if rule.extras.check_feedback_optimizer is not None:
-        node = config[name]
-        scaling = node.get("scaling", {}).get("_target_", "")
-        chosen = FeedbackOptimizer(name == "optimizer", scaling, node.get("weight_decay", 0.0), node.get("clip"))
-        with within(name, config.get("choices", {}).get(name)):
-            rule.extras.check_feedback_optimizer(chosen)
+    node = config[name]
+    chosen = FeedbackOptimizer(
+        shared=name == "optimizer",
+        scaling=node.get("scaling", {}).get("_target_", ""),
+        weight_decay=node.get("weight_decay", 0.0),
+        clip=node.get("clip"),
+        is_plain=optimizers.is_plain(learner.feedback_optimizer, steps),
+    )
+    with within(name, config.get("choices", {}).get(name)):
+        check(chosen)
 
 
 def choice_of(config: Config, group: str) -> str | None:

@@ -114,7 +114,7 @@ MISTAKES = {
     "rule=mirrored_pepita rule.sign=plus": "rule.sign must be minus: mirrored feedback follows the weights",
     "rule=target_propagation rule.inner_steps=3": "rule.inner_rate must be a finite number above 0; got None",
     "task=digits rule=target_propagation rule.variant=l_drl rule.inner_rate=0.1": "feedback_optimizer must be sgd with "
-    "learning_rate=1 for rule=target_propagation, which sets its feedback itself",
+    "learning_rate=1, since this rule sets its feedback itself: +optimizer@feedback_optimizer=sgd",
     "task=digits rule=counter_current rule.learned=no": "rule.learned must be true or false; got 'no'",
     "task=digits rule=counter_current rule.learned=false feedback_optimizer=sgd": "feedback_optimizer must be null",
     "rule=pepita feedback=direct": "rule=pepita needs feedback to the input alone, such as to_input",

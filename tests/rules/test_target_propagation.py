@@ -13,7 +13,7 @@ from fa_jax.losses import OUTPUTS, cross_entropy, squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.layers import ACTIVATIONS as FUNCTIONS
 from fa_jax.networks.mlp import mlp
-from fa_jax.optimizers import constant, descend
+from fa_jax.optimizers import constant, descend, must_be_plain
 from fa_jax.rules.bp import bp
 from fa_jax.rules.target_propagation import variants
 from fa_jax.rules.target_propagation.differences import DIFFERENCES
@@ -182,7 +182,7 @@ def test_updates_are_those_of_the_targets(variant, hidden):
     if variant == "l_drl":  # learns first
         changes = rule.learn(params, feedback, batch, None)
         used = jax.tree.map(jnp.subtract, feedback, changes)
-        assert rule.extras.sets_feedback
+        assert rule.extras.check_feedback_optimizer is must_be_plain
     oracle = Reference(variant, network, params, used, batch)
     check(network, rule.updates(params, feedback, batch), oracle.updates(OPTIONS[variant]["step"]))
 
@@ -195,7 +195,7 @@ def test_feedback_descends_the_loss_of_its_inverses(variant):
     expected = reference_gradient(variant, network, params, feedback, batch, key)
     rate = OPTIONS[variant].get("inner_rate", 1.0)
     assert_trees_close(changes, jax.tree.map(lambda g: rate * g, expected), rtol=1e-7, atol=1e-9)
-    assert rule.extras.sets_feedback == (variant == "l_drl")
+    assert (rule.extras.check_feedback_optimizer is must_be_plain) == (variant == "l_drl")
 
 
 def test_several_inner_steps_are_steps_of_gradient_descent():
@@ -205,7 +205,7 @@ def test_several_inner_steps_are_steps_of_gradient_descent():
     for k in range(2):
         gradient = reference_gradient("dtp", network, params, stepped, batch, jax.random.fold_in(batch.key, k))
         stepped = jax.tree.map(lambda v, g: v - 0.2 * g, stepped, gradient)
-    assert rule.extras.sets_feedback
+    assert rule.extras.check_feedback_optimizer is must_be_plain
     assert_trees_close(jax.tree.map(jnp.subtract, feedback, changes), stepped, rtol=1e-7, atol=1e-9)
 
 

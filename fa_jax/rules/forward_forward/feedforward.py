@@ -33,6 +33,7 @@ from fa_jax.core import Extras, LossFunction, Measure, PyTree, Rule
 from fa_jax.network import Network
 from fa_jax.networks.chain import unstack
 from fa_jax.networks.fast_gradients import grad
+from fa_jax.optimizers import must_be_plain
 from fa_jax.rules.forward_forward.goodness import (
     CONVENTIONS,
     METRICS,
@@ -214,7 +215,7 @@ def forward_forward(
         measure=Measure(METRICS, measure),
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=ff,
-        sets_feedback=True,
+        check_feedback_optimizer=must_be_plain,
         train_predict=ff.apply,
         train_predict_label="" if by_softmax else "softmax",
         needs_classes=True,

@@ -29,6 +29,7 @@ from fa_jax.network import Network
 from fa_jax.networks.chain import DenseStage, unstack
 from fa_jax.networks.fast_gradients import grad
 from fa_jax.networks.layers import ACTIVATIONS
+from fa_jax.optimizers import must_be_plain
 from fa_jax.primitives import Hidden
 from fa_jax.rules.forward_forward.stages import relu_stages
 from fa_jax.rules.stagewise import multipliers, require_chain
@@ -195,7 +196,7 @@ def scff(
         measure=Measure(METRICS, measure),
         learning_rate_multipliers=lambda params: multipliers(params, {"readouts": multiplier}),
         network=contrastive,
-        sets_feedback=True,
+        check_feedback_optimizer=must_be_plain,
     )
 
     def predict(params, inputs, key=None):

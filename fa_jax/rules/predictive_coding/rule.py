@@ -27,6 +27,7 @@ from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, Metri
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
 from fa_jax.networks.fast_gradients import grad
+from fa_jax.optimizers import must_be_plain
 from fa_jax.rules.predictive_coding.inference import (
     Descent,
     Model,
@@ -171,7 +172,7 @@ def predictive_coding(
         signals=None if before else signals,
         weight_pairs=weight_pairs,
         measure=Measure(METRICS, measure) if inference in DESCENTS else None,
-        sets_feedback=is_drawn,
+        check_feedback_optimizer=must_be_plain if is_drawn else None,
     )
     return Rule(init, updates, network.apply, learn if is_drawn else None, extras)
 

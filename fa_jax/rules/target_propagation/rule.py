@@ -33,6 +33,7 @@ from fa_jax.feedback import InitFeedback, require_all_kernels
 from fa_jax.initializers import fan_uniform
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, each_stage
+from fa_jax.optimizers import must_be_plain
 from fa_jax.rules.backward import backward_rule
 from fa_jax.rules.stagewise import require_dense_stages
 from fa_jax.rules.target_propagation.differences import Function, difference_of
@@ -147,7 +148,7 @@ def target_propagation(
         weight_pairs=weight_pairs,
         needs_classes=chosen.from_labels,
         fixed_feedback=frozenset({(AUXILIARY, "units")} if units else ()),
-        sets_feedback=takes_steps,
+        check_feedback_optimizer=must_be_plain if takes_steps else None,
     )
     return rule._replace(learn=learn)
 
