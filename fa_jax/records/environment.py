@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import importlib.util
@@ -31,7 +32,6 @@ def environment(command: Sequence[str] | None = None, own: Collection[str] = ())
       command: what was typed; None: the arguments of this process.
       own: packages of the user, as of `own_packages`.
     """
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {
         "time": now(),
         "command": list(command or sys.argv),
@@ -41,7 +41,7 @@ def environment(command: Sequence[str] | None = None, own: Collection[str] = ())
         "processor": cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "packages": {**versions, **{name: described for name in own if (described := _describe(name))}},
+        "packages": {**_versions(), **{name: described for name in own if (described := _describe(name))}},
         "settings": {name: getattr(jax.config, name) for name in SETTINGS},
     }
 
@@ -100,8 +100,17 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
+@functools.cache
+def _versions() -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
+
+
+@functools.cache
 def commit() -> str | None:
-    """Returns the commit of the checkout that this code is in, with a digest of uncommitted changes; None outside."""
+    """Returns the commit of the checkout that this code is in, with a digest of uncommitted changes; None outside.
+
+    It is that of the first call: this process goes on with the code that it has loaded.
+    """
     checkout = Path(__file__).parents[2]
 
     try:
