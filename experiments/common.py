@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +12,7 @@ import jax
 
 from fa_jax.core import PyTree
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
+from fa_jax.training import cache
 
 
 def trained(folder: Path, *arguments: str) -> Run:
@@ -77,7 +79,13 @@ def _train(
         return
     command = [*flags, *arguments, f"{option}={folder}"] if recorded is None else [f"resume={folder}"]
     print("fa-jax", *command, flush=True)
-    subprocess.run([sys.executable, "-m", "fa_jax", *command], check=True)
+    subprocess.run([sys.executable, "-m", "fa_jax", *command], check=True, env=without_cache())
+
+
+def without_cache() -> dict[str, str]:
+    """Returns the environment without compilation caches: the time that a run takes to compile is a result."""
+    others = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    return {**others, cache.VARIABLE: "off"}
 
 
 def of_seed(tree: PyTree, index: int) -> PyTree:

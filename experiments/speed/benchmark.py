@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.common import read_rows
+from experiments.common import read_rows, without_cache
 from experiments.speed.record import Row, record, table
 
 HERE = Path(__file__).parent
@@ -70,7 +70,7 @@ def _worker(contestant: Contestant) -> Iterator[Callable[[int], float]]:
     command = [sys.executable, "-m", "experiments.speed.contestants", json.dumps(spec)]
     with tempfile.TemporaryFile("w+") as errors:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": errors}
-        process = subprocess.Popen(command, **pipes, text=True, bufsize=1, env=_environment(**passive))
+        process = subprocess.Popen(command, **pipes, text=True, bufsize=1, env={**without_cache(), **passive})
 
         def train(steps: int) -> float:
             with contextlib.suppress(BrokenPipeError):
@@ -87,11 +87,6 @@ def _worker(contestant: Contestant) -> Iterator[Callable[[int], float]]:
         finally:
             process.kill()
             process.wait()
-
-
-def _environment(**variables: str) -> dict[str, str]:
-    """Returns the environment with these variables, and without JAX's compilation cache, so that starts are cold."""
-    return {**{k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}, **variables}
 
 
 def mnist(repeats: int) -> Iterator[Row]:
@@ -222,7 +217,7 @@ def overhead(repeats: int) -> Iterator[Row]:
 def _starting(folder: str, *arguments: str) -> Iterator[subprocess.Popen]:
     """Yields a running `fa-jax`, which is killed in the end if it still runs."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "fa_jax", *arguments], cwd=folder, stdout=subprocess.DEVNULL, env=_environment()
+        [sys.executable, "-m", "fa_jax", *arguments], cwd=folder, stdout=subprocess.DEVNULL, env=without_cache()
     )
     try:
         yield process

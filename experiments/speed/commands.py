@@ -7,7 +7,6 @@ alternation. The machine must be idle.
 """
 
 import argparse
-import os
 import resource
 import statistics
 import subprocess
@@ -17,9 +16,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.common import read_rows
+from experiments.common import read_rows, without_cache
 from experiments.speed.benchmark import HERE
 from experiments.speed.record import Row, record, table
+from fa_jax.training import cache
 
 HERE_CHECKOUT = Path(__file__).parents[2]
 SWEEP = [f"{0.003 * 1.25**i:.4g}" for i in range(30)]
@@ -49,9 +49,9 @@ UNCACHED = ("a mistake", "fa-jax --help", "fa-jax list")
 """Commands that compile nothing."""
 
 
-def measured(checkout: Path, words: Sequence[str], cache: Path) -> tuple[float, float]:
+def measured(checkout: Path, words: Sequence[str], programs: Path) -> tuple[float, float]:
     """Returns the wall and the CPU time of a command, in seconds, with the code of a checkout."""
-    environment = {**os.environ, "PYTHONPATH": str(checkout), "FA_JAX_COMPILATION_CACHE": str(cache)}
+    environment = {**without_cache(), "PYTHONPATH": str(checkout), cache.VARIABLE: str(programs)}
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-m", "fa_jax", *words]
@@ -65,10 +65,10 @@ def rows(against: Path | None, repeats: int) -> Iterator[Row]:
     for name, words in COMMANDS.items():
         cold, cached, other = [], [], []
         for _ in range(1 if name in LONG else repeats):
-            with tempfile.TemporaryDirectory() as cache:
-                cold.append(measured(HERE_CHECKOUT, words, Path(cache, "programs")))
+            with tempfile.TemporaryDirectory() as folder:
+                cold.append(measured(HERE_CHECKOUT, words, Path(folder, "programs")))
                 if name not in UNCACHED:
-                    cached.append(measured(HERE_CHECKOUT, words, Path(cache, "programs")))
+                    cached.append(measured(HERE_CHECKOUT, words, Path(folder, "programs")))
             if against is not None:
                 other.append(measured(against, words, Path("unused")))
         kinds = {"": cold} if name in UNCACHED else {", empty cache": cold, ", filled cache": cached}

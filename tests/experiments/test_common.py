@@ -78,6 +78,21 @@ def test_run_with_other_options_is_an_error(tmp_path, calls, overrides):
     assert calls == []
 
 
+def test_a_run_is_trained_without_compilation_caches_since_its_time_to_compile_is_recorded(tmp_path, monkeypatch):
+    environments = []
+
+    def run(command, *, env, **_):
+        environments.append(env)
+        record(tmp_path / "run", "finished")
+
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(common, "subprocess", types.SimpleNamespace(run=run))
+    trained(tmp_path / "run", "rule=fa", "seeds=2")
+    (environment,) = environments
+    assert "JAX_COMPILATION_CACHE_DIR" not in environment
+    assert environment["FA_JAX_COMPILATION_CACHE"] == "off"
+
+
 def test_finished_sweep_is_not_trained_again(tmp_path, calls):
     folder = record_sweep(tmp_path / "sweep", "finished", "diverged")
     assert [run.folder for run in trained_sweep(folder, "rule=fa,bp")] == [folder / "0", folder / "1"]
