@@ -116,7 +116,7 @@ class Network:
           signals: substitutes for dL/dh of hidden layers in the backward pass, shaped like h; named like
             `hidden_shapes`. Like a gradient of the mean loss, they include the factor `1/batch`.
           feedback: substitutes for the kernels of linear layers in the backward pass, shaped like these; named like
-            `kernel_shapes`.
+            `kernel_shapes`. A dict with `fixed` and `learned` stands for their product; see `with_product_weights`.
           perturbations: are added to the activations h of hidden layers, shaped like h; named like `hidden_shapes`.
           states: what the layers above receive in place of the activations h, shaped like h; named like
             `hidden_shapes`. The activations that are returned are those before, each computed from the state below.

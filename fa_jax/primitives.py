@@ -1,8 +1,9 @@
-"""Two `jax.custom_vjp`s with which a learning rule modifies the backward pass, and how a Flax module applies them.
+"""Three `jax.custom_vjp`s with which a learning rule modifies the backward pass, and how a Flax module applies them.
 
-`with_backward_weights` sends a cotangent through separate backward weights (feedback alignment and related rules); the
-interceptor `use_feedback` applies it to linear layers. `replace_cotangent` replaces a cotangent by a learning signal
-(direct feedback alignment and related rules); the layer `Hidden` applies it at the end of a hidden layer.
+`with_backward_weights` sends a cotangent through separate backward weights (feedback alignment and related rules), and
+`with_product_weights` through a product of two; the interceptor `use_feedback` applies them to linear layers.
+`replace_cotangent` replaces a cotangent by a learning signal (direct feedback alignment and related rules); the layer
+`Hidden` applies it at the end of a hidden layer.
 """
 
 import functools
@@ -13,9 +14,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import BadOption
+
 LINEAR = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 """The Flax layers that are linear in their input, so that their backward weights can be replaced. Layers of other
 classes keep their true backward pass, under feedback alignment too."""
+
+WITH_PRODUCTS = (nn.Dense, nn.DenseGeneral, nn.Conv)
+"""Those of them through which a cotangent can pass a product of two matrices."""
 
 BACKWARD = "backward_kernel"
 """The name of a layer's backward kernel, which stands beside its kernel among the params of one forward pass. Whatever
@@ -61,6 +67,46 @@ def _linear_backward(layer, residuals, cotangent):
 with_backward_weights.defvjp(_linear_forward, _linear_backward)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def with_product_weights(layer: nn.Module, params: Any, factors: Any, x: jax.Array) -> jax.Array:
+    """Applies a linear layer whose input cotangent passes through two matrices, which are never multiplied out.
+
+    The params get their ordinary gradient. The factor `learned` gets the product of the input and of the cotangent
+    between both, as if it were the kernel of a forward layer; the factor `fixed` gets a zero.
+
+    Args:
+      layer: an unbound Flax layer, one of `WITH_PRODUCTS`.
+      params: as for `with_backward_weights`.
+      factors: a dict with `fixed`, `[m, features]`, which the cotangent passes first, and `learned`, the kernel of such
+        a layer with m features. In the notation of the papers they are B^T and R^T.
+      x: `[batch, ...]`.
+
+    Returns:
+      `layer.apply({"params": params}, x)`.
+    """
+    del factors
+    return cast(jax.Array, layer.apply({"params": params}, x))
+
+
+def _product_backward(layer, residuals, cotangent):
+    params, factors, x = residuals
+    middle = cotangent @ factors["fixed"].T
+    features = middle.shape[-1] if isinstance(layer.features, int) else (*layer.features[:-1], middle.shape[-1])
+    wide = layer.clone(features=features, use_bias=False)
+
+    def apply(kernel, x):
+        return wide.apply({"params": {"kernel": kernel}}, x)
+
+    _, params_vjp = jax.vjp(lambda params: layer.apply({"params": params}, x), params)
+    _, learned_vjp = jax.vjp(lambda kernel: apply(kernel, x), factors["learned"])
+    _, input_vjp = jax.vjp(lambda x: apply(factors["learned"], x), x)
+    factor_updates = {"fixed": jnp.zeros_like(factors["fixed"]), "learned": learned_vjp(middle)[0]}
+    return *params_vjp(cotangent), factor_updates, *input_vjp(middle)
+
+
+with_product_weights.defvjp(_linear_forward, _product_backward)
+
+
 def is_linear_call(context: nn.module.InterceptorContext) -> bool:
     """Returns whether an intercepted call is the `__call__` of a linear layer whose params exist already."""
     module = context.module
@@ -74,14 +120,23 @@ def only_argument(args: tuple, kwargs: Mapping[str, Any]) -> Any:
 
 
 def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
-    """Flax interceptor: gives backward weights to every linear layer that has a `BACKWARD` among its params."""
+    """Flax interceptor: gives backward weights to every linear layer that has a `BACKWARD` among its params.
+
+    Raises:
+      BadOption: if they are a product, and the layer is none of `WITH_PRODUCTS`.
+    """
     module = context.module
     if not is_linear_call(context) or not module.has_variable("params", BACKWARD):
         return layer(*args, **kwargs)
     unbound = module.clone(parent=None, name=None)  # the vjp applies the layer to params of its own
-    params = dict(module.variables["params"])
-    feedback = {"kernel": params.pop(BACKWARD)}
-    return with_backward_weights(unbound, params, feedback, only_argument(args, kwargs))
+    params, x = dict(module.variables["params"]), only_argument(args, kwargs)
+    backward = params.pop(BACKWARD)
+    if isinstance(backward, Mapping):
+        if not isinstance(module, WITH_PRODUCTS):
+            classes, name = ", ".join(layer.__name__ for layer in WITH_PRODUCTS), "/".join(module.path)
+            raise BadOption(f"is not defined for layers other than {classes}; {name} is a {type(module).__name__}")
+        return with_product_weights(unbound, params, dict(backward), x)
+    return with_backward_weights(unbound, params, {"kernel": backward}, x)
 
 
 @jax.custom_vjp

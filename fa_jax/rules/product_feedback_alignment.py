@@ -23,6 +23,7 @@ from fa_jax.checks import BadOption, choose, integer, number
 from fa_jax.core import FeedbackOptimizer, LossFunction, Rule, Stream, stream
 from fa_jax.initializers import sparsify, uniform
 from fa_jax.network import Network
+from fa_jax.networks.fast_gradients import grad
 from fa_jax.networks.shapes import KernelShape
 from fa_jax.rules.backward import backward_rule
 
@@ -46,7 +47,7 @@ def product_feedback_alignment(
       density: the probability that an entry of B or R is kept, in (0, 1]; the others stay zero.
 
     Raises:
-      BadOption: if an option is out of range, or a layer is locally connected.
+      BadOption: if an option is out of range, or the error crosses a layer that is none of `WITH_PRODUCTS`.
     """
     is_orthogonal = choose("mixing", mixing, {"uniform": False, "orthogonal": True})
     expansion = integer("expansion", expansion, least=1)
@@ -55,9 +56,6 @@ def product_feedback_alignment(
         if is_orthogonal and value != 1:
             raise BadOption(f"must be 1 with mixing=orthogonal; got {value}", option)
     shapes = {name: network.kernel_shapes[name] for name in network.crossed_kernels}
-    for name, kernel in shapes.items():
-        if math.prod(kernel.shape[:-2]) > 1 and kernel.fan_in == kernel.shape[-2]:
-            raise BadOption(f"is not defined for locally connected layers; {name} is one")
 
     def draw_fixed(key, kernel: KernelShape):
         out = kernel.shape[-1]
@@ -83,20 +81,30 @@ def product_feedback_alignment(
 
     def backward(params, feedback, batch):
         del params, batch
-        return {"feedback": products(feedback)}
+        return {"feedback": _by_layer(feedback)}
 
     def learn(params, feedback, batch, updates):
-        del params, batch
-        kernels = network.kernels(updates)
-        learned = {}
-        for name, b in feedback[FIXED].items():
-            step = _mixed(kernels[name], jnp.swapaxes(b, -1, -2))
-            learned[name] = step if density == 1 else step * (feedback[LEARNED][name] != 0)
-        return {FIXED: jax.tree.map(jnp.zeros_like, feedback[FIXED]), LEARNED: learned}
+        del updates  # each step computes this backward pass once, here and for the updates of the weights
+
+        def batch_loss(learned):
+            factors = _by_layer({**feedback, LEARNED: learned})
+            return loss(network.apply(params, batch.inputs, key=batch.key, feedback=factors), batch.targets)
+
+        changes = grad(batch_loss)(feedback[LEARNED])
+        if density < 1:
+            changes = jax.tree.map(lambda change, r: change * (r != 0), changes, feedback[LEARNED])
+        return {FIXED: jax.tree.map(jnp.zeros_like, feedback[FIXED]), LEARNED: changes}
 
     def weight_pairs(params, feedback):
         kernels = network.kernels(params)
         return {name: (product, kernels[name]) for name, product in products(feedback).items()}
+
+    def first_logits(key, inputs):
+        params, feedback = init(key)
+        return network.apply(params, inputs, feedback=_by_layer(feedback))
+
+    # Refuses layers that have no product.
+    jax.eval_shape(first_logits, jax.random.key(0), jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32))
 
     rule = backward_rule(
         network,
@@ -112,14 +120,18 @@ def product_feedback_alignment(
 
 def products(feedback):
     """Returns the backward kernels `R^T B^T`, shaped like the forward ones, by their names."""
-    return {name: _mixed(r, feedback[FIXED][name]) for name, r in feedback[LEARNED].items()}
+    return {name: _product(feedback[LEARNED][name], b) for name, b in feedback[FIXED].items()}
 
 
-def _mixed(kernel: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Returns the product over the last axis of a kernel, `[*stack, ..., channels]`, and a matrix per stack."""
-    stack = matrix.shape[:-2]
-    flat = kernel.reshape(*stack, -1, kernel.shape[-1]) @ matrix
-    return flat.reshape(*kernel.shape[:-1], matrix.shape[-1])
+def _product(learned: jax.Array, fixed: jax.Array) -> jax.Array:
+    """Returns the product over the last axis of a kernel, `[*stack, ..., m]`, and a matrix for each stack."""
+    flat = learned.reshape(*fixed.shape[:-2], -1, learned.shape[-1]) @ fixed
+    return flat.reshape(*learned.shape[:-1], fixed.shape[-1])
+
+
+def _by_layer(feedback):
+    """Returns both factors of each kernel by its name, as `primitives.with_product_weights` takes them."""
+    return {name: {part: feedback[part][name] for part in (FIXED, LEARNED)} for name in feedback[FIXED]}
 
 
 def _check_optimizer(optimizer: FeedbackOptimizer) -> None:

@@ -210,5 +210,5 @@ def test_options_out_of_range_are_refused(options, message):
 
 def test_locally_connected_layers_are_refused():
     network = cnn((5, 5, 2), 3, **{**CNN, "topology": "conv4x3-conv5x3v", "shared_weights": False})
-    with pytest.raises(BadOption, match="is not defined for locally connected layers; stages_1/linear is one"):
+    with pytest.raises(BadOption, match="other than Dense, DenseGeneral, Conv; stages_1/linear is a ConvLocal"):
         product_feedback_alignment(network, LOSS, **OPTIONS)
