@@ -63,7 +63,8 @@ def mirrored_pepita(network: Network, loss: LossFunction, *, output_error: str, 
     def matrix(feedback):
         """Returns F as the feedback of PEPITA."""
         layers = [b for name in names for b in (feedback[name] if feedback[name].ndim == 3 else [feedback[name]])]
-        product = functools.reduce(jnp.matmul, layers).T
+        # From the outputs down, of which there are few.
+        product = functools.reduce(lambda product, b: b @ product, reversed(layers)).T
         product *= scale * product.shape[1] ** -0.5 / jnp.std(product)
         return {INPUT: product.reshape(-1, *network.input_shape)}
 
