@@ -82,9 +82,11 @@ class SelfContrastive(nn.Module):
         halves = jnp.split(standardise(jnp.concatenate(images, -1)), 2, -1)
         result: list[jax.Array] = []
         for stage, hidden, send in zip(self.stages, self.hiddens, (None, *self.sent), strict=False):
-            below = [] if send is None else [send(jax.lax.stop_gradient(result[-1]) if local else result[-1])]
-            inputs = [standardise(h) for h in below] or halves
-            result.append(hidden(functools.reduce(jnp.add, map(stage, inputs))))
+            if send is None:
+                z = 2 * stage((halves[0] + halves[1]) / 2)  # W u + W v + 2 b, with one product
+            else:
+                z = stage(standardise(send(jax.lax.stop_gradient(result[-1]) if local else result[-1])))
+            result.append(hidden(z))
         return result
 
 
