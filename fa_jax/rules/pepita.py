@@ -125,7 +125,16 @@ def pepita(
         product = next(iter(paths.values())) @ first_kernel.T
         return {METRIC.name: angle(feedback[INPUT].reshape(product.shape), product)}
 
-    extras = Extras(signals=signals, weight_pairs=weight_pairs, measure=Measure((METRIC,), measure))
+    def train_predict(params, inputs, key=None):
+        with jax.default_matmul_precision("float32"):  # so that training metrics share the first pass of the updates
+            return network.apply(params, inputs, key=key)
+
+    extras = Extras(
+        signals=signals,
+        weight_pairs=weight_pairs,
+        measure=Measure((METRIC,), measure),
+        train_predict=train_predict,
+    )
     return Rule(init, updates, network.apply, extras=extras)
 
 
