@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.common import read_rows, without_cache
+from experiments.speed import products
 from experiments.speed.record import Row, record, table
 
 HERE = Path(__file__).parent
@@ -279,6 +280,24 @@ def family(repeats: int) -> Iterator[Row]:
             yield Row(f"{net}: time of {rule} over bp", _ratios(rates["bp"], rates[rule]), "", bound)
         for rule, values in rates.items():
             yield Row(f"{net}: {rule}", values, "steps/s")
+    yield from _against_products(repeats)
+
+
+def _against_products(repeats: int) -> Iterator[Row]:
+    """Measures the rules whose matrix products are counted in `products.py`, against BP and against these counts."""
+    hidden, batch, steps = [1000] * 3, 64, 300
+    activations = {"scff": "relu", "equilibrium_propagation": "shifted_sigmoid"}
+    over_bp = {rule: products.over_bp(rule, (784, *hidden, 10), batch) for rule in products.OF_RULES}
+    contestants = {}
+    for rule, ratio in {"bp": 1.0, **over_bp}.items():
+        overrides = ["task=mnist", f"rule={rule}", f"architecture.hidden={hidden}", f"batch_size={batch}", "seeds=1"]
+        overrides += ["optimizer=sgd", f"architecture.activation={activations.get(rule, 'tanh')}"]
+        spec = {"loop": "FaJax", "overrides": overrides, "synthetic": {}}
+        contestants[rule] = Contestant(spec, max(1, round(steps / ratio)))
+    rates = race(contestants, repeats)
+    for rule, ratio in over_bp.items():
+        quantity = f"3x1000: time of {rule} over bp; {ratio:.2f} by products"
+        yield Row(quantity, _ratios(rates["bp"], rates[rule]), "", f"<= {1.2 * ratio:.2f}")
 
 
 def nokland(repeats: int) -> Iterator[Row]:
