@@ -1,18 +1,23 @@
 """The contract of fa_jax: the types that rules, networks and tasks share. Read this file first.
 
-A learning rule is a pure function
+A learning rule is a tuple of pure functions. The main one is
 
     updates = rule.updates(params, feedback, batch)
 
 * `params` is what the optimizer trains. `feedback` is the other state of the rule: the weights that carry the learning
   signal backward, fixed or learned, or for some rules running means.
-* `updates` has the tree of `params` and the sign of a gradient: an Optax optimizer turns it into a step downhill.
+* `updates` has the tree of `params` and the sign of a gradient, whose place it takes: an Optax optimizer turns it into
+  a step downhill. That step, which Optax calls updates, is called deltas here.
 * A loss is a mean over the batch, so its gradients dL/dlogits and dL/dh include the factor `1/batch`. The learning
   signals that a rule puts in their place include it too.
 * All randomness of a step (dropout, noise, negative data) comes from `batch.key`. The functions of a rule may close
-  over constants, such as the network and the loss, but over nothing that changes.
-* Layer 0 is the one that receives the input. The batch is the leading axis of activations; a stack of equal layers
-  under `nn.scan` adds one axis in front of it.
+  over constants, such as the network and the loss, but over nothing that changes. They may compute the same forward
+  pass more than once: a step is compiled as a whole, and XLA merges equal operations.
+* Layer 0 is the one that receives the input, `h_{-1}`. The batch is the leading axis of activations. Equal layers may
+  form a stack under `nn.scan`, whose params and activations have one more axis in front, `[*stack, batch, ...]`.
+* The readout is the last layer, which computes the logits; all others are hidden. A stage is a hidden layer with what
+  belongs to it, such as its activation function, pooling and dropout. The probe batch is a number of test examples on
+  which signals, angles and other properties of hidden layers are measured.
 
 Equations are those of the papers, for one example as a column vector:
 
@@ -58,10 +63,10 @@ class Batch(NamedTuple):
 
 
 class FeedbackOptimizer(NamedTuple):
-    """What a rule that learns its feedback may ask of the optimizer of that feedback."""
+    """How the feedback is optimized, for the rules that accept only some optimizers; see `Extras`."""
 
     shared: bool
-    """True if it is that of the params."""
+    """True if no `feedback_optimizer` was chosen, so that the feedback has the optimizer of the params."""
     scaling: str
     """The path of its transformation, such as `optax.identity` for plain gradient descent."""
     weight_decay: float | list
@@ -102,7 +107,7 @@ class Extras(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A learning rule: four pure functions, of which the last is optional, and `extras`, often empty."""
+    """A learning rule: four pure functions, of which `learn` is optional, and `extras`, often empty."""
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
     """`(key) -> (params, feedback)`, given a seed's key; draws from its streams INIT and FEEDBACK. For one seed, all
@@ -131,7 +136,7 @@ class Stream(enum.IntEnum):
     """The initial params."""
     FEEDBACK = 4
     """The initial feedback."""
-    NOISE = 5
+    STEP = 5
     """The randomness of a training step, `Batch.key`."""
     PROBE = 6
     """The randomness of measurements on the probe batch."""
@@ -171,14 +176,15 @@ class Task(NamedTuple):
     outputs: int
     """The number of outputs."""
     black: jax.Array | None = None
-    """What a black image, of stored zeros, is where images are augmented, `input_shape` float32; None: no images."""
+    """A black image after preprocessing, `input_shape` float32, which augmentation shifts in at the borders; None: the
+    inputs are no images."""
 
 
 class Metric(NamedTuple):
     """A number that is recorded, declared once, with all that tables and figures need to know of it.
 
-    The metrics of a task are scores; a run is judged by the first of them. Every other metric is declared by a
-    `Measure`.
+    The metrics of a task are scores of the outputs; a run is judged by the first of them. Besides these and the loss,
+    every metric is declared by a `Measure` of the hidden layers.
     """
 
     name: str

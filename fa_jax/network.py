@@ -106,7 +106,8 @@ class Network:
     ) -> tuple[jax.Array, LayerArrays]:
         """Returns the logits, `[batch, outputs]`, and the activations of the hidden layers, `[*stack, batch, *shape]`.
 
-        `signals`, `feedback`, `perturbations` and `states` need not name all layers; a layer has a signal or a state.
+        `signals`, `feedback`, `perturbations` and `states` need not name all layers. A layer with a state sends nothing
+        back, so a signal there has no effect.
 
         Args:
           params: as from `init`.
@@ -119,7 +120,8 @@ class Network:
             `kernel_shapes`. A dict with `fixed` and `learned` stands for their product; see `with_product_weights`.
           perturbations: are added to the activations h of hidden layers, shaped like h; named like `hidden_shapes`.
           states: what the layers above receive in place of the activations h, shaped like h; named like
-            `hidden_shapes`. The activations that are returned are those before, each computed from the state below.
+            `hidden_shapes`. The activations that are returned are those before the replacement, each computed from the
+            state below.
         """
         logits, state = self._run(
             params,
@@ -159,7 +161,7 @@ class Network:
         rngs: Mapping[str, jax.Array],
         **arrays: LayerArrays,
     ) -> LayerArrays:
-        """Runs the network and collects an observation from each linear layer.
+        """Runs the network and collects an observation from each linear layer, such as a function of its input.
 
         Args:
           params, inputs: as for `forward`.
@@ -172,7 +174,7 @@ class Network:
         Returns:
           The observations, named like `kernel_shapes`.
         """
-        kernels = self.kernel_shapes  # traced now: inside the pass that is intercepted, its own trace would be too
+        kernels = self.kernel_shapes  # traced before the pass below, whose interceptor would else intercept its trace
 
         def intercept(layer, args, kwargs, context):
             if not is_linear_call(context) or "/".join(context.module.path) not in kernels:
@@ -202,12 +204,12 @@ class Network:
         batch = len(inputs)
         return {name: jnp.zeros((*h.stack, batch, *h.shape), inputs.dtype) for name, h in self.hidden_shapes.items()}
 
-    def in_order(self, hiddens: LayerArrays) -> list[jax.Array]:
+    def hiddens_in_order(self, hiddens: LayerArrays) -> list[jax.Array]:
         """Returns activations layer by layer in the order of the forward pass, with scanned stacks unstacked."""
         return [layer for name, h in self.hidden_shapes.items() for layer in _slices(hiddens[name], *h.stack)]
 
-    def from_order(self, layers: Sequence[jax.Array]) -> LayerArrays:
-        """Returns activations by the names of their layers, with scanned stacks stacked: the inverse of `in_order`."""
+    def hiddens_from_order(self, layers: Sequence[jax.Array]) -> LayerArrays:
+        """Returns activations by layer, with scanned stacks stacked: the inverse of `hiddens_in_order`."""
         rest, shapes = iter(layers), self.hidden_shapes.items()
         return {n: jnp.stack([next(rest) for _ in range(*h.stack)]) if h.stack else next(rest) for n, h in shapes}
 

@@ -18,10 +18,11 @@ from fa_jax.checks import BadOption
 
 LINEAR = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTranspose)
 """The Flax layers that are linear in their input, so that their backward weights can be replaced. Layers of other
-classes keep their true backward pass, under feedback alignment too."""
+classes keep their true backward pass; if the error crosses weights of theirs, `Network.crossed_kernels` refuses the
+network."""
 
 WITH_PRODUCTS = (nn.Dense, nn.DenseGeneral, nn.Conv)
-"""Those of them through which a cotangent can pass a product of two matrices."""
+"""Those of them for which `with_product_weights` is defined."""
 
 BACKWARD = "backward_kernel"
 """The name of a layer's backward kernel, which stands beside its kernel among the params of one forward pass. Whatever
@@ -71,8 +72,8 @@ with_backward_weights.defvjp(_linear_forward, _linear_backward)
 def with_product_weights(layer: nn.Module, params: Any, factors: Any, x: jax.Array) -> jax.Array:
     """Applies a linear layer whose input cotangent passes through two matrices, which are never multiplied out.
 
-    The params get their ordinary gradient. The factor `learned` gets the product of the input and of the cotangent
-    between both, as if it were the kernel of a forward layer; the factor `fixed` gets a zero.
+    The params get their ordinary gradient, and `fixed` a zero one. `learned` gets the gradient that it would have as
+    the kernel of a forward layer with the same input, given the cotangent between both factors.
 
     Args:
       layer: an unbound Flax layer, one of `WITH_PRODUCTS`.

@@ -176,4 +176,4 @@ def test_layers_are_listed_in_the_order_of_the_forward_pass_although_names_sort_
     deep = mlp((5,), 3, hidden=list(range(20, 8, -1)), dropout=0.0, **MLP)
     hiddens = jax.eval_shape(deep.hidden_zeros, jnp.ones((2, 5)))
     assert list(hiddens) != list(deep.hidden_shapes)
-    assert [h.shape for h in deep.in_order(hiddens)] == [(2, width) for width in range(20, 8, -1)]
+    assert [h.shape for h in deep.hiddens_in_order(hiddens)] == [(2, width) for width in range(20, 8, -1)]

@@ -47,7 +47,7 @@ def activations(job: Job, params: PyTree, split: Split, count: int) -> Examples:
     """Returns the activations on the first examples of a split."""
     inputs, targets = (job.task.prepare(split.inputs[:count]), job.task.encode(split.targets[:count]))
     _, hiddens = jax.jit(job.network.forward)(params, inputs)
-    layers = [inputs, *job.network.in_order(hiddens)]
+    layers = [inputs, *job.network.hiddens_in_order(hiddens)]
     return Examples([np.asarray(layer).reshape(len(layer), -1) for layer in layers], np.asarray(targets))
 
 

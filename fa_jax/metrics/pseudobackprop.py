@@ -38,6 +38,6 @@ def pseudobackprop_angle(
     readout = list(network.kernels(params).values())[-1]
     if rule.extras.signals is None or hidden.shape != readout.shape[:-1]:
         return {}
-    signals = network.in_order(rule.extras.signals(params, feedback, batch))[-1]
+    signals = network.hiddens_in_order(rule.extras.signals(params, feedback, batch))[-1]
     error = jax.grad(loss)(network.apply(params, batch.inputs), batch.targets)
     return {METRIC.name: jnp.nanmean(jax.vmap(angle)(signals, error @ jnp.linalg.pinv(readout)))}

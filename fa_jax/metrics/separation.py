@@ -26,7 +26,7 @@ def layer_separation(
     """
     del rule, loss, feedback
     _, hiddens = network.forward(params, batch.inputs)
-    return {f"separation_{i}": ratio(layer, batch.targets) for i, layer in enumerate(network.in_order(hiddens))}
+    return {f"separation_{i}": ratio(layer, batch.targets) for i, layer in enumerate(network.hiddens_in_order(hiddens))}
 
 
 def ratio(points: jax.Array, targets: jax.Array) -> jax.Array:

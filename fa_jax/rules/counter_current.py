@@ -91,12 +91,12 @@ def counter_current(
         return [level(h, g, batch.targets) for h, g in flat]
 
     def hidden_layers(params, batch):
-        return network.in_order(network.forward(params, batch.inputs, key=batch.key)[1])
+        return network.hiddens_in_order(network.forward(params, batch.inputs, key=batch.key)[1])
 
     def backward(params, feedback, batch):
         hiddens = hidden_layers(params, batch)
         signals = jax.grad(lambda hiddens: sum(levels(hiddens, feedback, batch)))(hiddens)
-        return {"signals": network.from_order(signals)}
+        return {"signals": network.hiddens_from_order(signals)}
 
     def learn(params, feedback, batch, updates):
         del updates

@@ -25,7 +25,8 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
         kernel, `[*stack, ..., in, out]`.
 
     Raises:
-      BadOption: if the feedback has kernels of other layers, or the error crosses other weights, when params are drawn.
+      BadOption: when params are drawn, if `init_feedback` does not return one kernel for each of these layers, or the
+        error crosses other weights.
     """
 
     def init(key):

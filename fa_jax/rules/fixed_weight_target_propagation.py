@@ -68,14 +68,14 @@ def fixed_weight_target_propagation(
 
     def backward(params, feedback, batch):
         logits, hiddens = normal.forward(params, batch.inputs, key=batch.key)
-        size, layers = len(logits), [*normal.in_order(hiddens), logits]
+        size, layers = len(logits), [*normal.hiddens_in_order(hiddens), logits]
         displacements = [-alpha * size * jax.grad(loss)(logits, batch.targets)]
         kernels = normal.kernels_in_order(feedback)
         for h, y, v, f in reversed(list(zip(layers, layers[1:], kernels, activations, strict=False))):
             x = y @ v.T
             change = normalised_difference(f(x), difference_of(f)(x, displacements[0] @ v.T))
             displacements.insert(0, normalised_difference(h, change))  # n(h) is h
-        return {"signals": normal.from_order([-2 / size * d for d in displacements[:-1]])}
+        return {"signals": normal.hiddens_from_order([-2 / size * d for d in displacements[:-1]])}
 
     def weight_pairs(params, feedback):
         weights = normal.kernels(params)

@@ -2,9 +2,9 @@
 
     d_i = (B_{i+1} d_{i+1}) * f'(a_i),     W <- (1 - l) W - r dW,     B <- (1 - l) B - r dW^T
 
-Both ends of a synapse know `dW`, so no weight is transported. Under gradient descent of rate r with weight decay, the
-difference of forward and backward weights shrinks by exactly `1 - l` per step, where l is the learning rate times the
-optimizer's weight decay. Without decay it stays constant.
+dW = dL/dW_i is the update of the layer, r the learning rate, and l the learning rate times the weight decay. Both ends
+of a synapse know dW, so no weight is transported. Under gradient descent, every step multiplies the difference of
+forward and backward weights by exactly `1 - l`. Without decay it stays constant.
 
 Kolen, Pollack, "Backpropagation without weight transport", ICNN 1994; in this form Akrout, Wilson, Humphreys,
 Lillicrap, Tweed, "Deep Learning without Weight Transport", NeurIPS 2019 (arXiv 1904.05391), eqs. 16 and 17.
@@ -19,8 +19,9 @@ from fa_jax.rules.fa import fa
 def kolen_pollack(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
     """Returns the `Rule` of Kolen and Pollack; arguments as for `fa`.
 
-    The gap shrinks exactly under optimizers that treat every param separately: not with clipping by the global norm,
-    since the first layer has no feedback, nor with sparse forward weights, since the backward ones are dense.
+    With decay, the difference shrinks as stated under plain gradient descent, and with momentum in the long run. Adam
+    and RMSprop scale decayed steps, which differ between W and B. Sparse forward weights differ from their feedback,
+    which is dense, where they are zero.
     """
 
     def learn(params, feedback, batch, updates):

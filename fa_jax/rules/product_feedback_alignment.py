@@ -2,7 +2,7 @@
 
     d_i = (R_{i+1}^T B_{i+1}^T d_{i+1}) * f'(a_i),     W <- (1 - l) W - r dW,     R <- (1 - l) R - r B^T dW
 
-B_i, `[out, m]`, is random and fixed with `E[B B^T] = 1`; R_i, `[m, in]`, is learned. Under gradient descent, with or
+B_i, `[out, m]`, is random and fixed with `E[B B^T] = I`; R_i, `[m, in]`, is learned. Under gradient descent, with or
 without momentum, the difference `R - B^T W` shrinks by the weight decay alone, so the feedback B R comes to `B B^T W`,
 at an angle of about atan(sqrt(out / m)) from W. With square orthogonal B it is W itself, and the rule is Kolen-Pollack
 in rotated coordinates. No synapse of the backward path is the partner of one of the forward path.
@@ -36,8 +36,8 @@ def product_feedback_alignment(
 ) -> Rule:
     """Returns the `Rule` of product feedback alignment.
 
-    It refuses optimizers with which W and R do not take corresponding steps. Nor do they with sparse forward weights,
-    since the feedback has an entry for every pair of units.
+    It refuses optimizers with which W and R do not take corresponding steps. Sparse forward weights are accepted, but
+    the feedback, which has an entry for every pair of units, then does not follow them.
 
     Args:
       network: any network of Flax layers, unmodified, without locally connected ones.

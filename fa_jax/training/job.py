@@ -17,7 +17,6 @@ class Job:
 
     task: Task
     learner: Learner
-    """Its network is the one that predicts."""
     learner_at: Callable[[Numbers], Learner]
     """The learner with other values of some options, which may be traced."""
     groups: tuple[tuple[int, ...], ...]

@@ -33,7 +33,8 @@ from fa_jax.training.over_seeds import over_seeds
 Step = int | np.int32
 """A training step, counted from 0."""
 Numbers = Mapping[str, jax.Array]
-"""The values of options, scalars by dotted name, that enter the compiled program as arguments."""
+"""The values of options, such as the learning rate, in which runs that are trained together differ: scalars by dotted
+name, which enter the compiled program as arguments. Empty if a run is trained alone."""
 
 
 class State(NamedTuple):
@@ -48,7 +49,8 @@ class State(NamedTuple):
     order: jax.Array
     """The order of the examples in the current epoch, `[examples]`; empty without shuffling."""
     sums: MetricSums
-    """Sums of training metrics since the last evaluation; every batch is scored before its update."""
+    """Sums of training metrics since the last evaluation. Every batch is scored as it is trained on, adversarial
+    perturbation included, and before its update."""
 
 
 class Data(NamedTuple):
@@ -70,7 +72,7 @@ class Program(NamedTuple):
     seed_sharding: NamedSharding
     """Sharding for arrays with a leading axis of seeds."""
     start: Callable[[jax.Array, Numbers], State]
-    """Seeds, int32, and numbers, float32, `[n]` each, to states."""
+    """`(seeds, numbers) -> states`: int32 `[n]`, and a dict of float32 arrays `[n]`."""
     advance: Callable[[State, jax.Array, Step, Step, Data], State]
     """`(states, seeds, first step, step after the last, data) -> states`."""
     evaluate: Callable[[State, jax.Array, Step, Data], tuple[Evaluation, State]]
@@ -94,11 +96,11 @@ class Training(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """What trains and is trained, but for the data."""
+    """All that training needs besides the data."""
 
     rule: Rule
     network: Network
-    """The network that the rule was built for."""
+    """The network that predicts: `rule.extras.network` if there is one, else that for which the rule was built."""
     loss: Loss
     training: Training
     optimizer: optax.GradientTransformation
@@ -120,7 +122,7 @@ def make_program(
     the devices, up to the rounding of differently batched sums.
 
     Args:
-      learner_at: returns the learner for some values of the numbers, which are traced; of none, it is a constant.
+      learner_at: returns the learner with given values of the numbers, which are traced.
       task: the data and the metrics.
       devices: all of one kind; their number is a multiple of `batch_devices`.
       batch_devices: how many devices train one seed together, each with an equal share of every batch. Activations then
@@ -158,7 +160,7 @@ def make_program(
                 if batch_devices > 1:
                     inputs, targets = jax.lax.with_sharding_constraint((inputs, targets), PartitionSpec("batch"))
                 return _step(
-                    learner, task, state, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.NOISE), i))
+                    learner, task, state, Batch(inputs, targets, jax.random.fold_in(stream(key, Stream.STEP), i))
                 )
 
             return jax.lax.fori_loop(begin, end, train_step, state)
@@ -207,6 +209,7 @@ def _step(learner: Learner, task: Task, state: State, batch: Batch) -> State:
         )
         feedback = optax.apply_updates(feedback, deltas)
     deltas, optimizer_state = optimizer.update(updates, state.optimizer_state, state.params)
+    # Running statistics take one more forward pass, which XLA merges with that of the updates.
     params = optax.apply_updates(network.update_statistics(state.params, batch), deltas)
     return State(state.numbers, params, optimizer_state, feedback, feedback_optimizer_state, state.order, sums)
 

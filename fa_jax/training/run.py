@@ -1,4 +1,8 @@
-"""Runs: all seeds of a job, or of several jobs that differ in numbers alone, trained to the end and recorded."""
+"""Runs: all seeds of a job, or of several jobs that differ in numbers alone, trained to the end and recorded.
+
+Read `_train_group` first: it draws the states of a group of seeds, trains and evaluates them in turn, and saves
+checkpoints. The rest starts and ends records, trains in halves what does not fit into memory, and handles signals.
+"""
 
 import contextlib
 import dataclasses
@@ -24,8 +28,9 @@ from fa_jax.training.memory import TooLittleMemory
 from fa_jax.training.progress import Progress
 from fa_jax.training.record import Record, Request
 
-SLICE = 0.5
-"""Training runs in slices of 1 to 2 times this many seconds, between which signals and the clock are checked."""
+SLICE_SECONDS = 0.5
+"""Training runs in slices of 1 to 2 times this many seconds, or of one step if that takes longer, between which signals
+and the clock are checked."""
 
 
 def run(
@@ -42,9 +47,9 @@ def run(
     only process 0 records.
 
     Raises:
-      BadOption: if the folder holds a run that is not to be resumed, or another process runs it.
+      BadOption: if the folder holds a run that is not to be resumed, another process runs it, or there is too little
+        memory.
       Stopped: if `watch` raised it.
-      BadOption: if there is too little memory.
       PeerLost: if another process of this run is lost.
     """
     (outcome,) = run_together([Request(job, config, folder, **options)], make_progress)
@@ -88,7 +93,7 @@ def run_together(
 
 
 def _started(request: Request, stack: contextlib.ExitStack) -> Record | Exception:
-    """Returns the record of a run, which the stack ends, or what kept it from being started."""
+    """Returns the record of a run, whose lock the stack releases, or what kept it from being started."""
     try:
         return stack.enter_context(_recording(request))
     except Exception as problem:
@@ -169,9 +174,11 @@ class _Interrupts:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self.noted and problem is None:  # since the last check
+            raise KeyboardInterrupt
 
     def _note(self, *_: object) -> None:
         if self.noted:
@@ -189,11 +196,18 @@ class _Saver:
         self._last_step = records[0].resumed[group].step if group < len(records[0].resumed) else -1
 
     def check(self, interrupts: _Interrupts, step: int, states: State, *, quick: bool = False) -> bool:
-        """Saves a checkpoint if one is due; returns `quick`.
+        """Saves a checkpoint if one is due.
 
         If the run is interrupted, saves a checkpoint and raises `KeyboardInterrupt`.
 
         Several processes agree: they do what process 0 would, and are interrupted if any of them is.
+
+        Args:
+          interrupts, step, states: of the run.
+          quick: whether the last slice of training was shorter than `SLICE_SECONDS`.
+
+        Returns:
+          `quick` of process 0, so that all processes train equal slices.
         """
         due = self._interval is not None and time.monotonic() - self._last_time >= self._interval
         interrupted = interrupts.noted
@@ -233,31 +247,31 @@ def _train_group(
         name: np.repeat(np.array([record.request.numbers[name] for record in records], np.float32), len(seeds))
         for name in records[0].request.numbers
     }
-    seed_numbers, numbers = distributed.device_put(
+    seeds_on_devices, numbers = distributed.device_put(
         (np.tile(np.asarray(seeds, np.int32), runs), numbers), program.seed_sharding
     )
-    states = program.start(seed_numbers, numbers)
-    step, evaluated_step, slice_steps = 0, -1, 64
+    states = program.start(seeds_on_devices, numbers)
+    step, resumed_step, slice_steps = 0, -1, 1
     if group < len(records[0].resumed):
         states = _restore(records, group, states)
-        step = evaluated_step = records[0].resumed[group].step
+        step = resumed_step = records[0].resumed[group].step
     with _Interrupts() as interrupts:
         for evaluation in job.evaluations:
-            if evaluation <= evaluated_step:
+            if evaluation <= resumed_step:
                 continue
             while step < evaluation:
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
-                states = program.advance(states, seed_numbers, np.int32(step), np.int32(end), program.data())
+                states = program.advance(states, seeds_on_devices, np.int32(step), np.int32(end), program.data())
                 states = jax.block_until_ready(states)
                 seconds = time.perf_counter() - began
                 cost.training += seconds
                 progress.advance((end - step) * len(seeds) * runs, end * job.training.batch_size)
                 complete, step = end - step == slice_steps, end
                 if step < evaluation:
-                    quick = saver.check(interrupts, step, states, quick=seconds < SLICE)
+                    quick = saver.check(interrupts, step, states, quick=seconds < SLICE_SECONDS)
                     slice_steps *= 2 if quick and complete else 1
             began = time.perf_counter()
-            evaluated, states = program.evaluate(states, seed_numbers, np.int32(evaluation), program.data())
+            evaluated, states = program.evaluate(states, seeds_on_devices, np.int32(evaluation), program.data())
             metrics = _split(distributed.gather_to_host(evaluated).with_nan(), runs)
             cost.evaluating += time.perf_counter() - began
             for record, of_run in zip(records, metrics, strict=True):
@@ -267,7 +281,7 @@ def _train_group(
             if all(record.outcome is not None for record in records):
                 return []
             saver.check(interrupts, evaluation, states)
-    if len(job.groups) > 1:
+    if len(job.groups) > 1:  # else the run is finished, and needs no checkpoint to resume from
         saver.save(step, states)
     return _split(distributed.gather_to_host({"params": states.params, "feedback": states.feedback}), runs)
 

@@ -199,7 +199,7 @@ def test_stages_start_like_those_of_the_network(hidden):
     x = random_batch().inputs
     _, network_hiddens = network.forward(network.init(jax.random.key(3)), x)
     _, rule_hiddens = rule.extras.network.forward(params, x)
-    layers, rule_layers = network.in_order(network_hiddens), rule.extras.network.in_order(rule_hiddens)
+    layers, rule_layers = network.hiddens_in_order(network_hiddens), rule.extras.network.hiddens_in_order(rule_hiddens)
     assert len(layers) == len(hidden)
     for layer, rule_layer in zip(layers, rule_layers, strict=True):
         np.testing.assert_allclose(rule_layer, layer, rtol=1e-5, atol=1e-6)

@@ -93,7 +93,7 @@ def check(network, updates, expected, **tolerance):
 def test_updates_are_those_of_the_two_passes(hidden, activation, dropout, options):
     network, rule, params, drawn, batch = make(hidden, CROSS_ENTROPY, activation, dropout, **options)
     _, hiddens = network.forward(params, batch.inputs, key=batch.key)
-    masks = [(np.asarray(h) != 0) / (1 - dropout) if dropout else 1.0 for h in network.in_order(hiddens)]
+    masks = [(np.asarray(h) != 0) / (1 - dropout) if dropout else 1.0 for h in network.hiddens_in_order(hiddens)]
     direction, second = (-1.0, False) if options else (1.0, True)
     expected = reference_updates(network, params, drawn[INPUT], batch, activation, masks, direction, second)
     check(network, rule.updates(params, drawn, batch), expected)
@@ -166,7 +166,7 @@ def test_signals_explain_the_updates_to_first_order_in_the_feedback():
     _, hiddens = network.forward(params, batch.inputs, key=batch.key)
     signals, updates = rule.extras.signals(params, small, batch), rule.updates(params, small, batch)
     below = np.asarray(batch.inputs)
-    for i, h in enumerate(map(np.asarray, network.in_order(hiddens))):
+    for i, h in enumerate(map(np.asarray, network.hiddens_in_order(hiddens))):
         delta = np.asarray(signals[f"stages_{i}/hidden"]) * 2 * (h != 0) * (1 - (h / 2) ** 2)
         expected = {"kernel": below.T @ delta, "bias": delta.sum(0)}
         assert_trees_close(updates[f"stages_{i}"]["linear"], expected, rtol=1e-4, atol=1e-12)

@@ -41,7 +41,7 @@ def reference_loop(seed, steps, network):
         order = jax.random.permutation(jax.random.fold_in(stream(key, Stream.ORDER), epoch), 40)
         rows = order[BATCH_SIZE * position : BATCH_SIZE * (position + 1)]
         x, y = task.train.inputs[rows] / 255.0, task.train.targets[rows]
-        batch = Batch(x, y, jax.random.fold_in(stream(key, Stream.NOISE), i))
+        batch = Batch(x, y, jax.random.fold_in(stream(key, Stream.STEP), i))
         losses.append(float(LOSS.value(network.apply(params, x, key=batch.key), y)))
         updates = rule.updates(params, feedback, batch)
         params = descend(network.update_statistics(params, batch), updates)

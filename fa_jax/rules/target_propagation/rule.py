@@ -128,7 +128,7 @@ def target_propagation(
         else:
             first = -alpha * error
         displacements = passes.send_down(feedback, layers, first)
-        return {"signals": network.from_order([-chosen.factor / size * d for d in displacements])}
+        return {"signals": network.hiddens_from_order([-chosen.factor / size * d for d in displacements])}
 
     def learn(params, feedback, batch, updates):
         del updates
