@@ -20,6 +20,8 @@ QUESTIONS = {
 FEEDBACK = {"none": "none", "fixed": "feedback that is drawn once", "learned": "feedback that changes in training"}
 PARTLY = {"number": "one number", "signs": "the signs alone"}
 """Answers of `needs.csv`, as the pages spell them."""
+DEFAULT_SEEDS = 5
+"""Those of conf/config.yaml."""
 NOTATION = "[Notation](README.md#notation)"
 
 
@@ -197,15 +199,17 @@ def _tuned(rows: Sequence[dict[str, str]], recorded: Recorded) -> str:
         commands.append(_command(row, recorded))
     numbers = ("tuned", "95 % interval", "n", "default", "`bp`", "`shallow`", "learning rate", "scale", "angle", "cost")
     table = markdown_table(lines, {"task": "left", "architecture": "left", **dict.fromkeys(numbers, "right")})
-    return f"{table}\n\n[What the columns mean](README.md#measured-numbers). The tuned errors are those of\n\n" + (
-        "```bash\n" + "\n".join(commands) + "\n```"
+    return (
+        f"{table}\n\n[What the columns mean](README.md#measured-numbers). These commands give the tuned errors:\n\n"
+        + ("```bash\n" + "\n".join(commands) + "\n```")
     )
 
 
 def _command(row: dict[str, str], recorded: Recorded) -> str:
-    """Returns the command that trains the tuned values."""
+    """Returns the command that trains the tuned values, with as many seeds."""
     key = row["task"], row["architecture"], row["rule"]
     (tuned,) = [r for r in recorded.tuned if (r["task"], r["architecture"], r["rule"]) == key]
     epochs = re.search(r"--epochs (\S+)", tuned["command"])
     words = [f"task={key[0]}", f"architecture={key[1]}", f"rule={key[2]}", *([f"epochs={epochs[1]}"] if epochs else [])]
-    return " ".join(["fa-jax", *words, "tuned=true"])
+    seeds = int(row["n"]) + int(row["diverged"])
+    return " ".join(["fa-jax", *words, *([] if seeds == DEFAULT_SEEDS else [f"seeds={seeds}"]), "tuned=true"])

@@ -36,4 +36,4 @@ def cost(row: dict[str, str], bp: dict[str, str]) -> str:
 
 def _ratio(a: str, b: str) -> str:
     ratio = float(a) / float(b)
-    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
+    return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
