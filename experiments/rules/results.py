@@ -60,10 +60,14 @@ def _nokland2016() -> Iterator[Result]:
     for path in _measured("nokland2016"):
         for row in read_rows(path):
             epoch, error = _last(row, "test error")
-            result = Result(row["rule"], "nokland2016", row["row"], row["seeds"], f"{error} % after {epoch} epochs")
+            length = int(epoch or 0)
+            if row.get("test error there"):  # where the author's code would stop
+                epoch, error = row["epoch of the stop rule"], row["test error there"]
+            name = row["row"] if row["row"].startswith("cifar") else f"MNIST, {row['row']}"
+            result = Result(row["rule"], "nokland2016", name, row["seeds"], f"{error} % after {epoch} epochs")
             key = row["rule"], row["row"]
-            if epoch and int(epoch) > longest.get(key, (0,))[0]:
-                longest[key] = int(epoch), result
+            if length > longest.get(key, (0,))[0]:
+                longest[key] = length, result
     return (result for _, result in longest.values())
 
 
