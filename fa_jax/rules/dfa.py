@@ -2,9 +2,12 @@
 
     d_i = (B_i e) * f'(a_i)                   e = dL/dlogits, B_i random and fixed
 
-With one hidden layer this is feedback alignment. `B_i e` replaces dL/dh_i. From h_i, autodiff carries it through the
-dropout, pooling, activation function and normalisation of layer i to its weights, as in the author's code. What comes
-to h_{i-1} is discarded, and `B_{i-1} e` takes its place.
+No layer waits for the error of another: all can learn as soon as e is known. With one hidden layer this is feedback
+alignment, `fa`. As with `fa`, signals reach every hidden layer from zero weights too, where those of backprop are zero.
+
+`B_i e` replaces dL/dh_i. From h_i, autodiff carries it through the dropout, pooling, activation function and
+normalisation of layer i to its weights, as in the author's code. What comes to h_{i-1} is discarded, and `B_{i-1} e`
+takes its place.
 
 Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 7 and fig. 1c.
 """

@@ -2,6 +2,11 @@
 
     d_i = (B_{i+1} d_{i+1}) * f'(a_i)         B_{i+1} random and fixed, in place of backprop's W_{i+1}^T
 
+It can learn because the forward weights come to agree with B: what the hidden units learn through B makes the next
+layer's updates turn W towards B^T, until the signal is within 90 degrees of backprop's (`signal_angle_i`). In a linear
+network with one hidden layer, with white inputs and small steps, `B_1 W_1 + (B_1 W_1)^T - W_0 W_0^T` is conserved. From
+zero weights it is zero, so that W_1 and B_1^T are at most 90 degrees apart.
+
 `primitives.with_backward_weights` is this equation; this file draws B.
 
 Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv

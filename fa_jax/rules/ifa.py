@@ -2,7 +2,9 @@
 
     d_0 = (B e) * f'(a_0),     d_i = (W_i d_{i-1}) * f'(a_i)
 
-Only the first hidden layer has feedback, random and fixed. With one hidden layer this is direct feedback alignment.
+Only the first hidden layer has feedback, random and fixed. The signal of a later layer is the change that the signal of
+the first causes there, so the forward weights are used in their own direction alone. With one hidden layer this is
+direct feedback alignment, `dfa`.
 
 Nøkland, "Direct Feedback Alignment Provides Learning in Deep Neural Networks", NeurIPS 2016, eq. 8 and fig. 1d.
 """

@@ -2,9 +2,10 @@
 
     d_i = (B_{i+1} d_{i+1}) * f'(a_i),     W <- (1 - l) W - r dW,     B <- (1 - l) B - r dW^T
 
-dW = dL/dW_i is the update of the layer, r the learning rate, and l the learning rate times the weight decay. Both ends
-of a synapse know dW, so no weight is transported. Under gradient descent, every step multiplies the difference of
-forward and backward weights by exactly `1 - l`. Without decay it stays constant.
+The step `dW = d h^T` is a product of two signals that are present where the backward weight is, too, so that both can
+take it and no weight is transported. Under gradient descent of rate r, every step multiplies the difference of forward
+and backward weights by exactly `1 - l`, where l is the learning rate times the optimizer's weight decay. Without decay,
+the default, the difference stays constant.
 
 Kolen, Pollack, "Backpropagation without weight transport", ICNN 1994; in this form Akrout, Wilson, Humphreys,
 Lillicrap, Tweed, "Deep Learning without Weight Transport", NeurIPS 2019 (arXiv 1904.05391), eqs. 16 and 17.

@@ -2,11 +2,14 @@
 
     signal_i = (L(h + xi) - L(h)) / sigma^2 * xi_i         xi ~ N(0, sigma^2)
 
-This estimates dL/dh from two scalars; it is the forward gradient with noise in activities by one-sided finite
-differences, and equals its exact form in the limit of small noise. The readout learns from its true gradient on the
-unperturbed pass, whose loss is the baseline. It is the "reinforcement" of Lillicrap et al. (arXiv 1411.0247, 2014, fig.
-1d), who give only the name and two references (Williams, 1992; Werfel, Xie, Seung, 2005); the equation is the standard
-one and is not printed there.
+This estimates dL/dh from two numbers, the losses of an example with and without noise, which all units receive alike.
+The estimate has no bias for small noise, but its variance grows with the number of units. It is `forward_gradient` with
+noise in activities by one-sided finite differences, and equals its exact form in the limit of small noise. The readout
+learns from its true gradient on the unperturbed pass, whose loss is the baseline.
+
+Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
+1411.0247, 2014, fig. 1d: their "reinforcement". They give only the name and two references (Williams, 1992; Werfel,
+Xie, Seung, 2005); the equation is the standard one and is not printed there.
 """
 
 from fa_jax.core import LossFunction, Rule

@@ -1,6 +1,9 @@
-"""Direct feedback alignment with the sign of the error.
+"""Sign direct feedback alignment: every hidden layer receives the signs of the output error, as in `dfa`.
 
     d_i = (B_i sign(e)) * f'(a_i)             e = dL/dlogits
+
+So an output sends one bit, and signals to hidden layers do not shrink as the error does. The readout learns from the
+error itself.
 
 Frenkel, Lefebvre, Bol, "Learning without feedback: Fixed random learning signals allow for feedforward training of deep
 neural networks", Frontiers in Neuroscience 15, 2021 (arXiv 1909.01311). Their code does not divide the sign by the

@@ -1,6 +1,8 @@
 """Shallow learning: only the readout learns; the hidden layers keep their initial weights.
 
-The control for every feedback rule: whatever beats it has learned a hidden representation.
+    d_i = 0 for every hidden layer
+
+The control for every other rule: whatever beats it has learned a hidden representation.
 
 Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
 1411.0247, 2014, fig. 1d.

@@ -51,6 +51,12 @@ def test_readme_has_the_printed_tables(experiment):
     assert [table for table in printed if table not in recorded] == []
 
 
+def test_the_seconds_of_the_first_paragraph_are_those_measured():
+    (seconds,) = re.findall(r"400 000 examples one by one in (\d+) s", (EXPERIMENTS.parent / "README.md").read_text())
+    (whole,) = [row for row in read_rows(*measured("speed")) if row["quantity"].startswith("the whole of Fig 2d")]
+    assert float(seconds) == round(float(whole["median"]))
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
 def test_links_of_a_readme_exist(readme):
     targets = re.findall(r"\]\(((?!https?:)[^)#]+)\)", readme.read_text())

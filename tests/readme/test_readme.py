@@ -25,9 +25,8 @@ from fa_jax.tasks import tfds
 from tests.conftest import option_names, restored_logging
 
 ROOT = Path(__file__).parents[2]
-PAGES = {
-    page: (ROOT / page).read_text() for page in ("README.md", "conf/README.md", "CONTRIBUTING.md", "outputs/README.md")
-}
+NAMES = ("README.md", "fa_jax/api/README.md", "conf/README.md", "CONTRIBUTING.md", "outputs/README.md")
+PAGES = {page: (ROOT / page).read_text() for page in NAMES}
 README = "".join(PAGES.values())
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"`((?:fa_jax|conf)/[\w/]+\.\w+)`:\s*$")
@@ -60,7 +59,8 @@ def fenced_blocks():
 BLOCKS = fenced_blocks()
 FILES = {block.file: block.text for block in BLOCKS if block.file}
 SCRIPTS = [block for block in BLOCKS if block.language == "python" and not block.file]
-LINES = [line for block in BLOCKS if block.language == "bash" for line in block.text.splitlines() if line.strip()]
+COMMANDS = [line for block in BLOCKS if block.language == "bash" for line in block.text.splitlines() if line.strip()]
+LINES = list(dict.fromkeys(COMMANDS))
 INLINE = re.findall(r"`([^`]+)`", re.sub(r"\s*\n\s*", " ", FENCE.sub("", README)))
 INLINE_COMMANDS = [code for code in INLINE if code.startswith("fa-jax ")]
 PLACEHOLDER = re.compile(r"\b(DIR|PATH|HOST|PORT|PACKAGE)\b|<\w+>")
@@ -238,12 +238,12 @@ def test_the_contract_tests_test_the_rule_of_the_example(package_with_example):
 
 
 def test_the_table_has_a_line_for_every_rule():
-    assert sorted(re.findall(r"^\| `(\w+)` \|", PAGES["README.md"], re.MULTILINE)) == sorted(choices("rule"))
+    assert sorted(re.findall(r"^\| \[`(\w+)`\]", PAGES["README.md"], re.MULTILINE)) == sorted(choices("rule"))
 
 
-@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md"])
+@pytest.mark.parametrize("page", [*PAGES, "SECURITY.md", "experiments/README.md"])
 def test_every_link_leads_to_a_file_or_folder(page):
-    targets = re.findall(r"\]\(((?!https?:)[^)]+)\)", (ROOT / page).read_text())
+    targets = re.findall(r"\]\(((?!https?:)[^)#]+)", (ROOT / page).read_text())
     assert targets or page == "SECURITY.md"
     assert [target for target in targets if not ((ROOT / page).parent / target).exists()] == []
 
@@ -269,7 +269,7 @@ OTHER_OPTIONS = (
     "install",
 )
 """Options of verbs, of choices that need data or a package, and of the completion."""
-IN_PYTHON = README[README.index("## Python API") : README.index("## Outputs")]
+IN_PYTHON = PAGES["fa_jax/api/README.md"]
 """Its arguments are those of Python functions."""
 OVERRIDES = sorted(
     {word for code in INLINE if code not in IN_PYTHON for word in code.split() if re.match(r"[+~]?[\w./@]+=[^=]", word)}

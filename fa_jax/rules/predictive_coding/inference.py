@@ -6,6 +6,13 @@
 with mu_l = mu_l(h_{l-1}) and e_l = h_l - mu_l; G is the energy of fixed errors, in which e_l is a constant. So
 dF/dh_l = e_l + dG/dh_l, and dF/dW_l = dG/dW_l.
 
+    states              h_l <- h_l - gamma (e_l + dG/dh_l)
+    errors              e_l <- e_l - gamma dF/de_l          with h_l = mu_l + e_l, layer by layer from the input
+    fixed_prediction    e_l <- e_l - gamma (e_l + dG/dh_l)  with h_l and mu_l as in the forward pass
+    zero_divergence     as states, with gamma = 1; layer l learns once, when its first error arrives
+
+The last has the updates of backprop, as has the third with gamma = 1 after as many steps as there are hidden layers.
+
 Every inference starts from the forward pass, where e_l = 0, and moves all layers at once. It descends the energy of the
 whole batch, a sum over the examples, so that their steps do not depend on the batch size.
 """

@@ -5,20 +5,21 @@
 
 The first target is, for a step alpha and the gradient of the loss of one example,
 
-    dtp       t_{L-1} = h_{L-1} - alpha dL/dh_{L-1}     sdtp, ao_sdtp   t_L = y, the label, for h_L = softmax(a_L)
-    drl, l_drl    t_L = a_L - alpha dL/da_L             at the logits
+    dtp              t_{L-1} = h_{L-1} - alpha dL/dh_{L-1}     at the last hidden layer
+    sdtp, ao_sdtp    t_L = y, the label                        at the probabilities, h_L = softmax(a_L)
+    drl, l_drl       t_L = a_L - alpha dL/da_L                 at the logits
 
 The readout descends the loss in the first three, and `|a_L - t_L|^2` in the last two, which is `2 alpha` times as fast
 (`alpha` with l_drl). V_i and c_i learn to invert layer i by the loss of the variant (`variants.py`). In place of a
 target, its difference from the activation is sent down, which is small and keeps its digits.
 
-dtp: Lee, Zhang, Fischer, Bengio, "Difference Target Propagation", ECML/PKDD 2015 (arXiv 1412.7525).
-sdtp, ao_sdtp: Bartunov, Santoro, Richards, Marris, Hinton, Lillicrap, NeurIPS 2018 (arXiv 1807.04587). In ao_sdtp, V_L
-reads auxiliary units too: fixed random functions of h_{L-1}, in the target as in the activation. The paper does not say
-which activation function they have; here it is that of h_{L-1}.
-drl: Meulemans, Carzaniga, Suykens, Sacramento, Grewe, NeurIPS 2020 (arXiv 2006.14331).
-l_drl: Ernoult et al., ICML 2022 (arXiv 2201.13415), with `g_i(y) = V_i f(y)`, dense layers only; their noise, rate and
-number of steps differ from layer to layer, those here do not.
+* dtp: Lee, Zhang, Fischer, Bengio, "Difference Target Propagation", ECML/PKDD 2015 (arXiv 1412.7525).
+* sdtp, ao_sdtp: Bartunov, Santoro, Richards, Marris, Hinton, Lillicrap, NeurIPS 2018 (arXiv 1807.04587). In ao_sdtp,
+  V_L reads auxiliary units too: fixed random functions of h_{L-1}, in the target as in the activation. The paper does
+  not say which activation function they have; here it is that of h_{L-1}.
+* drl: Meulemans, Carzaniga, Suykens, Sacramento, Grewe, NeurIPS 2020 (arXiv 2006.14331).
+* l_drl: Ernoult et al., ICML 2022 (arXiv 2201.13415), with `g_i(y) = V_i f(y)`, dense layers only; their noise, rate
+  and number of steps differ from layer to layer, those here do not.
 
 Inverses and layers learn on every batch, as in the runs that Bartunov et al. call parallel. Lee et al. alternate epochs
 of both, and Meulemans et al. add epochs of the inverses alone.

@@ -1,8 +1,14 @@
 """The variants of target propagation: where the first target lies, what the inverses are, and what they learn.
 
-Layers count from 0; layer L is the readout. h is the input of a layer, y its output, g the inverse that leads back from
-y to h. xi and zeta are noise of standard deviation sigma. Losses are means over the batch of sums over the units, that
-of `drl` a mean over both, divided by sigma^2.
+    dtp               g(y) = f(V y + c)     |g(F(h + xi)) - (h + xi)|^2
+    sdtp, ao_sdtp     g(y) = f(V y + c)     |g(F(h + xi)) - h|^2
+    drl               g(y) = f(V y + c)     |r - (h + xi)|^2 / sigma^2
+    l_drl             g(y) = V f(y)         -2 xi . (g(F(h + xi)) - g(y)) + |g(y + zeta) - g(y)|^2
+
+Layers count from 0; layer L is the readout. h is the input of a layer, y = F(h) its output, g the inverse that leads
+back from y to h. r is what comes back if h + xi is sent up to the logits, and down from there by difference
+corrections. xi and zeta are noise of standard deviation sigma. Losses are means over the batch of sums over the units,
+that of drl a mean over both.
 """
 
 from collections.abc import Callable, Sequence

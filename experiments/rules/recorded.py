@@ -1,0 +1,39 @@
+"""What is recorded of the rules: needs, answers of the code, results, tuned values."""
+
+from experiments.common import read_rows
+from experiments.rules import asked
+from experiments.rules.results import Result, results
+from experiments.rules.sources import measured, needs, rules
+from fa_jax.cli.tuned import TABLE
+
+TASKS = ("digits", "mnist")
+
+
+class Recorded:
+    """What is recorded of all rules."""
+
+    def __init__(self) -> None:
+        self.rules = rules()
+        self.needs = needs()
+        self.asked = asked.recorded()
+        self.measured = [row for task in TASKS for row in measured(task)]
+        self.results: list[Result] = results()
+        self.tuned = read_rows(TABLE)
+
+    def row(self, rule: str, task: str, architecture: str, values: str = "tuned") -> dict[str, str] | None:
+        """Returns the recorded result of a rule; None: there is none."""
+        key = rule, task, architecture, values
+        found = (r for r in self.measured if (r["rule"], r["task"], r["architecture"], r["values"]) == key)
+        return next(found, None)
+
+
+def cost(row: dict[str, str], bp: dict[str, str]) -> str:
+    """Returns the operations of a step by those of backprop's; or its time, with a `t`, if operations are not known."""
+    if row["Mflop a step"] and bp.get("Mflop a step"):
+        return _ratio(row["Mflop a step"], bp["Mflop a step"])
+    return f"{_ratio(bp['seed-steps/s'], row['seed-steps/s'])} t" if bp else ""
+
+
+def _ratio(a: str, b: str) -> str:
+    ratio = float(a) / float(b)
+    return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
