@@ -7,7 +7,8 @@ without momentum, the difference `R - B^T W` shrinks by the weight decay alone, 
 at an angle of about atan(sqrt(out / m)) from W. With square orthogonal B it is W itself, and the rule is Kolen-Pollack
 in rotated coordinates. No synapse of the backward path is the partner of one of the forward path.
 
-A convolution has a convolution of its kernel's shape for R, and B mixes channels at each position.
+A convolution has a convolution of its kernel's shape for R, and B mixes channels at each position. A layer with several
+output axes, such as the queries of an attention, is one matrix to all of its outputs.
 
 Li Ji-An, Benna, "Deep Learning without Weight Symmetry", arXiv 2405.20594, 2024. Equations are those of the authors'
 code; the paper was not available to us. Their weight decay is large in the first epoch and small afterwards, as in
@@ -27,7 +28,7 @@ from fa_jax.networks.shapes import KernelShape
 from fa_jax.rules.backward import backward_rule
 
 FIXED, LEARNED = "fixed", "learned"
-"""The two parts of the feedback: B^T, `[*stack, m, out]`, and R^T, `[*stack, ..., in, m]`, by kernel."""
+"""The two parts of the feedback: B^T, `[*stack, m, out]`, and R^T, `[*stack, *inputs, m]`, by kernel."""
 
 
 def product_feedback_alignment(
@@ -39,14 +40,14 @@ def product_feedback_alignment(
     since the feedback has an entry for every pair of units.
 
     Args:
-      network: any network of Flax layers, unmodified, without locally connected ones.
+      network: any network of Flax layers, unmodified, each one matrix or one convolution: not locally connected ones.
       loss: a mean over the batch.
       mixing: how B is drawn: `uniform`, or `orthogonal`, which needs an expansion and a density of 1.
       expansion: m / out, at least 1.
       density: the probability that an entry of B or R is kept, in (0, 1]; the others stay zero.
 
     Raises:
-      BadOption: if an option is out of range, or a layer is locally connected.
+      BadOption: if an option is out of range, or a layer is no single matrix.
     """
     is_orthogonal = choose("mixing", mixing, {"uniform": False, "orthogonal": True})
     expansion = integer("expansion", expansion, least=1)
@@ -56,11 +57,11 @@ def product_feedback_alignment(
             raise BadOption(f"must be 1 with mixing=orthogonal; got {value}", option)
     shapes = {name: network.kernel_shapes[name] for name in network.crossed_kernels}
     for name, kernel in shapes.items():
-        if math.prod(kernel.shape[:-2]) > 1 and kernel.fan_in == kernel.shape[-2]:
-            raise BadOption(f"is not defined for locally connected layers; {name} is one")
+        if kernel.fan_in != kernel.rows:
+            raise BadOption(f"is not defined for locally connected layers; {name} is one, or of more than one matrix")
 
     def draw_fixed(key, kernel: KernelShape):
-        out = kernel.shape[-1]
+        _, out = _axes(kernel)
         if is_orthogonal:
             return jax.random.orthogonal(key, out, kernel.stack)
         value_key, density_key = jax.random.split(key)
@@ -69,11 +70,11 @@ def product_feedback_alignment(
         return sparsify(density_key, drawn, density)
 
     def draw_learned(key, kernel: KernelShape):
-        *window, inputs, out = kernel.shape
+        inputs, out = _axes(kernel)
         m = expansion * out
         value_key, density_key = jax.random.split(key)
-        bound = math.sqrt(6 / (math.prod(window) * (inputs + m)))  # Xavier's
-        return sparsify(density_key, uniform(value_key, (*kernel.stack, *window, inputs, m), m, bound), density)
+        bound = math.sqrt(6 / (kernel.fan_in + expansion * kernel.fan_out))  # Xavier's
+        return sparsify(density_key, uniform(value_key, (*kernel.stack, *inputs, m), m, bound), density)
 
     def init(key):
         keys = {name: jax.random.fold_in(stream(key, Stream.FEEDBACK), i) for i, name in enumerate(shapes)}
@@ -81,22 +82,28 @@ def product_feedback_alignment(
         learned = {name: draw_learned(jax.random.fold_in(keys[name], 1), kernel) for name, kernel in shapes.items()}
         return network.init(key), {FIXED: fixed, LEARNED: learned}
 
+    def backward_kernels(feedback):
+        flat = products(feedback)
+        return {name: flat[name].reshape(*kernel.stack, *kernel.shape) for name, kernel in shapes.items()}
+
     def backward(params, feedback, batch):
         del params, batch
-        return {"feedback": products(feedback)}
+        return {"feedback": backward_kernels(feedback)}
 
     def learn(params, feedback, batch, updates):
         del params, batch
         kernels = network.kernels(updates)
         learned = {}
         for name, b in feedback[FIXED].items():
-            step = _mixed(kernels[name], jnp.swapaxes(b, -1, -2))
+            inputs, out = _axes(shapes[name])
+            kernel = kernels[name].reshape(*shapes[name].stack, *inputs, out)
+            step = _mixed(kernel, jnp.swapaxes(b, -1, -2))
             learned[name] = step if density == 1 else step * (feedback[LEARNED][name] != 0)
         return {FIXED: jax.tree.map(jnp.zeros_like, feedback[FIXED]), LEARNED: learned}
 
     def weight_pairs(params, feedback):
         kernels = network.kernels(params)
-        return {name: (product, kernels[name]) for name, product in products(feedback).items()}
+        return {name: (product, kernels[name]) for name, product in backward_kernels(feedback).items()}
 
     rule = backward_rule(
         network,
@@ -111,8 +118,15 @@ def product_feedback_alignment(
 
 
 def products(feedback):
-    """Returns the backward kernels `R^T B^T`, shaped like the forward ones, by their names."""
+    """Returns the backward kernels `R^T B^T`, `[*stack, *inputs, out]`, by their names."""
     return {name: _mixed(r, feedback[FIXED][name]) for name, r in feedback[LEARNED].items()}
+
+
+def _axes(kernel: KernelShape) -> tuple[tuple[int, ...], int]:
+    """Returns `inputs` and `out` of a kernel as `[*inputs, out]`, with one axis for all outputs."""
+    leading = kernel.shape[:-1]
+    inputs = leading if math.prod(leading) == kernel.rows else (kernel.rows,)
+    return inputs, math.prod(kernel.shape) // kernel.rows
 
 
 def _mixed(kernel: jax.Array, matrix: jax.Array) -> jax.Array:
