@@ -194,7 +194,9 @@ def test_every_state_learns_from_its_own_direct_feedback_and_from_none_of_later_
     np.testing.assert_allclose(np.sum(kernels, 0), together, rtol=1e-5, atol=1e-7)
 
 
-def test_shared_direct_feedback_is_one_matrix_at_all_time_steps():
+def test_shared_direct_feedback_is_one_matrix_at_all_time_steps(compose):
+    for rule, shared in (("dfa", True), ("direct_target_propagation", False)):
+        assert compose("task=digits", "architecture=recurrent", f"rule={rule}").feedback.shared == shared
     feedback = direct(shared=True)(make_elman(), jax.random.key(0), {})["layers_0/hidden"]
     np.testing.assert_array_equal(feedback, np.broadcast_to(feedback[:1], feedback.shape))
 
