@@ -12,7 +12,7 @@ A learning rule is a pure function
 * All randomness of a step (dropout, noise, negative data) comes from `batch.key`. The functions of a rule may close
   over constants, such as the network and the loss, but over nothing that changes.
 * Layer 0 is the one that receives the input. The batch is the leading axis of activations; a stack of equal layers
-  under `nn.scan` adds one axis in front of it.
+  under `nn.scan`, or the time steps of a recurrent layer, add one axis in front of it.
 
 Equations are those of the papers, for one example as a column vector:
 

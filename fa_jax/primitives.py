@@ -115,7 +115,7 @@ class Hidden(nn.Module):
     """The identity, placed at the end of a hidden layer: records the activation, and can replace it or its cotangent.
 
     Its position is part of the rule: in a residual network on the stream after each sum, in a convolutional stage after
-    the pooling, and after the dropout.
+    the pooling, and after the dropout; in a recurrent layer on the state, inside the recurrence.
 
     Flax collections: writes the activation to `hidden/h`; adds `perturbation/h` to it and replaces its cotangent by
     `signal/h`, if these are given. If `state/h` is given, the layers above receive it instead, and no cotangent passes.

@@ -66,8 +66,8 @@ def _mean_over_time(estimates: jax.Array, axes: int) -> jax.Array:
 
 def _unreached(name: str) -> BadOption:
     return BadOption(
-        f"cannot send noise through {name}: nn.scan, nn.vmap and nn.RNN need split_rngs={{'params': True, '{NOISE}': "
-        "True} and variable_axes={'params': 0, 'observed': 0} around it"
+        f"cannot send noise through {name}: nn.scan, nn.vmap and nn.RNN need, beside what they have for params, "
+        f"split_rngs={{'{NOISE}': True}} and variable_axes={{'observed': 0}} around it"
     )
 
 
