@@ -95,7 +95,6 @@ RECURRENT = {
     "hidden": [4, 3],
     "activation": "tanh",
     "pooling": "last",
-    "recurrent_init": "orthogonal",
     "recurrent_scale": 1.0,
     **RANDOM_WEIGHTS,
 }

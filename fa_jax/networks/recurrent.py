@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, integer, number, sequence
-from fa_jax.initializers import DISTRIBUTIONS
 from fa_jax.network import Network
 from fa_jax.networks.layers import ACTIVATIONS, initials
 from fa_jax.primitives import Hidden
@@ -82,15 +81,6 @@ class Recurrent(nn.Module):
         return self.readout(POOLINGS[self.pooling](states))
 
 
-def orthogonal(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> jax.Array:
-    """Draws an orthogonal matrix, uniformly, times the scale."""
-    del fan
-    return nn.initializers.orthogonal(scale)(key, shape)
-
-
-RECURRENT = {"orthogonal": orthogonal, **{name: distribution.draw for name, distribution in DISTRIBUTIONS.items()}}
-
-
 def recurrent(
     input_shape: tuple[int, ...],
     outputs: int,
@@ -101,7 +91,6 @@ def recurrent(
     pooling: str,
     init,
     init_scale,
-    recurrent_init: str,
     recurrent_scale: float,
     density,
     bias_init,
@@ -116,9 +105,9 @@ def recurrent(
       hidden: widths from the input on, each at least 1.
       activation: f, a name in `ACTIVATIONS`.
       pooling: what the readout receives: the `last` state, or the `mean` over time.
-      init, init_scale: of the input weights W and of the readout, as in `layers.initials`.
-      recurrent_init, recurrent_scale: of the recurrent weights V: `orthogonal`, or a name in `DISTRIBUTIONS`.
-      density, bias_init, bias_scale: of all layers, as in `layers.initials`, one value each.
+      init, init_scale, density, bias_init, bias_scale: initial weights and biases, as in `layers.initials`, one value
+        for all layers.
+      recurrent_scale: in place of `init_scale` for the recurrent weights V.
 
     Raises:
       BadOption: if an option is out of range, or inputs are no sequences.
@@ -135,8 +124,7 @@ def recurrent(
     (first,) = initials(
         1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
     )
-    draw = choose("recurrent_init", recurrent_init, RECURRENT)
-    of_states = first._replace(draw=draw, scale=number("recurrent_scale", recurrent_scale, least=0))
+    of_states = first._replace(scale=number("recurrent_scale", recurrent_scale, least=0))
     options = {
         "activation_fn": function,
         "recurrent_kernel_init": of_states.keywords()["kernel_init"],

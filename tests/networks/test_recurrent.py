@@ -232,7 +232,6 @@ def test_zero_divergence_needs_hidden_layers_one_after_another():
         (SHAPE, {"hidden": []}, r"^hidden must be a list of widths such as \[64\]; got \[\]"),
         (SHAPE, {"hidden": [0]}, "^hidden must be an integer of at least 1; got 0"),
         (SHAPE, {"pooling": "first"}, "^pooling must be one of last, mean; got 'first'"),
-        (SHAPE, {"recurrent_init": "eye"}, "^recurrent_init must be one of orthogonal, uniform, normal, fan_uni"),
         (SHAPE, {"recurrent_scale": -1.0}, "^recurrent_scale must be a finite number at least 0; got -1.0"),
         ((12,), {}, r"^needs images, or sequences of at least two steps; the inputs of the task have shape \(12,\)"),
         ((1, 5, 1), {}, r"^needs images, or sequences of at least two steps; .* have shape \(1, 5, 1\)"),
