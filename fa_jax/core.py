@@ -13,8 +13,8 @@ A learning rule is a tuple of pure functions. The main one is
 * All randomness of a step (dropout, noise, negative data) comes from `batch.key`. The functions of a rule may close
   over constants, such as the network and the loss, but over nothing that changes. They may compute the same forward
   pass more than once: a step is compiled as a whole, and XLA merges equal operations.
-* Layer 0 is the one that receives the input, `h_{-1}`. The batch is the leading axis of activations. Equal layers may
-  form a stack under `nn.scan`, whose params and activations have one more axis in front, `[*stack, batch, ...]`.
+* Layer 0 is the one that receives the input, `h_{-1}`. The batch is the leading axis of activations. A stack of equal
+  layers under `nn.scan`, or the time steps of a recurrent layer, add one axis in front of it, `[*stack, batch, ...]`.
 * The readout is the last layer, which computes the logits; all others are hidden. A stage is a hidden layer with what
   belongs to it, such as its activation function, pooling and dropout. The probe batch is a number of test examples on
   which signals, angles and other properties of hidden layers are measured.

@@ -21,9 +21,6 @@ LINEAR = (nn.Dense, nn.DenseGeneral, nn.Einsum, nn.Conv, nn.ConvLocal, nn.ConvTr
 classes keep their true backward pass; if the error crosses weights of theirs, `Network.crossed_kernels` refuses the
 network."""
 
-WITH_PRODUCTS = (nn.Dense, nn.DenseGeneral, nn.Conv)
-"""Those of them for which `with_product_weights` is defined."""
-
 BACKWARD = "backward_kernel"
 """The name of a layer's backward kernel, which stands beside its kernel among the params of one forward pass. Whatever
 carries the params to a layer (`nn.scan`, `nn.vmap`, `nn.remat`, `nn.RNN`) then carries the backward kernel too."""
@@ -76,10 +73,10 @@ def with_product_weights(layer: nn.Module, params: Any, factors: Any, x: jax.Arr
     the kernel of a forward layer with the same input, given the cotangent between both factors.
 
     Args:
-      layer: an unbound Flax layer, one of `WITH_PRODUCTS`.
+      layer: an unbound Flax layer, one that `has_product` accepts.
       params: as for `with_backward_weights`.
-      factors: a dict with `fixed`, `[m, features]`, which the cotangent passes first, and `learned`, the kernel of such
-        a layer with m features. In the notation of the papers they are B^T and R^T.
+      factors: a dict with `fixed`, `[m, outputs]`, which the cotangent passes first, and `learned`, the kernel of such
+        a layer with m outputs. In the notation of the papers they are B^T and R^T.
       x: `[batch, ...]`.
 
     Returns:
@@ -91,9 +88,10 @@ def with_product_weights(layer: nn.Module, params: Any, factors: Any, x: jax.Arr
 
 def _product_backward(layer, residuals, cotangent):
     params, factors, x = residuals
-    middle = cotangent @ factors["fixed"].T
-    features = middle.shape[-1] if isinstance(layer.features, int) else (*layer.features[:-1], middle.shape[-1])
-    wide = layer.clone(features=features, use_bias=False)
+    output_axes = 1 if isinstance(layer.features, int) else len(layer.features)
+    flat = cotangent.reshape(*cotangent.shape[: cotangent.ndim - output_axes], -1)
+    middle = flat @ factors["fixed"].T
+    wide = layer.clone(features=middle.shape[-1], use_bias=False)
 
     def apply(kernel, x):
         return wide.apply({"params": {"kernel": kernel}}, x)
@@ -106,6 +104,13 @@ def _product_backward(layer, residuals, cotangent):
 
 
 with_product_weights.defvjp(_linear_forward, _product_backward)
+
+
+def has_product(layer: nn.Module) -> bool:
+    """Returns whether `with_product_weights` is defined for a layer: for dense layers and ungrouped convolutions."""
+    if isinstance(layer, nn.DenseGeneral):
+        return not layer.batch_dims
+    return isinstance(layer, nn.Dense) or (isinstance(layer, nn.Conv) and layer.feature_group_count == 1)
 
 
 def is_linear_call(context: nn.module.InterceptorContext) -> bool:
@@ -124,7 +129,7 @@ def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.
     """Flax interceptor: gives backward weights to every linear layer that has a `BACKWARD` among its params.
 
     Raises:
-      BadOption: if they are a product, and the layer is none of `WITH_PRODUCTS`.
+      BadOption: if they are a product, and the layer has none.
     """
     module = context.module
     if not is_linear_call(context) or not module.has_variable("params", BACKWARD):
@@ -133,9 +138,9 @@ def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.
     params, x = dict(module.variables["params"]), only_argument(args, kwargs)
     backward = params.pop(BACKWARD)
     if isinstance(backward, Mapping):
-        if not isinstance(module, WITH_PRODUCTS):
-            classes, name = ", ".join(layer.__name__ for layer in WITH_PRODUCTS), "/".join(module.path)
-            raise BadOption(f"is not defined for layers other than {classes}; {name} is a {type(module).__name__}")
+        if not has_product(unbound):
+            reason = "is defined for dense layers and for convolutions without groups"
+            raise BadOption(f"{reason}; {'/'.join(module.path)} is a {type(module).__name__}")
         return with_product_weights(unbound, params, dict(backward), x)
     return with_backward_weights(unbound, params, {"kernel": backward}, x)
 
@@ -171,7 +176,7 @@ class Hidden(nn.Module):
     """The identity, placed at the end of a hidden layer: records the activation, and can replace it or its cotangent.
 
     Its position is part of the rule: in a residual network on the stream after each sum, in a convolutional stage after
-    the pooling, and after the dropout.
+    the pooling, and after the dropout; in a recurrent layer on the state, inside the recurrence.
 
     Flax collections: writes the activation to `hidden/h`; adds `perturbation/h` to it and replaces its cotangent by
     `signal/h`, if these are given. If `state/h` is given, the layers above receive it instead, and no cotangent passes.

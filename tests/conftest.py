@@ -79,6 +79,26 @@ RESNET = {
     **RANDOM_WEIGHTS,
 }
 """Options of a small `resnet`."""
+TRANSFORMER = {
+    "patch": 2,
+    "width": 4,
+    "blocks": 2,
+    "heads": 2,
+    "mlp_width": 5,
+    "activation": "gelu",
+    "biases": True,
+    **RANDOM_WEIGHTS,
+}
+"""Options of a small `transformer`."""
+RECURRENT = {
+    "cell": "gru",
+    "hidden": [4, 3],
+    "activation": "tanh",
+    "pooling": "last",
+    "recurrent_scale": 1.0,
+    **RANDOM_WEIGHTS,
+}
+"""Options of a small `recurrent` network."""
 DRAWN = {"distribution": "normal", "scale": 0.7, "density": 0.8}
 """Options of feedback that is drawn, sparse."""
 

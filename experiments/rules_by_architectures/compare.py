@@ -53,6 +53,8 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
         "lenet": {},
         "locally_connected": {"topology": "conv16x3s2-conv32x3s2-64"},
         "resnet8": {},
+        "transformer": {"patch": "2", "width": "32", "blocks": "2", "mlp_width": "64"},
+        "recurrent": {"hidden": "[64]"},
     },
     "mnist": {"mlp": {"hidden": "[100,100]"}, "lenet": {}},
 }

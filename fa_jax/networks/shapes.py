@@ -9,7 +9,7 @@ import flax.linen as nn
 class ActivationShape(NamedTuple):
     """The shape of one hidden layer's activation, `[*stack, batch, *shape]`.
 
-    `stack` is `()`, or `(depth,)` for a scanned stack of equal layers.
+    `stack` is `()`; `(depth,)` for a scanned stack of equal layers; or `(time,)` for the states of a recurrent layer.
     """
 
     stack: tuple[int, ...]

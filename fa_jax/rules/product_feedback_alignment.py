@@ -7,7 +7,8 @@ without momentum, the difference `R - B^T W` shrinks by the weight decay alone, 
 at an angle of about atan(sqrt(out / m)) from W. With square orthogonal B it is W itself, and the rule is Kolen-Pollack
 in rotated coordinates. No synapse of the backward path is the partner of one of the forward path.
 
-A convolution has a convolution of its kernel's shape for R, and B mixes channels at each position.
+A convolution has a convolution of its kernel's shape for R, and B mixes channels at each position. A layer with several
+output axes, such as the queries of an attention, is one matrix to all of its outputs.
 
 Li Ji-An, Benna, "Deep Learning without Weight Symmetry", arXiv 2405.20594, 2024. Equations are those of the authors'
 code; the paper was not available to us. Their weight decay is large in the first epoch and small afterwards, as in
@@ -28,7 +29,7 @@ from fa_jax.networks.shapes import KernelShape
 from fa_jax.rules.backward import backward_rule
 
 FIXED, LEARNED = "fixed", "learned"
-"""The two parts of the feedback: B^T, `[*stack, m, out]`, and R^T, `[*stack, ..., in, m]`, by kernel."""
+"""The two parts of the feedback: B^T, `[*stack, m, out]`, and R^T, `[*stack, *inputs, m]`, by kernel."""
 
 
 def product_feedback_alignment(
@@ -40,14 +41,15 @@ def product_feedback_alignment(
     the feedback, which has an entry for every pair of units, then does not follow them.
 
     Args:
-      network: any network of Flax layers, unmodified, without locally connected ones.
+      network: any network of Flax layers, unmodified, in which the error crosses dense layers and convolutions alone.
       loss: a mean over the batch.
       mixing: how B is drawn: `uniform`, or `orthogonal`, which needs an expansion and a density of 1.
       expansion: m / out, at least 1.
       density: the probability that an entry of B or R is kept, in (0, 1]; the others stay zero.
 
     Raises:
-      BadOption: if an option is out of range, or the error crosses a layer that is none of `WITH_PRODUCTS`.
+      BadOption: if an option is out of range, or the error crosses a layer for which
+        `primitives.with_product_weights` is not defined.
     """
     is_orthogonal = choose("mixing", mixing, {"uniform": False, "orthogonal": True})
     expansion = integer("expansion", expansion, least=1)
@@ -58,7 +60,7 @@ def product_feedback_alignment(
     shapes = {name: network.kernel_shapes[name] for name in network.crossed_kernels}
 
     def draw_fixed(key, kernel: KernelShape):
-        out = kernel.shape[-1]
+        _, out = _axes(kernel)
         if is_orthogonal:
             return jax.random.orthogonal(key, out, kernel.stack)
         value_key, density_key = jax.random.split(key)
@@ -67,11 +69,11 @@ def product_feedback_alignment(
         return sparsify(density_key, drawn, density)
 
     def draw_learned(key, kernel: KernelShape):
-        *window, inputs, out = kernel.shape
+        inputs, out = _axes(kernel)
         m = expansion * out
         value_key, density_key = jax.random.split(key)
-        bound = math.sqrt(6 / (math.prod(window) * (inputs + m)))  # Xavier's
-        return sparsify(density_key, uniform(value_key, (*kernel.stack, *window, inputs, m), m, bound), density)
+        bound = math.sqrt(6 / (kernel.fan_in + expansion * kernel.fan_out))  # Xavier's
+        return sparsify(density_key, uniform(value_key, (*kernel.stack, *inputs, m), m, bound), density)
 
     def init(key):
         keys = {name: jax.random.fold_in(stream(key, Stream.FEEDBACK), i) for i, name in enumerate(shapes)}
@@ -97,7 +99,9 @@ def product_feedback_alignment(
 
     def weight_pairs(params, feedback):
         kernels = network.kernels(params)
-        return {name: (product, kernels[name]) for name, product in products(feedback).items()}
+        return {
+            name: (product.reshape(kernels[name].shape), kernels[name]) for name, product in products(feedback).items()
+        }
 
     def first_logits(key, inputs):
         params, feedback = init(key)
@@ -119,12 +123,12 @@ def product_feedback_alignment(
 
 
 def products(feedback):
-    """Returns the backward kernels `R^T B^T`, shaped like the forward ones, by their names."""
+    """Returns the backward kernels `R^T B^T`, `[*stack, *inputs, out]`, by their names."""
     return {name: _product(feedback[LEARNED][name], b) for name, b in feedback[FIXED].items()}
 
 
 def _product(learned: jax.Array, fixed: jax.Array) -> jax.Array:
-    """Returns the product over the last axis of a kernel, `[*stack, ..., m]`, and a matrix for each stack."""
+    """Returns the product over the last axis of a kernel, `[*stack, *inputs, m]`, and a matrix for each stack."""
     flat = learned.reshape(*fixed.shape[:-2], -1, learned.shape[-1]) @ fixed
     return flat.reshape(*learned.shape[:-1], fixed.shape[-1])
 
@@ -132,6 +136,13 @@ def _product(learned: jax.Array, fixed: jax.Array) -> jax.Array:
 def _by_layer(feedback):
     """Returns both factors of each kernel by its name, as `primitives.with_product_weights` takes them."""
     return {name: {part: feedback[part][name] for part in (FIXED, LEARNED)} for name in feedback[FIXED]}
+
+
+def _axes(kernel: KernelShape) -> tuple[tuple[int, ...], int]:
+    """Returns `inputs` and `out` of a kernel as `[*inputs, out]`, with one axis for all outputs."""
+    leading = kernel.shape[:-1]
+    inputs = leading if math.prod(leading) == kernel.rows else (kernel.rows,)
+    return inputs, math.prod(kernel.shape) // kernel.rows
 
 
 def _check_optimizer(optimizer: FeedbackOptimizer) -> None:

@@ -29,7 +29,8 @@ def weight_mirror(network: Network, loss: LossFunction, *, init_feedback: InitFe
     """Returns the `Rule` of weight mirrors; arguments as for `fa`.
 
     The updates of the feedback are minus the estimate of the forward weights, for an optimizer with weight decay.
-    Layers under an `nn.scan` of your own must split the random stream `mirror` and stack the collection `observed`.
+    Layers under an `nn.scan` of your own must split the random stream `mirror` and stack the collection `observed`. A
+    layer that is applied at several time steps learns from the mean of its estimates at them.
     """
 
     def learn(params, feedback, batch, updates):
@@ -37,7 +38,7 @@ def weight_mirror(network: Network, loss: LossFunction, *, init_feedback: InitFe
         estimates = mirror_estimates(network, params, batch)
         if lost := sorted(feedback.keys() - estimates.keys()):
             raise _unreached(lost[0])
-        return {name: -estimates[name] for name in feedback}
+        return {name: -_mean_over_time(estimates[name], kernel.ndim) for name, kernel in feedback.items()}
 
     return fa(network, loss, init_feedback=init_feedback)._replace(learn=learn)
 
@@ -58,10 +59,15 @@ def mirror_estimates(network: Network, params: PyTree, batch: Batch) -> LayerArr
     return network.observe_linear(params, batch.inputs, mirror, {NOISE: batch.key})
 
 
+def _mean_over_time(estimates: jax.Array, axes: int) -> jax.Array:
+    """Returns the estimate of a kernel with so many axes, the mean over an axis of time in front, if there is one."""
+    return estimates.mean(tuple(range(estimates.ndim - axes)))
+
+
 def _unreached(name: str) -> BadOption:
     return BadOption(
-        f"cannot send noise through {name}: nn.scan, nn.vmap and nn.RNN need split_rngs={{'params': True, '{NOISE}': "
-        "True} and variable_axes={'params': 0, 'observed': 0} around it"
+        f"cannot send noise through {name}: nn.scan, nn.vmap and nn.RNN need, beside what they have for params, "
+        f"split_rngs={{'{NOISE}': True}} and variable_axes={{'observed': 0}} around it"
     )
 
 

@@ -9,7 +9,8 @@ MISTAKES = {
     # Choices of config groups
     "rule=dfaa": "got 'dfaa'; did you mean 'dfa'?",
     "task=mnits": "did you mean 'mnist'?",
-    "architecture=mpl": "mlp, module, resnet20, resnet56, resnet8, vgg; got 'mpl'; did you mean 'mlp'?",
+    "architecture=mpl": "mlp, module, recurrent, resnet20, resnet56, resnet8, transformer, vgg; got 'mpl'; did you "
+    "mean 'mlp'?",
     "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, constant_then_linear, cosine, step_decay; "
     "got 'cosin'; did you mean 'cosine'?",
     "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes, "

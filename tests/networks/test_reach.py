@@ -10,10 +10,12 @@ from fa_jax.checks import BadOption
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network
+from fa_jax.networks.recurrent import recurrent
+from fa_jax.networks.transformer import transformer
 from fa_jax.primitives import Hidden
 from fa_jax.rules.fa import fa
 from fa_jax.rules.weight_mirror import weight_mirror
-from tests.conftest import layerwise
+from tests.conftest import RECURRENT, TRANSFORMER, layerwise
 
 LOSS = cross_entropy().value
 DRAWN = layerwise(density=1.0, scale=0.5)
@@ -89,6 +91,8 @@ ZOO = {
     "attention": (attention, (4, 2), ["Dense_0"]),
     "embedding": (lambda x: readout(nn.relu(nn.Dense(4)(nn.Embed(5, 6)(jnp.int32(x) % 5).mean(1)))), (4,), []),
     "shared": (None, (6,), []),
+    "transformer": (None, (), ["stages_0/layers_0/linear"]),
+    "recurrent": (None, (), ["layers_0/cell/ir", "layers_0/cell/iz", "layers_0/cell/in"]),
     "scan": (lambda x: readout(scanned()(x, None)[0]), (6,), []),
     "remat": (lambda x: readout(nn.remat(Block)()(nn.remat(Block)()(x)[0])[0]), (6,), ["CheckpointBlock_1"]),
     "vmap": (vmapped, (5,), ["Dense_0"]),
@@ -104,8 +108,16 @@ ZOO = {
 """Forward passes, input shapes, and the beginnings of names of layers whose input depends on no params."""
 
 
+BUILT_IN = {
+    "transformer": transformer((4, 4, 1), 3, **{**TRANSFORMER, "blocks": 1}),
+    "recurrent": recurrent((4, 2, 1), 3, **RECURRENT),
+}
+
+
 def network_of(name):
     function, shape, _ = ZOO[name]
+    if name in BUILT_IN:
+        return BUILT_IN[name]
     return Network(Shared() if function is None else Module(function), shape)
 
 

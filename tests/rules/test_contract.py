@@ -94,7 +94,11 @@ def make_network(architecture, name, *overrides):
     return hydra.utils.instantiate(config.architecture, _convert_="all")((8, 8, 1), 10)
 
 
+CHAINS = choices("architecture").keys() - {"recurrent"}
 ONE_LAYER_PER_STAGE = {
+    "associated_learning": ("needs a network of stages", CHAINS),
+    "local_forward_gradient": ("needs a network of stages", CHAINS),
+    "local_loss": ("needs a network of stages|is defined for vectors and feature maps", CHAINS - {"transformer"}),
     "ifa": ("needs stages of one dense layer each", {"mlp"}),
     "mirrored_pepita": ("needs stages of one dense layer each", {"mlp"}),
     "pepita": ("needs stages of one linear layer each", {"mlp", "cnn", "lenet", "vgg", "locally_connected"}),
@@ -107,7 +111,7 @@ ONE_LAYER_PER_STAGE = {
     ),
     "product_feedback_alignment": (
         "is not defined for locally connected layers",
-        {"mlp", "cnn", "lenet", "vgg", "resnet8"},
+        choices("architecture").keys() - {"locally_connected"},
     ),
     "recurrent_forward_forward": (
         "needs stages of one dense or local layer each|is not defined with pooling",
@@ -127,7 +131,7 @@ def test_every_rule_runs_on_every_architecture_or_states_why_not(name, architect
     network = make_network(architecture, name, *overrides)
     message, defined = ONE_LAYER_PER_STAGE.get(name, ("", {architecture}))
     if architecture not in defined:
-        with pytest.raises(BadOption, match=f"^(?:{message})"):
+        with pytest.raises(BadOption, match=f"^(?:{message}|needs a network of stages)"):
             rule_factory(name)(network, cross_entropy().value)
         return
     rule = rule_factory(name)(network, cross_entropy().value)

@@ -10,6 +10,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.networks.resnet import resnet
+from fa_jax.networks.transformer import transformer
 from fa_jax.rules.bp import bp
 from fa_jax.rules.local_loss.losses import averaged, compared, similarity
 from fa_jax.rules.local_loss.rule import local_loss
@@ -18,6 +19,7 @@ from tests.conftest import (
     MLP,
     RANDOM_WEIGHTS,
     RESNET,
+    TRANSFORMER,
     assert_trees_close,
     assert_trees_equal,
     random_batch,
@@ -324,6 +326,14 @@ def test_predictions_of_feature_maps_average_over_the_windows_of_the_authors(sha
     """VGG8b on images of 32 x 32, with 2048 features."""
     places = (1, shape[0] // window[0], shape[1] // window[1], shape[2])
     assert jax.eval_shape(lambda h: averaged(h, 2048), jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape == places
+
+
+def test_tokens_are_refused():
+    message = r"^is defined for vectors and feature maps; the activation of stages_0/layers_1/hidden has shape \[4, 4\]"
+    with pytest.raises(BadOption, match=message):
+        local_loss(
+            transformer((4, 4, 1), 3, **TRANSFORMER), LOSS, objective="pred", similarity_weight=None, head_features=16
+        )
 
 
 @pytest.mark.slow

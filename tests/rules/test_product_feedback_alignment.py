@@ -10,12 +10,22 @@ from fa_jax.checks import BadOption
 from fa_jax.losses import squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
+from fa_jax.networks.transformer import transformer
 from fa_jax.optimizers import constant, descend
 from fa_jax.rules.bp import bp
 from fa_jax.rules.fa import fa
 from fa_jax.rules.kolen_pollack import kolen_pollack
 from fa_jax.rules.product_feedback_alignment import FIXED, LEARNED, product_feedback_alignment, products
-from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, assert_trees_close, layerwise, random_batch, to_float64
+from tests.conftest import (
+    CNN,
+    MLP,
+    RANDOM_WEIGHTS,
+    TRANSFORMER,
+    assert_trees_close,
+    layerwise,
+    random_batch,
+    to_float64,
+)
 from tests.rules import reference
 from tests.rules.images import convolve, kernel_update
 
@@ -208,7 +218,26 @@ def test_options_out_of_range_are_refused(options, message):
         make(**options)
 
 
+def test_a_layer_with_several_axes_is_one_matrix_from_all_inputs_to_all_outputs():
+    network = transformer((4, 4, 1), 3, **{**TRANSFORMER, "blocks": 1})
+    rule = product_feedback_alignment(network, LOSS, **OPTIONS)
+    params, feedback = rule.init(jax.random.key(0))
+    params, feedback = to_float64((params, feedback))
+    batch = random_batch((4, 4, 1), 3, size=2, dtype=np.float64)
+    updates = rule.updates(params, feedback, batch)
+    learned = rule.learn(params, feedback, batch, updates)[LEARNED]
+    for layer, inputs, kernel_shape in (("query", (4,), (4, 2, 2)), ("out", (2, 2), (2, 2, 4))):
+        name = f"stages_0/layers_1/attention/{layer}"
+        b, r, kernel = feedback[FIXED][name], feedback[LEARNED][name], network.kernels(updates)[name]
+        assert (b.shape, r.shape, kernel.shape) == ((8, 4), (*inputs, 8), kernel_shape)
+        assert 0.9 < np.max(np.abs(r)) / np.sqrt(6 / (4 + 8)) < 1
+        matrix = np.asarray(kernel).reshape(4, 4)
+        np.testing.assert_allclose(learned[name].reshape(4, 8), matrix @ b.T, rtol=1e-9, atol=1e-12)
+        backward_kernel, _ = rule.extras.weight_pairs(params, feedback)[name]
+        np.testing.assert_allclose(backward_kernel.reshape(4, 4), r.reshape(4, 8) @ b, rtol=1e-5, atol=1e-6)
+
+
 def test_locally_connected_layers_are_refused():
     network = cnn((5, 5, 2), 3, **{**CNN, "topology": "conv4x3-conv5x3v", "shared_weights": False})
-    with pytest.raises(BadOption, match="other than Dense, DenseGeneral, Conv; stages_1/linear is a ConvLocal"):
+    with pytest.raises(BadOption, match="convolutions without groups; stages_1/linear is a ConvLocal"):
         product_feedback_alignment(network, LOSS, **OPTIONS)

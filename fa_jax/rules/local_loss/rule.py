@@ -70,6 +70,11 @@ def local_loss(
         weights, readout_weight = {"prediction_loss": 1 - beta, "similarity_loss": beta}, 1 - beta
     else:
         unused("similarity_weight", similarity_weight, f"with objective={objective}")
+    if others := [name for name, h in network.hidden_shapes.items() if len(h.shape) not in (1, 3)]:
+        raise BadOption(
+            "is defined for vectors and feature maps; the activation of "
+            f"{others[0]} has shape {list(network.hidden_shapes[others[0]].shape)}"
+        )
     is_mono_forward = objective == "mono_forward"
     local = _mono_forward_network(network) if is_mono_forward else _local_network(network)
     # The prediction of the last stage is the readout in Mono-Forward, which therefore passes its gradient on.

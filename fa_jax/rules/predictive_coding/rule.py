@@ -26,6 +26,7 @@ from fa_jax.checks import BadOption, choose, integer, is_on, number, unused
 from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule, Stream, stream
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
+from fa_jax.networks.chain import Chain
 from fa_jax.networks.fast_gradients import grad
 from fa_jax.optimizers import must_be_plain
 from fa_jax.rules.predictive_coding.inference import (
@@ -94,6 +95,12 @@ def predictive_coding(
     require_hidden(network)
     if network.statistics_paths:
         raise BadOption("is not defined with batch norm, which couples the examples of a batch; it needs another norm")
+    if inference == "zero_divergence" and not isinstance(network.module, Chain) and _has_stacks(network):
+        raise BadOption(
+            "must not be zero_divergence unless each hidden layer feeds the next one alone; in "
+            f"{type(network.module).__name__}, they are scanned outside of a Chain",
+            "inference",
+        )
     before = choose("error_position", error_position, {"after_activation": False, "before_activation": True})
     if before:
         _require_one_linear_layer_each(network)
@@ -175,6 +182,10 @@ def predictive_coding(
         check_feedback_optimizer=must_be_plain if is_drawn else None,
     )
     return Rule(init, updates, network.apply, learn if is_drawn else None, extras)
+
+
+def _has_stacks(network: Network) -> bool:
+    return any(hidden.stack for hidden in network.hidden_shapes.values())
 
 
 def _draw_sign(key: jax.Array) -> jax.Array:
