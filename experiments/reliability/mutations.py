@@ -63,8 +63,8 @@ TESTS: dict[str, tuple[str, ...]] = {
     "records/statistics.py": ("records/test_statistics.py", "records/test_folder.py"),
 }
 """The tests of modules, or of those whose path begins so, nearest first; else those of the same name, or `BACKWARD`."""
-CONTRACT = "rules/test_contract.py"
-"""The tests of every rule, of which those of the mutated one run last."""
+OF_ALL_RULES = ("rules/test_contract.py", "cli/test_mistakes.py")
+"""Tests of every rule, of which those that name the mutated one run last."""
 LIMIT = 600.0
 """The most seconds that tests may take; they take less than a third of it."""
 
@@ -159,7 +159,7 @@ def tests_of(module: str) -> list[list[str]]:
     tests = known or ((own,) if (CHECKOUT / "tests" / own).exists() else BACKWARD)
     calls = [[f"tests/{test}"] for test in tests]
     if parts[0] == "rules":
-        calls.append([f"tests/{CONTRACT}", "-k", subject])
+        calls.append([*(f"tests/{test}" for test in OF_ALL_RULES), "-k", subject])
     return calls
 
 
