@@ -114,6 +114,8 @@ def difference(whole: Path, other: Path) -> str:
         return f"{other.name}/metrics.csv differs"
     if _final(runs[0]) != _final(runs[1]):
         return f"{other.name}/summary.json differs"
+    if not (whole / "checkpoint").exists():
+        return ""
     trees = [read_checkpoint(run) for run in runs]
     same = all(np.array_equal(a, b) for a, b in zip(*map(_leaves, trees), strict=True))
     return "" if same else f"{other.name}/checkpoint differs"
@@ -129,7 +131,7 @@ def _leaves(tree):
 
 def in_words(failures: Sequence[str], otherwise: str) -> str:
     """Returns the first failure, or else what is true."""
-    return f"failed: {failures[0]}" if failures else otherwise
+    return f"failed: {' '.join(failures[0].split())[:300]}" if failures else otherwise
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -45,21 +45,33 @@ def fill(folder: Path, megabytes: float) -> None:
 
 
 def full_disks(folder: Path, times: int) -> Iterator[Result]:
-    """Yields a row for a disk that becomes full in each of several places."""
+    """Yields rows for a disk that becomes full while a run trains."""
     del times
-    many = ["evaluations=20000", "epochs=3000", "checkpoint=false", "checkpoint_every=null"]
-    yield _resumed_after_full("metrics.csv", folder / "metrics", [*QUICK, "rule=fa", *many], 1.5, (2,))
+    many = ["seeds=20", "evaluations=2000", "epochs=100"]
+    metrics = [*QUICK, "rule=fa", *many, "checkpoint=false", "checkpoint_every=null"]
+    yield _resumed_after_full("metrics.csv", folder / "metrics", metrics, 1.3, (2,))
     large = ["architecture.hidden=[1500,1500]", "seeds=1", "epochs=3", "checkpoint_every=0", "probe=0"]
     yield _full_checkpoint(folder / "checkpoint", [*QUICK, "rule=fa", *large])
-    sweep = ["--multirun", *QUICK, "rule=bp,fa,dfa,shallow", "evaluations=4000", "epochs=600", "checkpoint_every=0"]
-    yield _resumed_after_full("a sweep", folder / "sweep", sweep, 3, (1, 2))
-    yield _full_study(folder / "study")
+
+
+def full_disk_of_sweep(folder: Path, times: int) -> Iterator[Result]:
+    """Yields a row for a disk that becomes full while a sweep runs."""
+    del times
+    many = ["seeds=20", "evaluations=1000", "epochs=50"]
+    sweep = ["--multirun", *QUICK, "rule=bp,fa,dfa,shallow", *many, "checkpoint_every=1"]
+    yield _resumed_after_full("a sweep", folder, sweep, 2.5, (1, 2))
+
+
+def full_disk_of_study(folder: Path, times: int) -> Iterator[Result]:
+    """Yields a row for a disk that becomes full while tune runs."""
+    del times
+    yield _full_study(folder / "disk")
 
 
 def _resumed_after_full(what: str, folder: Path, words: list[str], megabytes: float, codes: Sequence[int]) -> Result:
     """Runs a command until the disk is full; frees it, resumes, and compares with an undisturbed run."""
     option = "hydra.sweep.dir" if "--multirun" in words else "hydra.run.dir"
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     code, printed = run([*words, f"{option}=whole"], folder)
     failures = outcome(code, printed, (0,))
     with small_disk(folder / "disk", megabytes) as disk:

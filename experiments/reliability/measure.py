@@ -48,6 +48,8 @@ Section = Callable[[Path, int], Iterator[tuple[str, int, int | None, str]]]
 SECTIONS: dict[str, Section] = {
     "kills": kills.measure,
     "disk": faults.full_disks,
+    "disk_sweep": faults.full_disk_of_sweep,
+    "disk_study": faults.full_disk_of_study,
     "processes": faults.two_processes,
     "signals": faults.signals,
     "clock": faults.clock_set_back,

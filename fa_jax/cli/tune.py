@@ -7,12 +7,13 @@ A trial is stopped, and counts as pruned, when the test loss of one of its seeds
 if a seed has diverged at the end. The same arguments continue a study, also from several processes at once.
 """
 
+import contextlib
 import itertools
 import json
 import math
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,23 @@ def _tune(words: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _storage_errors(folder):
+        _run_study(ranges, trials, at_once, sampler_seed, column, metric, folder, words)
+
+
+def _run_study(
+    ranges: Ranges,
+    trials: int,
+    at_once: int,
+    sampler_seed: int,
+    column: str,
+    metric: Metric,
+    folder: Path,
+    words: Sequence[str],
+) -> None:
+    """Continues the study in a folder, or begins one, until it has so many trials; prints the best."""
+    import optuna
+
     texts = {key: str(override.value()) for key, override in ranges.searched.items()}
     remove_temporary(folder)
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
@@ -123,6 +141,20 @@ def _storage(path: Path) -> Any:
     _check_journal(path)
     engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of the database of a study, such as a full disk, into `BadOption`."""
+    import optuna
+    import sqlalchemy
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as problem:
+        reason = problem.__cause__ or problem  # Optuna's own message is about its sessions
+        reason = str(getattr(reason, "orig", reason)).partition("\n")[0]
+        raise BadOption(f"output={folder}: {STUDY} cannot be read or written: {reason}") from problem
 
 
 def _check_journal(path: Path) -> None:
