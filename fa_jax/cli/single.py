@@ -87,7 +87,8 @@ def logged(folder: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
-        handler.close()
+        with contextlib.suppress(OSError):  # the disk is full
+            handler.close()
 
 
 def report(folder: Path) -> None:
