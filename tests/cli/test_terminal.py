@@ -89,7 +89,8 @@ def test_a_second_signal_ends_a_process_that_python_cannot_interrupt():
 def test_too_little_memory_is_refused_with_the_seeds_that_fit(monkeypatch, available, advice):
     monkeypatch.setattr(memory, "available_bytes", lambda device: available)
     memory.require_memory(available, None, 4, "training")
-    with pytest.raises(BadOption, match=f"training of 4 seeds needs .* GiB are free; {advice}"):
+    amounts = f"1.86e-06 GiB at once, and {available / 2**30:.3g} GiB are free"
+    with pytest.raises(BadOption, match=f"training of 4 seeds needs {amounts}; {advice}"):
         memory.require_memory(2000, None, 4, "training")
 
 
