@@ -119,7 +119,8 @@ def _check_names(config: Config) -> None:
             raise BadOption(f"{name} is missing from the config; it may be changed, but not removed")
     for name in config:
         if name not in (*REQUIRED, *OPTIONAL):
-            raise BadOption(f"{name} is no option{suggestion(str(name), [*REQUIRED, *OPTIONAL, *options(config)])}")
+            valid = [*REQUIRED, *OPTIONAL, *(key for key in options(config) if key.partition(".")[0] in REQUIRED)]
+            raise BadOption(f"{name} is no option{suggestion(str(name), valid)}")
     for name, value in options(config).items():
         if value == MISSING:
             raise BadOption("must be given", name, complete=True)

@@ -94,6 +94,8 @@ def compose(
             if is_sweep and (folder.is_absolute() or ".." in folder.parts):
                 raise BadOption(f"must be a folder inside that of the sweep; got {folder}", "hydra.sweep.subdir")
             plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+            if "choices" in plain:
+                raise BadOption("is no option; choices are those of config groups, such as rule=fa", "choices")
             recorded = recorded_config({"choices": choices, **plain}, given or {})
             runs.append(Composed(recorded, build(recorded, from_folder, given), overrides, folder, from_folder))
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)

@@ -11,7 +11,7 @@ from pathlib import Path
 from fa_jax import __version__
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.groups import take_config_dir
-from fa_jax.cli.terminal import second_signal_ends, tolerant_output
+from fa_jax.cli.terminal import end_if_orbax_waits, second_signal_ends, tolerant_output
 from fa_jax.text import printable
 
 VERBS = {
@@ -40,7 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     with tolerant_output(), second_signal_ends():
-        return _run(words)
+        code = _run(words)
+        if arguments is None:
+            end_if_orbax_waits(code)
+        return code
 
 
 def _run(words: list[str]) -> int:

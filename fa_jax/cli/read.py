@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.groups import check_config_dir, take_config_dir
+from fa_jax.records.files import remove_temporary
 from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.status import status_table
@@ -68,6 +69,7 @@ def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Compar
     output = Path(options.get("output", default))
     try:
         write(compared, output)
+        remove_temporary(output)
     except OSError as problem:
         raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
     say(wide_console(), done.format(output))

@@ -13,10 +13,11 @@ from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import check_no_links, check_recorded_overrides
+from fa_jax.cli.trust import check_folder, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.conditions import options
 from fa_jax.records.environment import changes, environment, own_packages
+from fa_jax.records.files import remove_temporary
 from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
 from fa_jax.text import say
@@ -41,7 +42,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
     console = Console()
     if not distributed.broadcast(lambda: is_folder(folder)):
         raise BadOption(f"resume={folder}: no run is recorded there; give the folder that holds its config.yaml")
-    distributed.broadcast(lambda: check_no_links(f"resume={folder}", folder))
+    distributed.broadcast(lambda: check_folder(f"resume={folder}", folder))
     if distributed.broadcast((folder / SWEEP).exists):
         record, composition = _read_sweep(folder, force=force, trusted=trusted)
         say(console, f"resuming {folder}")
@@ -64,12 +65,18 @@ def unfinished_job(
     if not (folder / "status.json").exists():
         return sweep.new_job(composed, folder, command)
     if read_run(folder).is_finished:
-        Checkpoints(folder).close(delete=True)  # left if the process was killed between the last two actions of the run
+        _tidy(folder)
         say(Console(), "is finished already")
         return None
     config = _read_config(folder, force=force)
     job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
     return Request(job, config, folder, resume=True)
+
+
+def _tidy(folder: Path) -> None:
+    """Removes what a finished run left if its process was killed between its last actions."""
+    Checkpoints(folder).close(delete=True)
+    remove_temporary(folder)
 
 
 def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
@@ -82,7 +89,7 @@ def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
     except (OSError, ValueError) as problem:
         raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
     if recorded.is_finished:
-        Checkpoints(folder).close(delete=True)
+        _tidy(folder)
         raise BadOption(f"{option}: this run has {recorded.status['status']}; there is nothing left to do")
     if is_held(folder):
         raise BadOption(f"{option}: another process is running this")

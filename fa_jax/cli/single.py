@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,14 @@ def run_together_logged(requests: Sequence[Request], *arguments: Any) -> list[di
         return run_together(requests, *arguments)
 
 
+class _LogFile(logging.FileHandler):
+    """A log to which nothing more is added while the disk is full."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 @contextlib.contextmanager
 def logged(folder: Path) -> Iterator[None]:
     """While entered, log messages of fa_jax go to `run.log` in a folder, except for those that name another folder.
@@ -62,7 +71,7 @@ def logged(folder: Path) -> Iterator[None]:
     """
     if distributed.is_main():
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(folder / "run.log", encoding="utf-8")
+        handler = _LogFile(folder / "run.log", encoding="utf-8")
     else:
         handler = logging.NullHandler()  # without a handler, Python would print errors to stderr
     handler.addFilter(lambda record: getattr(record, "folder", folder) == folder)
@@ -78,7 +87,8 @@ def logged(folder: Path) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.setLevel(level)
         logger.propagate = propagate
-        handler.close()
+        with contextlib.suppress(OSError):  # the disk is full
+            handler.close()
 
 
 def report(folder: Path) -> None:

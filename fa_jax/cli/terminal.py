@@ -81,6 +81,15 @@ def second_signal_ends() -> Iterator[None]:
             signal.signal(signal.SIGHUP, hangup)
 
 
+def end_if_orbax_waits(code: int) -> None:
+    """Ends the process if threads of Orbax would keep it for minutes, as they do after it could not open a file."""
+    threads = (thread for thread in threading.enumerate() if not thread.daemon)
+    if any(type(thread).__module__.partition(".")[0] == "orbax" for thread in threads):
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)
+
+
 def _end_at_second_signal(reading: int) -> None:
     received, deadline = 0, None
     while True:

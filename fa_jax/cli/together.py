@@ -1,6 +1,7 @@
 """Which runs of a sweep can be trained by one program: those that differ in numbers alone."""
 
 import json
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -18,8 +19,9 @@ PLACES = ("optimizer", "feedback_optimizer", "rule", "feedback", "architecture",
 MEMORY_SHARE = 0.25
 """The share of the free memory that the states of runs trained together may take."""
 MOST = 32
-"""The most runs that are trained together: each has three files open, more while it saves a checkpoint, and some
-systems allow a process 256."""
+"""The most runs that are trained together."""
+FILES_OF_RUN, OTHER_FILES = 6, 64
+"""The files that a run has open, three and more while it saves a checkpoint, and those of the rest of the process."""
 
 
 class Alike(NamedTuple):
@@ -101,8 +103,19 @@ def _takes(job: Job, names: Sequence[str]) -> bool:
 
 
 def _at_once(job: Job) -> int:
-    """Returns how many runs may be trained at once."""
+    """Returns how many runs may be trained at once, as memory and the open files of a process allow."""
     seeds = max(map(len, job.groups))
     size = bytes_of(jax.eval_shape(make_program_of(job, 1).start, jax.ShapeDtypeStruct((1,), np.int32), {}))
     free = available_bytes(job.devices[0])
-    return max(1, min(MOST, int(MEMORY_SHARE * free / (size * seeds)))) if free else 1
+    fitting = int(MEMORY_SHARE * free / (size * seeds)) if free else 1
+    return max(1, min(MOST, fitting, (_open_files() - OTHER_FILES) // FILES_OF_RUN))
+
+
+def _open_files() -> int:
+    """Returns how many files this process may have open."""
+    if sys.platform == "win32":
+        return sys.maxsize
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if limit == resource.RLIM_INFINITY else limit

@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fa_jax.checks import BadOption
-from fa_jax.cli.groups import CONF
+from fa_jax.cli.groups import CONF, LISTED
 from fa_jax.user_code import imported, is_found, place_of
 
 PLAIN = (str, int, float, bool, type(None))
@@ -82,8 +82,7 @@ def check_hydra(name: str, node: DictConfig, pristine: DictConfig) -> None:
       BadOption: naming the first value that differs, or the first choice that is a path out of its group.
     """
     for group, choice in node.runtime.choices.items():
-        if isinstance(choice, str) and (PurePath(choice).is_absolute() or ".." in PurePath(choice).parts):
-            raise BadOption(f"{name} chooses {group}={choice}, and a choice must lie in the folder of its group")
+        _check_choice(name, group, choice)
     # Much of the node is unknown before a run starts, so it is not resolved.
     usual, actual = (_flat(OmegaConf.to_container(one, resolve=False)) for one in (pristine, node))
     for option in sorted(usual.keys() | actual.keys()):
@@ -109,20 +108,32 @@ def check_recorded_overrides(name: str, overrides: Sequence[str]) -> None:
         of_hydra = re.split(r"[./@]", option)[0] == "hydra"
         if override.startswith("-") or "${" in override or (of_hydra and option not in SWEEP_OPTIONS):
             raise BadOption(f"{name} has {override}, which only the command line may say")
+        if (group := option.partition("@")[0]) in LISTED:  # Hydra does not report several choices of one group
+            for choice in re.split(r"[\[\],'\"\s]+", override.partition("=")[2]):
+                _check_choice(name, group, choice)
 
 
-def check_no_links(name: str, folder: Path) -> None:
-    """Checks that no symbolic link leads out of a folder to be written to.
+def _check_choice(name: str, group: str, choice: Any) -> None:
+    """Raises `BadOption` if a choice is a path out of its group."""
+    if isinstance(choice, str) and (PurePath(choice).is_absolute() or ".." in PurePath(choice).parts):
+        raise BadOption(f"{name} chooses {group}={choice}, and a choice must lie in the folder of its group")
+
+
+def check_folder(name: str, folder: Path) -> None:
+    """Checks a folder to be written to: no symbolic link leads out of it, and there is no pipe to be waited for.
 
     Raises:
-      BadOption: naming the first such link.
+      BadOption: naming the first such entry.
     """
-    inside = folder.resolve()
+    inside = Path(os.path.realpath(folder))
     for path in sorted(folder.rglob("*")):
-        link = path.relative_to(folder)
+        entry = path.relative_to(folder)
         # W&B links to its logs elsewhere, from folders into which it writes only once.
-        if path.is_symlink() and "wandb" not in link.parts[:-1] and not path.resolve().is_relative_to(inside):
-            raise BadOption(f"{name}: {link} is a symbolic link that leads out of the folder; copy it without links")
+        is_foreign = path.is_symlink() and "wandb" not in entry.parts[:-1]
+        if is_foreign and not Path(os.path.realpath(path)).is_relative_to(inside):
+            raise BadOption(f"{name}: {entry} is a symbolic link that leads out of the folder; copy it without links")
+        if not (path.is_symlink() or path.is_file() or path.is_dir()):
+            raise BadOption(f"{name}: {entry} is neither a file nor a folder; copy it without")
 
 
 @functools.cache

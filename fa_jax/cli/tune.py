@@ -7,13 +7,13 @@ A trial is stopped, and counts as pruned, when the test loss of one of its seeds
 if a seed has diverged at the end. The same arguments continue a study, also from several processes at once.
 """
 
-import functools
+import contextlib
 import itertools
 import json
 import math
 import os
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,9 @@ from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.together import alike
-from fa_jax.cli.trust import check_no_links
+from fa_jax.cli.trust import check_folder
 from fa_jax.core import Metric, Task
+from fa_jax.records.files import remove_temporary
 from fa_jax.records.reader import STUDY
 from fa_jax.reports.tables import Table, terminal, wide_console
 from fa_jax.text import say
@@ -39,6 +40,8 @@ from fa_jax.training.record import Request, Stopped
 
 DEFAULTS = {"trials": "20", "at_once": "5", "metric": None, "output": None, "sampler_seed": "0"}
 """The options of a study, with their default values."""
+END_OF_NAME = bytes.fromhex("d9d505f920a163d7")
+"""The end of a journal of SQLite that names another file; see `_check_journal`."""
 
 
 def tune(words: Sequence[str]) -> None:
@@ -71,11 +74,29 @@ def _tune(words: Sequence[str]) -> None:
     column, metric = _metric(options["metric"], example.job.task)
     folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
     check_writable("output", folder)
-    check_no_links(f"output={folder}", folder)
+    check_folder(f"output={folder}", folder)
     folder.mkdir(parents=True, exist_ok=True)
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with _storage_errors(folder):
+        _run_study(ranges, trials, at_once, sampler_seed, column, metric, folder, words)
+
+
+def _run_study(
+    ranges: Ranges,
+    trials: int,
+    at_once: int,
+    sampler_seed: int,
+    column: str,
+    metric: Metric,
+    folder: Path,
+    words: Sequence[str],
+) -> None:
+    """Continues the study in a folder, or begins one, until it has so many trials; prints the best."""
+    import optuna
+
     texts = {key: str(override.value()) for key, override in ranges.searched.items()}
+    remove_temporary(folder)
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
         study = optuna.create_study(
             storage=_storage(folder / STUDY),
@@ -111,10 +132,43 @@ def _storage(path: Path) -> Any:
     import optuna
     import sqlalchemy
 
-    # Threads may share a connection, as SQLAlchemy itself has it for files.
-    connect = functools.partial(sqlite3.connect, path, check_same_thread=False)
+    def connect():
+        # Threads may share a connection, as SQLAlchemy itself has it for files.
+        connection = sqlite3.connect(path, check_same_thread=False)
+        connection.execute("PRAGMA trusted_schema = OFF")  # the file may come from anyone
+        return connection
+
+    _check_journal(path)
     engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
+
+
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """Turns errors of the database of a study, such as a full disk, into `BadOption`."""
+    import optuna
+    import sqlalchemy
+
+    try:
+        yield
+    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as problem:
+        reason = problem.__cause__ or problem  # Optuna's own message is about its sessions
+        reason = str(getattr(reason, "orig", reason)).partition("\n")[0]
+        raise BadOption(f"output={folder}: {STUDY} cannot be read or written: {reason}") from problem
+
+
+def _check_journal(path: Path) -> None:
+    """Checks the journal that a killed transaction of a study left: SQLite undoes it when it opens the study.
+
+    A journal may name a file that belongs to several databases. SQLite deletes that file, wherever it is. A study is a
+    single database, so its own journals name none.
+
+    Raises:
+      BadOption: if the journal names a file.
+    """
+    journal = path.with_name(f"{path.name}-journal")
+    if journal.is_file() and journal.read_bytes()[-len(END_OF_NAME) :] == END_OF_NAME:
+        raise BadOption(f"output={path.parent}: {journal.name} is none of fa_jax's, and could delete other files")
 
 
 def _run_trials(

@@ -23,7 +23,7 @@ import numpy as np
 from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.records import schema
-from fa_jax.records.files import write_json
+from fa_jax.records.files import remove_temporary, write_json
 from fa_jax.records.writer import checkpointer
 from fa_jax.training import distributed
 
@@ -95,6 +95,7 @@ class Checkpoints:
             for path, *_ in self._saved():
                 _remove(path)
             with contextlib.suppress(OSError):  # there is none, or it holds something else
+                remove_temporary(self._folder)
                 self._folder.rmdir()
 
     def usable(self, last: int) -> list[Checkpoint]:
@@ -115,7 +116,8 @@ class Checkpoints:
             except (OSError, ValueError):
                 complete = False
             if complete:
-                newest[group] = Checkpoint(manifest.with_suffix(""), group, step, content["cost"])
+                cost = {k: v for k, v in content["cost"].items() if k in schema.CostSoFar.__annotations__}
+                newest[group] = Checkpoint(manifest.with_suffix(""), group, step, cost)
             else:
                 log.warning("%s is damaged; the checkpoint before it is used", manifest.with_suffix(""))
         used = []
@@ -131,10 +133,14 @@ class Checkpoints:
         """Returns the arrays of a checkpoint as a tree like `like`.
 
         Raises:
-          BadOption: if their shapes differ from those of `like`.
+          BadOption: if they cannot be read, or their shapes differ from those of `like`.
         """
-        with checkpointer() as orbax:
-            arrays = orbax.restore(checkpoint.path)
+        try:
+            with checkpointer() as orbax:
+                arrays = dict(orbax.restore(checkpoint.path))
+        except Exception as problem:  # whatever Orbax raises about files that are not its own
+            reason = str(problem).partition("\n")[0]
+            raise BadOption(f"resume: {checkpoint.path} cannot be read: {reason}") from problem
         leaves, structure = jax.tree.flatten(like)
         loaded = [
             np.asarray(arrays.pop(str(i), np.nan)) if leaf.size else np.zeros(leaf.shape, leaf.dtype)

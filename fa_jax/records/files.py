@@ -6,9 +6,13 @@ import math
 import os
 import re
 import secrets
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
+
+if sys.platform != "win32":
+    import fcntl
 
 
 @contextlib.contextmanager
@@ -18,8 +22,7 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     The temporary file is new: nothing that lies in the folder is opened. A symbolic link at `path` is replaced, and
     what it points to is left alone.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # as `is_temporary` knows it
-    file = temporary.open("xb")
+    temporary, file = _new_temporary(path)
     try:
         with file:
             yield file
@@ -29,6 +32,38 @@ def whole(path: Path) -> Iterator[IO[bytes]]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_temporary(folder: Path) -> None:
+    """Removes the files that killed writes left in a folder; a file that a process is still writing is left alone."""
+    for path in folder.iterdir():
+        if is_temporary(path.name) and path.is_file() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # it is being written, is gone by now, or may not be removed
+                _remove_unlocked(path)
+
+
+def _new_temporary(path: Path) -> tuple[Path, IO[bytes]]:
+    """Returns a new file beside `path`, open and locked, so that `remove_temporary` leaves it alone."""
+    while True:
+        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # as `is_temporary` knows it
+        file = temporary.open("xb")
+        if sys.platform == "win32":  # where an open file cannot be removed
+            return temporary, file
+        with contextlib.suppress(OSError):  # of a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file.fileno()).st_nlink:  # else it was removed before it was locked
+            return temporary, file
+        file.close()
+
+
+def _remove_unlocked(path: Path) -> None:
+    """Removes a file; raises an `OSError` if a process has it open and locked."""
+    if sys.platform == "win32":
+        path.unlink()
+        return
+    with path.open("r+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
 
 
 def is_temporary(name: str) -> bool:

@@ -5,12 +5,15 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from fa_jax.checks import BadOption
+from fa_jax.records.files import remove_temporary
 
 NAME = ".lock"
 
 
 def acquire(folder: Path) -> BaseFileLock:
     """Returns the lock of a folder, held until `release` or the end of the process.
+
+    What killed writes left in the folder is removed.
 
     Raises:
       BadOption: if another process holds it.
@@ -20,6 +23,7 @@ def acquire(folder: Path) -> BaseFileLock:
         lock.acquire(timeout=0)
     except Timeout:
         raise BadOption(f"{folder}: another process is running this") from None
+    remove_temporary(folder)
     return lock
 
 
@@ -31,9 +35,10 @@ def release(lock: BaseFileLock) -> None:
 
 def is_held(folder: Path) -> bool:
     """Returns whether a process holds the lock of a folder."""
-    if not (folder / NAME).exists():
+    path = folder / NAME
+    if path.is_symlink() or not path.is_file():  # a link is not ours, and is not followed
         return False
-    lock = FileLock(folder / NAME)
+    lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except (Timeout, OSError):

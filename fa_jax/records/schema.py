@@ -127,11 +127,20 @@ class Columns(TypedDict):
     columns: dict[str, ColumnRecord]
 
 
+class CostSoFar(TypedDict, total=False):
+    """What a run took until a checkpoint."""
+
+    compiling: Annotated[float, Meta(ge=0)]
+    training: Annotated[float, Meta(ge=0)]
+    evaluating: Annotated[float, Meta(ge=0)]
+    memory: Annotated[float, Meta(ge=0)]
+
+
 class Manifest(TypedDict):
     """The manifest of a checkpoint."""
 
     digests: dict[str, str]
-    cost: dict[str, Annotated[float, Meta(ge=0)]]
+    cost: CostSoFar
 
 
 class Sweep(TypedDict):

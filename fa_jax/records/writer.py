@@ -10,6 +10,7 @@ checkpoint/        final params and feedback, by Orbax
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,10 +169,21 @@ class Writer:
         return summary
 
     def checkpoint(self, tree: Any) -> None:
-        """Saves a tree of arrays with a leading axis of seeds."""
-        with checkpointer() as orbax:
-            # It exists already if the run was killed just before its end.
-            orbax.save((self.folder / "checkpoint").absolute(), tree, force=True)
+        """Saves a tree of arrays with a leading axis of seeds.
+
+        Raises:
+          OSError: if they cannot be written.
+        """
+        path = (self.folder / "checkpoint").absolute()
+        try:
+            with checkpointer() as orbax:
+                # It exists already if the run was killed just before its end.
+                orbax.save(path, tree, force=True)
+        except ValueError as problem:
+            code = re.search(r"os_error_code='(\d+)'", str(problem))  # as TensorStore reports an error of the disk
+            if code is None:
+                raise
+            raise OSError(int(code[1]), os.strerror(int(code[1])), str(path)) from problem
 
     def close(self) -> None:
         """Closes the file of metrics."""

@@ -57,9 +57,17 @@ def labels(runs: Sequence[Run]) -> list[str]:
         parts = [task] if len(set(tasks)) > 1 else []
         for key in distinguishing[rule, task]:
             value = run_options.get(key, "-")
-            parts.append(value if key in GROUPS else f"{key.rpartition('.')[2]}={_short(value)}")
+            parts.append(value if key in GROUPS else _described(key, value))
         texts.append(" ".join([NAMES.get(rule, rule), *parts]))
     return texts
+
+
+def _described(key: str, value: str) -> str:
+    """Returns an option with its value, such as `scale=0.5`; a function by its name, such as `schedule=cosine`."""
+    *path, name = key.split(".")
+    if name == "_target_" and path:
+        return f"{path[-1]}={value.rpartition('.')[2]}"
+    return f"{name}={_short(value)}"
 
 
 def _short(value: str) -> str:

@@ -11,7 +11,8 @@ Kolen, Pollack, "Backpropagation without weight transport", ICNN 1994; in this f
 Lillicrap, Tweed, "Deep Learning without Weight Transport", NeurIPS 2019 (arXiv 1904.05391), eqs. 16 and 17.
 """
 
-from fa_jax.core import LossFunction, Rule
+from fa_jax.checks import BadOption
+from fa_jax.core import FeedbackOptimizer, LossFunction, Rule
 from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
 from fa_jax.rules.fa import fa
@@ -22,7 +23,8 @@ def kolen_pollack(network: Network, loss: LossFunction, *, init_feedback: InitFe
 
     With decay, the difference shrinks as stated under plain gradient descent, and with momentum in the long run. Adam
     and RMSprop scale decayed steps, which differ between W and B. Sparse forward weights differ from their feedback,
-    which is dense, where they are zero.
+    which is dense, where they are zero. Clipping by the global norm is refused: the first layer has no feedback, so
+    weights and feedback would take different steps.
     """
 
     def learn(params, feedback, batch, updates):
@@ -30,4 +32,12 @@ def kolen_pollack(network: Network, loss: LossFunction, *, init_feedback: InitFe
         kernel_updates = network.kernels(updates)
         return {name: kernel_updates[name] for name in feedback}
 
-    return fa(network, loss, init_feedback=init_feedback)._replace(learn=learn)
+    rule = fa(network, loss, init_feedback=init_feedback)
+    extras = rule.extras._replace(check_feedback_optimizer=_check_optimizer)
+    return rule._replace(learn=learn, extras=extras)
+
+
+def _check_optimizer(optimizer: FeedbackOptimizer) -> None:
+    """Raises `BadOption` if the feedback takes other steps than the weights."""
+    if optimizer.clip is not None:
+        raise BadOption("must be null: the weights and their feedback would be scaled differently", "clip")

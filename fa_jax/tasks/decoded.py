@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import platformdirs
 
-from fa_jax.records.files import whole
+from fa_jax.records.files import remove_temporary, whole
 
 _log = logging.getLogger("fa_jax")
 
@@ -54,6 +54,7 @@ def save(path: Path, examples: Labelled) -> None:
         np.save(body, array, allow_pickle=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        remove_temporary(path.parent)
         with whole(path) as file:
             file.write(body.getbuffer())
             file.write(zlib.crc32(body.getbuffer()).to_bytes(4, "little"))

@@ -43,6 +43,8 @@ DATASETS = {
 """The data sets that have a task of their own. Other data sets are described by their `features.json`."""
 NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?")
 """The name of a data set, perhaps with that of its builder config, such as `emnist/letters`."""
+OWN_CLASS = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
+"""The name of a class of features that TFDS itself has."""
 _BLOCK = 1000  # examples decoded at once
 
 
@@ -227,6 +229,7 @@ def _decode(prepared: Prepared, form: Dataset, split: str, shards: list[Shard]) 
     total = sum(shard.examples for shard in shards)
     images, labels = np.empty((total, *form.shape), np.uint8), np.empty(total, np.int32)
     name, root = f"{prepared.dataset}:{prepared.folder.name}", prepared.folder.parents[1 + prepared.dataset.count("/")]
+    _check_features(prepared)
     with _without_advice():
         try:
             source: Any = tfds.data_source(name, split=split, data_dir=root, download=False)
@@ -254,6 +257,29 @@ def _decode(prepared: Prepared, form: Dataset, split: str, shards: list[Shard]) 
                     raise prepared.damaged(shard.file, f"holds labels outside 0 to {form.classes - 1}")
                 images[block.start : block.stop], labels[block.start : block.stop] = pixels, classes
     return images, labels
+
+
+def _check_features(prepared: Prepared) -> None:
+    """Checks `features.json`: TFDS would import the module of any class named there, also by JSON within a text.
+
+    Raises:
+      BadOption: naming what is not of TFDS itself.
+    """
+    path, foreign = prepared.folder / "features.json", []
+
+    def keep(pairs):
+        for key, value in pairs:
+            is_class = key in ("pythonClassName", "python_class_name", "type") and isinstance(value, str)
+            if key in ("jsonFeature", "json_feature") or (is_class and not OWN_CLASS.fullmatch(value)):
+                foreign.append(value)
+        return dict(pairs)
+
+    try:
+        json.loads(path.read_bytes(), object_pairs_hook=keep)
+    except (ValueError, RecursionError) as error:
+        raise prepared.damaged(path, "cannot be read") from error
+    if foreign:
+        raise prepared.damaged(path, f"names {foreign[0]!r}, which is no feature of TensorFlow Datasets")
 
 
 @contextlib.contextmanager

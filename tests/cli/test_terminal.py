@@ -1,15 +1,21 @@
 """What becomes of output that cannot be shown, of a closed terminal, of a second signal, and of too little memory."""
 
+import errno
+import io
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.single import logged
+from fa_jax.cli.terminal import end_if_orbax_waits
 from fa_jax.training import memory
 from tests.conftest import wait_until
 
@@ -83,10 +89,38 @@ def test_a_second_signal_ends_a_process_that_python_cannot_interrupt():
 def test_too_little_memory_is_refused_with_the_seeds_that_fit(monkeypatch, available, advice):
     monkeypatch.setattr(memory, "available_bytes", lambda device: available)
     memory.require_memory(available, None, 4, "training")
-    with pytest.raises(BadOption, match=f"training of 4 seeds needs .* GiB are free; {advice}"):
+    amounts = f"1.86e-06 GiB at once, and {available / 2**30:.3g} GiB are free"
+    with pytest.raises(BadOption, match=f"training of 4 seeds needs {amounts}; {advice}"):
         memory.require_memory(2000, None, 4, "training")
 
 
 def test_a_network_larger_than_memory_is_refused_before_it_is_compiled(folder, refusal):
     line = refusal("rule=fa", "architecture.hidden=[400000,400000]", "seeds=2")
     assert "the state of 2 seeds needs 2.38e+03 GiB" in line
+
+
+class FullDisk(io.StringIO):
+    def flush(self):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_says_nothing_about_the_log(folder, capsys):
+    with logged(folder):
+        (handler,) = [h for h in logging.getLogger("fa_jax").handlers if isinstance(h, logging.FileHandler)]
+        handler.stream.close()
+        handler.stream = FullDisk()
+        logging.getLogger("fa_jax").warning("lost")
+    assert capsys.readouterr().err == ""
+
+
+def test_a_process_ends_although_a_thread_of_orbax_waits(monkeypatch):
+    ended, release = [], threading.Event()
+    monkeypatch.setattr("os._exit", ended.append)
+    end_if_orbax_waits(2)
+    assert ended == []
+    waiting = type("Waiting", (threading.Thread,), {"__module__": "orbax.checkpoint.futures"})(target=release.wait)
+    waiting.start()
+    end_if_orbax_waits(2)
+    release.set()
+    waiting.join()
+    assert ended == [2]

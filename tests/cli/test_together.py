@@ -115,6 +115,13 @@ def requests_of_two(folder, **options):
     ]
 
 
+@pytest.mark.parametrize(("files", "sizes"), [(24, [1, 1, 1]), (64 + 2 * 6, [2, 1]), (256, [3])])
+def test_as_many_runs_are_trained_together_as_a_process_may_have_files(monkeypatch, files, sizes):
+    monkeypatch.setattr(together, "_open_files", lambda: files)
+    runs = runs_of(*SHORT, "rule=fa", "optimizer.learning_rate=0.001,0.002,0.003")
+    assert [len(alike.indices) for alike in together.alike(runs)] == sizes
+
+
 def test_runs_whose_program_does_not_fit_into_memory_are_trained_in_halves(folder, monkeypatch):
     def require(needed, device, seeds, what):
         if seeds > 2:

@@ -3,6 +3,9 @@
 import json
 import os
 import shutil
+import sqlite3
+import struct
+from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
@@ -13,7 +16,7 @@ from fa_jax.cli.build import build
 from fa_jax.cli.compose import compose as compose_runs
 from fa_jax.cli.groups import CONF
 from fa_jax.cli.main import main
-from fa_jax.cli.trust import Origin, check_config
+from fa_jax.cli.trust import Origin, check_config, check_folder
 from fa_jax.records.reader import find_runs
 
 CALLS = (
@@ -167,10 +170,11 @@ def test_yaml_tags_in_a_recorded_config_make_no_objects(finished_sweep, folder, 
     assert not (folder / "taken").exists()
 
 
-@pytest.mark.parametrize("group", ["rule", "hydra/launcher", "+loss@other"])
+@pytest.mark.parametrize("group", ["rule", "hydra/launcher", "+loss@other", "measure"])
 def test_a_recorded_choice_lies_in_the_folder_of_its_group(finished_sweep, folder, refusal, group):
     (folder / "r.yaml").write_text("# @package _global_\nhydra: {callbacks: {x: {_target_: os.mkdir}}}\n")
     outside = os.path.relpath(folder / "r", CONF / group.lstrip("+").partition("@")[0])
+    outside = f"[separation,{outside}]" if group == "measure" else outside
     shutil.copytree(finished_sweep, "copy")
     record = json.loads((folder / "copy" / "sweep.json").read_text())
     overrides = [word for word in record["overrides"] if not word.startswith("rule=")]
@@ -234,6 +238,69 @@ def test_a_folder_with_links_is_not_resumed(finished_sweep, folder, refusal, nam
     (folder / "run" / name).symlink_to(folder / "outside")
     assert f"{name} is a symbolic link" in refusal("resume=run")
     assert (folder / "outside").read_text() == "mine"
+
+
+def test_a_lock_that_is_a_link_is_not_followed(finished_sweep, folder, capsys):
+    shutil.copytree(finished_sweep / "1_bp", "run")
+    (folder / "outside").write_text("mine")
+    (folder / "run" / ".lock").symlink_to(folder / "outside")
+    status = json.loads((folder / "run" / "status.json").read_text())
+    (folder / "run" / "status.json").write_text(json.dumps({**status, "status": "running"}))
+    for verb in ("status", "compare", "report"):
+        assert main([verb, "run"]) == 0
+    assert "cut off" in capsys.readouterr().out
+    assert (folder / "outside").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no pipes with a name")
+def test_a_folder_with_a_pipe_is_not_resumed(finished_sweep, folder, refusal):
+    interrupted_copy(finished_sweep, folder, lambda text: text)
+    (folder / "run" / "run.log").unlink()
+    os.mkfifo(folder / "run" / "run.log")
+    assert "run.log is neither a file nor a folder" in refusal("resume=run")
+
+
+def test_links_in_a_circle_lead_out_of_no_folder(tmp_path):
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    check_folder("resume=run", tmp_path)
+
+
+def study_of_a_stranger(victim):
+    """A folder with a study, and a journal that asks SQLite to delete a file."""
+    study = Path("study")
+    study.mkdir()
+    (study / "empty").touch()
+    database = sqlite3.connect(study / "study.db")
+    database.execute("CREATE TABLE t (x)")
+    database.commit()
+    database.close()
+    # A page that is written back, then the name of a file that belongs to several databases.
+    page, size = (study / "study.db").read_bytes()[:4096], 4096
+    header = SQLITE_JOURNAL + struct.pack(">IIIII", 1, 0, len((study / "study.db").read_bytes()) // size, 512, size)
+    checksum = sum(page[i] for i in range(size - 200, 0, -200)) & 0xFFFFFFFF
+    record = struct.pack(">I", 1) + page + struct.pack(">I", checksum)
+    name = str(victim).encode()
+    lock_page = struct.pack(">I", 2**30 // size + 1)
+    ending = lock_page + name + struct.pack(">II", len(name), sum(name)) + SQLITE_JOURNAL
+    (study / "study.db-journal").write_bytes(header.ljust(512, b"\0") + record + ending)
+    return study
+
+
+SQLITE_JOURNAL = bytes.fromhex("d9d505f920a163d7")
+
+
+def test_the_journal_of_a_study_deletes_no_other_file(folder, refusal):
+    victim = folder / "mine.txt"
+    victim.write_text("mine")
+    study = study_of_a_stranger(victim)
+    words = ["task=digits", "task.validation=200", "optimizer.learning_rate=0.1,1", "trials=1", "output=study"]
+    assert "study.db-journal is none of fa_jax's, and could delete other files" in refusal("tune", *words)
+    assert victim.exists()
+    with sqlite3.connect(study / "study.db") as database:  # which shows that the journal is one that SQLite believes
+        database.execute("SELECT * FROM t").fetchall()
+    assert not victim.exists()
 
 
 @pytest.mark.parametrize("choice", ["mlflow", "tensorboard", None, "../mine"])

@@ -98,6 +98,14 @@ def test_a_trial_with_a_seed_that_diverged_to_a_finite_loss_is_pruned_at_its_end
     assert trial.state.name == "PRUNED"
 
 
+def test_a_study_that_cannot_be_read_is_refused_with_one_line(folder, refusal):
+    (folder / "study").mkdir()
+    (folder / "study" / "study.db").write_bytes(b"mine" * 1000)
+    line = refusal("tune", *FIXED, RATE, "output=study")
+    assert "output=study: study.db cannot be read or written: file is not a database" in line
+    assert (folder / "study" / "study.db").read_bytes() == b"mine" * 1000
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

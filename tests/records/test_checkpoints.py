@@ -1,5 +1,6 @@
 """Checkpoints are restored bit for bit; instead of a damaged or incomplete one the one before it is used."""
 
+import hashlib
 import json
 
 import jax.numpy as jnp
@@ -93,6 +94,34 @@ def test_a_stray_file_is_left_alone(run_folder, name):
 def test_a_manifest_of_other_types_is_damaged(run_folder, content):
     (run_folder / "resume" / "000000_000000000030.json").write_text(content)
     assert [checkpoint.step for checkpoint in Checkpoints(run_folder).usable(30)] == [20]
+
+
+def test_what_a_manifest_has_besides_its_fields_is_left_out(run_folder):
+    path = run_folder / "resume" / "000000_000000000030.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "cost": {"training": 3.0, "mine": 1}}))
+    assert Checkpoints(run_folder).usable(30)[0].cost == {"training": 3.0}
+
+
+def test_a_checkpoint_that_is_none_although_its_manifest_says_so_is_refused(run_folder):
+    folder = run_folder / "resume" / "000000_000000000030"
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        path.write_bytes(b"mine")
+    digests = {str(p.relative_to(folder)): SHA256_OF_MINE for p in folder.rglob("*") if p.is_file()}
+    folder.with_suffix(".json").write_text(json.dumps({"digests": digests, "cost": {}}))
+    checkpoints = Checkpoints(run_folder)
+    first, _ = checkpoints.usable(30)
+    with pytest.raises(BadOption, match=r"^resume: .*000000_000000000030 cannot be read: "):
+        checkpoints.load(first, make_tree(0))
+
+
+SHA256_OF_MINE = hashlib.sha256(b"mine").hexdigest()
+
+
+def test_what_a_killed_write_left_among_checkpoints_is_removed(run_folder):
+    (run_folder / "resume" / f".{'0' * 16}.tmp").write_text("half")
+    Checkpoints(run_folder).close(delete=True)
+    assert not (run_folder / "resume").exists()
 
 
 def test_a_finished_run_keeps_no_checkpoint(run_folder):

@@ -4,11 +4,21 @@ import json
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fa_jax.records import files
 from fa_jax.records.files import whole, write_json, write_text
+
+KILLED = """
+import os, pathlib, sys
+from fa_jax.records.files import whole
+with whole(pathlib.Path(sys.argv[1])) as file:
+    file.write(b'half')
+    file.flush()
+    os.kill(os.getpid(), 9)
+"""
 
 
 @pytest.fixture
@@ -39,12 +49,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_no_other(tmp_path):
 def test_a_killed_writer_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.pdf"
     write_text(path, "old")
-    script = (
-        "import os, pathlib, sys\nfrom fa_jax.records.files import whole\n"
-        "with whole(pathlib.Path(sys.argv[1])) as file:\n"
-        " file.write(b'half'); file.flush(); os.kill(os.getpid(), 9)"
-    )
-    assert subprocess.run([sys.executable, "-c", script, path], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-c", KILLED, path], check=False).returncode == -signal.SIGKILL
     assert path.read_text() == "old"
 
 
@@ -81,6 +86,43 @@ def test_undecodable_bytes_of_an_argument_become_what_they_are_in_utf_8(tmp_path
 def test_text_is_utf_8(tmp_path):
     write_text(tmp_path / "a", "Ø –")
     assert (tmp_path / "a").read_bytes() == "Ø –".encode()
+
+
+def test_what_a_killed_write_leaves_is_removed_and_what_is_being_written_is_not(tmp_path):
+    notes = tmp_path / ".notes.tmp"
+    notes.write_text("mine")
+    subprocess.run([sys.executable, "-c", KILLED, tmp_path / "a"], check=False)
+    with files.whole(tmp_path / "b") as file:
+        file.write(b"new")
+        assert sum(files.is_temporary(path.name) for path in tmp_path.iterdir()) == 2
+        files.remove_temporary(tmp_path)
+        assert sum(files.is_temporary(path.name) for path in tmp_path.iterdir()) == 1
+    assert (tmp_path / "b").read_text() == "new"
+    assert {path.name for path in tmp_path.iterdir()} == {"b", ".notes.tmp"}
+
+
+def test_a_link_or_a_folder_with_the_name_of_a_temporary_file_is_left_alone(linked):
+    link, outside = linked
+    (link.parent / f".{'0' * 16}.tmp").symlink_to(outside)
+    (link.parent / f".{'1' * 16}.tmp").mkdir()
+    files.remove_temporary(link.parent)
+    assert outside.read_text() == "mine"
+    assert sum(files.is_temporary(path.name) for path in link.parent.iterdir()) == 2
+
+
+def test_a_write_begins_again_if_its_file_was_taken_for_a_left_one(tmp_path, monkeypatch):
+    lock, calls = files.fcntl.flock, []
+
+    def late(file, how):
+        calls.append(file.name)
+        if len(calls) == 1:  # another process came between opening and locking
+            Path(file.name).unlink()
+        lock(file, how)
+
+    monkeypatch.setattr(files.fcntl, "flock", late)
+    write_text(tmp_path / "a", "whole")
+    assert len(calls) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
 def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path):

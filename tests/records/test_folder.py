@@ -1,5 +1,6 @@
 """The folder of a run is readable at every moment, and records how the run ended."""
 
+import errno
 import json
 
 import numpy as np
@@ -134,6 +135,23 @@ def test_runs_of_a_sweep_are_sorted_by_their_job_numbers(tmp_path):
     for number in (0, 2, 10, 1):
         Writer(tmp_path / f"{number}_fa", CONFIG).close()
     assert [run.folder.name for run in find_runs(tmp_path)] == ["0_fa", "1_fa", "2_fa", "10_fa"]
+
+
+def test_a_full_disk_at_the_final_checkpoint_is_an_error_of_the_disk(writer, monkeypatch):
+    class Full:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            pass
+
+        def save(self, path, tree, force):
+            raise ValueError("Failed to write 3133440 bytes: No space left on device [os_error_code='28']")
+
+    monkeypatch.setattr("fa_jax.records.writer.checkpointer", Full)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        writer.checkpoint({})
+    assert raised.value.errno == errno.ENOSPC
 
 
 def test_a_checkpoint_is_read_bit_for_bit(writer):

@@ -37,6 +37,13 @@ def test_a_label_is_the_rule_and_the_options_that_distinguish_its_runs(record):
     assert labels(runs) == ["FA learning_rate=0.1", "FA learning_rate=0.2", "BP"]
 
 
+def test_a_label_names_a_function_by_its_part_and_its_name(record):
+    for schedule in ("constant", "cosine"):
+        options = {"optimizer": {"schedule": {"_target_": f"fa_jax.optimizers.{schedule}", "_partial_": True}}}
+        runs = record("fa", options=options)
+    assert labels(runs) == ["FA schedule=constant", "FA schedule=cosine"]
+
+
 def test_a_label_names_the_task_instead_of_the_options_that_come_with_it(record):
     record("fa", options={"batch_size": 64}, choices={"task": "mnist"})
     runs = record("fa", options={"batch_size": 1}, choices={"task": "linear", "loss": "squared_error"})

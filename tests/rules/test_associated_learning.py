@@ -312,7 +312,8 @@ def test_measure_computes_the_local_losses_by_stage():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exit_stage": 4}, "^exit_stage must be at most 3, the number of stages; got 4"),
+        ({"exit_stage": 4}, "^exit_stage must be below 3, the number of stages, or null for all of them; got 4"),
+        ({"exit_stage": 3}, "^exit_stage must be below 3, the number of stages, or null for all of them; got 3"),
         ({"exit_stage": 0}, "^exit_stage must be an integer of at least 1; got 0"),
         ({"width": 0}, "^width must be an integer of at least 1; got 0"),
         ({"bridge": 640}, r"^bridge must be a list such as \[640\], or null; got 640"),

@@ -434,7 +434,28 @@ def test_an_empty_split_is_refused(copy):
 
 def test_a_damaged_features_json_is_refused(copy):
     (copy / VERSION / "features.json").write_text("{")
-    assert f"{copy / VERSION} cannot be opened by TensorFlow Datasets" in refusal(copy)
+    assert f"{copy / VERSION / 'features.json'} cannot be read" in refusal(copy)
+
+
+FOREIGN = (
+    {"pythonClassName": "stranger.Image", "image": {}},
+    {"python_class_name": "stranger.Image"},
+    {"type": "stranger.Image", "content": {}},
+    {"pythonClassName": "tensorflow_datasets.core.features.image_feature.Image", "jsonFeature": {"json": "{}"}},
+    {"pythonClassName": "tensorflow_datasets.core.features.stranger"},
+)
+"""Features for which TFDS would import a module that they name, the fourth by JSON within a text."""
+
+
+@pytest.mark.parametrize("feature", FOREIGN)
+def test_a_data_set_imports_no_module(copy, tmp_path, monkeypatch, feature):
+    (tmp_path / "stranger.py").write_text("raise AssertionError('was imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = copy / VERSION / "features.json"
+    content = json.loads(path.read_text())
+    content["featuresDict"]["features"]["label"]["extra"] = [feature]
+    path.write_text(json.dumps(content))
+    assert "which is no feature of TensorFlow Datasets" in refusal(copy)
 
 
 def test_files_other_than_array_record_are_refused(copy):

@@ -144,7 +144,7 @@ def associated_learning(
       bridge: widths of the bridges' hidden layers; None: one of 5 n.
       label_rate: multiplier of the learning rate for encoders and decoders, above 0.
       weight_decay: of the stages' kernels, added to their updates.
-      exit_stage: the number of stages that predictions pass; None: all.
+      exit_stage: the number of stages that predictions pass, fewer than there are; None: all.
 
     Raises:
       BadOption: if an option is out of range, or the network is no `Chain`.
@@ -158,8 +158,9 @@ def associated_learning(
     stages = list(each_stage(chain))
     count = len(stages)
     last = count if exit_stage is None else integer("exit_stage", exit_stage, least=1)
-    if last > count:
-        raise BadOption(f"must be at most {count}, the number of stages; got {exit_stage}", "exit_stage")
+    if exit_stage is not None and last >= count:  # one value for one thing, or two conditions would be the same
+        problem = f"must be below {count}, the number of stages, or null for all of them; got {exit_stage}"
+        raise BadOption(problem, "exit_stage")
 
     def dense(features):
         return nn.Dense(features, kernel_init=nn.initializers.he_normal())
