@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 from fa_jax.checks import BadOption, choose
 from fa_jax.cli.groups import CONFIG_DIR, check_config_dir
-from fa_jax.training.distributed import OPTIONS as PROCESS_OPTIONS
 
-OPTIONS = ("resume", "force", "trust", *PROCESS_OPTIONS)
+PROCESSES = ("processes", "process", "coordinator")
+"""Options with which several processes are started that train one run together."""
+OPTIONS = ("resume", "force", "trust", *PROCESSES)
 """Options of the command itself, which are not part of the config."""
 MULTIRUN = ("--multirun", "-m")
 SHOW_CONFIG = ("--cfg", "-c")

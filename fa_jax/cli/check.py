@@ -48,10 +48,11 @@ def check(words: Sequence[str]) -> int:
     usual = [] if arguments.value_of("task") else ["task=digits"]
     with one_line_errors(arguments.overrides):
         composed = compose(arguments._replace(overrides=[*usual, *arguments.overrides])).runs[0]
+        job = composed.job
     console, failed, case = Console(), 0, None
     name = f"rule={composed.choices['rule']}"
     for property_name, holds in PROPERTIES.items():
-        case = case or _case(composed.job, name)
+        case = case or _case(job, name)
         problem = _problem(holds, case)
         failed += problem is not None
         say(console, f"{'no ' if problem else 'yes'}  {property_name}" + (f": {problem}" if problem else ""))

@@ -17,8 +17,8 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
+from fa_jax.announce import announced
 from fa_jax.checks import BadOption
-from fa_jax.cli.build import build
 from fa_jax.cli.compose import Composed, Composition
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_together_logged
@@ -79,7 +79,9 @@ def run(
         with resumable(folder):
             try:
                 if launcher["_target_"].endswith("BasicLauncher"):
-                    for indices, numbers in alike(composition.runs):
+                    with announced("finding out which runs one program can train"):
+                        programs = list(alike(composition.runs))
+                    for indices, numbers in programs:
                         _run_jobs([composition.runs[i] for i in indices], numbers, folder, command, request)
                 else:
                     _launch_in_parallel(folder, composition, command, request)
@@ -140,8 +142,8 @@ def _launch_in_parallel(folder: Path, composition: Composition, command: Sequenc
     """
     master = composition.master.copy()
     master.hydra.sweep.dir = str(folder)
-    # A job holds functions, which cannot be sent to another process: it is built there.
-    runs = [composed._replace(job=None) for composed in composition.runs]
+    # A job holds functions, which cannot be sent to another process: a copy without it is, and builds it there.
+    runs = [dataclasses.replace(composed) for composed in composition.runs]
     task = functools.partial(_parallel_job, runs=runs, folder=folder, command=list(command), request=request)
     with initialized():
         loader, callbacks = GlobalHydra.instance().config_loader(), _NoCallbacks()
@@ -169,8 +171,7 @@ def _parallel_job(
     cache.enable()
     composed = runs[hydra_config.job.num]
     with importable(Path.cwd(), own_packages(composed.config)):
-        job = build(composed.config, composed.origin)
-        _run_jobs([composed._replace(job=job)], [{}], folder, command, request)
+        _run_jobs([composed], [{}], folder, command, request)
 
 
 def cores() -> int:

@@ -58,6 +58,15 @@ def tolerant_output() -> Iterator[None]:
         sys.stdout, sys.stderr = streams
 
 
+def sigterm_interrupts() -> None:
+    """Makes SIGTERM an interrupt, as Ctrl+C is."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+
+
 @contextlib.contextmanager
 def second_signal_ends() -> Iterator[None]:
     """While entered, a second SIGINT or SIGTERM ends the process, also while JAX keeps Python from handling it.

@@ -25,9 +25,10 @@ from fa_jax.checks import BadOption, integer
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_writable, one_line_errors
-from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
+from fa_jax.cli.start import prepare_process
+from fa_jax.cli.terminal import sigterm_interrupts
 from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_no_links
 from fa_jax.core import Metric, Task
@@ -52,6 +53,7 @@ def tune(words: Sequence[str]) -> None:
     Raises:
       BadOption: if anything in them is wrong.
     """
+    sigterm_interrupts()
     prepare_process()
     with one_line_errors(words):
         _tune(words)
