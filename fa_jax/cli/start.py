@@ -8,15 +8,17 @@ from pathlib import Path
 
 import jax
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from fa_jax.announce import announced
-from fa_jax.cli import resume, single, sweep
+from fa_jax.cli import plan, resume, single, sweep
 from fa_jax.cli.arguments import PROCESSES, Arguments
 from fa_jax.cli.compose import Composition
 from fa_jax.cli.errors import check_folders_of_jobs, check_names, check_vacant, check_writable, one_line_errors
 from fa_jax.cli.processes import joined
 from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import commit, versions
+from fa_jax.text import say
 from fa_jax.training import cache, distributed
 
 
@@ -65,7 +67,13 @@ def _start(arguments: Arguments, composition: Composition, words: Sequence[str])
         unfinished = distributed.broadcast(lambda: str(resume.find_unfinished(composition, below) or ""))
         if unfinished:  # what was just typed is trusted
             own = [] if arguments.config_dir is None else [arguments.config_dir]
+            if arguments.dry_run:
+                say(Console(), f"would resume {unfinished}; nothing was trained")
+                return 0
             return _resume(arguments, unfinished, [LOGGER, *own])
+    if arguments.dry_run:
+        plan.show(composition, composition.folder)
+        return 0
     is_typed = arguments.value_of(option) is not None
     with new_folder(option, composition.folder, is_typed=is_typed) as folder:
         if composition.is_sweep:
