@@ -11,8 +11,10 @@ def run() -> None:
     codes: list[int] = []
     # The first that is registered is the last that is called: all others have cleaned up by then.
     atexit.register(_end, codes)
+    from fa_jax.cli import results
     from fa_jax.cli.main import main
 
+    results.allow_ahead()
     codes.append(main())
     sys.exit(codes[0])
 

@@ -7,7 +7,8 @@ import hydra
 
 from fa_jax.announce import announced
 from fa_jax.checks import BadOption
-from fa_jax.cli.arguments import Arguments, parse
+from fa_jax.cli import results
+from fa_jax.cli.arguments import PROCESSES, Arguments, parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.errors import one_line_errors
 from fa_jax.cli.groups import CONF
@@ -27,9 +28,12 @@ def train(words: Sequence[str]) -> int:
             composition = compose(arguments)
     elif arguments._replace(options={}, config_dir=None) != Arguments([], {}):
         raise BadOption(f"takes all options from the folder; got also {' '.join(words)}", f"resume={target}")
-    from fa_jax.cli.start import start  # imports JAX, which takes a second
+    is_sweep = composition is not None and composition.is_sweep
+    trains = not (arguments.show_config or arguments.dry_run or target or set(arguments.options) & set(PROCESSES))
+    with results.ahead("sweep" if is_sweep else "run") if trains else contextlib.nullcontext():
+        from fa_jax.cli.start import start  # imports JAX, which takes a second
 
-    return start(arguments, composition, words)
+        return start(arguments, composition, words)
 
 
 def _hydra_itself() -> int:

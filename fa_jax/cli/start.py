@@ -16,6 +16,7 @@ from fa_jax.cli.arguments import PROCESSES, Arguments
 from fa_jax.cli.compose import Composition
 from fa_jax.cli.errors import check_folders_of_jobs, check_names, check_vacant, check_writable, one_line_errors
 from fa_jax.cli.processes import joined
+from fa_jax.cli.terminal import cores
 from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import commit, versions
 from fa_jax.text import say
@@ -122,4 +123,4 @@ def prepare_process() -> None:
     cache.enable()
     if "JAX_NUM_CPU_DEVICES" not in os.environ:
         with contextlib.suppress(RuntimeError):  # raised if JAX is in use already, as in a test
-            jax.config.update("jax_num_cpu_devices", sweep.cores())
+            jax.config.update("jax_num_cpu_devices", cores())

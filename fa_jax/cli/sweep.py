@@ -19,14 +19,16 @@ from rich.console import Console
 
 from fa_jax.announce import announced
 from fa_jax.checks import BadOption
+from fa_jax.cli import results
 from fa_jax.cli.compose import Composed, Composition
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_together_logged
+from fa_jax.cli.terminal import cores
 from fa_jax.cli.together import alike
-from fa_jax.records import locks
+from fa_jax.records import locks, schema
 from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
-from fa_jax.records.reader import SWEEP, find_runs, jobs_of
+from fa_jax.records.reader import FINISHED, SWEEP, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import cache, distributed
@@ -86,10 +88,19 @@ def run(
                 else:
                     _launch_in_parallel(folder, composition, command, request)
             finally:
-                unfinished = compare_runs(folder)
+                results.show("sweep", folder)
     finally:
         locks.release(lock)
-    return 1 if unfinished else 0
+    return 1 if _finished(folder) < jobs_of(folder) else 0
+
+
+def _finished(folder: Path) -> int:
+    """Returns how many runs of a sweep are finished."""
+    statuses = []
+    for path in folder.rglob("status.json"):
+        with contextlib.suppress(OSError, ValueError):
+            statuses.append(schema.read_json(path, schema.Status)["status"])
+    return sum(status in FINISHED for status in statuses)
 
 
 def _run_jobs(
@@ -172,26 +183,6 @@ def _parallel_job(
     composed = runs[hydra_config.job.num]
     with importable(Path.cwd(), own_packages(composed.config)):
         _run_jobs([composed], [{}], folder, command, request)
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def compare_runs(folder: Path) -> int:
-    """Prints and writes the comparison of a sweep; returns how many of its runs are not finished."""
-    from fa_jax.reports import comparison  # slow to import
-    from fa_jax.reports.tables import wide_console
-
-    runs = find_runs(folder)
-    if runs:
-        console, compared = wide_console(), comparison.compare(runs)
-        comparison.show(compared, console)
-        comparison.write(compared, folder)
-        figure = f"  figure: {folder}/comparison.png" if (folder / "comparison.png").exists() else ""
-        say(console, f"tables: {folder}/comparison.csv, .md, .tex{figure}")
-    return max(0, jobs_of(folder) - sum(recorded.is_finished for recorded in runs))
 
 
 def check_one_process() -> None:

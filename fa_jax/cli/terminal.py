@@ -1,4 +1,4 @@
-"""What a command does about its terminal: output that cannot be shown is dropped, and a second signal ends it."""
+"""What a command does about its terminal and its machine: dropped output, signals, cores."""
 
 import contextlib
 import os
@@ -13,6 +13,11 @@ from typing import Any, TextIO
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 5.0
 """Seconds after a second signal in which the command may still end by itself."""
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Tolerant:

@@ -47,7 +47,8 @@ def test_help_shows_verbs_choices_and_options(capsys, words):
 NO_JAX = """
 import sys
 from fa_jax.cli.main import main
-codes = [main([*words.split()]) for words in ("--help", "list rule", "rule=faa", "--multirun rule=bp,fa optimizer.lr=1")]
+commands = ("--help", "list rule", "rule=faa", "--multirun rule=bp,fa optimizer.lr=1")
+codes = [main(words.split()) for words in commands]
 print(codes, [name for name in ("jax", "flax", "optax", "numpy", "fa_jax.core") if name in sys.modules])
 """
 
