@@ -5,7 +5,6 @@ read the code, start with `fa_jax.core`: it holds the contract that everything e
 """
 
 import importlib
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from fa_jax.api.train import arrays, train
     from fa_jax.checks import BadOption
 
-__version__ = version("fa-jax")
+    __version__: str
 
 __all__ = ["BadOption", "Run", "Runs", "arrays", "compare", "load", "report", "train"]
 
@@ -33,6 +32,8 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     """Imports a part of the API when it is used: JAX takes a second to import."""
+    if name == "__version__":
+        return importlib.import_module("importlib.metadata").version("fa-jax")
     if name not in _MODULES:
         raise AttributeError(f"module 'fa_jax' has no attribute {name!r}")
     return getattr(importlib.import_module(f"fa_jax.{_MODULES[name]}"), name)

@@ -1,6 +1,7 @@
 """Code of the user: its import, and its exceptions in one line with their own place."""
 
 import contextlib
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
@@ -10,13 +11,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import flax
-import hydra
-import jax
-
-LIBRARIES = [Path(package.__file__ or "").parent for package in (flax, hydra, jax, importlib)]
-LIBRARIES.append(Path(__file__).parent)
-"""Folders of code that is not the user's."""
+LIBRARIES = ("flax", "hydra", "jax", "importlib", "fa_jax")
+"""Packages of code that is not the user's."""
 LONGEST = 300
 """The most characters of an exception's message that are shown."""
 
@@ -103,6 +99,13 @@ def place_of(problem: BaseException) -> str:
     frames = [
         frame
         for frame in traceback.extract_tb(problem.__traceback__)
-        if Path(frame.filename).is_file() and not any(Path(frame.filename).is_relative_to(p) for p in LIBRARIES)
+        if Path(frame.filename).is_file() and not any(Path(frame.filename).is_relative_to(p) for p in _libraries())
     ]
     return f"{text} ({frames[-1].filename}, line {frames[-1].lineno})" if frames else text
+
+
+@functools.cache
+def _libraries() -> list[Path]:
+    """Returns the folders of the `LIBRARIES`, none of which is imported."""
+    specs = (importlib.util.find_spec(package) for package in LIBRARIES)
+    return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]

@@ -20,13 +20,14 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fa_jax import feedback
+from fa_jax import announce, feedback
 from fa_jax.cli.groups import CONF, LISTED, choices
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 
 jax.config.update("jax_num_cpu_devices", 4)
+announce.PATIENCE = 3600.0  # what is printed does not depend on how busy the machine is
 
 # Most of a test's time is compilation, and two thirds of that optimize code that runs for milliseconds.
 # `XLA_FLAGS= pytest` tests the optimized code that users run.

@@ -18,8 +18,8 @@ from fa_jax.cli.build import are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
 from fa_jax.cli.errors import one_line_errors
 from fa_jax.cli.given import OBJECT, Given
-from fa_jax.cli.launch import new_folder
 from fa_jax.cli.single import run_together_logged
+from fa_jax.cli.start import new_folder
 from fa_jax.cli.sweep import Record
 from fa_jax.cli.together import alike
 from fa_jax.core import Task
@@ -91,7 +91,7 @@ def train(
     words = [f"{name}={_text(name, value)}" for name, value in {"seeds": seeds, **options}.items() if value is not None]
     words += [f"{name}=null" for name, value in options.items() if value is None]
     arguments = parse([word for word in (*words, *map(str, overrides)) if word not in MULTIRUN])
-    if arguments.show_config or arguments.for_hydra or arguments.options or arguments.config_dir is not None:
+    if arguments != Arguments(arguments.overrides, {}):
         raise BadOption(f"must be options of runs; got {' '.join(overrides)}", "overrides", complete=True)
     own = None if config_dir is None else str(config_dir)
     trusted = trust if isinstance(trust, str) else ",".join(trust)
@@ -166,6 +166,7 @@ def _compose(combination: _Combination, chosen: Mapping[str, Any]) -> list[_New]
         raise BadOption(
             "has no effect from Python, where runs are trained one after another", f"hydra/launcher={launcher}"
         )
+    composition.build()
     run_folder = Path(composition.master.hydra.run.dir)
     command = ["fa_jax.train", *arguments.overrides, *(f"{group}: {one.name}" for group, one in given.items())]
     return [_New(composed, given, composition.folder, run_folder, command) for composed in composition.runs]

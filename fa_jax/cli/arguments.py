@@ -5,15 +5,17 @@ from typing import NamedTuple
 
 from fa_jax.checks import BadOption, choose
 from fa_jax.cli.groups import CONFIG_DIR, check_config_dir
-from fa_jax.training.distributed import OPTIONS as PROCESS_OPTIONS
 
-OPTIONS = ("resume", "force", "trust", *PROCESS_OPTIONS)
+PROCESSES = ("processes", "process", "coordinator")
+"""Options with which several processes are started that train one run together."""
+OPTIONS = ("resume", "force", "trust", *PROCESSES)
 """Options of the command itself, which are not part of the config."""
 MULTIRUN = ("--multirun", "-m")
 SHOW_CONFIG = ("--cfg", "-c")
 HYDRA_FLAGS = ("--info", "-i", "--hydra-help", "--shell-completion", "-sc")
 """Flags that Hydra handles itself, and that train nothing."""
-FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOW_CONFIG, *HYDRA_FLAGS)
+DRY_RUN = "--dry-run"
+FLAGS = (*MULTIRUN, *CONFIG_DIR, *SHOW_CONFIG, DRY_RUN, *HYDRA_FLAGS)
 
 
 class Arguments(NamedTuple):
@@ -29,6 +31,8 @@ class Arguments(NamedTuple):
     """Whether the config is printed and nothing is trained."""
     for_hydra: bool = False
     """Whether a flag is one of `HYDRA_FLAGS`."""
+    dry_run: bool = False
+    """Whether it is said what would be trained, and nothing is trained."""
 
     @property
     def trusted(self) -> list[str]:
@@ -48,6 +52,7 @@ def parse(words: Sequence[str]) -> Arguments:
       BadOption: if a flag is unknown, or its value is wrong.
     """
     overrides, options, multirun, show_config, for_hydra, config_dir = [], {}, False, False, False, None
+    dry_run = False
     remaining = iter(words)
     for word in remaining:
         name, equals, value = word.partition("=")
@@ -67,9 +72,11 @@ def parse(words: Sequence[str]) -> Arguments:
                 raise BadOption(f"must be job; got {kind!r}", name)
         elif name in MULTIRUN:
             multirun = True
+        elif name == DRY_RUN:
+            dry_run = True
         else:
             for_hydra = True
     check_config_dir(config_dir)
     if options.get("force", "true") != "true":
         raise BadOption(f"must be true, or left out; got {options['force']!r}", "force")
-    return Arguments(overrides, options, multirun, config_dir, show_config, for_hydra)
+    return Arguments(overrides, options, multirun, config_dir, show_config, for_hydra, dry_run)

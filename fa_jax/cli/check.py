@@ -10,7 +10,7 @@ import optax
 from rich.console import Console
 
 from fa_jax.checks import BadOption
-from fa_jax.cli.arguments import parse
+from fa_jax.cli.arguments import Arguments, parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.errors import one_line_errors
 from fa_jax.cli.own import check_rule
@@ -43,15 +43,17 @@ def check(words: Sequence[str]) -> int:
       BadOption: if the config is wrong.
     """
     arguments = parse(words)
-    if arguments.multirun or arguments.show_config or arguments.for_hydra or set(arguments.options) - {"trust"}:
+    usual = Arguments(arguments.overrides, arguments.options, config_dir=arguments.config_dir)
+    if arguments != usual or set(arguments.options) - {"trust"}:
         raise BadOption(f"takes overrides, --config-dir and trust; got {' '.join(words)}", "check")
-    usual = [] if arguments.value_of("task") else ["task=digits"]
+    task = [] if arguments.value_of("task") else ["task=digits"]
     with one_line_errors(arguments.overrides):
-        composed = compose(arguments._replace(overrides=[*usual, *arguments.overrides])).runs[0]
+        composed = compose(arguments._replace(overrides=[*task, *arguments.overrides])).runs[0]
+        job = composed.job
     console, failed, case = Console(), 0, None
     name = f"rule={composed.choices['rule']}"
     for property_name, holds in PROPERTIES.items():
-        case = case or _case(composed.job, name)
+        case = case or _case(job, name)
         problem = _problem(holds, case)
         failed += problem is not None
         say(console, f"{'no ' if problem else 'yes'}  {property_name}" + (f": {problem}" if problem else ""))

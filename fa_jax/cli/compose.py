@@ -1,10 +1,12 @@
-"""From parsed arguments to the checked configs of their runs, by Hydra."""
+"""From parsed arguments to the configs of their runs, by Hydra. Composing imports no JAX; building a job does."""
 
+import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -16,28 +18,41 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
-from fa_jax.cli.build import build
 from fa_jax.cli.errors import first_line
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, recorded_config
 from fa_jax.cli.groups import GROUPS, LISTED, choices
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
-from fa_jax.training.job import Job
+
+if TYPE_CHECKING:
+    from fa_jax.training.job import Job
 
 
-class Composed(NamedTuple):
-    """The checked config of one run."""
+@dataclasses.dataclass(frozen=True)
+class Composed:
+    """The config of one run."""
 
     config: dict[str, Any]
     """Resolved, as plain containers, with the `choices` of config groups; as a run records it."""
-    job: Job
-    """The job built from the config."""
     overrides: list[str]
     folder: Path
     """The folder that the run goes to by default; of a job of a sweep, relative to the sweep's folder."""
     origin: Origin | None
     """Where the config comes from, if the user did not type it."""
+    given: Mapping[str, Given]
+    """Python objects, by the config group whose choice they replace."""
+
+    @functools.cached_property
+    def job(self) -> "Job":
+        """The job of the config, built when it is first used.
+
+        Raises:
+          BadOption: if a value in the config is wrong.
+        """
+        from fa_jax.cli.build import build  # imports JAX, which takes a second
+
+        return build(self.config, self.origin, self.given)
 
     @property
     def choices(self) -> dict[str, str]:
@@ -55,11 +70,20 @@ class Composition(NamedTuple):
     master: DictConfig
     """The composed config with Hydra's node, for the launcher of a sweep."""
 
+    def build(self) -> None:
+        """Builds the jobs of all runs, so that a mistake in any of them is found before one is trained.
+
+        Raises:
+          BadOption: if a value in a config is wrong.
+        """
+        for composed in self.runs:
+            _ = composed.job
+
 
 def compose(
     arguments: Arguments, *, origin: str | None = None, given: Mapping[str, Given] | None = None
 ) -> Composition:
-    """Composes and checks the configs that arguments ask for.
+    """Composes the configs that arguments ask for.
 
     Args:
       arguments: as they were typed.
@@ -67,7 +91,7 @@ def compose(
       given: Python objects, by the config group whose choice they replace.
 
     Raises:
-      BadOption: if anything in them is wrong.
+      BadOption: if there is no such option or choice.
     """
     from_folder = _origin(arguments) if origin is None else Origin(origin, tuple(arguments.trusted))
     if arguments.config_dir is not None:
@@ -97,7 +121,7 @@ def compose(
             if "choices" in plain:
                 raise BadOption("is no option; choices are those of config groups, such as rule=fa", "choices")
             recorded = recorded_config({"choices": choices, **plain}, given or {})
-            runs.append(Composed(recorded, build(recorded, from_folder, given), overrides, folder, from_folder))
+            runs.append(Composed(recorded, overrides, folder, from_folder, given or {}))
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import hydra.utils
-import numpy as np
 
 from fa_jax.checks import BadOption
 
@@ -120,4 +119,4 @@ def _code(function: Callable) -> tuple[Any, ...]:
 
 def _described(value: Any) -> str:
     """Returns the `repr` of a value; of an array, which shows some of its entries alone, with all of them."""
-    return f"{value!r} {np.asarray(value).tobytes()}" if hasattr(value, "__array__") else repr(value)
+    return f"{value!r} {value.__array__().tobytes()}" if hasattr(value, "__array__") else repr(value)

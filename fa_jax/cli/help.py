@@ -27,6 +27,7 @@ usage
   fa-jax new KIND NAME [package=mylab]    write the files to begin a rule, architecture, task or measure with
   fa-jax check [overrides]                check that a rule keeps the contract, and say in words what fails
   fa-jax --cfg job [overrides]            print the config and train nothing
+  fa-jax --dry-run [overrides]            say what would be trained, and how long that took before; also with tune
   fa-jax --config-dir DIR ...             any of these, with the configs of your own in a folder
 
 examples

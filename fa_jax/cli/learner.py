@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
@@ -16,7 +17,9 @@ from fa_jax import optimizers
 from fa_jax.checks import BadOption, integer, number, switch
 from fa_jax.cli.own import check_importable, users_exceptions
 from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
+from fa_jax.network import Network
 from fa_jax.records.conditions import options
+from fa_jax.records.environment import own_packages
 from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training.loop import Learner, Numbers, Training
 
@@ -28,7 +31,7 @@ def make_learner(config: Config, task: Task, steps: int) -> Learner:
     """Returns the learner of a config, in which numbers may be traced, for a task and a number of steps."""
     training = training_options(config)._replace(augment=_augmentation(config["augmentation"], task))
     loss = factory(config, "loss")()
-    network = factory(config, "architecture")(task.input_shape, task.outputs)
+    network = _network(config, task)
     rule = factory(config, "rule")(network, loss.value, **_init_feedback(config))
     choice, target = choice_of(config, "rule"), config["rule"]["_target_"]
     if not isinstance(rule, Rule):
@@ -39,6 +42,23 @@ def make_learner(config: Config, task: Task, steps: int) -> Learner:
     network = rule.extras.network or network
     optimizer = _optimizer(config, rule, network.statistics_paths, params, steps)
     return Learner(rule, network, loss, training, optimizer, _feedback_optimizer(config, rule, feedback, steps))
+
+
+def _network(config: Config, task: Task) -> Network:
+    """Returns the network of a config; jobs with the same architecture share it, and what is traced of it."""
+    chosen = {"architecture": config["architecture"], "choices": {"architecture": choice_of(config, "architecture")}}
+    try:
+        text = None if own_packages(config["architecture"]) else json.dumps(chosen)
+    except TypeError:  # a number is traced, or the architecture is a Python object
+        text = None
+    if text is None:
+        return factory(config, "architecture")(task.input_shape, task.outputs)
+    return _network_of(text, task.input_shape, task.outputs)
+
+
+@functools.lru_cache(maxsize=4)
+def _network_of(text: str, input_shape: tuple[int, ...], outputs: int) -> Network:
+    return factory(json.loads(text), "architecture")(input_shape, outputs)
 
 
 def training_options(config: Config) -> Training:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fa_jax import __version__
+import fa_jax
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.groups import take_config_dir
 from fa_jax.cli.terminal import end_if_orbax_waits, second_signal_ends, tolerant_output
@@ -50,7 +50,7 @@ def _run(words: list[str]) -> int:
     if any(word in ("-h", "--help") for word in words):
         words = ["help", *words]
     if "--version" in words:
-        print(f"fa-jax {__version__}")
+        print(f"fa-jax {fa_jax.__version__}")
         return 0
     try:
         config_dir, words = take_config_dir(words)

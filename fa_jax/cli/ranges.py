@@ -37,9 +37,10 @@ def parse_ranges(words: Sequence[str], valid: Iterable[str]) -> Ranges:
       BadOption: if nothing has a range, a range is empty, or a word is no override.
     """
     arguments = parse(words)
-    if arguments != Arguments(arguments.overrides, arguments.options, config_dir=arguments.config_dir) or set(
-        arguments.options
-    ) - {"trust"}:
+    valid_arguments = Arguments(
+        arguments.overrides, arguments.options, config_dir=arguments.config_dir, dry_run=arguments.dry_run
+    )
+    if arguments != valid_arguments or set(arguments.options) - {"trust"}:
         raise BadOption(f"takes overrides and {', '.join(valid)}; got {' '.join(words)}", "tune")
     fixed, searched = [], {}
     with initialized():

@@ -131,6 +131,7 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     given = {"trust": f"[{','.join(trusted)}]"}
     arguments = Arguments(record.overrides, given, multirun=True, config_dir=record.config_dir)
     composition = compose(arguments, origin=f"{option}: its {SWEEP}")
+    composition.build()
     for recorded in runs:
         if recorded.config not in [composed.config for composed in composition.runs]:
             differing = min((_differing(recorded, composed) for composed in composition.runs), key=len)

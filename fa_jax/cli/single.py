@@ -7,10 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
+from fa_jax.cli import results
 from fa_jax.cli.compose import Composed
-from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
 from fa_jax.training.record import Request
@@ -93,13 +91,5 @@ def logged(folder: Path) -> Iterator[None]:
 
 def report(folder: Path) -> None:
     """Prints the table of a finished run, and draws its curves."""
-    if not distributed.is_main():
-        return
-    from fa_jax.records.reader import read_run
-    from fa_jax.reports.figures import comparison_figure  # imports matplotlib, which is slow
-    from fa_jax.reports.tables import run_table
-
-    console, recorded = Console(), read_run(folder)
-    comparison_figure([recorded], folder / "curves")
-    console.print(run_table(recorded))
-    say(console, f"recorded in {folder}")
+    if distributed.is_main():
+        results.show("run", folder)

@@ -17,16 +17,18 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
+from fa_jax.announce import announced
 from fa_jax.checks import BadOption
-from fa_jax.cli.build import build
+from fa_jax.cli import results
 from fa_jax.cli.compose import Composed, Composition
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_together_logged
+from fa_jax.cli.terminal import cores
 from fa_jax.cli.together import alike
-from fa_jax.records import locks
+from fa_jax.records import locks, schema
 from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
-from fa_jax.records.reader import SWEEP, find_runs, jobs_of
+from fa_jax.records.reader import FINISHED, SWEEP, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import cache, distributed
@@ -79,15 +81,26 @@ def run(
         with resumable(folder):
             try:
                 if launcher["_target_"].endswith("BasicLauncher"):
-                    for indices, numbers in alike(composition.runs):
+                    with announced("finding out which runs one program can train"):
+                        programs = list(alike(composition.runs))
+                    for indices, numbers in programs:
                         _run_jobs([composition.runs[i] for i in indices], numbers, folder, command, request)
                 else:
                     _launch_in_parallel(folder, composition, command, request)
             finally:
-                unfinished = compare_runs(folder)
+                results.show("sweep", folder)
     finally:
         locks.release(lock)
-    return 1 if unfinished else 0
+    return 1 if _finished(folder) < jobs_of(folder) else 0
+
+
+def _finished(folder: Path) -> int:
+    """Returns how many runs of a sweep are finished."""
+    statuses = []
+    for path in folder.rglob("status.json"):
+        with contextlib.suppress(OSError, ValueError):
+            statuses.append(schema.read_json(path, schema.Status)["status"])
+    return sum(status in FINISHED for status in statuses)
 
 
 def _run_jobs(
@@ -140,8 +153,8 @@ def _launch_in_parallel(folder: Path, composition: Composition, command: Sequenc
     """
     master = composition.master.copy()
     master.hydra.sweep.dir = str(folder)
-    # A job holds functions, which cannot be sent to another process: it is built there.
-    runs = [composed._replace(job=None) for composed in composition.runs]
+    # A job holds functions, which cannot be sent to another process: a copy without it is, and builds it there.
+    runs = [dataclasses.replace(composed) for composed in composition.runs]
     task = functools.partial(_parallel_job, runs=runs, folder=folder, command=list(command), request=request)
     with initialized():
         loader, callbacks = GlobalHydra.instance().config_loader(), _NoCallbacks()
@@ -169,28 +182,7 @@ def _parallel_job(
     cache.enable()
     composed = runs[hydra_config.job.num]
     with importable(Path.cwd(), own_packages(composed.config)):
-        job = build(composed.config, composed.origin)
-        _run_jobs([composed._replace(job=job)], [{}], folder, command, request)
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def compare_runs(folder: Path) -> int:
-    """Prints and writes the comparison of a sweep; returns how many of its runs are not finished."""
-    from fa_jax.reports import comparison  # slow to import
-    from fa_jax.reports.tables import wide_console
-
-    runs = find_runs(folder)
-    if runs:
-        console, compared = wide_console(), comparison.compare(runs)
-        comparison.show(compared, console)
-        comparison.write(compared, folder)
-        figure = f"  figure: {folder}/comparison.png" if (folder / "comparison.png").exists() else ""
-        say(console, f"tables: {folder}/comparison.csv, .md, .tex{figure}")
-    return max(0, jobs_of(folder) - sum(recorded.is_finished for recorded in runs))
+        _run_jobs([composed], [{}], folder, command, request)
 
 
 def check_one_process() -> None:

@@ -1,4 +1,4 @@
-"""What a command does about its terminal: output that cannot be shown is dropped, and a second signal ends it."""
+"""What a command does about its terminal and its machine: dropped output, signals, cores."""
 
 import contextlib
 import os
@@ -13,6 +13,11 @@ from typing import Any, TextIO
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 GRACE = 5.0
 """Seconds after a second signal in which the command may still end by itself."""
+
+
+def cores() -> int:
+    """Returns the number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Tolerant:
@@ -56,6 +61,15 @@ def tolerant_output() -> Iterator[None]:
         for stream in tolerant:
             stream.flush()
         sys.stdout, sys.stderr = streams
+
+
+def sigterm_interrupts() -> None:
+    """Makes SIGTERM an interrupt, as Ctrl+C is."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
 
 
 @contextlib.contextmanager

@@ -139,9 +139,10 @@ def check_folder(name: str, folder: Path) -> None:
 @functools.cache
 def factories() -> frozenset[str]:
     """Returns the names of all functions that fa_jax's own configs call."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
     targets = set()
     for path in CONF.rglob("*.yaml"):
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), loader)
         targets |= {value for key, value in _leaves(content) if key == "_target_"}
     return frozenset(targets)
 

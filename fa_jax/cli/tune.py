@@ -22,12 +22,14 @@ from filelock import FileLock
 from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
+from fa_jax.cli import plan
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_writable, one_line_errors
-from fa_jax.cli.launch import prepare_process
 from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
+from fa_jax.cli.start import prepare_process
+from fa_jax.cli.terminal import sigterm_interrupts
 from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_folder
 from fa_jax.core import Metric, Task
@@ -55,6 +57,7 @@ def tune(words: Sequence[str]) -> None:
     Raises:
       BadOption: if anything in them is wrong.
     """
+    sigterm_interrupts()
     prepare_process()
     with one_line_errors(words):
         _tune(words)
@@ -75,14 +78,19 @@ def _tune(words: Sequence[str]) -> None:
     folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
     check_writable("output", folder)
     check_folder(f"output={folder}", folder)
-    folder.mkdir(parents=True, exist_ok=True)
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = json.dumps([ranges.fixed, {key: str(override.value()) for key, override in ranges.searched.items()}, column])
+    if ranges.arguments.dry_run:
+        with _storage_errors(folder):
+            _show_plan(name, ranges, trials, at_once, sampler_seed, folder)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
     with _storage_errors(folder):
-        _run_study(ranges, trials, at_once, sampler_seed, column, metric, folder, words)
+        _run_study(name, ranges, trials, at_once, sampler_seed, column, metric, folder, words)
 
 
 def _run_study(
+    name: str,
     ranges: Ranges,
     trials: int,
     at_once: int,
@@ -95,12 +103,11 @@ def _run_study(
     """Continues the study in a folder, or begins one, until it has so many trials; prints the best."""
     import optuna
 
-    texts = {key: str(override.value()) for key, override in ranges.searched.items()}
     remove_temporary(folder)
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
         study = optuna.create_study(
             storage=_storage(folder / STUDY),
-            study_name=json.dumps([ranges.fixed, texts, column]),
+            study_name=name,
             direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
         )
@@ -113,9 +120,7 @@ def _run_study(
     while (done := _done(study)) < trials:
         asked = [study.ask() for _ in range(min(at_once, trials - done))]
         try:
-            values = [
-                {key: suggest(trial, key, override) for key, override in ranges.searched.items()} for trial in asked
-            ]
+            values = [_chosen(trial, ranges) for trial in asked]
             outcomes = _run_trials(study, asked, column, ranges, values, folder, words)
         finally:
             for trial in asked:
@@ -171,6 +176,34 @@ def _check_journal(path: Path) -> None:
         raise BadOption(f"output={path.parent}: {journal.name} is none of fa_jax's, and could delete other files")
 
 
+def _chosen(trial: Any, ranges: Ranges) -> dict[str, Any]:
+    """Returns the values that a trial of Optuna chooses."""
+    return {key: suggest(trial, key, override) for key, override in ranges.searched.items()}
+
+
+def _compose_trials(ranges: Ranges, values: Sequence[Mapping[str, Any]]) -> list[Composed]:
+    overrides = [[*ranges.fixed, *(f"{key}={value}" for key, value in of_trial.items())] for of_trial in values]
+    return [_compose_one(of_trial, ranges.arguments) for of_trial in overrides]
+
+
+def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_seed: int, folder: Path) -> None:
+    """Prints what a study would train, and how long earlier runs took; writes nothing."""
+    import optuna
+
+    console, done = wide_console(), 0
+    if (folder / STUDY).exists():
+        with contextlib.suppress(KeyError):  # the file has other studies
+            done = _done(optuna.load_study(study_name=name, storage=_storage(folder / STUDY)))
+    if done >= trials:
+        say(console, f"all {trials} trials have been made in {folder}")
+        return
+    at_once = min(at_once, trials - done)
+    say(console, f"would make {trials - done} trials in {folder}, {at_once} at once; {done} have been made")
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=sampler_seed))
+    runs = _compose_trials(ranges, [_chosen(study.ask(), ranges) for _ in range(at_once)])
+    plan.show_programs(runs, list(alike(runs)), console, named=False, times=(trials - done) / at_once)
+
+
 def _run_trials(
     study: Any,
     trials: Sequence[Any],
@@ -185,8 +218,7 @@ def _run_trials(
     Raises:
       Exception: the first that ended a trial, other than its divergence.
     """
-    overrides = [[*ranges.fixed, *(f"{key}={value}" for key, value in of_trial.items())] for of_trial in values]
-    runs = [_compose_one(of_trial, ranges.arguments) for of_trial in overrides]
+    runs = _compose_trials(ranges, values)
     command, outcomes, problems = ["fa-jax", "tune", *words], {}, []
     for indices, numbers in alike(runs):
         requests = []

@@ -41,7 +41,7 @@ def environment(command: Sequence[str] | None = None, own: Collection[str] = ())
         "processor": cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "packages": {**_versions(), **{name: described for name in own if (described := _describe(name))}},
+        "packages": {**versions(), **{name: described for name in own if (described := _describe(name))}},
         "settings": {name: getattr(jax.config, name) for name in SETTINGS},
     }
 
@@ -101,7 +101,8 @@ def now() -> str:
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Returns the versions of the packages that numbers depend on."""
     return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 

@@ -1,9 +1,11 @@
 """Compiling the program of a job, and its cost."""
 
+import concurrent.futures
 import dataclasses
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.extend.core
@@ -129,6 +131,21 @@ def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
     return device.platform != "cpu" or (small and dense)
 
 
+def _compiled_parts(
+    parts: Sequence[tuple[Callable[[], jax.stages.Lowered], dict[str, Any] | None]], *, at_once: bool
+) -> list[Any]:
+    """Traces and compiles functions of a program.
+
+    Args:
+      parts: for each function, what traces it, and options of XLA.
+      at_once: whether they are compiled at once, each on a core, while the next one is traced; else in turn.
+    """
+    if not at_once:
+        return [trace().compile(options) for trace, options in parts]
+    with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
+        return [part.result() for part in [pool.submit(trace().compile, options) for trace, options in parts]]
+
+
 def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
     """Returns the program with all functions compiled, and adds the time and memory to the cost.
 
@@ -151,11 +168,15 @@ def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
     step = jax.ShapeDtypeStruct((), np.int32)
     states = jax.eval_shape(program.start, seed_numbers, numbers)
     require_memory(bytes_of(states) * sharing // len(devices), devices[0], seeds, "the state")
-    data = program.data()
+    data, on_cpu = program.data(), devices[0].platform == "cpu"
+    parts = [
+        (lambda: program.evaluate.lower(states, seed_numbers, step, data), None),
+        (lambda: program.advance.lower(states, seed_numbers, step, step, data), None),
+        (lambda: program.start.lower(seed_numbers, numbers), DRAWING if on_cpu else None),
+    ]
     with cache.reported():
-        start = program.start.lower(seed_numbers, numbers).compile(DRAWING if devices[0].platform == "cpu" else None)
-        advance = program.advance.lower(states, seed_numbers, step, step, data).compile()
-        evaluate = program.evaluate.lower(states, seed_numbers, step, data).compile()
+        # An accelerator would measure kernels of several at once, and several processes must compile in the same order.
+        evaluate, advance, start = _compiled_parts(parts, at_once=on_cpu and not distributed.active())
     cost.compiling += time.perf_counter() - began
     # One process may compile for longer than the first transfer of training would wait for it.
     distributed.broadcast(lambda: None)

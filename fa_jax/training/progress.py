@@ -1,13 +1,15 @@
 """The progress of a run: a bar in a terminal or a notebook, plain lines elsewhere."""
 
+import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from fa_jax.announce import announced
 from fa_jax.core import Metric
 from fa_jax.records.statistics import SMALLEST
 from fa_jax.text import say
@@ -53,6 +55,13 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         self._bar.stop()
+
+    @contextlib.contextmanager
+    def preparing(self, text: str) -> Iterator[None]:
+        """While entered, the bar says what is being done; elsewhere a line does, if it takes long."""
+        self._bar.update(self._task, description=text)
+        with announced(text, self._console) if self._plain_lines else contextlib.nullcontext():
+            yield
 
     def advance(self, seed_steps: int, examples: int) -> None:
         """Moves the bar by a number of seed-steps."""

@@ -134,7 +134,9 @@ def _train_at_once(records: Sequence[Record], make_progress: Callable[..., Progr
         with progress:
             program = functools.cache(lambda size: compiled(job, size * len(records), names, cost))
             for group, seeds in enumerate(job.groups):
-                finals.append(_train_group(records, group, program(len(seeds)), cost, progress))
+                with progress.preparing(f"compiling for {len(seeds) * len(records)} seeds"):
+                    of_size = program(len(seeds))
+                finals.append(_train_group(records, group, of_size, cost, progress))
                 if all(record.outcome is not None for record in records):
                     return True
         for i, record in enumerate(records):

@@ -1,5 +1,8 @@
 """The texts of `fa-jax`: version, help, choices, and the config without a run."""
 
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -39,6 +42,20 @@ def test_help_shows_verbs_choices_and_options(capsys, words):
         assert f"fa-jax {verb}" in printed or verb in ("train", "help")
     for group in LISTED:
         assert all(name in printed for name in choices(group))
+
+
+NO_JAX = """
+import sys
+from fa_jax.cli.main import main
+commands = ("--help", "list rule", "rule=faa", "--multirun rule=bp,fa optimizer.lr=1")
+codes = [main(words.split()) for words in commands]
+print(codes, [name for name in ("jax", "flax", "optax", "numpy", "fa_jax.core") if name in sys.modules])
+"""
+
+
+def test_help_lists_and_mistakes_import_no_jax():
+    result = subprocess.run([sys.executable, "-c", NO_JAX], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[0, 0, 2, 2] []"
 
 
 def test_cfg_prints_the_config_and_trains_nothing(folder, capsys):

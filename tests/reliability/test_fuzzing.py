@@ -65,7 +65,7 @@ def check_compose(words):
     """Checks that words compose or are refused with one line; returns whether they compose."""
     try:
         with one_line_errors(words):
-            compose(parse(words))
+            compose(parse(words)).build()
     except BadOption as mistake:
         line = str(mistake)
         assert line, words

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from fa_jax.checks import BadOption
+from fa_jax.cli import processes
 from fa_jax.cli.main import main
 from fa_jax.records.reader import read_run
 from fa_jax.training import distributed
@@ -157,7 +158,7 @@ def test_invalid_options_are_refused_in_one_line(words, message, capsys):
 
 
 def test_an_unreachable_process_0_is_reported_in_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(distributed, "TIMEOUT", 0.5)
+    monkeypatch.setattr(processes, "TIMEOUT", 0.5)
     assert main(["processes=2", "process=1", f"coordinator=127.0.0.1:{unused_port()}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "process 0 could not be reached within 0.5 s" in line
