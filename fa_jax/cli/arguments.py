@@ -39,6 +39,12 @@ class Arguments(NamedTuple):
         """The packages that `trust=` names."""
         return [package for package in self.options.get("trust", "").strip("[]").split(",") if package]
 
+    @property
+    def own_words(self) -> list[str]:
+        """What was typed to use configs and packages of the user's own; a resumption needs it again."""
+        trusted = [f"trust={self.options['trust']}"] if "trust" in self.options else []
+        return [*([] if self.config_dir is None else ["--config-dir", self.config_dir]), *trusted]
+
     def value_of(self, option: str) -> str | None:
         """Returns the value that was typed for an option of the config."""
         values = (override.partition("=")[2] for override in self.overrides if override.startswith(f"{option}="))

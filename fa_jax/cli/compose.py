@@ -20,7 +20,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.errors import first_line
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, recorded_config
-from fa_jax.cli.groups import GROUPS, LISTED, choices
+from fa_jax.cli.groups import GROUPS, LISTED, choices, config_folders
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
@@ -226,11 +226,22 @@ def quoted(text: str) -> str:
 
 
 def _compose(overrides: list[str], arguments: Arguments) -> DictConfig:
-    folders = [] if arguments.config_dir is None else [Path(arguments.config_dir).absolute()]
+    folders = config_folders(arguments.config_dir)
     folders += [OBJECTS] if any(override.endswith(f"={OBJECT}") for override in overrides) else []
-    paths = ",".join(quoted(f"file://{folder}") for folder in folders)
-    further = [f"hydra.searchpath=[{paths}]"] if folders else []
+    if folders:
+        overrides = _with_search_path(overrides, [f"file://{folder}" for folder in folders])
     try:
-        return hydra.compose("config", [*overrides, *further], return_hydra_config=True)
+        return hydra.compose("config", overrides, return_hydra_config=True)
     except ValueError as problem:  # Hydra's answer to rule=null, for one
         raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None
+
+
+def _with_search_path(overrides: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """Returns overrides in which `hydra.searchpath` has further paths, before those that it has."""
+    named = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    typed = [override.value() for override in parse_overrides(named)]
+    if not all(isinstance(value, list) for value in typed):
+        return list(overrides)  # Hydra says what is wrong
+    searched = [*paths, *(path for value in typed if isinstance(value, list) for path in value)]
+    others = [override for override in overrides if override not in named]
+    return [*others, f"hydra.searchpath=[{','.join(quoted(str(path)) for path in searched)}]"]

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fa_jax.checks import BadOption, is_folder
+from fa_jax.cli.plugins import plugins
 
 _PACKAGE = Path(__file__).parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -16,15 +17,25 @@ CONFIG_DIR = ("--config-dir", "-cd")
 """The flag of every verb that names a folder of further configs."""
 
 
+def config_folders(config_dir: str | None = None) -> list[Path]:
+    """Returns the folders in which configs are looked for after fa_jax's own: of plug-ins, and one that was named.
+
+    Raises:
+      BadOption: if a plug-in's configs cannot be read.
+    """
+    named = [] if config_dir is None else [Path(config_dir).absolute()]
+    return [*(plugin.folder for plugin in plugins(CONF)), *named]
+
+
 def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
     """Returns the options of a config group, each with the first line of its comment.
 
     Args:
       group: its name.
-      config_dir: a folder of further configs, which are listed after fa_jax's own.
+      config_dir: a folder of further configs, which are listed after those of fa_jax and of plug-ins.
     """
     found = {}
-    for folder in (CONF / group, *([] if config_dir is None else [Path(config_dir) / group])):
+    for folder in (parent / group for parent in (CONF, *config_folders(config_dir))):
         paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
         names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(paths)}
         found |= {name: _comment(path) for name, path in names.items() if name not in found}

@@ -4,6 +4,7 @@ import contextlib
 import importlib
 import io
 import itertools
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -69,9 +70,23 @@ def _run(words: list[str]) -> int:
         return 2
     except KeyboardInterrupt as stop:
         folder = getattr(stop, "folder", None)
-        advice = f"; fa-jax resume={printable(folder)} resumes it" if folder is not None else ""
+        advice = f"; {printable(_resumption(words, folder))} resumes it" if folder is not None else ""
         print(f"fa-jax: interrupted; what was recorded stays, marked as interrupted{advice}", file=sys.stderr)
         return 130
+
+
+def _resumption(words: Sequence[str], folder: Path) -> str:
+    """Returns the command that resumes what was started with these words, which allows what they name."""
+    from fa_jax.cli.trust import named_modules
+
+    config_dir, others = take_config_dir(words)
+    packages = sorted(named_modules(others, _trusted(others)) - {"fa_jax"})
+    own = [] if config_dir is None else ["--config-dir", config_dir]
+    return shlex.join(["fa-jax", f"resume={folder}", *own, *([f"trust={','.join(packages)}"] if packages else [])])
+
+
+def _trusted(words: Sequence[str]) -> list[str]:
+    return next((word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("trust=")), [])
 
 
 @contextlib.contextmanager
@@ -81,7 +96,7 @@ def _own_modules(words: Sequence[str]) -> Iterator[None]:
     A working folder that holds a run, or lies in one that is opened, is not searched: it may come from anyone.
     """
     folder = Path.cwd()
-    trusted = next((word.partition("=")[2].strip("[]").split(",") for word in words if word.startswith("trust=")), [])
+    trusted = _trusted(words)
     opened = [Path(word.removeprefix("resume=")).absolute() for word in words]
     foreign = any((folder / file).exists() for file in ("status.json", "sweep.json"))
     if foreign or any(is_folder(path) and folder.is_relative_to(path.resolve()) for path in opened):

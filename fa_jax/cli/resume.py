@@ -124,7 +124,8 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
     if record.config_dir is not None and not _is_named(record.config_dir, trusted):
         raise BadOption(
-            f"{option}: it uses configs from {record.config_dir}; --config-dir {record.config_dir} allows it"
+            f"{option}: it uses configs from {record.config_dir}; --config-dir {record.config_dir} allows it, "
+            "and trust=PACKAGE the functions that they call"
         )
     runs = find_runs(folder)
     _check_unchanged(option, runs, force=force)

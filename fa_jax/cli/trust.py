@@ -1,7 +1,8 @@
 """The gate that configs pass which the user did not type: recorded ones, and those in a folder of configs.
 
 A `_target_` can name any function, so such a config could do anything. It may call the factories that fa_jax's own
-configs call, and those of packages that the user trusts. SECURITY.md has the threat model.
+configs call and those of installed plug-ins, and the functions of packages that the user trusts. SECURITY.md has the
+threat model.
 """
 
 import functools
@@ -15,9 +16,12 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fa_jax.checks import BadOption
-from fa_jax.cli.groups import CONF, LISTED
+from fa_jax.cli.groups import CONF, LISTED, config_folders
+from fa_jax.cli.plugins import plugins
 from fa_jax.user_code import imported, is_found, place_of
 
+OPTAX = "optax"
+"""The package of transformations that optimizers are made of; configs of plug-ins may name its functions."""
 PLAIN = (str, int, float, bool, type(None))
 """The types of the values in a config; YAML tags can make others."""
 VARIABLE = "FA_JAX_TRUST"
@@ -136,13 +140,31 @@ def check_folder(name: str, folder: Path) -> None:
             raise BadOption(f"{name}: {entry} is neither a file nor a folder; copy it without")
 
 
-@functools.cache
 def factories() -> frozenset[str]:
     """Returns the names of all functions that fa_jax's own configs call."""
+    return _targets(CONF)
+
+
+def plugin_factories() -> set[str]:
+    """Returns the names of all functions of their own, and of Optax, that the configs of installed plug-ins call."""
+    return {
+        str(target)
+        for plugin in plugins(CONF)
+        for target in _targets(plugin.folder)
+        if _is_below(str(target), (plugin.package, OPTAX))
+    }
+
+
+@functools.cache
+def _targets(folder: Path) -> frozenset[Any]:
+    """Returns the `_target_`s of all configs in a folder."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML has it
     targets = set()
-    for path in CONF.rglob("*.yaml"):
-        content = yaml.load(path.read_text(encoding="utf-8"), loader)
+    for path in folder.rglob("*.yaml"):
+        try:
+            content = yaml.load(path.read_text(encoding="utf-8"), loader)
+        except (OSError, ValueError, yaml.YAMLError) as problem:
+            raise BadOption(f"{path} cannot be read: {' '.join(str(problem).split())}") from None
         targets |= {value for key, value in _leaves(content) if key == "_target_"}
     return frozenset(targets)
 
@@ -156,7 +178,7 @@ def _is_typed(target: Any, overrides: Sequence[str]) -> bool:
 def _check_target(target: Any, origin: Origin) -> None:
     """Raises `BadOption` unless a target is a factory, or a function that a trusted package defines."""
     packages = (*origin.trusted, *trusted_everywhere())
-    if target in factories():
+    if target in factories() or target in plugin_factories():
         return
     if not isinstance(target, str) or not _is_below(target, packages):
         root = str(target).partition(".")[0]
@@ -190,11 +212,12 @@ def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
     logger = config.get("logger")
     if not isinstance(logger, Mapping) or LOGGER in origin.trusted:
         return
-    target = str(logger.get("_target_"))
-    path = CONF / "logger" / f"{target.rpartition('.')[2]}.yaml"
-    if target not in factories() or not path.is_file():  # of a trusted package
+    target = logger.get("_target_")
+    paths = [path for folder in (CONF, *config_folders()) for path in (folder / "logger").glob("*.yaml")]
+    configs = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths]
+    usual = next((node for node in configs if isinstance(node, Mapping) and node.get("_target_") == target), None)
+    if usual is None:  # of a trusted package
         return
-    usual = yaml.safe_load(path.read_text(encoding="utf-8"))
     for option, value in logger.items():
         is_typed = any(override.lstrip("+").startswith(f"logger.{option}=") for override in origin.typed)
         if not is_typed and usual.get(option) != value:

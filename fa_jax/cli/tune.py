@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import os
+import shlex
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -129,7 +130,7 @@ def _run_study(
         for i, (trial, outcome) in enumerate(zip(asked, outcomes, strict=True)):
             text = " ".join(f"{key}={value}" for key, value in values[i].items())
             say(console, f"trial {trial.number}, {done + i + 1} of {trials}: {text}: {outcome}")
-    _report(study, column, metric, ranges.fixed, folder, console)
+    _report(study, column, metric, ranges, folder, console)
 
 
 def _storage(path: Path) -> Any:
@@ -305,7 +306,7 @@ def best_first(trials: Sequence[Any], metric: Metric) -> list[Any]:
     return sorted(complete, key=lambda trial: trial.value, reverse=metric.better == "higher")
 
 
-def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folder: Path, console: Console) -> None:
+def _report(study: Any, column: str, metric: Metric, ranges: Ranges, folder: Path, console: Console) -> None:
     """Prints the best trials, and the command that runs the best again."""
     complete = best_first(study.trials, metric)
     if not complete:
@@ -320,5 +321,5 @@ def _report(study: Any, column: str, metric: Metric, fixed: Sequence[str], folde
     pruned = len(study.trials) - len(complete)
     caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
     console.print(terminal(Table(["trial", column, *names], rows, caption), console.width))
-    best = " ".join([*fixed, *(f"{key}={value}" for key, value in complete[0].params.items())])
-    say(console, f"fa-jax {best}")
+    best = [*ranges.fixed, *(f"{key}={value}" for key, value in complete[0].params.items())]
+    say(console, shlex.join(["fa-jax", *ranges.arguments.own_words, *best]))

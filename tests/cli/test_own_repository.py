@@ -1,6 +1,8 @@
 """A repository of one's own: configs in a folder, modules beside them, from every verb alike."""
 
 import json
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import fa_jax
 from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.records.writer import Writer
 
 RULE = """# @package _global_
 # Steps of feedback alignment times a factor.
@@ -104,7 +107,7 @@ def test_list_and_help_show_own_choices(capsys):
 
 
 @pytest.mark.filterwarnings("default")  # Optuna's
-def test_an_own_rule_is_tuned():
+def test_an_own_rule_is_tuned_and_the_printed_command_trains_it(capsys):
     words = [
         *SHORT,
         "rule=scaled",
@@ -116,6 +119,22 @@ def test_an_own_rule_is_tuned():
     assert main(["--config-dir", "conf", "trust=mylab", "tune", *words]) == 0
     (run,) = find_runs(Path("tuned"))
     assert run.choices["rule"] == "scaled"
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert command[:4] == ["fa-jax", "--config-dir", "conf", "trust=mylab"]
+    assert main([*command[1:], "--cfg", "job"]) == 0
+
+
+def test_an_interrupt_prints_the_command_that_resumes_an_own_rule(capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    own = ["--config-dir", "conf", "trust=mylab", "+measure.mine={_target_: mylab.metrics.sparsity}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "evaluation", interrupt)
+        assert main([*own, "rule=scaled", *SHORT, "hydra.run.dir=my run"]) == 130
+    command = re.search(r".*; (.*) resumes it$", capsys.readouterr().err.strip())[1]
+    assert command == "fa-jax 'resume=my run' --config-dir conf trust=mylab"
+    assert main(shlex.split(command)[1:]) == 0
 
 
 @pytest.mark.parametrize(

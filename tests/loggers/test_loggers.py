@@ -32,6 +32,7 @@ def expected_scalars(run_folder):
     return examples, scalars | {f"test_error/seed_{i}": values[i].tolist() for i in range(3)}
 
 
+@pytest.mark.optional
 @pytest.mark.parametrize("groups", [pytest.param([], marks=pytest.mark.slow), ["seeds_per_batch=2"]])
 def test_tensorboard_has_each_seed_and_the_mean(folder, groups):
     pytest.importorskip("tensorboardX")
@@ -66,6 +67,7 @@ def wandb_records(path):
             yield record
 
 
+@pytest.mark.optional
 def test_wandb_has_each_seed_and_the_mean(folder):
     pytest.importorskip("wandb")
     assert main([*RUN, "logger=wandb", "logger.mode=offline", "hydra.run.dir=run"]) == 0
@@ -84,6 +86,7 @@ def test_wandb_has_each_seed_and_the_mean(folder):
     assert config["choices"]["rule"] == "fa"
 
 
+@pytest.mark.optional
 @pytest.mark.filterwarnings("default")
 def test_mlflow_has_each_seed_and_the_mean(folder):
     mlflow = pytest.importorskip("mlflow")
@@ -100,6 +103,7 @@ def test_mlflow_has_each_seed_and_the_mean(folder):
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.optional
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(
     ("name", "groups"), [("wandb", 1), ("mlflow", 1), pytest.param("wandb", 2, marks=pytest.mark.slow)]

@@ -18,6 +18,7 @@ from fa_jax.cli.arguments import OPTIONS, parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.groups import LISTED, choices
 from fa_jax.cli.main import VERBS, main
+from fa_jax.cli.plugins import GROUP
 from fa_jax.cli.read import OPTIONS as COMPARE_OPTIONS
 from fa_jax.cli.tune import DEFAULTS as TUNE_OPTIONS
 from fa_jax.records.reader import find_runs
@@ -68,11 +69,16 @@ PLACEHOLDER = re.compile(r"\b(DIR|PATH|HOST|PORT|PACKAGE)\b|<\w+>")
 
 def test_every_block_is_of_a_kind_that_these_tests_check():
     assert README.count("```") == 2 * len(BLOCKS)
-    assert {block.language for block in BLOCKS} == {"bash", "python", "yaml"}
+    assert {block.language for block in BLOCKS} == {"bash", "python", "yaml", "toml"}
     assert all(block.file for block in BLOCKS if block.language == "yaml")
     assert len(LINES) >= 5
     assert len(SCRIPTS) >= 1
     assert {Path(file).parts[0] for file in FILES} == {"fa_jax", "conf"}
+
+
+def test_the_entry_point_of_a_package_is_of_the_group_that_is_read():
+    (block,) = [block for block in BLOCKS if block.language == "toml"]
+    assert tomllib.loads(block.text) == {"project": {"entry-points": {GROUP: {"mylab": "mylab.conf"}}}}
 
 
 @pytest.fixture(scope="module")
@@ -164,8 +170,12 @@ def check_command(words):
 
 
 @pytest.mark.filterwarnings("default")  # Optuna's
-@pytest.mark.parametrize("line", LINES)
+@pytest.mark.parametrize(
+    "line", [pytest.param(line, marks=pytest.mark.optional if "logger=" in line else ()) for line in LINES]
+)
 def test_a_line_of_a_bash_block_is_a_valid_command(recorded, own_files, stand_in_images, line):
+    if "logger=tensorboard" in line:
+        pytest.importorskip("tensorboardX")
     for command in line.split("&&"):
         check_command(shlex.split(command, comments=True))
 

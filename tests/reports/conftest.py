@@ -27,6 +27,13 @@ def declare(*names):
     return Declared((*(SCORES[name] for name in names), Metric("loss", "loss")), MEASURED)
 
 
+def pytest_collection_modifyitems(items):
+    """Marks the tests that need a browser as optional."""
+    for item in items:
+        if "chromium" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.optional)
+
+
 @pytest.fixture
 def record(tmp_path):
     """Records a run of two seeds, and returns all runs recorded so far."""
