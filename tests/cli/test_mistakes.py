@@ -36,7 +36,7 @@ MISTAKES = {
     "rule=bp feedback.scale=1": "feedback.scale is no option with rule=bp, which has no feedback to initialise",
     "+rule.foo=1 rule=fa": "rule: got an unexpected keyword argument 'foo'",
     "+architecture.foo=1": "architecture: got an unexpected keyword argument 'foo'",
-    "+task={_target_:{a:os.mkdir}}": "task must be chosen by name, or have a _target_; got {'",
+    "task._target_={a:os.mkdir}": "task must be chosen by name, or have a _target_; got {'",
     "+optimizer.foo=1": "optimizer: got an unexpected keyword argument 'foo'",
     "~feedback.scale rule=fa": "feedback: missing a required argument: 'scale'",
     "~adversarial": "adversarial is missing from the config; it may be changed, but not removed",
