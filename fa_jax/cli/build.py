@@ -29,6 +29,8 @@ from fa_jax.training.job import Job
 
 MISSING = "???"
 """Stands in a config for an option that has no default."""
+MOST_SEEDS = 10**6
+"""The most seeds of a run."""
 PRNG = "threefry2x32"
 """The random number generator of JAX whose numbers do not depend on how many seeds are vmapped."""
 SPACINGS = {
@@ -177,6 +179,8 @@ def _seed_groups(config: Config) -> tuple[tuple[int, ...], ...]:
             raise BadOption(f"must be a number or a list of different seeds, such as [3,5,8]; got {seeds}", "seeds")
     else:
         chosen = range(first, first + integer("seeds", seeds, least=1))
+    if len(chosen) > MOST_SEEDS:
+        raise BadOption(f"must be at most {MOST_SEEDS:,}; got {len(chosen):,}", "seeds")
     if max(chosen) >= 2**31:
         raise BadOption(f"seed and seeds must stay below 2^31; got {max(chosen)}")
     at_once = config["seeds_per_batch"]

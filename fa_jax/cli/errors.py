@@ -34,7 +34,7 @@ LONGEST_PATH = 3800
 LAUNCHERS = ("joblib", "submitit_local", "submitit_slurm")
 """The launchers of Hydra's plugins."""
 DISK_ERRORS = (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EDQUOT)
-DISK_ERRORS += (errno.EMFILE, errno.ENFILE)  # too many open files
+DISK_ERRORS += (errno.EMFILE, errno.ENFILE, errno.EISDIR)  # too many open files, a folder in place of a file
 
 
 def check_vacant(option: str, folder: Path) -> None:

@@ -122,11 +122,11 @@ def within(group: str, choice: str | None = None) -> Iterator[None]:
 def factory(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
     """Returns the factory of a config node with its options bound; its mistakes become a `BadOption` with its name."""
     node = config[name] if node is None else node
-    if not isinstance(node, dict) or "_target_" not in node:
+    target = node.get("_target_") if isinstance(node, dict) else None
+    if not (isinstance(target, str) or callable(target)):
         raise BadOption(f"must be chosen by name, or have a _target_; got {node!r}", name)
     choice = choice_of(config, name) if name in GROUP_KEYS else None
     try:
-        target = node["_target_"]
         if isinstance(target, str):
             check_importable(name, target)
             bound = cast(functools.partial, hydra.utils.instantiate(node, _convert_="all", _partial_=True))
@@ -143,7 +143,7 @@ def factory(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
             inspect.signature(bound.func).bind(*arguments, **bound.keywords, **options)
         except TypeError as problem:
             raise BadOption(f"{name}: {problem}", complete=True) from None
-        with within(name, choice), users_exceptions(name, node["_target_"]):
+        with within(name, choice), users_exceptions(name, target):
             return bound(*arguments, **options)
 
     return call

@@ -68,6 +68,12 @@ def shapes_and_dtypes(tree):
     return jax.tree.map(lambda a: (a.shape, a.dtype), tree)
 
 
+def test_an_angle_is_between_0_and_180_degrees(name):
+    _, rule = make_rule(name)
+    metrics = rule.extras.measure.metrics if rule.extras.measure else ()
+    assert {metric.bounds for metric in metrics if metric.unit == "degrees"} <= {(0, 180)}
+
+
 def test_updates_have_the_tree_and_the_shapes_of_the_params_and_are_finite(name):
     _, rule = make_rule(name, dropout=0.2)
     params, feedback = rule.init(jax.random.key(0))

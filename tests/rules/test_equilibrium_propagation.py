@@ -1,5 +1,6 @@
 """Equilibrium propagation equals its equations, and in its limits the gradient at the fixed point."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch
 from fa_jax.losses import binary_cross_entropy, cross_entropy, squared_error
+from fa_jax.network import Network
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.backward import gradient, hidden_gradient
@@ -380,6 +382,9 @@ def test_a_sweep_of_numbers_can_be_one_program():
     jax.eval_shape(updates, 0.3)
 
 
-def test_convolutions_are_refused():
+@pytest.mark.parametrize("readout", [None, nn.Dense(4)])
+def test_convolutions_are_refused(readout):
+    network = cnn((8, 8, 2), 4, **CNN)
+    module = network.module if readout is None else network.module.clone(readout=readout)
     with pytest.raises(BadOption, match=r"^needs stages of one dense layer each, as those of mlp"):
-        equilibrium_propagation(cnn((8, 8, 2), 4, **CNN), CROSS_ENTROPY, **OPTIONS)
+        equilibrium_propagation(Network(module, network.input_shape), CROSS_ENTROPY, **OPTIONS)
