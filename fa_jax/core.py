@@ -37,6 +37,9 @@ import jax
 PyTree = Any
 LayerArrays = dict[str, jax.Array]
 """Arrays keyed by the path of a layer in the network, such as `stages_0/hidden`."""
+BackwardKernels = Mapping[str, Any]
+"""What replaces the kernels of linear layers in the backward pass, keyed like `LayerArrays`: an array of the kernel's
+shape, or a dict of two factors, see `primitives.with_product_weights`."""
 LossFunction = Callable[[jax.Array, jax.Array], jax.Array]
 """`(logits, targets) -> scalar`, both `[batch, outputs]`: the mean over the batch of a sum over the outputs."""
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from fa_jax.checks import BadOption
-from fa_jax.core import Batch, LayerArrays, PyTree, Stream, stream
+from fa_jax.core import BackwardKernels, Batch, LayerArrays, PyTree, Stream, stream
 from fa_jax.networks.reach import crossed_kernels
 from fa_jax.networks.shapes import ActivationShape, KernelShape, Layers, fans
 from fa_jax.networks.variables import leaves_named, merge, unflatten
@@ -100,14 +100,14 @@ class Network:
         *,
         key: jax.Array | None = None,
         signals: LayerArrays | None = None,
-        feedback: LayerArrays | None = None,
+        backward_kernels: BackwardKernels | None = None,
         perturbations: LayerArrays | None = None,
         states: LayerArrays | None = None,
     ) -> tuple[jax.Array, LayerArrays]:
         """Returns the logits, `[batch, outputs]`, and the activations of the hidden layers, `[*stack, batch, *shape]`.
 
-        `signals`, `feedback`, `perturbations` and `states` need not name all layers. A layer with a state sends nothing
-        back, so a signal there has no effect.
+        `signals`, `backward_kernels`, `perturbations` and `states` need not name all layers. A layer with a state sends
+        nothing back, so a signal there has no effect.
 
         Args:
           params: as from `init`.
@@ -116,8 +116,8 @@ class Network:
             running statistics.
           signals: substitutes for dL/dh of hidden layers in the backward pass, shaped like h; named like
             `hidden_shapes`. Like a gradient of the mean loss, they include the factor `1/batch`.
-          feedback: substitutes for the kernels of linear layers in the backward pass, shaped like these; named like
-            `kernel_shapes`. A dict with `fixed` and `learned` stands for their product; see `with_product_weights`.
+          backward_kernels: substitutes for the kernels of linear layers in the backward pass; named like
+            `kernel_shapes`.
           perturbations: are added to the activations h of hidden layers, shaped like h; named like `hidden_shapes`.
           states: what the layers above receive in place of the activations h, shaped like h; named like
             `hidden_shapes`. The activations that are returned are those before the replacement, each computed from the
@@ -128,7 +128,7 @@ class Network:
             inputs,
             key=key,
             perturbations=perturbations,
-            feedback=feedback,
+            backward_kernels=backward_kernels,
             mutable=("hidden",),
             signal=unflatten(signals or {}, "h"),
             state=unflatten(states or {}, "h"),
@@ -213,10 +213,12 @@ class Network:
         rest, shapes = iter(layers), self.hidden_shapes.items()
         return {n: jnp.stack([next(rest) for _ in range(*h.stack)]) if h.stack else next(rest) for n, h in shapes}
 
-    def _run(self, params, *arguments, key, perturbations=None, feedback=None, mutable=(), method=None, **collections):
+    def _run(
+        self, params, *arguments, key, perturbations=None, backward_kernels=None, mutable=(), method=None, **collections
+    ):
         """Applies the module; returns its result and the collections that it changes."""
         rngs = {} if key is None else {"dropout": key}
-        params = merge(params, unflatten(feedback, BACKWARD)) if feedback else params
+        params = merge(params, unflatten(backward_kernels or {}, BACKWARD))
         variables = {**self._collections(params), **collections, "perturbation": unflatten(perturbations or {}, "h")}
         with nn.intercept_methods(use_feedback):
             return self.module.apply(variables, *arguments, rngs=rngs, mutable=[STATISTICS, *mutable], method=method)

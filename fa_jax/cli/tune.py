@@ -13,8 +13,7 @@ import json
 import math
 import os
 import shlex
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from fa_jax.cli.errors import check_writable, one_line_errors
 from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
+from fa_jax.cli.study import storage, storage_errors
 from fa_jax.cli.terminal import sigterm_interrupts
 from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_folder
@@ -43,8 +43,6 @@ from fa_jax.training.record import Request, Stopped
 
 DEFAULTS = {"trials": "20", "at_once": "5", "metric": None, "output": None, "sampler_seed": "0"}
 """The options of a study, with their default values."""
-END_OF_NAME = bytes.fromhex("d9d505f920a163d7")
-"""The end of a journal of SQLite that names another file; see `_check_journal`."""
 
 
 def tune(words: Sequence[str]) -> None:
@@ -82,11 +80,11 @@ def _tune(words: Sequence[str]) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = json.dumps([ranges.fixed, {key: str(override.value()) for key, override in ranges.searched.items()}, column])
     if ranges.arguments.dry_run:
-        with _storage_errors(folder):
+        with storage_errors(folder):
             _show_plan(name, ranges, trials, at_once, sampler_seed, folder)
         return
     folder.mkdir(parents=True, exist_ok=True)
-    with _storage_errors(folder):
+    with storage_errors(folder):
         _run_study(name, ranges, trials, at_once, sampler_seed, column, metric, folder, words)
 
 
@@ -107,7 +105,7 @@ def _run_study(
     remove_temporary(folder)
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
         study = optuna.create_study(
-            storage=_storage(folder / STUDY),
+            storage=storage(folder / STUDY),
             study_name=name,
             direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
@@ -133,50 +131,6 @@ def _run_study(
     _report(study, column, metric, ranges, folder, console)
 
 
-def _storage(path: Path) -> Any:
-    """Returns the storage of a study in a file; its path may have characters that would end a URL."""
-    import optuna
-    import sqlalchemy
-
-    def connect():
-        # Threads may share a connection, as SQLAlchemy itself has it for files.
-        connection = sqlite3.connect(path, check_same_thread=False)
-        connection.execute("PRAGMA trusted_schema = OFF")  # the file may come from anyone
-        return connection
-
-    _check_journal(path)
-    engine = {"creator": connect, "poolclass": sqlalchemy.QueuePool}
-    return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
-
-
-@contextlib.contextmanager
-def _storage_errors(folder: Path) -> Iterator[None]:
-    """Turns errors of the database of a study, such as a full disk, into `BadOption`."""
-    import optuna
-    import sqlalchemy
-
-    try:
-        yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as problem:
-        reason = problem.__cause__ or problem  # Optuna's own message is about its sessions
-        reason = str(getattr(reason, "orig", reason)).partition("\n")[0]
-        raise BadOption(f"output={folder}: {STUDY} cannot be read or written: {reason}") from problem
-
-
-def _check_journal(path: Path) -> None:
-    """Checks the journal that a killed transaction of a study left: SQLite undoes it when it opens the study.
-
-    A journal may name a file that belongs to several databases. SQLite deletes that file, wherever it is. A study is a
-    single database, so its own journals name none.
-
-    Raises:
-      BadOption: if the journal names a file.
-    """
-    journal = path.with_name(f"{path.name}-journal")
-    if journal.is_file() and journal.read_bytes()[-len(END_OF_NAME) :] == END_OF_NAME:
-        raise BadOption(f"output={path.parent}: {journal.name} is none of fa_jax's, and could delete other files")
-
-
 def _chosen(trial: Any, ranges: Ranges) -> dict[str, Any]:
     """Returns the values that a trial of Optuna chooses."""
     return {key: suggest(trial, key, override) for key, override in ranges.searched.items()}
@@ -194,7 +148,7 @@ def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_see
     console, done = wide_console(), 0
     if (folder / STUDY).exists():
         with contextlib.suppress(KeyError):  # the file has other studies
-            done = _done(optuna.load_study(study_name=name, storage=_storage(folder / STUDY)))
+            done = _done(optuna.load_study(study_name=name, storage=storage(folder / STUDY)))
     if done >= trials:
         say(console, f"all {trials} trials have been made in {folder}")
         return

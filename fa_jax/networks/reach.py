@@ -45,7 +45,7 @@ def crossed_kernels(network: "Network", params: PyTree) -> tuple[str, ...]:
 
     def backward(feedback, arguments):
         params, inputs, error = arguments
-        return jax.vjp(lambda p: network.apply(p, inputs, feedback=feedback), params)[1](error)
+        return jax.vjp(lambda p: network.apply(p, inputs, backward_kernels=feedback), params)[1](error)
 
     try:
         reached = crossed(backward, {name: kernels[name] for name in names}, (params, inputs, outputs))

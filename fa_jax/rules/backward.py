@@ -9,17 +9,17 @@ from typing import Any
 
 import jax
 
-from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, PyTree, Rule
+from fa_jax.core import BackwardKernels, Batch, Extras, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.network import Network
 from fa_jax.networks.fast_gradients import grad
 
 
-def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: LayerArrays) -> PyTree:
+def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: BackwardKernels) -> PyTree:
     """Returns dL/dparams on a batch, or a rule's substitute for it.
 
     Args:
       network, loss, params, batch: of the forward pass; `batch.key` draws the dropout.
-      **backward: `signals` or `feedback`, as for `Network.forward`. None of them: the true gradient.
+      **backward: `signals` or `backward_kernels`, as for `Network.forward`. None of them: the true gradient.
     """
 
     def batch_loss(params):
@@ -29,7 +29,7 @@ def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch,
 
 
 def hidden_gradient(
-    network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: LayerArrays
+    network: Network, loss: LossFunction, params: PyTree, batch: Batch, **backward: BackwardKernels
 ) -> LayerArrays:
     """Returns dL/dh of every hidden layer, or a rule's substitute for it, keyed by layer.
 
@@ -58,7 +58,7 @@ def backward_rule(
       network: the network to train.
       loss: a mean over the batch.
       init: as in `Rule`.
-      backward: `(params, feedback, batch) -> {"signals": ...}` or `{"feedback": ...}`: the arrays that replace
+      backward: `(params, feedback, batch) -> {"signals": ...}` or `{"backward_kernels": ...}`: the arrays that replace
         dL/dh of hidden layers, or the kernels, in the backward pass; see `Network.forward`.
       **extras: as in `Extras`.
     """

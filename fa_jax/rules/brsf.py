@@ -41,6 +41,6 @@ def brsf(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -
     def backward(params, feedback, batch):
         del feedback
         magnitudes = jax.tree.map(jnp.abs, init_feedback(network, batch.key, params))
-        return {"feedback": sign_concordant(network, params, magnitudes)}
+        return {"backward_kernels": sign_concordant(network, params, magnitudes)}
 
     return backward_rule(network, loss, init=lambda key: (network.init(key), ()), backward=backward)

@@ -41,7 +41,7 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
 
     def backward(params, feedback, batch):
         del params, batch
-        return {"feedback": feedback}
+        return {"backward_kernels": feedback}
 
     def weight_pairs(params, feedback):
         kernels = network.kernels(params)

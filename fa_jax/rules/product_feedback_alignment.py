@@ -83,14 +83,14 @@ def product_feedback_alignment(
 
     def backward(params, feedback, batch):
         del params, batch
-        return {"feedback": _by_layer(feedback)}
+        return {"backward_kernels": _by_layer(feedback)}
 
     def learn(params, feedback, batch, updates):
         del updates  # each step computes this backward pass once, here and for the updates of the weights
 
         def batch_loss(learned):
             factors = _by_layer({**feedback, LEARNED: learned})
-            return loss(network.apply(params, batch.inputs, key=batch.key, feedback=factors), batch.targets)
+            return loss(network.apply(params, batch.inputs, key=batch.key, backward_kernels=factors), batch.targets)
 
         changes = grad(batch_loss)(feedback[LEARNED])
         if density < 1:
@@ -105,7 +105,7 @@ def product_feedback_alignment(
 
     def first_logits(key, inputs):
         params, feedback = init(key)
-        return network.apply(params, inputs, feedback=_by_layer(feedback))
+        return network.apply(params, inputs, backward_kernels=_by_layer(feedback))
 
     # Refuses layers that have no product.
     jax.eval_shape(first_logits, jax.random.key(0), jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32))

@@ -35,7 +35,7 @@ def usf(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
 
     def backward(params, feedback, batch):
         del batch
-        return {"feedback": sign_concordant(network, params, feedback)}
+        return {"backward_kernels": sign_concordant(network, params, feedback)}
 
     def weight_pairs(params, feedback):
         weights = network.kernels(params)

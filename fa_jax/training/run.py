@@ -7,9 +7,7 @@ checkpoints. The rest starts and ends records, trains in halves what does not fi
 import contextlib
 import dataclasses
 import functools
-import signal
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from fa_jax.core import PyTree
 from fa_jax.records import locks
 from fa_jax.training import distributed
 from fa_jax.training.compile import Cost, compiled
+from fa_jax.training.interrupts import Interrupts
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Program, State
 from fa_jax.training.memory import TooLittleMemory
@@ -162,32 +161,6 @@ def _ended_by_problems(record: Record, progress: Progress, runs: int) -> Iterato
         record.end(problem, progress.done // runs)
 
 
-class _Interrupts:
-    """While entered, a first SIGINT or SIGTERM is noted for the next check, and a second one interrupts at once."""
-
-    def __init__(self) -> None:
-        self.noted = False
-        self._previous: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Interrupts":
-        # Only the main thread receives signals.
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, problem: type[BaseException] | None, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-        if self.noted and problem is None:  # since the last check
-            raise KeyboardInterrupt
-
-    def _note(self, *_: object) -> None:
-        if self.noted:
-            raise KeyboardInterrupt
-        self.noted = True
-
-
 class _Saver:
     """Saves checkpoints of one group of seeds at an interval, and when the runs are interrupted."""
 
@@ -197,7 +170,7 @@ class _Saver:
         self._last_time = time.monotonic()
         self._last_step = records[0].resumed[group].step if group < len(records[0].resumed) else -1
 
-    def check(self, interrupts: _Interrupts, step: int, states: State, *, quick: bool = False) -> bool:
+    def check(self, interrupts: Interrupts, step: int, states: State, *, quick: bool = False) -> bool:
         """Saves a checkpoint if one is due.
 
         If the run is interrupted, saves a checkpoint and raises `KeyboardInterrupt`.
@@ -257,7 +230,7 @@ def _train_group(
     if group < len(records[0].resumed):
         states = _restore(records, group, states)
         step = resumed_step = records[0].resumed[group].step
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         for evaluation in job.evaluations:
             if evaluation <= resumed_step:
                 continue

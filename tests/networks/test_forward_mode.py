@@ -42,7 +42,7 @@ def test_fast_grad_of_a_network_with_feedback_matches_jax_grad(example):
     feedback = network.kernels(tangent)
 
     def loss(params):
-        return jnp.sum((network.apply(params, batch.inputs, feedback=feedback) - batch.targets) ** 2)
+        return jnp.sum((network.apply(params, batch.inputs, backward_kernels=feedback) - batch.targets) ** 2)
 
     gradient = jax.grad(loss)(params)
     assert_trees_close(fast_gradients.grad(loss)(params), gradient, rtol=1e-9, atol=1e-12)

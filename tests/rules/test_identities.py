@@ -138,7 +138,7 @@ def test_fa_sends_the_error_of_a_convolution_through_the_transposed_convolution_
     x = jax.random.normal(jax.random.key(1), (2, 4, 4, 4))
     one_layer, kernel = Network(OneConvolution(), (4, 4, 4)), feedback["Conv_1"]
     layer_params = {"conv": params["Conv_1"]}
-    out, pullback = jax.vjp(lambda x: one_layer.apply(layer_params, x, feedback={"conv": kernel}), x)
+    out, pullback = jax.vjp(lambda x: one_layer.apply(layer_params, x, backward_kernels={"conv": kernel}), x)
     cotangent = np.asarray(jax.random.normal(jax.random.key(2), out.shape))
     expected = np.zeros(x.shape)
     for i in range(3):
