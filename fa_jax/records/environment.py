@@ -74,8 +74,8 @@ def _describe(package: str) -> str | None:
     for path in sources:
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
     parts = []
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        parts.append(importlib.metadata.version(package))
+    with contextlib.suppress(KeyError, importlib.metadata.PackageNotFoundError):
+        parts.append(importlib.metadata.version(_distributions(tuple(sys.path))[package][0]))
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         parts.append(f"commit {_git(sources[0].parent, 'rev-parse', 'HEAD')[:8]}")
     return ", ".join([*parts, f"sources {digest.hexdigest()[:8]}"])
@@ -98,6 +98,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str
 def now() -> str:
     """Returns the time in UTC, ISO 8601, in seconds."""
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+@functools.lru_cache(maxsize=1)
+def _distributions(search_path: tuple[str, ...]) -> Mapping[str, list[str]]:
+    """Returns the distributions by the packages in them; a distribution may have another name than its package."""
+    del search_path
+    return importlib.metadata.packages_distributions()
 
 
 @functools.cache

@@ -58,9 +58,10 @@ def site(tmp_path_factory, monkeypatch, folder):
 
 def install(site, value="labrules.conf", name="lab-rules", configs=None):
     """Installs a package with an entry point, and returns its folder of configs."""
-    metadata = site / f"{name}-1.0.dist-info"
+    metadata = site / f"{name.replace('-', '_')}-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (metadata / "top_level.txt").write_text(value.partition(".")[0])
     (metadata / "entry_points.txt").write_text(f"[fa_jax.configs]\nmine = {value}\n")
     conf = site.joinpath(*value.split("."))
     for path, text in (configs or {"rule/scaled.yaml": RULE}).items():
@@ -79,7 +80,7 @@ def test_a_plugin_is_listed_trained_compared_loaded_and_resumed_without_a_flag(s
     assert main(["--multirun", "rule=scaled", *SHORT, "hydra.sweep.dir=sweep"]) == 0
     (run,) = find_runs(Path("sweep"))
     assert run.choices["rule"] == "scaled"
-    assert run.environment["packages"]["labrules"].startswith("sources ")
+    assert run.environment["packages"]["labrules"].startswith("1.0, sources ")
     status = Path("sweep/0_scaled/status.json")
     status.write_text(json.dumps({**json.loads(status.read_text()), "status": "interrupted"}))
     assert main(["resume=sweep"]) == 0
@@ -150,7 +151,7 @@ def test_two_plugins_with_one_choice_are_refused(site, refusal):
 @pytest.mark.parametrize("value", ["labrules.conf:there", "labrules/conf", ".conf"])
 def test_an_entry_point_that_names_no_folder_is_refused(site, refusal, value):
     install(site)
-    (site / "lab-rules-1.0.dist-info" / "entry_points.txt").write_text(f"[fa_jax.configs]\nmine = {value}\n")
+    (site / "lab_rules-1.0.dist-info" / "entry_points.txt").write_text(f"[fa_jax.configs]\nmine = {value}\n")
     line = refusal("list", "rule")
     assert f"lab-rules 1.0: its entry point must name a folder of configs, such as mylab.conf; got {value}" in line
 
