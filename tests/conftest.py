@@ -155,7 +155,7 @@ def compose():
 @functools.cache
 def option_names():
     """The names of all options that need no data, with each choice of each group, one choice changed at a time."""
-    from fa_jax.records.conditions import IRRELEVANT, options
+    from fa_jax.records.options import IRRELEVANT, options
 
     names = set(IRRELEVANT)
     groups = {group: choices(group) for group in LISTED if group not in ("task", "experiment", "logger")}
