@@ -14,7 +14,7 @@ from fa_jax.checks import BadOption
 from fa_jax.records.files import whole
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
-from fa_jax.reports.curves import FEWEST, GREY, Curve, curves_of, drawn
+from fa_jax.reports.curves import FEWEST, GREY, MANY, Curve, curves_of, drawn
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import Block, angle_block, draw_group, size_of
 
@@ -158,7 +158,10 @@ def _figure(
         blocks[title] = [*([Block(curves, metric)] if CURVES in of else []), *angles]
     blocks = {title: of_group for title, of_group in blocks.items() if of_group}
     with mpl.rc_context({**STYLE, "font.size": options.font_size}):
-        notes = _explanation([curve.run for curves in groups.values() for curve in curves])
+        with_spread = any(
+            len(curves) <= MANY for part in blocks.values() for one in part for curves in one.rules.values()
+        )
+        notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)
         sizes = [size_of(of_group) for of_group in blocks.values()]
         below = (0.11 * (notes.count("\n") + 1) + 0.05) * options.font_size / 9
         width, height = options.size or (
@@ -176,14 +179,14 @@ def _figure(
     return figure
 
 
-def _explanation(runs: Sequence[Run]) -> str:
-    """Explains lines and bands, and what diverged means if a seed has."""
+def _explanation(runs: Sequence[Run], *, with_spread: bool) -> str:
+    """Explains lines, and bands if there are any, and what diverged means if a seed has."""
     logarithmic = [run.columns[run.main_metric].logarithmic for run in runs]
     both = "mean (geometric on a logarithmic axis)" if any(logarithmic) else "mean"
     counts = {len(run.seeds) - len(run.diverged) for run in runs} - {0}
     parts = [f"line: {'geometric mean' if all(logarithmic) else both} over seeds" if counts != {1} else "one seed"]
-    if any(n >= FEWEST for n in counts):
+    if with_spread and any(n >= FEWEST for n in counts):
         parts.append("band: 95 % interval of that mean (Student's t)")
-    if any(1 < n < FEWEST for n in counts):
+    if with_spread and any(1 < n < FEWEST for n in counts):
         parts.append(f"thin lines: single seeds, where there are fewer than {FEWEST}")
     return "; ".join(parts) + (f"\n{textwrap.fill(DIVERGED, 100)}" if any(run.diverged for run in runs) else "")

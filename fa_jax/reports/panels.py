@@ -144,9 +144,8 @@ def _draw_by_rule(part: SubFigure, block: Block, options: FigureOptions, width: 
         lowest, highest = min(lowest, axes.get_ylim()[0]), max(highest, axes.get_ylim()[1])
         axes.set_title(drawn(rule), fontsize=options.font_size, color=curves[-1].look.colour)
         _name_diverged(axes, curves, block.column, options)
-        if len(families) > 1 and 1 < len(curves) <= MANY // 2:
-            texts = [drawn(setting_text(curve.described.setting)) for curve in curves]
-            axes.legend(list(map(_handle, curves)), texts, fontsize=0.8 * SMALL * options.font_size)
+        if len(families) > 1 and len(curves) > 1:
+            _name_settings(axes, curves, options)
     panels[0].set_ylim(lowest, highest)
     part.supylabel(panels[0].get_ylabel(), fontsize=options.font_size)
     part.supxlabel(AXES[options.axis], fontsize=options.font_size)
@@ -174,6 +173,25 @@ def _legend_of_settings(part: SubFigure, curves: Sequence[Curve], options: Figur
     looks = [of_setting(NEUTRAL, i, len(ordered)) for i in range(len(ordered))]
     handles = [Line2D([], [], linewidth=LINE_WIDTH, color=colour, linestyle=LINES[dash]) for colour, dash in looks]
     legend(part, handles, [drawn(text) for text in texts], options, width, name)
+
+
+def _name_settings(axes: Axes, curves: Sequence[Curve], options: FigureOptions) -> None:
+    """Names the settings of one rule, of many the first and the last."""
+    order = [position for position, _ in positions([curve.described for curve in curves])]
+    ordered = [curve for _, curve in sorted(zip(order, curves, strict=True), key=lambda pair: pair[0])]
+    texts = [drawn(setting_text(curve.described.setting)) for curve in ordered]
+    if len(curves) > MANY // 2:
+        style = {
+            "ha": "right",
+            "va": "bottom",
+            "transform": axes.transAxes,
+            "fontsize": 0.8 * SMALL * options.font_size,
+        }
+        axes.text(0.98, 0.02, f"light to dark, {len(curves)} settings:\n{texts[0]} to\n{texts[-1]}", **style)
+    else:
+        handles = [Line2D([], [], color=c.look.colour, linestyle=LINES[c.look.dash]) for c in ordered]
+        style = {"frameon": True, "framealpha": 0.8, "edgecolor": "none"}
+        axes.legend(handles, texts, fontsize=0.8 * SMALL * options.font_size, **style)
 
 
 def _name_diverged(axes: Axes, curves: Sequence[Curve], column: str, options: FigureOptions) -> None:
