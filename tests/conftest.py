@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from fa_jax import announce, feedback
+from fa_jax import feedback
 from fa_jax.cli.groups import CONF, LISTED, choices
 from fa_jax.core import Batch
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
+from fa_jax.training import announce
 
 jax.config.update("jax_num_cpu_devices", 4)
 announce.PATIENCE = 3600.0  # what is printed does not depend on how busy the machine is
@@ -176,7 +177,7 @@ def compose():
 @functools.cache
 def option_names():
     """The names of all options that need no data, with each choice of each group, one choice changed at a time."""
-    from fa_jax.records.conditions import IRRELEVANT, options
+    from fa_jax.records.options import IRRELEVANT, options
 
     names = set(IRRELEVANT)
     groups = {group: choices(group) for group in LISTED if group not in ("task", "experiment", "logger")}

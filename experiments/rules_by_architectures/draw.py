@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from experiments.common import read_rows
 from experiments.rules_by_architectures.compare import HERE
 from fa_jax.reports.figures import STYLE
-from fa_jax.reports.labels import NAMES, OTHERS, PAPER
+from fa_jax.reports.labels import NAMES
+from fa_jax.reports.looks import OTHERS, PAPER
 
 CONTROL = "shallow"
 

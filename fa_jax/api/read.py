@@ -15,6 +15,7 @@ from fa_jax.cli.given import Given
 from fa_jax.records.reader import Run as Record
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.reports import comparison
+from fa_jax.reports.options import figure_options
 from fa_jax.training.job import Job
 
 
@@ -74,6 +75,9 @@ def report(
     metric: str | None = None,
     against: str | None = None,
     contrasts: str | None = None,
+    title: str | None = None,
+    axis: str | None = None,
+    layers: Sequence[int] | None = None,
 ) -> Path:
     """Writes the report of runs, one HTML page that needs no network, and returns its path.
 
@@ -81,6 +85,8 @@ def report(
       *folders: of runs or sweeps; or `Runs`.
       output: the folder of `report.html`; None: the only folder that was given.
       metric, against, contrasts: as for `Runs.contrasts`, whose `pairs` are `contrasts` here.
+      title: of the page.
+      axis, layers: what curves are drawn over, and the layer whose angles are drawn, until the reader chooses others.
 
     Raises:
       BadOption: if there is no run, or the page cannot be written.
@@ -95,10 +101,11 @@ def report(
     if output is None and len(paths) != 1:
         raise BadOption("report: needs output=FOLDER unless it is of one folder")
     page = Path(paths[0] if output is None else output) / "report.html"
+    options = figure_options(title=title, axis=axis, layers=layers)
     compared = comparison.compare(records, metric=metric, against=against, contrasts=contrasts)
     try:
         page.parent.mkdir(parents=True, exist_ok=True)
-        write_report(compared, page)
+        write_report(compared, page, options)
     except OSError as problem:
         raise BadOption(f"output={page.parent}: it cannot be written: {problem.strerror}") from None
     return page

@@ -1,10 +1,8 @@
 """Runs in Python: their numbers, tables and figures, and what their networks compute."""
 
-import io
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, overload
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from fa_jax.api.run import Run
@@ -13,8 +11,12 @@ from fa_jax.records.reader import KEYS
 from fa_jax.records.reader import Run as Record
 from fa_jax.reports import comparison
 from fa_jax.reports.contrasts import columns_of
-from fa_jax.reports.figures import STYLE, draw_angles, draw_curves, explain_band
+from fa_jax.reports.figures import angles_figure, curves_figure
 from fa_jax.reports.labels import labels
+from fa_jax.reports.options import figure_options
+from fa_jax.reports.paper import paper_table
+from fa_jax.reports.rates import Rates, rates_tables
+from fa_jax.reports.rates_figure import rates_figure
 from fa_jax.reports.tables import Table, contrast_table, score_table
 
 if TYPE_CHECKING:
@@ -110,49 +112,107 @@ class Runs(Sequence[Run]):
         """
         compared = self.comparison(metric, against=against, contrasts=pairs)
         if not compared.contrasts:
-            raise BadOption(f"there are no contrasts: {compared.note or 'there is one condition'}")
+            raise BadOption(f"there are no contrasts: {'; '.join(compared.notes) or 'there is one condition'}")
         table = contrast_table(compared.contrasts, compared.names, columns_of(compared.conditions))
-        return table._replace(caption="\n".join(filter(None, [table.caption, compared.note])))
+        return table._replace(caption="\n".join([table.caption, *compared.notes]))
 
-    def plot(self, metric: str | None = None) -> Figure:
-        """Returns the learning curves: the mean over seeds with its 95 % interval over training examples."""
-        compared = self.comparison(metric)
-        records = [condition.run for condition in compared.conditions if condition.run.metrics]
-        names = [name for name, one in zip(compared.names, compared.conditions, strict=True) if one.run.metrics]
-        if not records:
-            raise BadOption("nothing is evaluated in these runs")
-        metric = metric or records[0].main_metric
-        with mpl.rc_context(STYLE):
-            figure = Drawing(figsize=(5.5, 4), layout="constrained")
-            axes = figure.subplots()
-            draw_curves(axes, records, metric, names)
-            axes.legend(fontsize=7)
-            explain_band(axes, logarithmic=axes.get_yscale() == "log", diverged=any(r.diverged for r in records))
-        return figure
+    def table(
+        self, columns: Sequence[str] | None = None, *, metric: str | None = None, spread: str = "interval"
+    ) -> Table:
+        """Returns the table for a paper: mean and spread of each condition; `.latex()` and `.markdown()` give its text.
 
-    def plot_angles(self) -> Figure:
-        """Returns the angles of the learning signals to backprop's, one line style per hidden layer.
+        Args:
+          columns: metrics such as `test_error`, options such as `optimizer.learning_rate`, `n`, `params` and others;
+            None: `metric` and `n`.
+          metric: as for `summary`.
+          spread: what follows ±: half of the 95 % `interval`, or the `sd` over seeds.
 
         Raises:
-          BadOption: if none is recorded.
+          BadOption: if there is no such column.
         """
-        records = [condition.run for condition in self.comparison().conditions if condition.run.metrics]
-        columns = [column for record in records for column in record.columns.values()]
-        layers = sorted({c.layer for c in columns if c.metric == "signal_angle" and c.layer is not None})
-        if not layers:
-            raise BadOption("no angles of learning signals are recorded in these runs; probe=100 measures them")
-        with mpl.rc_context(STYLE):
-            figure = Drawing(figsize=(5.5, 4), layout="constrained")
-            axes = figure.subplots()
-            draw_angles(axes, records, layers)
-            explain_band(axes, logarithmic=False)
-        return figure
+        compared = self.comparison(metric)
+        chosen = columns if columns is not None or metric is None else [metric, "n"]
+        return paper_table(compared.conditions, compared.names, chosen, spread)
+
+    def rates(self, metric: str | None = None) -> list[Table]:
+        """Returns the tables of a sweep of one number, such as the learning rate.
+
+        The first has the metric by rule and value. The second has each rule's value with the best validation score, if
+        there are validation examples.
+
+        Raises:
+          BadOption: if no rule differs in a number.
+        """
+        compared = self.comparison(metric)
+        return [table for rates in _swept(compared) for table in rates_tables(compared.conditions, rates)]
+
+    def plot(
+        self,
+        metric: str | None = None,
+        *,
+        title: str | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        axis: str | None = None,
+    ) -> Figure:
+        """Returns the learning curves: the mean over seeds, with its 95 % interval or fewer than five single seeds.
+
+        Of more than eight conditions, each rule has a panel.
+
+        Args:
+          metric: as for `summary`.
+          title: of the figure.
+          size: width and height in inches.
+          font_size: in points.
+          axis: `examples` or `epochs`.
+
+        Raises:
+          BadOption: if nothing is evaluated, or an option is wrong.
+        """
+        compared = self.comparison(metric)
+        options = figure_options(title, size, font_size, axis)
+        return curves_figure([c.run for c in compared.conditions], metric, options, compared.names)
+
+    def plot_angles(
+        self,
+        layers: Sequence[int] | None = None,
+        *,
+        title: str | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+        axis: str | None = None,
+    ) -> Figure:
+        """Returns the angles of the learning signals to backprop's, with a panel for each hidden layer.
+
+        Args:
+          layers: counted from 0 at the input; None: the first and the last.
+          title, size, font_size, axis: as for `plot`.
+
+        Raises:
+          BadOption: if none is recorded, or an option is wrong.
+        """
+        compared = self.comparison()
+        options = figure_options(title, size, font_size, axis, layers)
+        return angles_figure([c.run for c in compared.conditions], options, compared.names)
+
+    def plot_rates(
+        self,
+        metric: str | None = None,
+        *,
+        title: str | None = None,
+        size: tuple[float, float] | None = None,
+        font_size: float | None = None,
+    ) -> Figure:
+        """Returns the metric at the end of training against the number that a sweep varies; arguments as for `plot`.
+
+        Raises:
+          BadOption: if no rule differs in a number, or an option is wrong.
+        """
+        compared = self.comparison(metric)
+        return rates_figure(compared.conditions, _swept(compared), figure_options(title, size, font_size))
 
 
-class Drawing(Figure):
-    """A figure that a notebook shows, also if nothing has imported pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        file = io.BytesIO()
-        self.savefig(file, format="png")
-        return file.getvalue()
+def _swept(compared: comparison.Comparison) -> list[Rates]:
+    if not compared.rates:
+        raise BadOption("no conditions of one rule differ in a number alone, such as optimizer.learning_rate")
+    return compared.rates

@@ -23,7 +23,8 @@ from fa_jax.cli.learner import (
 from fa_jax.cli.own import check_rule, is_own, users_exceptions
 from fa_jax.cli.trust import Origin, check_config
 from fa_jax.core import Task
-from fa_jax.records.conditions import options
+from fa_jax.records.options import options
+from fa_jax.reports.looks import is_colour
 from fa_jax.training import distributed
 from fa_jax.training.job import Job
 
@@ -41,7 +42,7 @@ SPACINGS = {
 REQUIRED = ("task", "architecture", "rule", "loss", "optimizer", "feedback_optimizer", "augmentation", "tuned", "probe")
 REQUIRED += ("seed", "seeds", "seeds_per_batch", "epochs", "batch_size", "shuffle", "adversarial", "evaluations")
 REQUIRED += ("spacing", "checkpoint", "checkpoint_every", "devices", "batch_devices")
-OPTIONAL = ("feedback", "measure", "logger", "choices")
+OPTIONAL = ("feedback", "measure", "logger", "choices", "display")
 
 
 def build(
@@ -75,6 +76,7 @@ def build(
     epochs = number("epochs", config["epochs"], above=0)
     switch("tuned", config["tuned"])
     training_options(config)
+    _check_display(config.get("display") or {})
     devices, interval = _devices(config["devices"]), config["checkpoint_every"]
     batch_devices = _batch_devices(config["batch_devices"], len(devices), batch_size)
     for group in groups:
@@ -126,6 +128,17 @@ def _check_names(config: Config) -> None:
     for name, value in options(config).items():
         if value == MISSING:
             raise BadOption("must be given", name, complete=True)
+
+
+def _check_display(display: Any) -> None:
+    """Raises `BadOption` if a label or a colour is none."""
+    if not isinstance(display, dict) or display.keys() - {"label", "colour"}:
+        raise BadOption(f"must have label and colour; got {display!r}", "display")
+    label, colour = display.get("label"), display.get("colour")
+    if label is not None and not (isinstance(label, str) and label.strip()):
+        raise BadOption(f"must be text, or null; got {label!r}", "display.label")
+    if colour is not None and not is_colour(colour):
+        raise BadOption(f"must be a colour such as '#CC3311', or null; got {colour!r}", "display.colour")
 
 
 def build_recorded(name: str, config: Config, trusted: Sequence[str], given: Mapping[str, Given] | None = None) -> Job:

@@ -20,8 +20,9 @@ usage
   fa-jax status DIR...                    how far the runs in folders have come
   fa-jax tune [overrides, some with ranges] [trials=20] [metric=] [output=]
                                           find the best values of options by Optuna, on held-out examples
-  fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=]
-                                          compare the runs in folders: tables, contrasts with p, a figure
+  fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=] [columns=] [spread=] [format=]
+                                          compare the runs in folders: tables, contrasts with p, figures, which also
+                                          take title=, size=6x4, font_size=, axis=epochs, layers=
   fa-jax report DIR...                    the same as an HTML page, report.html
   fa-jax list [groups]                    the choices of config groups
   fa-jax new KIND NAME [package=mylab]    write the files to begin a rule, architecture, task or measure with
@@ -36,7 +37,8 @@ examples
   fa-jax task=mnist rule=dfa architecture.hidden=[800,800] seeds=3
   fa-jax --multirun task=digits rule=bp,fa optimizer.learning_rate=0.03,0.1,0.3
   fa-jax tune task=digits task.validation=200 rule=fa optimizer.learning_rate='tag(log,interval(1e-3,1))'
-  fa-jax compare outputs/sweeps/A outputs/sweeps/B against=fa contrasts=dfa:bp,dfa:fa
+  fa-jax compare outputs/sweeps/A outputs/sweeps/B contrasts=dfa:bp,dfa:fa
+  fa-jax compare outputs/sweeps/A columns=test_error,n spread=sd format=latex
 
 choices
 {choices}

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import hydra
 
-from fa_jax.announce import announced
 from fa_jax.checks import BadOption
 from fa_jax.cli import results
 from fa_jax.cli.arguments import PROCESSES, Arguments, parse
@@ -13,6 +12,7 @@ from fa_jax.cli.compose import compose
 from fa_jax.cli.errors import one_line_errors
 from fa_jax.cli.groups import CONF
 from fa_jax.cli.terminal import sigterm_interrupts
+from fa_jax.training.announce import announced
 
 
 def train(words: Sequence[str]) -> int:

@@ -10,7 +10,7 @@ from rich.console import Console
 from fa_jax.cli.compose import Composed, Composition
 from fa_jax.cli.together import Alike, alike
 from fa_jax.records import schema
-from fa_jax.records.conditions import options
+from fa_jax.records.options import options
 from fa_jax.text import say
 
 LENGTH = ("epochs", "evaluations", "spacing", "tuned")

@@ -1,27 +1,53 @@
 """The verbs that read recorded runs: compare, report, status. They import no training code."""
 
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+from rich.console import Console
 
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.groups import check_config_dir, take_config_dir
 from fa_jax.records.files import remove_temporary
 from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
+from fa_jax.reports.options import IMAGES, figure_options, formats, listed, of_figures
 from fa_jax.reports.status import status_table
 from fa_jax.reports.tables import terminal, wide_console
 from fa_jax.text import say
 
-OPTIONS = ("metric", "against", "contrasts", "output")
+COMPARED = ("metric", "against", "contrasts", "output")
+TABLE = ("columns", "spread", "format")
+OPTIONS = {
+    "compare": (*COMPARED, *TABLE, "title", "size", "font_size", "axis", "layers"),
+    "report": (*COMPARED, "title", "axis", "layers"),
+}
+"""The options of each verb."""
+FILES = {"csv": "comparison.csv", "markdown": "comparison.md", "latex": "comparison.tex"}
+"""The file of scores in each format of tables."""
 
 
 def compare(words: Sequence[str]) -> None:
-    """Compares the runs in folders: tables, contrasts with intervals and p, a figure."""
+    """Compares the runs in folders: tables, contrasts with intervals and p, figures.
 
-    def write(compared: comparison.Comparison, folder: Path) -> None:
-        comparison.show(compared, wide_console())
-        comparison.write(compared, folder)
+    With one format of tables, such as `format=latex`, the tables are printed in that format.
+    """
+
+    def write(compared: comparison.Comparison, folder: Path, options: Mapping[str, str]) -> None:
+        chosen = formats(options.get("format"))
+        columns = listed(options["columns"]) if "columns" in options else None
+        spread = options.get("spread", "interval")
+        drawn = figure_options(**of_figures(options))
+        if not (set(chosen) & set(IMAGES)) and (typed := of_figures(options)):
+            raise BadOption(f"must be left out with format={options['format']}, which draws nothing", next(iter(typed)))
+        if not (set(chosen) & set(FILES)) and (typed := [name for name in ("columns", "spread") if name in options]):
+            raise BadOption(f"must be left out with format={options['format']}, which has no table", typed[0])
+        comparison.write(compared, folder, drawn, formats=chosen, columns=columns, spread=spread)
+        if len(chosen) == 1 and chosen[0] in FILES:
+            print((folder / FILES[chosen[0]]).read_text(encoding="utf-8"), end="")
+            comparison.show_notes(compared, Console(stderr=True))
+        else:
+            comparison.show(compared, wide_console(), columns, spread)
 
     _compare("compare", words, write, "comparison: {}/comparison.*")
 
@@ -30,9 +56,10 @@ def report(words: Sequence[str]) -> None:
     """Writes the HTML report of the runs in folders."""
     from fa_jax.reports.html import write_report
 
-    def write(compared: comparison.Comparison, folder: Path) -> None:
+    def write(compared: comparison.Comparison, folder: Path, options: Mapping[str, str]) -> None:
+        drawn = figure_options(**of_figures(options))
         folder.mkdir(parents=True, exist_ok=True)
-        write_report(compared, folder / "report.html")
+        write_report(compared, folder / "report.html", drawn)
 
     _compare("report", words, write, "report: {}/report.html")
 
@@ -47,12 +74,17 @@ def status(words: Sequence[str]) -> None:
     console.print(terminal(table, console.width))
 
 
-def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Comparison, Path], None], done: str) -> None:
-    """Compares the runs in the folders of a verb, writes the result, and prints where it is."""
+def _compare(
+    verb: str,
+    words: Sequence[str],
+    write: Callable[[comparison.Comparison, Path, Mapping[str, str]], None],
+    done: str,
+) -> None:
+    """Compares the runs in the folders of a verb, writes the result, and says where it is."""
     typed = [word for word in words if "=" in word and not is_folder(word)]
     options = dict(word.split("=", 1) for word in typed)
     for option in options:
-        choose(f"{verb}: an option", option, dict.fromkeys(OPTIONS))
+        choose(f"{verb}: an option", option, dict.fromkeys(OPTIONS[verb]))
     folders = _folders(verb, [word for word in words if word not in typed])
     runs = find_runs(*folders)
     if not runs:
@@ -68,11 +100,11 @@ def _compare(verb: str, words: Sequence[str], write: Callable[[comparison.Compar
     default = folders[0] if len(folders) == 1 and not options else Path("outputs/comparisons") / now
     output = Path(options.get("output", default))
     try:
-        write(compared, output)
+        write(compared, output, options)
         remove_temporary(output)
     except OSError as problem:
         raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
-    say(wide_console(), done.format(output))
+    say(Console(stderr=True) if options.get("format") in FILES else wide_console(), done.format(output))
 
 
 def _folders(verb: str, words: Sequence[str]) -> list[Path]:

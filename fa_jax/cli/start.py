@@ -10,7 +10,6 @@ import jax
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from fa_jax.announce import announced
 from fa_jax.cli import plan, resume, single, sweep
 from fa_jax.cli.arguments import PROCESSES, Arguments
 from fa_jax.cli.compose import Composition
@@ -21,6 +20,7 @@ from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import commit, versions
 from fa_jax.text import say
 from fa_jax.training import cache, distributed
+from fa_jax.training.announce import announced
 
 
 def start(arguments: Arguments, composition: Composition | None, words: Sequence[str]) -> int:

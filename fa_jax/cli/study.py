@@ -16,7 +16,7 @@ END_OF_NAME = bytes.fromhex("d9d505f920a163d7")
 def storage(path: Path) -> Any:
     """Returns the storage of a study in a file; its path may have characters that would end a URL."""
     import optuna
-    import sqlalchemy
+    import sqlalchemy.exc
 
     def connect():
         # Threads may share a connection, as SQLAlchemy itself has it for files.
@@ -33,7 +33,7 @@ def storage(path: Path) -> Any:
 def storage_errors(folder: Path) -> Iterator[None]:
     """Turns errors of the database of a study, such as a full disk, into `BadOption`."""
     import optuna
-    import sqlalchemy
+    import sqlalchemy.exc
 
     try:
         yield

@@ -17,7 +17,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 from rich.console import Console
 
-from fa_jax.announce import announced
 from fa_jax.checks import BadOption
 from fa_jax.cli import results
 from fa_jax.cli.compose import Composed, Composition
@@ -32,6 +31,7 @@ from fa_jax.records.reader import FINISHED, SWEEP, jobs_of
 from fa_jax.records.writer import Writer
 from fa_jax.text import say
 from fa_jax.training import cache, distributed
+from fa_jax.training.announce import announced
 from fa_jax.training.record import Request
 from fa_jax.user_code import importable
 

@@ -63,7 +63,7 @@ class RunLogger:
         self._first_scores: dict[int, float] = {}
         if before and before.metrics:
             scores = before.metrics[before.main_metric]
-            self._first_scores = {seed: float(scores[rows[0]]) for seed, rows in before.rows().items()}
+            self._first_scores = {seed: float(scores[rows[0]]) for seed, rows in before.rows.items()}
         examples = before.metrics.get("examples", np.zeros(0)) if before and self._one_group else np.zeros(0)
         self._averaged: set[int] = set(examples.astype(int).tolist())
         """The numbers of examples at which means have been sent."""

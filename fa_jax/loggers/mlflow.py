@@ -7,7 +7,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from fa_jax.loggers.logger import RUN_ID, Logger, OpenLogger, import_package, run_id
-from fa_jax.records.conditions import options
+from fa_jax.records.options import options
 
 METRICS_PER_CALL, PARAMS_PER_CALL = 1000, 100
 """MLflow's limits on one call."""

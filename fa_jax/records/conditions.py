@@ -1,5 +1,6 @@
 """Conditions: runs that differ in their seeds alone are pooled."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -7,19 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fa_jax.records.reader import Run
-
-IRRELEVANT = (
-    "seed",
-    "seeds",
-    "seeds_per_batch",
-    "devices",
-    "batch_devices",
-    "checkpoint",
-    "checkpoint_every",
-    "logger",
-    "task.data_dir",
-)
-"""Options that choose seeds, where the data are, or the way a run is executed; they do not change what is learned."""
 
 
 class Condition(NamedTuple):
@@ -40,22 +28,8 @@ def conditions(runs: Sequence[Run]) -> list[Condition]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_identity(run.config), []).append(run)
+        groups.setdefault(_identity(run), []).append(run)
     return [_condition(group) for group in groups.values()]
-
-
-def options(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Returns the options of a config by dotted name, without the irrelevant ones."""
-    flat = {}
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if name in ("choices", *IRRELEVANT):
-            continue
-        if isinstance(value, dict) and value:
-            flat |= options(value, f"{name}.")
-        elif value != {}:
-            flat[name] = str(_canonical(value))
-    return flat
 
 
 def differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -76,16 +50,9 @@ def differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
     return [f"{name} {' and '.join(values)}" for name, values in seen.items() if len(values) > 1]
 
 
-def _canonical(value: Any) -> Any:
-    """Returns one form of equal values: 1 for 1.0, in lists too."""
-    if isinstance(value, list):
-        return [_canonical(element) for element in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def _identity(config: Mapping[str, Any]) -> str:
-    chosen = {group: config["choices"].get(group) for group in ("task", "rule", "architecture")}
-    return json.dumps([chosen, sorted(options(config).items())])
+def _identity(run: Run) -> str:
+    chosen = {group: run.choices.get(group) for group in ("task", "rule", "architecture")}
+    return json.dumps([chosen, sorted(run.options.items())])
 
 
 def _condition(runs: list[Run]) -> Condition:
@@ -116,7 +83,8 @@ def _pooled(runs: Sequence[Run], run_of: Mapping[int, Run]) -> Run:
     costs = [run.summary["cost"] for run in runs if run.summary]
     summary = {**(first.summary or {}), "cost": _added(costs), "seeds": sorted(run_of)} if costs else None
     described = with_rows[0] if with_rows else first
-    return first._replace(
+    return dataclasses.replace(
+        first,
         config={**first.config, "seeds": sorted(run_of)},
         status=status,
         metrics=metrics,

@@ -1,15 +1,18 @@
 """Reading runs from their folders, however they ended."""
 
+import dataclasses
+import functools
 import io
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from fa_jax.records import schema
 from fa_jax.records.columns import Column, read_column
+from fa_jax.records.options import options
 from fa_jax.records.statistics import has_diverged
 from fa_jax.text import printable
 
@@ -29,7 +32,8 @@ FINISHED = ("finished", "diverged")
 """The statuses of a run that reached its last step."""
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
     """A run as it is recorded."""
 
     folder: Path
@@ -50,6 +54,11 @@ class Run(NamedTuple):
         """The choice of each config group, such as `fa` of `rule`."""
         return self.config["choices"]
 
+    @functools.cached_property
+    def options(self) -> dict[str, str]:
+        """The options of the config that decide what is learned, by dotted name."""
+        return options(self.config)
+
     @property
     def is_finished(self) -> bool:
         """Whether the run reached its last step."""
@@ -58,34 +67,46 @@ class Run(NamedTuple):
     @property
     def seeds(self) -> list[int]:
         """The seeds with rows, in order."""
-        return list(self.rows())
+        return list(self.rows)
 
-    @property
+    @functools.cached_property
     def diverged(self) -> list[int]:
         """The seeds that have diverged by their last evaluation."""
         if not self.metrics:
             return []
         losses, scores = (self.metrics[name].tolist() for name in ("test_loss", self.main_metric))
-        column, ends = self.columns[self.main_metric], {seed: rows[[0, -1]] for seed, rows in self.rows().items()}
+        column, ends = self.columns[self.main_metric], {seed: rows[[0, -1]] for seed, rows in self.rows.items()}
         return [
             seed
             for seed, (first, last) in ends.items()
             if has_diverged(losses[last], scores[first], scores[last], column)
         ]
 
-    def curves(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+    def curves(self, metric: str, over: str = "examples") -> tuple[np.ndarray, np.ndarray]:
         """Returns the examples `[evaluations]` and the metric `[seeds, evaluations]` of the seeds that did not diverge.
 
         If a run ended before all groups of seeds reached the same step, these are the seeds that came furthest.
+
+        Args:
+          metric: a column.
+          over: another key instead of the examples, such as `epoch`.
         """
-        furthest = self._furthest()
+        furthest = self._furthest
         if not furthest:
             return np.zeros(0), np.zeros((0, 0))
-        return self.metrics["examples"][furthest[0]], np.stack([self.metrics[metric][r] for r in furthest])
+        return self.metrics[over][furthest[0]], self.metrics[metric][np.stack(furthest)]
 
     def at_end(self, metric: str) -> dict[int, float]:
         """Returns a metric at the last evaluation, by seed; the seeds are those of `curves`."""
-        return {int(self.metrics["seed"][rows[-1]]): float(self.metrics[metric][rows[-1]]) for rows in self._furthest()}
+        if not self._furthest:
+            return {}
+        seeds, values = (column.tolist() for column in self.ends(("seed", metric)))
+        return dict(zip(map(int, seeds), values, strict=True))
+
+    def ends(self, names: Sequence[str]) -> np.ndarray:
+        """Returns columns at the last evaluation, `[columns, seeds]` of the seeds of `curves`."""
+        ends = [rows[-1] for rows in self._furthest]
+        return np.array([self.metrics[name][ends] for name in names], float).reshape(len(names), len(ends))
 
     def at_epoch(self, metric: str, epoch: float) -> np.ndarray | None:
         """Returns a metric after an epoch, `[seeds]` of the seeds of `curves`; None if it was not measured there.
@@ -93,7 +114,7 @@ class Run(NamedTuple):
         The nearest evaluation counts, up to 1 % away: the examples that batches leave out make an epoch of steps
         slightly shorter than one of examples.
         """
-        seeds = self._furthest()
+        seeds = self._furthest
         if not seeds:
             return None
         epochs = self.metrics["epoch"][seeds[0]]
@@ -102,14 +123,17 @@ class Run(NamedTuple):
             return None
         return np.array([self.metrics[metric][rows[nearest]] for rows in seeds])
 
+    @functools.cached_property
     def _furthest(self) -> list[np.ndarray]:
-        """Returns the rows of each seed that did not diverge and came furthest."""
+        """The rows of each seed that did not diverge and came furthest."""
         diverged = self.diverged
-        rows = [r for seed, r in self.rows().items() if seed not in diverged]
-        return [r for r in rows if len(r) == max(map(len, rows))]
+        rows = [r for seed, r in self.rows.items() if seed not in diverged]
+        longest = max(map(len, rows), default=0)
+        return [r for r in rows if len(r) == longest]
 
+    @functools.cached_property
     def rows(self) -> dict[int, np.ndarray]:
-        """Returns the row indices of each seed."""
+        """The row indices of each seed."""
         seeds = self.metrics.get("seed", np.zeros(0))
         return {int(seed): np.flatnonzero(seeds == seed) for seed in np.unique(seeds)}
 
@@ -216,11 +240,17 @@ def _read_metrics(path: Path) -> dict[str, np.ndarray]:
 
 def _read_columns(path: Path, metrics: Mapping[str, np.ndarray]) -> tuple[dict[str, Column], str]:
     """Returns the meaning of every column of numbers, and the column that the run is judged by."""
-    declared = schema.read_json(path, schema.Columns)
-    columns = {name: read_column(content) for name, content in declared["columns"].items()}
+    columns, main = schema.read(path, _columns)
     if columns.keys() != metrics.keys() - set(KEYS):
         raise schema.damaged(path, "describes other columns than metrics.csv has")
-    return columns, declared["main"]
+    return columns, main
+
+
+@functools.lru_cache(maxsize=64)
+def _columns(content: bytes) -> tuple[dict[str, Column], str]:
+    """Returns the content of a file of columns, which is the same for most runs of a sweep."""
+    declared = schema.decode(content, schema.Columns)
+    return {name: read_column(described) for name, described in declared["columns"].items()}, declared["main"]
 
 
 def _read_summary(path: Path, columns: Mapping[str, Column]) -> schema.Summary:

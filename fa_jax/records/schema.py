@@ -6,15 +6,16 @@ A folder may come from anyone. A file that is damaged, of other types than it sh
 
 import stat
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal, NotRequired, TypedDict
 
 import msgspec
 import yaml
 from msgspec import Meta
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from fa_jax.records import plain_yaml
+from fa_jax.records.plain_yaml import DEEPEST
 from fa_jax.text import printable
 
 LARGEST = 2**24
@@ -23,8 +24,6 @@ LARGEST_CONFIG = 2**21
 """The largest YAML file in bytes."""
 LONGEST_REASON = 300
 """The most characters of the reason why a file cannot be read, in which keys and values occur."""
-DEEPEST = 32
-"""The most lists and mappings within each other."""
 
 Count = Annotated[int, Meta(ge=0, le=2**62)]
 Integer = Annotated[int, Meta(ge=-(2**62), le=2**62)]
@@ -158,11 +157,26 @@ def read_json(path: Path, schema: Any) -> Any:
       OSError: if the file cannot be read.
       ValueError: if it is damaged.
     """
+    return read(path, lambda content: decode(content, schema))
+
+
+def read(path: Path, decoder: Callable[[bytes], Any]) -> Any:
+    """Returns what a decoder makes of a file of JSON, such as `decode` with a schema.
+
+    Raises:
+      OSError: if the file cannot be read.
+      ValueError: if it is damaged.
+    """
     content = _read(path, LARGEST)
     try:
-        return _checked(msgspec.json.decode(content), schema)
+        return decoder(content)
     except (ValueError, RecursionError) as problem:
         raise _unreadable(path, problem) from None
+
+
+def decode(content: bytes, schema: Any) -> Any:
+    """Returns the content of JSON, which has the types of a schema."""
+    return _checked(msgspec.json.decode(content), schema)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -174,14 +188,11 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     content = _read(path, LARGEST_CONFIG)
     try:
-        text = content.decode()
-        _check_plain(text)
-        config = OmegaConf.create(text)
-        content = _checked(OmegaConf.to_container(config), Config)
+        content = _checked(plain_yaml.read(content.decode()), Config)
         if not all(content["choices"].get(group) for group in ("rule", "task")):
             raise ValueError("has no choice of rule or task")
         return content
-    except (ValueError, RecursionError, TypeError, yaml.YAMLError, OmegaConfBaseException) as problem:
+    except (ValueError, RecursionError, TypeError, yaml.YAMLError) as problem:
         raise _unreadable(path, problem) from None
 
 
@@ -239,19 +250,3 @@ def _check_depth(content: Any, depth: int) -> None:
     elif isinstance(content, list):
         for value in content:
             _check_depth(value, depth + 1)
-
-
-def _check_plain(text: str) -> None:
-    """Checks the YAML before it is loaded, since loading expands aliases and makes objects of tags."""
-    depth = 0
-    # The first two events are those of the stream and the document.
-    for number, event in enumerate(yaml.parse(text, Loader=yaml.SafeLoader)):
-        if number == 2 and not isinstance(event, yaml.MappingStartEvent):
-            raise ValueError("is no mapping of names to values")
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-            raise ValueError(f"has an anchor or an alias in line {event.start_mark.line + 1}")
-        if getattr(event, "tag", None):
-            raise ValueError(f"has the tag {event.tag} in line {event.start_mark.line + 1}")  # type: ignore
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise RecursionError

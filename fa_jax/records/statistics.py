@@ -13,6 +13,8 @@ DIVERGED = (
     f"over {DIVERGENCE_FACTOR:g} times its value before training"
 )
 """What `has_diverged` means, for tables and figures that leave out seeds."""
+BOOTSTRAP_NUMBERS = 2_000_000
+"""The most numbers that are resampled at once."""
 SMALLEST = 1e-45
 """The smallest positive float32; stands for zero where a logarithm is taken."""
 
@@ -78,6 +80,19 @@ def summarise(values: Sequence[float]) -> Summary:
     return Summary(mean, sd, mean - half_width, mean + half_width, median, n)
 
 
+def summarise_rows(values: np.ndarray) -> list[Summary]:
+    """Returns the `Summary` of each row of `[metrics, seeds]`."""
+    n = values.shape[1]
+    if n < 2 or not np.isfinite(values).all():
+        return [summarise(row) for row in values.tolist()]
+    from scipy.special import stdtrit
+
+    mean, sd = values.mean(1), values.std(1, ddof=1)
+    half_width = float(stdtrit(n - 1, 0.975)) * sd / math.sqrt(n)
+    parts = np.stack([mean, sd, mean - half_width, mean + half_width, np.median(values, 1)], 1)
+    return [Summary._make([*row, n]) for row in parts.tolist()]
+
+
 def summarise_logarithm(values: Sequence[float]) -> Summary:
     """Returns the `Summary` of the logarithms, exponentiated: geometric mean, its interval, and a factor as `sd`."""
     summary = summarise([math.log(max(v, SMALLEST)) if math.isfinite(v) else math.nan for v in values])
@@ -94,21 +109,22 @@ def band(values: np.ndarray, *, logarithmic: bool) -> tuple[np.ndarray, np.ndarr
 
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of columns without a finite value, which become NaN
-        finite = np.where(np.isfinite(values), values, np.nan)
-        used = np.log(np.maximum(finite, SMALLEST)) if logarithmic else finite
-        n = np.isfinite(finite).sum(0)
-        mean = np.nanmean(used, 0)
-        half_width = stdtrit(n - 1, 0.975) * np.nanstd(used, 0, ddof=1) / np.sqrt(n)
+        finite = np.isfinite(values)
+        used = values if finite.all() else np.where(finite, values, np.nan)
+        used = np.log(np.maximum(used, SMALLEST)) if logarithmic else used
+        # Where nothing is missing, the means without a check for NaN are the same and faster.
+        mean_of, sd_of = (np.mean, np.std) if used is values else (np.nanmean, np.nanstd)
+        n, mean = finite.sum(0), mean_of(used, 0)
+        half_width = stdtrit(n - 1, 0.975) * sd_of(used, 0, ddof=1) / np.sqrt(n)
         low, high = mean - half_width, mean + half_width
         return (np.exp(mean), np.exp(low), np.exp(high)) if logarithmic else (mean, low, high)
 
 
 def interquartile_mean(values: Sequence[float]) -> float:
     """Returns the mean of the middle half: a quarter of the finite values, rounded down, is cut off at either end."""
-    from scipy.stats import trim_mean
-
-    finite = [v for v in values if math.isfinite(v)]
-    return float(trim_mean(finite, 0.25)) if finite else math.nan
+    finite = sorted(v for v in values if math.isfinite(v))
+    cut = len(finite) // 4
+    return float(np.mean(finite[cut : len(finite) - cut])) if finite else math.nan
 
 
 def bootstrap_interval(values: Sequence[float], resamples: int = 9999) -> tuple[float, float]:
@@ -117,10 +133,25 @@ def bootstrap_interval(values: Sequence[float], resamples: int = 9999) -> tuple[
     NaN for fewer than two finite values, or if all are equal. It is too narrow for few values: its coverage for a
     normal distribution is 84 % with 5 values, 91 % with 10, 92 % with 20.
     """
+    return bootstrap_intervals([values], resamples)[0]
+
+
+def bootstrap_intervals(samples: Sequence[Sequence[float]], resamples: int = 9999) -> list[tuple[float, float]]:
+    """Returns the `bootstrap_interval` of each sample; those of one size are resampled together, which is faster."""
     from scipy.stats import bootstrap
 
-    finite = np.asarray([v for v in values if math.isfinite(v)], float)
-    if len(finite) < 2 or np.ptp(finite) == 0:
-        return math.nan, math.nan
-    result = bootstrap((finite,), np.mean, n_resamples=resamples, method="BCa", rng=np.random.default_rng(0))
-    return float(result.confidence_interval.low), float(result.confidence_interval.high)
+    finite = [np.asarray([v for v in values if math.isfinite(v)], float) for values in samples]
+    intervals = [(math.nan, math.nan)] * len(finite)
+    of_size: dict[int, list[int]] = {}
+    for i, values in enumerate(finite):
+        if len(values) > 1 and np.ptp(values) > 0:
+            of_size.setdefault(len(values), []).append(i)
+    for size, indices in of_size.items():
+        at_once = max(1, BOOTSTRAP_NUMBERS // (resamples * size))
+        for start in range(0, len(indices), at_once):
+            some = indices[start : start + at_once]
+            data, options = np.stack([finite[i] for i in some]), {"n_resamples": resamples, "method": "BCa"}
+            result = bootstrap((data,), np.mean, axis=-1, rng=np.random.default_rng(0), **options).confidence_interval
+            for i, low, high in zip(some, result.low.tolist(), result.high.tolist(), strict=True):
+                intervals[i] = (low, high)
+    return intervals

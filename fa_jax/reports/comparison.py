@@ -1,34 +1,44 @@
-"""The comparison of runs and sweeps: tables, contrasts and a figure.
+"""The comparison of runs and sweeps: tables, contrasts and figures.
 
 comparison.csv                one row per condition: choices, scores, all metrics, cost, the options that differ
 contrasts.csv                 one row per contrast
-comparison.md, comparison.tex both tables for a page or a paper
-comparison.png, .pdf          the learning curves
+comparison.md, comparison.tex the tables for a page or a paper
+comparison.png, .pdf          the learning curves and the angles
+rates.csv, .png, .pdf         of a sweep of one number: the metric at each value
 """
 
+import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from rich.console import Console
 
 from fa_jax.checks import BadOption, nearest
-from fa_jax.records.conditions import Condition, conditions, differences
+from fa_jax.records.conditions import Condition, conditions
 from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
-from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, differing_options, planned
-from fa_jax.reports.export import latex, markdown, write_contrasts, write_scores
+from fa_jax.reports import notes
+from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, planned
+from fa_jax.reports.export import score_rows, write_contrasts, write_csv
 from fa_jax.reports.labels import labels
-from fa_jax.reports.tables import contrast_table, score_table, terminal
+from fa_jax.reports.options import IMAGES, FigureOptions
+from fa_jax.reports.paper import paper_rows, paper_table
+from fa_jax.reports.rates import Rates, find_rates, rates_notes, rates_rows, rates_tables
+from fa_jax.reports.tables import Score, Table, contrast_table, score_table, scores, terminal
 from fa_jax.text import say
 
 REFERENCE = "bp"
 """The rule that all others are contrasted with by default."""
-NAMED = 6
-"""The number of items that a note lists."""
+PRINTED = 100
+"""The most rows of a table that are printed."""
+DEFAULT = FigureOptions()
+ALL = ("png", "pdf", "csv", "markdown", "latex")
+"""The formats that are written by default."""
 
 
-class Comparison(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Comparison:
     """Conditions with their labels and contrasts."""
 
     conditions: list[Condition]
@@ -36,8 +46,26 @@ class Comparison(NamedTuple):
     metric: str | None
     """A column; None: the main metric of each condition."""
     contrasts: list[Contrast]
-    note: str
-    """Why contrasts are missing, and how the code of the runs differs; empty if there is nothing to say."""
+    notes: list[str]
+    """What was done with runs that have no row, no curve or no contrast of their own."""
+
+    @functools.cached_property
+    def scores(self) -> list[Score]:
+        """The score of each condition."""
+        return scores(self.conditions, self.metric)
+
+    @functools.cached_property
+    def rates(self) -> list[Rates]:
+        """The sweeps of one number, one per task."""
+        return find_rates(self.conditions, self.metric)
+
+    @functools.cached_property
+    def tables(self) -> list[Table]:
+        """The tables that follow the scores: those of sweeps, and of contrasts."""
+        found = [table for rates in self.rates for table in rates_tables(self.conditions, rates)]
+        if self.contrasts:
+            found.append(contrast_table(self.contrasts, self.names, columns_of(self.conditions)))
+        return found
 
 
 def compare(
@@ -60,83 +88,106 @@ def compare(
     if metric is not None and metric not in columns:
         raise BadOption(f"must be one of {', '.join(columns)}; got {metric!r}{nearest(metric, columns)}", "metric")
     rules = [condition.run.choices["rule"] for condition in compared]
-    notes = []
+    said = notes.run_notes(compared, names, metric)
     if contrasts is not None:
         pairs = declared(contrasts, compared, names, rules)
+        said += notes.unasked_notes(names, pairs)
     elif against is None and REFERENCE not in rules:
         pairs = []
         if len(compared) > 1:
-            notes.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
+            said.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
     else:
-        reference = against or REFERENCE
-        pairs = planned(compared, names, reference)
-        others = len(compared) - sum(reference in pair for pair in zip(rules, names, strict=True))
-        if len(pairs) < others:
-            notes.append(_note_unpaired(compared, names, [i for i, _ in pairs], reference))
-    used = [run.environment for condition in compared for run in condition.used]
-    if differing := differences(used):
-        notes.append(f"these runs are of different code or settings: {_first(differing, ', ')}")
+        pairs = planned(compared, names, against or REFERENCE)
+        said += notes.reference_notes(compared, names, pairs, against or REFERENCE)
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
-    missing = [(i, j) for i, j in pairs if (i, j) not in tested]
-    unfinished = [pair for pair in missing if not all(compared[k].run.is_finished for k in pair)]
-    for pairs_of_reason, reason in (
-        (unfinished, "since a run is not finished"),
-        ([pair for pair in missing if pair not in unfinished], "since not both have the metric"),
-    ):
-        if pairs_of_reason:
-            texts = [f"{names[i]} - {names[j]}" for i, j in pairs_of_reason]
-            notes.append(f"without a test, {reason}: {', '.join(texts)}")
-    return Comparison(compared, names, metric, computed, "; ".join(notes))
+    said += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]
+    return Comparison(compared, names, metric, computed, said)
 
 
-def _note_unpaired(compared: Sequence[Condition], names: Sequence[str], paired: Sequence[int], against: str) -> str:
-    """Says which conditions have no contrast, how they differ from the reference, and how to get one."""
-    rules = [condition.run.choices["rule"] for condition in compared]
-    references = [i for i, pair in enumerate(zip(rules, names, strict=True)) if against in pair]
-    unpaired = [i for i in range(len(compared)) if i not in (*paired, *references)]
-    reasons = []
-    for i in unpaired:
-        differing = min((differing_options(compared[i], compared[j]) for j in references), key=len)
-        reason = (
-            f"differs also in {_first(differing, ', ')}" if differing else f"matches several conditions of {against}"
-        )
-        reasons.append(f"{names[i]} {reason}")
-    example = f"contrasts='{names[unpaired[-1]]}:{names[references[0]]}'"
-    return f"without a contrast: {_first(reasons, '; ')}. {example} asks for it all the same"
+def show(
+    comparison: Comparison, console: Console, columns: Sequence[str] | None = None, spread: str = "interval"
+) -> None:
+    """Prints the tables and the notes.
+
+    Args:
+      comparison: to be shown.
+      console: to print on.
+      columns: of the table of scores, as for `paper_table`; None: mean, intervals, median and others of one metric.
+      spread: as for `paper_table`.
+    """
+    compared, names = comparison.conditions, comparison.names
+    if columns is None:
+        first = score_table(compared, names, comparison.metric, comparison.scores)
+    else:
+        first = paper_table(compared, names, columns, spread)
+    for table in (first, *comparison.tables):
+        console.print(terminal(_first_rows(table), console.width))
+    show_notes(comparison, console)
 
 
-def _first(items: Sequence[str], separator: str) -> str:
-    """Returns the first items, and the number of the others."""
-    more = [f"and {len(items) - NAMED} more"] if len(items) > NAMED else []
-    return separator.join([*items[:NAMED], *more])
-
-
-def show(comparison: Comparison, console: Console) -> None:
-    """Prints the tables."""
-    console.print(terminal(score_table(comparison.conditions, comparison.names, comparison.metric), console.width))
-    if comparison.contrasts:
-        table = contrast_table(comparison.contrasts, comparison.names, columns_of(comparison.conditions))
-        console.print(terminal(table, console.width))
-    if comparison.note:
-        say(console, comparison.note)
+def show_notes(comparison: Comparison, console: Console) -> None:
+    """Prints the notes, and why runs failed."""
+    for note in (*comparison.notes, *rates_notes(comparison.rates, comparison.names)):
+        say(console, note)
     for condition in comparison.conditions:
         for run in (*condition.used, *condition.left_out):
             if run.status["status"] == "failed":
                 say(console, f"failed: {run.folder}: {run.status['reason']}")
 
 
-def write(comparison: Comparison, folder: Path) -> None:
-    """Writes the tables and the figure into a folder, which is created; earlier ones are replaced."""
-    from fa_jax.reports.figures import comparison_figure  # imports matplotlib, which is slow
+def write(
+    comparison: Comparison,
+    folder: Path,
+    options: FigureOptions = DEFAULT,
+    *,
+    formats: Sequence[str] = ALL,
+    columns: Sequence[str] | None = None,
+    spread: str = "interval",
+) -> None:
+    """Writes the tables and the figures into a folder, which is created; earlier ones are replaced.
 
+    Args:
+      comparison: to be written.
+      folder: to write to.
+      options: of the figures.
+      formats: of `options.FORMATS`.
+      columns, spread: of the table for a paper, as for `paper_table`.
+    """
     compared, names, metric = comparison.conditions, comparison.names, comparison.metric
+    paper = paper_table(compared, names, columns or (metric and [metric, "n"]) or None, spread)
     folder.mkdir(parents=True, exist_ok=True)
-    write_scores(compared, names, folder / "comparison.csv", metric)
-    write_contrasts(comparison.contrasts, names, folder / "contrasts.csv")
-    tables = [score_table(compared, names, metric)]
-    if comparison.contrasts:
-        tables.append(contrast_table(comparison.contrasts, names, columns_of(compared)))
-    write_text(folder / "comparison.md", "\n".join(map(markdown, tables)))
-    write_text(folder / "comparison.tex", "\n".join(map(latex, tables)))
-    comparison_figure([condition.run for condition in compared], folder / "comparison", metric)
+    if "csv" in formats:
+        every = columns is None
+        rows = score_rows(compared, names, comparison.scores, metric) if every else paper_rows(compared, names, columns)
+        write_csv(folder / "comparison.csv", rows)
+        write_contrasts(comparison.contrasts, names, folder / "contrasts.csv")
+        if comparison.rates:
+            write_csv(folder / "rates.csv", rates_rows(compared, comparison.rates))
+    if "markdown" in formats:
+        write_text(folder / "comparison.md", "\n".join(table.markdown() for table in (paper, *comparison.tables)))
+    if "latex" in formats:
+        texts = [table.latex(f"comparison{i or ''}") for i, table in enumerate((paper, *comparison.tables))]
+        write_text(folder / "comparison.tex", "\n".join(texts))
+    if images := [name for name in formats if name in IMAGES]:
+        _write_figures(comparison, folder, options, images)
+
+
+def _write_figures(comparison: Comparison, folder: Path, options: FigureOptions, formats: Sequence[str]) -> None:
+    from fa_jax.reports.figures import comparison_figure, save  # imports matplotlib, which is slow
+    from fa_jax.reports.rates_figure import rates_figure
+
+    runs = [condition.run for condition in comparison.conditions]
+    path, chosen = folder / "comparison", comparison.metric
+    comparison_figure(runs, path, chosen, options, names=comparison.names, formats=formats)
+    if comparison.rates:
+        figure = rates_figure(comparison.conditions, comparison.rates, options)
+        save(figure, folder / "rates", formats, options)
+
+
+def _first_rows(table: Table) -> Table:
+    """Returns a table of no more rows than are printed, which says so."""
+    if len(table.rows) <= PRINTED:
+        return table
+    caption = f"the first {PRINTED} of {len(table.rows)} rows; the files have all\n{table.caption}"
+    return table._replace(rows=table.rows[:PRINTED], caption=caption)

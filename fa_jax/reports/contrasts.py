@@ -13,8 +13,9 @@ import numpy as np
 
 from fa_jax.checks import BadOption, nearest
 from fa_jax.records.columns import Column, merged
-from fa_jax.records.conditions import Condition, options
-from fa_jax.records.statistics import SMALLEST, summarise
+from fa_jax.records.conditions import Condition
+from fa_jax.records.statistics import Summary
+from fa_jax.reports.paired import holm, paired, seeds_needed, t_test, wilcoxon_tests
 
 OF_THE_RULE = (
     "rule.",
@@ -25,10 +26,6 @@ OF_THE_RULE = (
     "architecture.bias",
 )
 """Options that come with a rule: conditions may differ in them and still be contrasted by default."""
-LEVEL = 0.05
-POWER = 0.8
-MAX_SEEDS = 100_000
-"""The largest number of seeds that is considered for `POWER`."""
 
 
 class Contrast(NamedTuple):
@@ -56,7 +53,7 @@ class Contrast(NamedTuple):
     """The two p-values after Holm's correction for the number of contrasts."""
     seeds_needed: int | None
     """The number of seeds for a power of 80 % at the 5 % level, two-sided, with an effect of this size; None: more than
-    `MAX_SEEDS`, or no effect."""
+    `paired.MAX_SEEDS`, or no effect."""
 
 
 def planned(conditions: Sequence[Condition], names: Sequence[str], against: str) -> list[tuple[int, int]]:
@@ -106,13 +103,21 @@ def compute_contrasts(conditions: Sequence[Condition], chosen: Sequence[tuple[in
 
     Their p-values are corrected together.
     """
-    result = [
-        _contrast(conditions, i, j, metric)
-        for i, j, metric in chosen
-        if all(conditions[k].run.is_finished and metric in conditions[k].run.metrics for k in (i, j))
-    ]
+    result, tested = [], {}
+    for i, j, metric in chosen:
+        if all(conditions[k].run.is_finished and metric in conditions[k].run.metrics for k in (i, j)):
+            differences, summary, equal = paired(conditions, i, j, metric)
+            if not equal:
+                tested[len(result)] = differences
+            result.append(_contrast(conditions, i, j, metric, summary))
+    for k, p_wilcoxon in zip(tested, wilcoxon_tests(list(tested.values())), strict=True):
+        differences = tested[k]
+        effect = float(differences.mean() / differences.std(ddof=1))
+        result[k] = result[k]._replace(effect=effect, p_t=t_test(differences), p_wilcoxon=p_wilcoxon)
+    needed = seeds_needed([contrast.effect for contrast in result])
+    result = [contrast._replace(seeds_needed=n) for contrast, n in zip(result, needed, strict=True)]
     for test in ("t", "wilcoxon"):
-        corrected = _holm([getattr(contrast, f"p_{test}") for contrast in result])
+        corrected = holm([getattr(contrast, f"p_{test}") for contrast in result])
         result = [contrast._replace(**{f"holm_{test}": p}) for contrast, p in zip(result, corrected, strict=True)]
     return result
 
@@ -130,19 +135,37 @@ def differing_options(condition: Condition, other: Condition) -> list[str]:
 
 def _closest(conditions: Sequence[Condition], left: Sequence[int], right: Sequence[int]) -> list[tuple[int, int]]:
     """Pairs each of left with the closest of right, if there is one."""
-    described = [options(condition.run.config) for condition in conditions]
-    without_rule = [_without_rule(condition) for condition in conditions]
+    described = {i: conditions[i].run.options for i in {*left, *right}}
+    comparable: dict[tuple, list[int]] = {}
+    for j in right:
+        comparable.setdefault(_hashable(conditions[j]), []).append(j)
+    keys = list(dict.fromkeys(key for described_options in described.values() for key in described_options))
+    numbers: dict[tuple[str, str], int] = {}
+
+    def codes(i: int) -> list[int]:
+        """Equal numbers for equal values; an option that is missing agrees with nothing."""
+        return [
+            numbers.setdefault((key, described[i][key]), len(numbers)) if key in described[i] else -1 - i
+            for key in keys
+        ]
+
+    encoded = {group: np.array([codes(j) for j in members]) for group, members in comparable.items()}
     pairs = []
     for i in left:
-        comparable = [j for j in right if without_rule[j] == without_rule[i]]
-        agreements = [sum(described[j].get(key) == value for key, value in described[i].items()) for j in comparable]
-        if comparable and agreements.count(max(agreements)) == 1:
-            pairs.append((i, comparable[agreements.index(max(agreements))]))
+        group = _hashable(conditions[i])
+        if group in encoded:
+            agreements = (encoded[group] == codes(i)).sum(1)
+            if np.count_nonzero(agreements == agreements.max()) == 1:
+                pairs.append((i, comparable[group][int(agreements.argmax())]))
     return pairs
 
 
+def _hashable(condition: Condition) -> tuple:
+    return tuple(sorted(_without_rule(condition).items()))
+
+
 def _without_rule(condition: Condition) -> dict[str, str]:
-    chosen = {key: value for key, value in options(condition.run.config).items() if not key.startswith(OF_THE_RULE)}
+    chosen = {key: value for key, value in condition.run.options.items() if not key.startswith(OF_THE_RULE)}
     return chosen | {"task": condition.run.choices["task"]}
 
 
@@ -154,23 +177,10 @@ def _matching(side: str, names: Sequence[str], rules: Sequence[str]) -> list[int
     return matching
 
 
-def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> Contrast:
-    from scipy import stats
-
-    left, right = (conditions[k].run.at_end(metric) for k in (i, j))
-    pairs = np.array([(left[seed], right[seed]) for seed in left if seed in right]).reshape(-1, 2)
-    pairs = pairs[np.isfinite(pairs).all(1)]
-    logarithmic = conditions[j].run.columns[metric].logarithmic
-    resolution = _resolution(pairs)
-    if logarithmic:
-        positive = np.maximum(pairs, SMALLEST)
-        pairs, resolution = np.log(positive), resolution / positive.max(1)
-    differences = pairs[:, 0] - pairs[:, 1]
-    summary = summarise(differences.tolist())
-    # Rounding alone may separate equal results.
-    equal = summary.n < 2 or bool(np.all(np.abs(differences - summary.mean) <= resolution))
-    original_scale = math.exp if logarithmic else float
-    result = Contrast(
+def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str, summary: Summary) -> Contrast:
+    """Returns a contrast without its tests."""
+    original_scale = math.exp if conditions[j].run.columns[metric].logarithmic else float
+    return Contrast(
         condition=i,
         against=j,
         metric=metric,
@@ -185,48 +195,3 @@ def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str) -> C
         holm_wilcoxon=math.nan,
         seeds_needed=None,
     )
-    if equal:
-        return result
-    effect = summary.mean / summary.sd
-    p_t, p_wilcoxon = (np.asarray(test)[1] for test in (stats.ttest_1samp(differences, 0), stats.wilcoxon(differences)))
-    return result._replace(
-        effect=effect, p_t=float(p_t), p_wilcoxon=float(p_wilcoxon), seeds_needed=seeds_needed(effect)
-    )
-
-
-def _resolution(pairs: np.ndarray) -> np.ndarray:
-    """Returns the distance of neighbouring float32 numbers, in which metrics are computed, for each of `[n, 2]`."""
-    largest = np.abs(pairs).max(1).astype(np.float32)
-    return np.spacing(np.minimum(largest, np.finfo(np.float32).max)).astype(float)
-
-
-def _holm(values: Sequence[float]) -> list[float]:
-    from statsmodels.stats.multitest import multipletests
-
-    if not values:
-        return []
-    # A contrast without a test still counts in the family.
-    corrected = np.asarray(multipletests([1.0 if math.isnan(p) else p for p in values], method="holm")[1])
-    return [p if math.isnan(p) else c for p, c in zip(values, corrected.tolist(), strict=True)]
-
-
-def seeds_needed(effect: float) -> int | None:
-    """Returns the fewest pairs with which a paired t-test of an effect has a power of 80 % at the 5 % level.
-
-    None if it exceeds `MAX_SEEDS`. The effect is Cohen's d of the pairs, of either sign.
-    """
-    from statsmodels.stats.power import TTestPower
-
-    def enough(n: int) -> bool:
-        # Where the noncentral t distribution is beyond numerical reach, the power is 1.
-        return not TTestPower().power(abs(effect), n, LEVEL) < POWER
-
-    low, high = 1, 2
-    while not enough(high):
-        if high > MAX_SEEDS:
-            return None
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle, high)
-    return high if high <= MAX_SEEDS else None

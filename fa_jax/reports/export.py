@@ -7,13 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fa_jax.records.conditions import Condition, options
+from fa_jax.records.conditions import Condition
 from fa_jax.records.files import write_text
-from fa_jax.records.statistics import summarise, summarise_logarithm
+from fa_jax.records.statistics import summarise_logarithm, summarise_rows
 from fa_jax.reports.contrasts import Contrast
-from fa_jax.reports.tables import Table, score, state
+from fa_jax.reports.tables import Score, Table, state
 from fa_jax.text import printable
 
+LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
+LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+LATEX |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
+LATEX |= {"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "÷": r"$\div$", "°": r"$^\circ$", "–": "--", "†": r"\dag{}"}
+"""What characters are in LaTeX."""
+SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
+SUPERSCRIPT, PLAIN_DIGITS = str.maketrans("0123456789-", SUPERSCRIPTS), str.maketrans(SUPERSCRIPTS, "0123456789-")
 FORMULA = ("=", "+", "-", "@")
 """The first characters of a cell that a spreadsheet would evaluate."""
 
@@ -21,43 +28,51 @@ FORMULA = ("=", "+", "-", "@")
 def markdown(table: Table) -> str:
     """Returns a Markdown table with its caption below."""
     caption = "\n".join(map(_markdown_text, table.caption.split("\n")))
-    return f"{_tabulated(table, 'github', _markdown_text)}\n\n{caption}\n"
+    return f"{_tabulated(table, 'github', _markdown_text, '**{}**')}\n\n{caption}\n"
 
 
-def latex(table: Table) -> str:
-    """Returns a LaTeX `tabular` with booktabs rules, its caption as comments above."""
-    comments = "".join(f"% {printable(line)}\n" for line in table.caption.split("\n"))
-    tabular = _tabulated(table, "latex_booktabs", printable)  # which escapes what is special in LaTeX
-    return comments + tabular.replace("°", r"$^\circ$").replace("–", "--") + "\n"
+def latex(table: Table, label: str = "comparison") -> str:
+    """Returns a LaTeX `table` environment with rules of booktabs."""
+    # Tabulate escapes nothing here: emphasis and signs are commands already.
+    tabular = _tabulated(table, "latex_raw", _latex_text, r"\textbf{{{}}}")
+    top, middle, bottom = (rf"\{name}rule" for name in ("top", "mid", "bottom"))
+    for rule in (top, middle, bottom):
+        tabular = tabular.replace(r"\hline", rule, 1)
+    # One paragraph: a caption may not hold an empty line.
+    caption = " ".join(f"{_latex_text(line)}." for line in table.caption.split("\n") if line)
+    head = ["% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
+    return "\n".join([*head, rf"\label{{tab:{label}}}", tabular, r"\end{table}", ""])
 
 
-def write_scores(conditions: Sequence[Condition], names: Sequence[str], path: Path, metric: str | None = None) -> None:
-    """Writes a CSV with one row per condition: choices, status, scores, all metrics, cost, the options that differ.
+def score_rows(
+    conditions: Sequence[Condition], names: Sequence[str], scored: Sequence[Score], metric: str | None = None
+) -> list[dict[str, Any]]:
+    """Returns one row per condition: choices, status, scores, all metrics, cost, the options that differ.
 
-    Arguments as for `score_table`.
+    Args:
+      conditions, names, metric: as for `score_table`.
+      scored: the score of each condition.
     """
     rows = []
-    flat = [options(condition.run.config) for condition in conditions]
+    flat = [condition.run.options for condition in conditions]
     keys = dict.fromkeys(key for condition_options in flat for key in condition_options)
     differing = [key for key in keys if len({condition_options.get(key) for condition_options in flat}) > 1]
-    for condition, name, condition_options in zip(conditions, names, flat, strict=True):
+    for condition, name, values, condition_options in zip(conditions, names, scored, flat, strict=True):
         run = condition.run
         row = {"run": name, "folder": " ".join(str(used.folder) for used in condition.used), **run.choices}
         row |= {"status": state(condition), "reason": run.status["reason"] or "", "diverged": len(run.diverged)}
-        judged = metric or run.main_metric
-        values = score(run, judged)
         low, high = values.bootstrap
-        row |= {"metric": judged, "bootstrap_low": low, "bootstrap_high": high}
+        row |= {"metric": metric or run.main_metric, "bootstrap_low": low, "bootstrap_high": high}
         row["interquartile_mean"] = values.interquartile_mean
-        for column_name, column in run.columns.items():
-            at_end = list(run.at_end(column_name).values())
-            row |= {f"{column_name}_{part}": value for part, value in summarise(at_end)._asdict().items()}
+        ends = run.ends(list(run.columns))
+        for (column_name, column), at_end, summary in zip(run.columns.items(), ends, summarise_rows(ends), strict=True):
+            row |= {f"{column_name}_{part}": value for part, value in summary._asdict().items()}
             if column.logarithmic:
-                parts = summarise_logarithm(at_end)._asdict()
+                parts = summarise_logarithm(at_end.tolist())._asdict()
                 row |= {f"{column_name}_geometric_{part}": value for part, value in parts.items()}
         row |= (run.summary or {}).get("cost", {})
         rows.append({**row, **{f"config.{key}": condition_options.get(key) for key in differing}})
-    _write_csv(path, rows)
+    return rows
 
 
 def write_contrasts(contrasts: Sequence[Contrast], names: Sequence[str], path: Path) -> None:
@@ -66,10 +81,17 @@ def write_contrasts(contrasts: Sequence[Contrast], names: Sequence[str], path: P
         {**contrast._asdict(), "condition": names[contrast.condition], "against": names[contrast.against]}
         for contrast in contrasts
     ]
-    _write_csv(path, rows, Contrast._fields)
+    write_csv(path, rows, Contrast._fields)
 
 
-def _write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+def write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:
+    """Writes rows as CSV; text is no formula of a spreadsheet.
+
+    Args:
+      path: of the file.
+      rows: each with the value of a column by its name.
+      columns: their order; None: all, in the order of their first rows.
+    """
     columns = columns or list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.writer(text)
@@ -94,14 +116,33 @@ def _is_number(text: str) -> bool:
     return True
 
 
+def typeset(text: str) -> str:
+    """Returns text whose negative numbers have a minus sign, and numbers such as `1.2e-05` a power of ten."""
+    powers = re.sub(
+        r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]?)0*(\d+)(?!\w)",
+        lambda found: f"{found[1]}×10{(found[2].strip('+') + found[3]).translate(SUPERSCRIPT)}",
+        text,
+    )
+    return re.sub(r"(?<![\w.)\]-])-(?=\d)", "−", powers)
+
+
 def _markdown_text(text: str) -> str:
     """Returns text in which nothing is a cell's end, code, emphasis, a link or HTML in Markdown."""
-    return re.sub(r"[\\|`\[\]*~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])", r"\\\g<0>", printable(text))
+    return re.sub(r"[\\|`\[\]*~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])", r"\\\g<0>", typeset(printable(text)))
 
 
-def _tabulated(table: Table, form: str, escape: Any) -> str:
+def _latex_text(text: str) -> str:
+    """Returns text in which nothing is a command in LaTeX, with signs as LaTeX writes them."""
+    escaped = "".join(LATEX.get(character, character) for character in typeset(printable(text)))
+    powers = re.sub(f"10([{SUPERSCRIPTS}]+)", lambda power: f"$10^{{{power[1].translate(PLAIN_DIGITS)}}}$", escaped)
+    return re.sub(r"(?<!\\)\$\$", "", powers)  # two formulas side by side are one
+
+
+def _tabulated(table: Table, form: str, escape: Any, bold: str) -> str:
     from tabulate import tabulate
 
     alignment = ("left", *["right"] * (len(table.headings) - 1))
     rows, headings = [list(map(escape, row)) for row in table.rows], list(map(escape, table.headings))
+    for i, j in table.bold:
+        rows[i][j] = bold.format(rows[i][j])
     return tabulate(rows, headings, tablefmt=form, disable_numparse=True, colalign=alignment, preserve_whitespace=False)

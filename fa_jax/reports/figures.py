@@ -1,26 +1,23 @@
-"""Figures of recorded runs: the mean over seeds with its 95 % interval, as PNG and PDF."""
+"""Figures of recorded runs: learning curves and angles, as PNG and PDF or in other formats."""
 
-import math
+import io
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
-import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-from fa_jax.records.columns import merged
+from fa_jax.checks import BadOption
 from fa_jax.records.files import whole
 from fa_jax.records.reader import Run
-from fa_jax.records.statistics import DIVERGED, band
-from fa_jax.reports.labels import OTHERS, colours, labels
-from fa_jax.text import printable
+from fa_jax.records.statistics import DIVERGED
+from fa_jax.reports.curves import FEWEST, GREY, MANY, Curve, curves_of, drawn
+from fa_jax.reports.options import FigureOptions
+from fa_jax.reports.panels import Block, angle_block, draw_group, size_of
 
-LONGEST_LABEL = 300
-"""The most characters of a label that are drawn."""
 STYLE: Any = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
@@ -34,127 +31,162 @@ STYLE: Any = {
     "pdf.fonttype": 42,
     "font.family": "DejaVu Sans",
 }
+DEFAULT = FigureOptions()
+CURVES, ANGLES = "curves", "angles"
 
 
-def draw_curves(axes: Axes, runs: Sequence[Run], metric: str, names: Sequence[str] | None = None) -> None:
-    """Draws one curve per run over training examples: the mean over seeds and a band of its 95 % interval.
+class Drawing(Figure):
+    """A figure that a notebook shows, also if nothing has imported pyplot."""
 
-    A logarithmic metric gets a logarithmic axis, the geometric mean, and the interval of the logarithm.
-    """
-    with_metric = [run for run in runs if metric in run.metrics]
-    logarithmic = any(run.columns[metric].logarithmic for run in with_metric)
-    described = merged([run.columns for run in with_metric])[metric] if with_metric else None
-    same_prediction = len({run.columns[metric].prediction for run in with_metric}) <= 1
-    later: list[float] = []
-    for run, recorded_name, colour in zip(runs, names or labels(runs), colours(runs), strict=True):
-        name = _drawn(recorded_name)
-        if metric not in run.metrics:
-            continue
-        examples, values = run.curves(metric)
-        shown = name if same_prediction else run.columns[metric].qualified(name)
-        if not values.size:
-            axes.plot([], [], color=colour, label=f"{shown} (all diverged)")
-            continue
-        mean, low, high = band(values, logarithmic=logarithmic)
-        settled = mean[len(mean) // 10 + 1 :]
-        later += settled[np.isfinite(settled)].tolist()
-        diverged = len(run.diverged)
-        label = f"{shown}, n = {len(values)}" + (f", {diverged} diverged" if diverged else "")
-        # Thin with markers, since some equal a rule of the paper and would hide it.
-        marked: dict[str, Any] = {"marker": "o", "markevery": 0.08, "markersize": 3} if colour in OTHERS else {}
-        axes.plot(examples, mean, color=colour, label=label, linewidth=0.7 if marked else 1.4, **marked)
-        axes.fill_between(examples, low, high, color=colour, alpha=0.2, linewidth=0)
-    if logarithmic:
-        axes.set_yscale("log")
-    elif later and max(later) > 0:
-        # The range after the start; an interval of few seeds may exceed the possible values.
-        bounds = [run.columns[metric].bounds[1] for run in with_metric]
-        most = min(bound for bound in (*bounds, math.inf) if bound is not None)
-        axes.set_ylim(0 if min(later) >= 0 else None, min(most, 1.25 * max(later)))
-    if any(run.config["spacing"] == "log" for run in runs):
-        axes.set_xscale("log")
-    axes.set_xlabel("training examples")
-    axes.set_ylabel(_drawn(described.axis if described else metric))
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.savefig(file, format="png")
+        return file.getvalue()
 
 
-def explain_band(axes: Axes, *, logarithmic: bool, diverged: bool = False) -> None:
-    """Explains lines and bands under a figure, and what diverged means if it is said of seeds there."""
-    mean = "geometric mean" if logarithmic else "mean"
-    text = f"line: {mean} over seeds; band: 95 % interval of that mean (Student's t)"
-    text += f"\n{textwrap.fill(DIVERGED, 100)}" if diverged else ""
-    axes.figure.text(0.01, 0.005, text, fontsize=6.5, color="#555555", ha="left", va="bottom")
-
-
-def comparison_figure(runs: Sequence[Run], path: Path, metric: str | None = None) -> None:
+def comparison_figure(
+    runs: Sequence[Run],
+    path: Path,
+    metric: str | None = None,
+    options: FigureOptions = DEFAULT,
+    *,
+    names: Sequence[str] | None = None,
+    formats: Sequence[str] = ("png", "pdf"),
+) -> None:
     """Saves the learning curves of several runs, and beside them the angles of their signals to backprop's.
+
+    If there are so many curves that each rule has a panel, the angles are a figure of their own, `angles`.
 
     Args:
       runs: those without metrics are left out; if none has any, nothing is drawn.
-      path: of the figure, without `.png` and `.pdf`.
-      metric: a column; None: the main metric of the first run.
+      path: of the figure, without its ending.
+      metric: a column; None: the main metric of each run.
+      options: how it is drawn.
+      names: the labels of the runs; None: of what distinguishes them.
+      formats: of the files.
+
+    Raises:
+      BadOption: if no angles of the chosen layers are recorded.
     """
-    drawn = [run for run in runs if run.metrics]
-    if not drawn:
+    groups = _groups(runs, metric, names)
+    if not groups:
         return
-    metric = metric or drawn[0].main_metric
-    columns = [column for run in drawn for column in run.columns.values() if column.metric == "signal_angle"]
-    layers = sorted({column.layer for column in columns if column.layer is not None})
-    with mpl.rc_context(STYLE):
-        diverged = any(run.diverged for run in drawn)
-        below = 0.14 if diverged else 0.05  # of the height, for the explanation
-        layout = ConstrainedLayoutEngine(rect=(0, below, 1, 1 - below))
-        figure = Figure(figsize=(9 if layers else 5, 4.2), layout=layout)
-        panels = figure.subplots(1, 2 if layers else 1, squeeze=False)[0]
-        draw_curves(panels[0], drawn, metric)
-        handles, names = panels[0].get_legend_handles_labels()
-        legend_columns = max(1, min(4, (130 if layers else 70) // (8 + max(map(len, names)))))
-        figure.set_figheight(4 + 0.14 * math.ceil(len(names) / legend_columns))
-        figure.legend(handles, names, loc="outside upper center", ncols=legend_columns, fontsize=6.5)
-        if layers:
-            draw_angles(panels[1], drawn, layers)
-        explain_band(panels[0], logarithmic=panels[0].get_yscale() == "log", diverged=diverged)
-        save(figure, path)
+    layers = _layers(groups, options)
+    if not any(Block(curves, "").by_rule for curves in groups.values()):
+        save(_figure(groups, options, layers, (CURVES, ANGLES)), path, formats, options)
+        return
+    save(_figure(groups, options, [], (CURVES,)), path, formats, options)
+    if layers:
+        save(_figure(groups, options, layers, (ANGLES,)), path.with_name("angles"), formats, options)
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Saves a figure as `path.png` and `path.pdf`."""
-    for suffix in (".png", ".pdf"):
-        with whole(path.with_name(path.name + suffix)) as file:
-            figure.savefig(file, format=suffix[1:])
+def curves_figure(
+    runs: Sequence[Run],
+    metric: str | None = None,
+    options: FigureOptions = DEFAULT,
+    names: Sequence[str] | None = None,
+) -> Drawing:
+    """Returns the figure of learning curves; arguments as for `comparison_figure`.
+
+    Each task, and each metric, has panels of its own.
+
+    Raises:
+      BadOption: if nothing is evaluated.
+    """
+    groups = _groups(runs, metric, names)
+    if not groups:
+        raise BadOption("nothing is evaluated in these runs")
+    return _figure(groups, options, [], (CURVES,))
 
 
-def _drawn(text: str) -> str:
-    r"""Returns recorded text that Matplotlib draws as it is: a `$` begins no formula, and a `_` hides no label."""
-    shown = printable(text)
-    shown = shown if len(shown) <= LONGEST_LABEL else f"{shown[:LONGEST_LABEL]}..."
-    return (f" {shown}" if shown.startswith("_") else shown).replace("$", r"\$")
+def angles_figure(runs: Sequence[Run], options: FigureOptions = DEFAULT, names: Sequence[str] | None = None) -> Drawing:
+    """Returns the figure of the angles of learning signals to backprop's, with a panel for each layer.
+
+    Raises:
+      BadOption: if none are recorded, or not of the chosen layers.
+    """
+    groups = _groups(runs, None, names)
+    layers = _layers(groups, options)
+    if not layers:
+        raise BadOption("no angles of learning signals are recorded in these runs; probe=100 measures them")
+    return _figure(groups, options, layers, (ANGLES,))
 
 
-def draw_angles(axes: Axes, runs: Sequence[Run], layers: Sequence[int]) -> None:
-    """Draws the angles of the learning signals, one line style per hidden layer: the first three and the last."""
-    chosen = list(layers) if len(layers) <= 4 else [*layers[:3], layers[-1]]
-    styles = dict(zip(chosen, ("-", "--", ":", "-."), strict=False))
-    for run, colour in zip(runs, colours(runs), strict=True):
-        if run.choices["rule"] == "bp":
-            continue
-        for layer, line in styles.items():
-            column = f"signal_angle_{layer}"
-            if column not in run.metrics:
-                continue
-            examples, values = run.curves(column)
-            if not np.isfinite(values).any():
-                continue
-            mean, low, high = band(values, logarithmic=False)
-            axes.plot(examples, mean, line, color=colour, linewidth=1.4)
-            axes.fill_between(examples, low, high, color=colour, alpha=0.15, linewidth=0)
-    axes.axhline(90, color="#555555", linewidth=0.6)
-    axes.set_ylim(0, min(180, max(100, axes.get_ylim()[1])))
-    axes.set_yticks(np.arange(0, axes.get_ylim()[1], 30))
-    if any(run.config["spacing"] == "log" for run in runs):
-        axes.set_xscale("log")
-    axes.set_xlabel("training examples")
-    axes.set_ylabel("angle of the signal to BP's (degrees)")
-    if len(chosen) > 1:
-        for layer, line in styles.items():
-            axes.plot([], [], line, color="#555555", label=f"hidden layer {layer}")
-        axes.legend(fontsize=6.5, loc="best")
+def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf"), options: FigureOptions = DEFAULT) -> None:
+    """Saves a figure as `path.png` and `path.pdf`, or in other formats."""
+    with mpl.rc_context({**STYLE, "font.size": options.font_size}):
+        for suffix in formats:
+            with whole(path.with_name(f"{path.name}.{suffix}")) as file:
+                figure.savefig(file, format=suffix)
+            figure.set_layout_engine("none")  # the places are found, which takes most of the time
+
+
+def _groups(runs: Sequence[Run], metric: str | None, names: Sequence[str] | None) -> dict[tuple[str, str], list[Curve]]:
+    """Returns the curves of each task and metric."""
+    groups: dict[tuple[str, str], list[Curve]] = {}
+    for curve in curves_of(runs, names):
+        chosen = metric or curve.run.main_metric
+        if chosen in curve.run.metrics:
+            groups.setdefault((curve.run.choices["task"], chosen), []).append(curve)
+    return groups
+
+
+def _layers(groups: dict[tuple[str, str], list[Curve]], options: FigureOptions) -> list[int]:
+    """Returns the layers whose angles are drawn: by default the first and the last."""
+    curves = [curve for of_group in groups.values() for curve in of_group]
+    columns = {name: column for curve in curves for name, column in curve.run.columns.items()}.values()
+    recorded = sorted({c.layer for c in columns if c.metric == "signal_angle" and c.layer is not None})
+    recorded = [layer for layer in recorded if angle_block(curves, layer)]
+    if options.layers is None:
+        return list(dict.fromkeys([*recorded[:1], *recorded[-1:]]))
+    for layer in options.layers:
+        if layer not in recorded:
+            there = ", ".join(map(str, recorded)) or "none; probe=100 measures angles"
+            raise BadOption(f"must be of those whose angles are recorded, {there}; got {layer}", "layers")
+    return list(options.layers)
+
+
+def _figure(
+    groups: dict[tuple[str, str], list[Curve]], options: FigureOptions, layers: Sequence[int], of: Sequence[str]
+) -> Drawing:
+    """Returns the figure of the curves of each task and metric, of their angles, or of both."""
+    blocks: dict[str, list[Block]] = {}
+    tasks = {task for task, _ in groups}
+    for (task, metric), curves in groups.items():
+        angles = [block for layer in layers if (block := angle_block(curves, layer))]
+        title = task if len(tasks) == len(groups) else f"{task}, {metric}"
+        blocks[title] = [*([Block(curves, metric)] if CURVES in of else []), *angles]
+    blocks = {title: of_group for title, of_group in blocks.items() if of_group}
+    with mpl.rc_context({**STYLE, "font.size": options.font_size}):
+        with_spread = any(
+            len(curves) <= MANY for part in blocks.values() for one in part for curves in one.rules.values()
+        )
+        notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)
+        sizes = [size_of(of_group) for of_group in blocks.values()]
+        below = (0.11 * (notes.count("\n") + 1) + 0.05) * options.font_size / 9
+        width, height = options.size or (
+            max(width for width, _ in sizes),
+            sum(height for _, height in sizes) + below + 0.3 * bool(options.title),
+        )
+        layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
+        figure = Drawing(figsize=(width, height), layout=layout)
+        if options.title:
+            figure.suptitle(drawn(options.title))
+        parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=[height for _, height in sizes])[:, 0]
+        for part, (title, of_group) in zip(parts, blocks.items(), strict=True):
+            draw_group(part, of_group, title if len(blocks) > 1 else "", options, width)
+        figure.text(0.01, 0.005, notes, fontsize=0.72 * options.font_size, color=GREY, ha="left", va="bottom")
+    return figure
+
+
+def _explanation(runs: Sequence[Run], *, with_spread: bool) -> str:
+    """Explains lines, and bands if there are any, and what diverged means if a seed has."""
+    logarithmic = [run.columns[run.main_metric].logarithmic for run in runs]
+    both = "mean (geometric on a logarithmic axis)" if any(logarithmic) else "mean"
+    counts = {len(run.seeds) - len(run.diverged) for run in runs} - {0}
+    parts = [f"line: {'geometric mean' if all(logarithmic) else both} over seeds" if counts != {1} else "one seed"]
+    if with_spread and any(n >= FEWEST for n in counts):
+        parts.append("band: 95 % interval of that mean (Student's t)")
+    if with_spread and any(1 < n < FEWEST for n in counts):
+        parts.append(f"thin lines: single seeds, where there are fewer than {FEWEST}")
+    return "; ".join(parts) + (f"\n{textwrap.fill(DIVERGED, 100)}" if any(run.diverged for run in runs) else "")

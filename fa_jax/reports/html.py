@@ -1,36 +1,41 @@
 """The report of runs and sweeps: one HTML page that needs no network; Plotly draws its figures in the browser."""
 
 import json
-import math
 import os
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fa_jax.records.conditions import Condition, options
+from fa_jax.checks import BadOption
+from fa_jax.records.conditions import Condition
 from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
-from fa_jax.records.statistics import DIVERGED, band, summarise
+from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
-from fa_jax.reports.labels import OTHERS, colours
+from fa_jax.reports.options import FigureOptions
+from fa_jax.reports.page_data import SHOW_ALL, SHOWN, is_sparse, judged_by, page_data
+from fa_jax.reports.rates import rates_notes, rates_tables
 from fa_jax.reports.tables import Table, contrast_table, score_table
 
 PAGE = Path(__file__).parent / "page"
-SHOWN = 8
-"""The number of conditions that the figures show at first, if there are more than `SHOW_ALL`."""
-SHOW_ALL = 16
+DEFAULT = FigureOptions()
 SIZES = ("effective_params", "affiliated_params", "feedback_weights")
 HIDDEN = ("_target_", "_partial_")
-MANY_NUMBERS = 300_000
-"""Above this many numbers in all runs, bands and single seeds are kept for test scores alone."""
 
 
-def write_report(comparison: Comparison, path: Path) -> None:
-    """Writes the report of a comparison; its folder exists."""
+def write_report(comparison: Comparison, path: Path, options: FigureOptions = DEFAULT) -> None:
+    """Writes the report of a comparison.
+
+    Args:
+      comparison: to be shown.
+      path: of the page, in a folder that exists.
+      options: the title, the axis and the layer that the page shows at first; the others are not used.
+
+    Raises:
+      BadOption: if no angles of the chosen layer are recorded.
+    """
     import jinja2
     from plotly.offline import get_plotlyjs
 
@@ -41,11 +46,15 @@ def write_report(comparison: Comparison, path: Path) -> None:
     runs = [run for condition in compared for run in (*condition.used, *condition.left_out)]
     tasks = ", ".join(dict.fromkeys(run.choices["task"] for run in runs))
     rules = ", ".join(dict.fromkeys(run.choices["rule"] for run in runs))
-    data = _data(comparison)
+    data = page_data(comparison, options)
+    layers = next(iter(data["angles"].values()), [])
+    if options.layers and options.layers[0] not in layers:
+        there = ", ".join(map(str, layers)) or "none; probe=100 measures angles"
+        raise BadOption(f"must be of those whose angles are recorded, {there}; got {options.layers[0]}", "layers")
     shared, differences = _options(compared, names)
     contrasts = contrast_table(comparison.contrasts, names, columns_of(compared)) if comparison.contrasts else None
     text = page.render(
-        title=f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions",
+        title=options.title or (f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions"),
         subtitle=f"{len(runs)} runs, {len(compared)} conditions, started {_started(runs)}",
         css=(PAGE / "report.css").read_text(encoding="utf-8"),
         js=(PAGE / "report.js").read_text(encoding="utf-8"),
@@ -53,13 +62,15 @@ def write_report(comparison: Comparison, path: Path) -> None:
         # The only text of a run that Jinja does not escape.
         data=json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c"),
         angles=data["angles"],
-        sparse=_is_sparse(compared),
-        most=SHOWN,
+        sparse=is_sparse(compared),
+        most=SHOWN if len(compared) > SHOW_ALL else 0,
+        judged=judged_by([condition.run for condition in compared], data["main"]),
         shared=shared,
         differences=differences,
-        scores=score_table(compared, names, comparison.metric),
+        scores=score_table(compared, names, comparison.metric, comparison.scores),
+        rates=[table for rates in comparison.rates for table in rates_tables(compared, rates)],
         contrasts=contrasts,
-        note=comparison.note,
+        notes=[*comparison.notes, *rates_notes(comparison.rates, names)],
         cost=_cost(compared, names),
         failures=_failures(compared, names),
         runs=_runs(compared, names, path),
@@ -68,78 +79,10 @@ def write_report(comparison: Comparison, path: Path) -> None:
     write_text(path, text)
 
 
-def _data(comparison: Comparison) -> dict[str, Any]:
-    """Returns the data of the figures."""
-    runs = [condition.run for condition in comparison.conditions]
-    sparse = _is_sparse(comparison.conditions)
-    columns = columns_of(comparison.conditions)
-    shown = [name for name, column in columns.items() if column.plotted]
-    main = comparison.metric or next((run.main_metric for run in runs if run.metrics), "")
-    layers: dict[str, set[int]] = {}
-    for column in columns.values():
-        if column.unit == "degrees" and column.layer is not None:
-            layers.setdefault(column.metric, set()).add(column.layer)
-    return {
-        "main": main,
-        "metrics": [name for name in shown if columns[name].metric not in layers],
-        "axes": {name: columns[name].axis for name in shown},
-        "bounds": {name: columns[name].bounds for name in shown},
-        "logarithmic": [name for name, column in columns.items() if column.logarithmic],
-        "log_x": any(run.config["spacing"] == "log" for run in runs),
-        "angles": {metric: sorted(numbers) for metric, numbers in layers.items()},
-        "best": _best(runs, main),
-        "conditions": [
-            {
-                "name": name,
-                "colour": colour,
-                "dash": "dash" if colour in OTHERS else "solid",
-                **_curves(run, shown, sparse=sparse),
-            }
-            for run, name, colour in zip(runs, comparison.names, colours(runs), strict=True)
-        ],
-    }
-
-
-def _curves(run: Run, names: Sequence[str], *, sparse: bool) -> dict[str, Any]:
-    """Returns the curves of a condition by column: mean, band, and single seeds; if `sparse`, not of every column."""
-    metrics = {}
-    examples: list[int] = []
-    for name in names:
-        if name not in run.metrics:
-            continue
-        counts, values = run.curves(name)
-        if not values.size or not np.isfinite(values).any():
-            continue
-        examples = counts.astype(int).tolist()
-        mean, low, high = band(values, logarithmic=run.columns[name].logarithmic)
-        metrics[name] = {"mean": _rounded(mean)}
-        if len(values) > 1 and (not sparse or run.columns[name].split == "test"):
-            metrics[name] |= {"low": _rounded(low), "high": _rounded(high), "seeds": [_rounded(row) for row in values]}
-    return {"examples": examples, "seeds": list(run.at_end("test_loss")) if run.metrics else [], "metrics": metrics}
-
-
-def _best(runs: Sequence[Run], metric: str) -> list[int]:
-    """Returns the conditions shown at first: all, or of many those with the best last mean."""
-    if len(runs) <= SHOW_ALL:
-        return list(range(len(runs)))
-
-    def cost(i: int) -> float:
-        run = runs[i]
-        mean = summarise([*run.at_end(metric).values()] if metric in run.metrics else []).mean
-        sign = -1 if metric in run.columns and run.columns[metric].better == "higher" else 1
-        return sign * mean if math.isfinite(mean) else math.inf
-
-    return sorted(sorted(range(len(runs)), key=cost)[:SHOWN])
-
-
-def _is_sparse(conditions: Sequence[Condition]) -> bool:
-    return sum(len(c) for condition in conditions for c in condition.run.metrics.values()) > MANY_NUMBERS
-
-
 def _options(conditions: Sequence[Condition], names: Sequence[str]) -> tuple[list[tuple[str, str]], Table]:
     """Returns the options that all conditions share, and a table of the others."""
     flat = [
-        {k: str(v) for k, v in condition.run.choices.items() if v is not None} | options(condition.run.config)
+        {k: str(v) for k, v in condition.run.choices.items() if v is not None} | condition.run.options
         for condition in conditions
     ]
     keys = [key for key in dict.fromkeys(k for described in flat for k in described) if not key.endswith(HIDDEN)]
@@ -236,8 +179,3 @@ def _ranges(seeds: Sequence[int]) -> str:
         else:
             parts.append([seed])
     return ", ".join("-".join(map(str, part)) for part in parts)
-
-
-def _rounded(values: np.ndarray) -> list[float | None]:
-    """Returns numbers rounded to five digits; those that are not finite are None."""
-    return [float(f"{v:.5g}") if math.isfinite(v) else None for v in values.tolist()]

@@ -1,10 +1,11 @@
-"""Labels and colours of the runs in tables and figures."""
+"""Labels of the runs in tables and figures."""
 
 import itertools
 import re
+from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from fa_jax.records.conditions import options
 from fa_jax.records.reader import Run
 
 NAMES = {
@@ -24,58 +25,88 @@ NAMES = {
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 
-PAPER = {"bp": "black", "fa": "#00A651", "shallow": "#9A9A9A", "node_perturbation": "#4D4D4D"}
-"""The colours of Lillicrap et al., 2014."""
-PAPER_SECOND = {"bp": "magenta", "fa": "blue"}
-"""Their colours for the network with one more layer; here for a rule's second run in a figure."""
-OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2", "#F0E442")
-OTHERS += ("#332288", "#44AA99", "#999933", "#CC6677", "#882255", "#AA4499", "#88CCEE", "#DDCC77", "#117733")
-"""The colour-blind-safe palette of Okabe and Ito, without its green, which is close to the paper's; then Tol's muted
-palette."""
+
+class Described(NamedTuple):
+    """A run among others: its rule, its task, and what distinguishes it from other runs of the rule on the task."""
+
+    rule: str
+    """The label of the rule."""
+    task: str
+    setting: tuple[tuple[str, str], ...]
+    """Options and their values, as few as distinguish the runs."""
+
+
+def rule_label(run: Run) -> str:
+    """Returns the label of a run's rule: what `display.label` recorded, or else a name of `NAMES`."""
+    display, rule = run.config.get("display"), run.choices["rule"]
+    label = display.get("label") if isinstance(display, dict) else None
+    return label if isinstance(label, str) and label.strip() else NAMES.get(rule, rule)
+
+
+def describe(runs: Sequence[Run]) -> list[Described]:
+    """Returns the description of each run among all of them.
+
+    Options whose differences follow from an earlier one are omitted.
+    """
+    described = [{group: str(run.choices.get(group)) for group in GROUPS} | run.options for run in runs]
+    rules, tasks = ([run.choices[group] for run in runs] for group in ("rule", "task"))
+    similar: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for rule, task, run_options in zip(rules, tasks, described, strict=True):
+        similar.setdefault((rule, task), []).append(run_options)
+    distinguishing = {pair: _distinguishing(group) for pair, group in similar.items()}
+    return [
+        Described(rule_label(run), task, tuple((key, run_options.get(key, "-")) for key in distinguishing[rule, task]))
+        for run, rule, task, run_options in zip(runs, rules, tasks, described, strict=True)
+    ]
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """Returns a label for each run.
+    """Returns a label for each run; no two are equal.
 
     If every run is an experiment, the name of the experiment without the beginning that all share. Else the rule, the
-    task if there are several, and the options in which runs of one rule on one task differ. Options whose differences
-    follow from an earlier one are omitted.
+    task if there are several, and the options in which runs of one rule on one task differ.
     """
     experiments = [run.choices.get("experiment") or "" for run in runs]
     if all(experiments) and len(set(experiments)) == len(runs) > 1:
         parts = [re.split("[/_]", name) for name in experiments]
         shared = len(list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))))
         return ["_".join(part[shared:]) or name for part, name in zip(parts, experiments, strict=True)]
-    described = [{group: str(run.choices.get(group)) for group in GROUPS} | options(run.config) for run in runs]
-    rules, tasks = ([run.choices[group] for run in runs] for group in ("rule", "task"))
-    similar: dict[tuple[str, str], list[dict[str, str]]] = {}
-    for rule, task, run_options in zip(rules, tasks, described, strict=True):
-        similar.setdefault((rule, task), []).append(run_options)
-    distinguishing = {pair: _distinguishing(group) for pair, group in similar.items()}
-    texts = []
-    for rule, task, run_options in zip(rules, tasks, described, strict=True):
-        parts = [task] if len(set(tasks)) > 1 else []
-        for key in distinguishing[rule, task]:
-            value = run_options.get(key, "-")
-            parts.append(value if key in GROUPS else _described(key, value))
-        texts.append(" ".join([NAMES.get(rule, rule), *parts]))
-    return texts
+    described = describe(runs)
+    several_tasks = len({one.task for one in described}) > 1
+    texts = [_text(one, several_tasks, short=True) for one in described]
+    counts = Counter(texts)
+    exact = [_text(one, several_tasks, short=counts[text] == 1) for one, text in zip(described, texts, strict=True)]
+    seen: Counter[str] = Counter()
+    for i, text in enumerate(exact):
+        seen[text] += 1
+        if seen[text] > 1:
+            exact[i] = f"{text} ({seen[text]})"
+    return exact
 
 
-def _described(key: str, value: str) -> str:
-    """Returns an option with its value, such as `scale=0.5`; a function by its name, such as `schedule=cosine`."""
-    *path, name = key.split(".")
-    if name == "_target_" and path:
-        return f"{path[-1]}={value.rpartition('.')[2]}"
-    return f"{name}={_short(value)}"
+def setting_text(setting: Sequence[tuple[str, str]], *, short: bool = True) -> str:
+    """Returns a setting as text, such as `learning_rate=0.1`."""
+    parts = []
+    for key, value in setting:
+        *path, name = key.split(".")
+        shown = short_value(value) if short else value.replace(" ", "")
+        if name == "_target_" and path:  # a function is shown by its name, such as `schedule=cosine`
+            name, shown = path[-1], value.rpartition(".")[2]
+        parts.append(value if key in GROUPS else f"{name}={shown}")
+    return " ".join(parts)
 
 
-def _short(value: str) -> str:
+def short_value(value: str) -> str:
     """Returns a value as text, a number with four digits."""
     try:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:
         return value.replace(" ", "")
+
+
+def _text(one: Described, several_tasks: bool, *, short: bool) -> str:
+    parts = [one.rule, *([one.task] if several_tasks else []), setting_text(one.setting, short=short)]
+    return " ".join(filter(None, parts))
 
 
 def _distinguishing(described: Sequence[dict[str, str]]) -> list[str]:
@@ -86,20 +117,9 @@ def _distinguishing(described: Sequence[dict[str, str]]) -> list[str]:
     chosen: list[str] = []
     values: list[tuple] = [()] * len(described)
     for key in dict.fromkeys(key for run_options in described for key in run_options):
+        if len({run_options.get(key) for run_options in described}) == 1:
+            continue
         finer = [(*value, run_options.get(key)) for value, run_options in zip(values, described, strict=True)]
         if len(set(finer)) > len(set(values)):
             chosen, values = [*chosen, key], finer
-    return chosen
-
-
-def colours(runs: Sequence[Run]) -> list[str]:
-    """Returns a colour for each run: the paper's for its rules, colour-blind-safe ones for others."""
-    spare = iter(OTHERS * (1 + len(runs) // len(OTHERS)))
-    counts: dict[str, int] = {}
-    chosen = []
-    for run in runs:
-        rule = run.choices["rule"]
-        counts[rule] = counts.get(rule, 0) + 1
-        paper = {1: PAPER, 2: PAPER_SECOND}.get(counts[rule], {})
-        chosen.append(paper[rule] if rule in paper else next(spare))
     return chosen

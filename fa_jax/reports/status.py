@@ -56,5 +56,5 @@ def _progress(run: Run) -> float:
         return 1.0
     seeds = run.config["seeds"]
     n = len(seeds) if isinstance(seeds, list) else seeds
-    epochs = sum(run.metrics["epoch"][rows[-1]] for rows in run.rows().values()) if run.metrics else 0.0
+    epochs = sum(run.metrics["epoch"][rows[-1]] for rows in run.rows.values()) if run.metrics else 0.0
     return min(1.0, float(epochs) / (n * run.config["epochs"]))

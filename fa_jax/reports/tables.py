@@ -16,12 +16,13 @@ from fa_jax.records.statistics import (
     DIVERGED,
     SMALLEST,
     Summary,
-    bootstrap_interval,
+    bootstrap_intervals,
     interquartile_mean,
     summarise,
     summarise_logarithm,
 )
-from fa_jax.reports.contrasts import MAX_SEEDS, Contrast, columns_of
+from fa_jax.reports.contrasts import Contrast, columns_of
+from fa_jax.reports.paired import MAX_SEEDS
 from fa_jax.text import printable
 
 SUMMARISED = ("signal_angle", "weight_angle")
@@ -37,6 +38,24 @@ class Table(NamedTuple):
     headings: list[str]
     rows: list[list[str]]
     caption: str
+    bold: frozenset[tuple[int, int]] = frozenset()
+    """The row and the column of each cell in bold."""
+
+    def markdown(self) -> str:
+        """Returns the table for a page in Markdown, with its caption below."""
+        from fa_jax.reports.export import markdown
+
+        return markdown(self)
+
+    def latex(self, label: str = "comparison") -> str:
+        """Returns the table for a paper, a `table` environment with rules of booktabs.
+
+        Args:
+          label: of the environment, after `tab:`.
+        """
+        from fa_jax.reports.export import latex
+
+        return latex(self, label)
 
     def __str__(self) -> str:
         return f"{self._tabulated('simple')}\n{self.caption}"
@@ -66,14 +85,29 @@ class Score(NamedTuple):
     interquartile_mean: float
 
 
-def score(run: Run, metric: str) -> Score:
-    """Returns the `Score` of a run; for a logarithmic metric, of the logarithm, exponentiated."""
-    values = list(run.at_end(metric).values()) if metric in run.metrics else []
-    if not values or not run.columns[metric].logarithmic:
-        return Score(summarise(values), bootstrap_interval(values), interquartile_mean(values))
-    logarithms = [math.log(max(v, SMALLEST)) for v in values if math.isfinite(v)]
-    low, high = bootstrap_interval(logarithms)
-    return Score(summarise_logarithm(values), (math.exp(low), math.exp(high)), math.exp(interquartile_mean(logarithms)))
+def scores(conditions: Sequence[Condition], metric: str | None = None) -> list[Score]:
+    """Returns the `Score` of each condition; for a logarithmic metric, of the logarithm, exponentiated.
+
+    Args:
+      conditions: to be scored.
+      metric: a column; None: the main metric of each.
+    """
+    summaries, samples, logarithmic = [], [], []
+    for condition in conditions:
+        run = condition.run
+        judged = metric or run.main_metric
+        values = list(run.at_end(judged).values()) if judged in run.metrics else []
+        is_logarithmic = bool(values) and run.columns[judged].logarithmic
+        summaries.append((summarise_logarithm if is_logarithmic else summarise)(values))
+        finite = [v for v in values if math.isfinite(v)]
+        samples.append([math.log(max(v, SMALLEST)) for v in finite] if is_logarithmic else finite)
+        logarithmic.append(is_logarithmic)
+    result = []
+    for i, (low, high) in enumerate(bootstrap_intervals(samples)):
+        original_scale = math.exp if logarithmic[i] else float
+        interval = original_scale(low), original_scale(high)
+        result.append(Score(summaries[i], interval, original_scale(interquartile_mean(samples[i]))))
+    return result
 
 
 def run_table(run: Run) -> rich.table.Table:
@@ -91,14 +125,21 @@ def run_table(run: Run) -> rich.table.Table:
     return terminal(Table(headings, rows or [["every seed diverged", "-", "-", "-", "0"]], run_caption(summary)), WIDTH)
 
 
-def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: str | None = None) -> Table:
+def score_table(
+    conditions: Sequence[Condition],
+    names: Sequence[str],
+    metric: str | None = None,
+    computed: Sequence[Score] | None = None,
+) -> Table:
     """Returns one row per condition: mean, intervals, median, interquartile mean, first angle, speed.
 
     Args:
       conditions: the runs to compare.
       names: their labels.
       metric: a column; None: the main metric of each condition.
+      computed: their scores, if they were computed already.
     """
+    computed = scores(conditions, metric) if computed is None else computed
     metrics = [metric or condition.run.main_metric for condition in conditions]
     columns = columns_of(conditions)
     judged = [m for m in dict.fromkeys(metrics) if m in columns]
@@ -111,8 +152,7 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
     headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(shown), "95 % (t)"]
     headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if show_states else [])]
     rows = []
-    for run, name, m, title, reached in zip(runs, names, metrics, titles, states, strict=True):
-        values = score(run, m)
+    for run, name, values, title, reached in zip(runs, names, computed, titles, states, strict=True):
         angles = run.at_end("signal_angle_0") if "signal_angle_0" in run.metrics else {}
         angle = summarise(list(angles.values())).mean
         speed = (run.summary or {}).get("cost", {}).get("seed_steps_per_second")
@@ -136,7 +176,8 @@ def score_table(conditions: Sequence[Condition], names: Sequence[str], metric: s
     caption = (
         f"{means} over n seeds at the last evaluation, diverged seeds left out; 95 % intervals by Student's t "
         "and by the BCa bootstrap, which is too narrow for few seeds\n"
-        "IQM: interquartile mean; angle: of the first hidden layer's signal to BP's; steps/s: summed over seeds"
+        "IQM: interquartile mean; angle: of the signal of layer 0 to BP's, where layers count from 0 at the input; "
+        "steps/s: summed over seeds"
     )
     if any(condition.run.diverged for condition in conditions):
         caption += f"\n{DIVERGED}"
@@ -198,8 +239,8 @@ def terminal(table: Table, width: int) -> rich.table.Table:
     for i in columns:
         justify = "right" if i else "left"
         shown.add_column(Text(headings[i], "table.header"), justify=justify, overflow="fold", no_wrap=i > 0)
-    for row in rows:
-        shown.add_row(*(Text(row[i]) for i in columns))
+    for number, row in enumerate(rows):
+        shown.add_row(*(Text(row[i], "bold" if (number, i) in table.bold else "") for i in columns))
     return shown
 
 

@@ -49,7 +49,7 @@ def backward_rule(
     loss: LossFunction,
     *,
     init: Callable[[jax.Array], tuple[PyTree, PyTree]],
-    backward: Callable[[PyTree, PyTree, Batch], Mapping[str, LayerArrays]],
+    backward: Callable[[PyTree, PyTree, Batch], Mapping[str, BackwardKernels]],
     **extras: Any,
 ) -> Rule:
     """Returns a rule that is backprop with another backward pass.

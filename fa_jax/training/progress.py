@@ -9,10 +9,10 @@ from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from fa_jax.announce import announced
 from fa_jax.core import Metric
 from fa_jax.records.statistics import SMALLEST
 from fa_jax.text import say
+from fa_jax.training.announce import announced
 
 LINE_INTERVAL = 10.0
 """Seconds between two plain lines."""

@@ -95,9 +95,22 @@ def test_the_frame_has_every_recorded_number(runs):
 
 
 def test_figures_draw_one_line_per_run(runs):
-    for figure, lines in ((runs.plot("test_error"), 3), (runs.plot(), 3), (runs.plot_angles(), 2 * 2 + 1 + 2)):
-        assert len(figure.axes[0].lines) == lines
+    for figure in (runs.plot("test_error"), runs.plot(title="digits", size=(4, 3), font_size=8, axis="epochs")):
+        assert [len(axes.lines) for axes in figure.axes] == [3]
         assert figure._repr_png_()[:4] == b"\x89PNG"
+    both, last = runs.plot_angles(), runs.plot_angles([1])
+    assert [len(axes.lines) for axes in both.axes] == [2 + 1, 2 + 1]  # of FA and associated learning, and one at 90°
+    assert "layer 1" in last.axes[0].get_ylabel()
+
+
+def test_a_table_for_a_paper_has_the_chosen_columns(runs):
+    table = runs.table(["test_error", "n", "params"], spread="sd")
+    assert table.headings == ["run", "test error (%)", "n", "params"]
+    assert table.latex().count(r"\begin{table}") == 1
+    with pytest.raises(fa_jax.BadOption, match="no conditions of one rule differ in a number alone"):
+        runs.rates()
+    with pytest.raises(fa_jax.BadOption, match="no conditions of one rule differ in a number alone"):
+        runs.plot_rates()
 
 
 def test_wrong_examples_are_refused_in_one_line(runs):

@@ -45,6 +45,30 @@ def test_compare_writes_tables_for_papers(sweep, tmp_path, capsys):
     assert (tmp_path / "out" / "comparison.png").exists()
 
 
+def test_one_format_of_tables_is_printed_alone(sweep, tmp_path, capsys):
+    words = ["compare", str(sweep), "columns=test_error,n,optimizer.learning_rate", f"output={tmp_path}/out"]
+    assert main([*words, "spread=sd", "format=latex"]) == 0
+    printed, said = capsys.readouterr()
+    assert printed == (tmp_path / "out" / "comparison.tex").read_text()
+    assert printed.count("\\begin{table}") == 2
+    assert "learning\\_rate" in printed
+    assert "comparison: " in said
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["comparison.tex"]
+    assert main([*words, "format=csv"]) == 0
+    rows = read_rows(tmp_path / "out" / "comparison.csv")
+    assert list(rows[0])[:3] == ["run", "test_error_mean", "test_error_sd"]
+    assert rows[0]["n"] == "3"
+
+
+def test_figures_are_drawn_as_asked(sweep, tmp_path):
+    words = ["title=digits", "size=5x3", "font_size=8", "axis=epochs", "layers=0", "format=svg"]
+    assert main(["compare", str(sweep), *words, f"output={tmp_path}/out"]) == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["comparison.svg"]
+    assert 'width="360pt" height="216pt"' in (tmp_path / "out" / "comparison.svg").read_text()
+    assert main(["report", str(sweep), "title=mine", "axis=epochs", f"output={tmp_path}/out"]) == 0
+    assert "<title>mine</title>" in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_report_writes_one_page(sweep, tmp_path, capsys):
     assert main(["report", str(sweep), f"output={tmp_path}/out"]) == 0
     assert f"{tmp_path}/out/report.html" in capsys.readouterr().out.replace("\n", "")
@@ -83,7 +107,14 @@ def test_a_damaged_run_is_reported_and_the_others_are_compared(sweep, tmp_path):
         ("compare", "compare needs the folder of a run or a sweep"),
         ("compare nowhere", "compare: nowhere is no folder"),
         ("compare {empty}", "compare: no run is recorded in"),
-        ("compare {sweep} metrics=test_loss", "must be one of metric, against, contrasts, output; got 'metrics'"),
+        ("compare {sweep} metrics=test_loss", "font_size, axis, layers; got 'metrics'; did you mean 'metric'?"),
+        ("compare {sweep} columns=test_eror", "columns must be of metrics such as test_error"),
+        ("compare {sweep} format=html", "format must be one of png, pdf, svg, csv, markdown, latex; got 'html'"),
+        ("compare {sweep} format=latex size=6x4", "size must be left out with format=latex, which draws nothing"),
+        ("compare {sweep} format=png columns=n", "columns must be left out with format=png, which has no table"),
+        ("compare {sweep} layers=5", "layers must be of those whose angles are recorded, 0; got 5"),
+        ("report {sweep} layers=5", "layers must be of those whose angles are recorded, 0; got 5"),
+        ("report {sweep} size=6x4", "report: an option must be one of metric, against, contrasts, output, title"),
         ("compare {sweep} against=dfa", "against must be one of bp, fa, BP, FA; got 'dfa'"),
         ("compare {sweep} contrasts=fa", "contrasts must be pairs such as dfa:bp,dfa:fa; got 'fa'"),
         ("compare {sweep} metric=error", "metric must be one of test_error"),

@@ -1,6 +1,7 @@
 """Training of missing runs, and tables with provenance."""
 
 import csv
+import dataclasses
 import types
 
 import pytest
@@ -121,7 +122,9 @@ def test_sweep_with_other_options_is_an_error(tmp_path, calls):
 
 def test_table_has_the_provenance_of_each_row_and_keeps_rows_with_other_keys(tmp_path):
     run, table = read_run(record(tmp_path / "run", "finished")), tmp_path / "table.csv"
-    first, second = (run._replace(environment={**run.environment, "commit": commit * 8}) for commit in ("a1", "b2"))
+    first, second = (
+        dataclasses.replace(run, environment={**run.environment, "commit": commit * 8}) for commit in ("a1", "b2")
+    )
     assert provenance([first, second, first]).endswith("commit a1a1a1a1 and commit b2b2b2b2")
 
     def rows():

@@ -272,7 +272,7 @@ OTHER_OPTIONS = (
     "FA_JAX_TRUST",
     *OPTIONS,
     *TUNE_OPTIONS,
-    *COMPARE_OPTIONS,
+    *COMPARE_OPTIONS["compare"],
     "hydra/launcher",
     "logger.mode",
     "task.data_dir",

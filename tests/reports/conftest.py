@@ -1,11 +1,11 @@
-"""Runs as training would record them, without training."""
+"""Runs as training would record them, without training: in memory, and in a folder."""
 
 import numpy as np
 import pytest
 
 from fa_jax.core import Metric
 from fa_jax.records.columns import Declared
-from fa_jax.records.reader import find_runs
+from fa_jax.records.reader import Run, find_runs
 from fa_jax.records.writer import Writer
 
 CHOICES = {"task": "mnist", "architecture": "mlp", "loss": "cross_entropy", "optimizer": "sgd", "experiment": None}
@@ -15,6 +15,7 @@ SCORES = {
     "error": Metric("error", "error", "%", bounds=(0, 100)),
     "balanced_error": Metric("balanced_error", "balanced error", "%", bounds=(0, 100)),
     "accuracy": Metric("accuracy", "accuracy", "%", better="higher", bounds=(0, 100)),
+    "r2": Metric("r2", "R2", better="higher", bounds=(None, 1)),
     "nse": Metric("nse", "NSE", logarithmic=True),
 }
 ANGLE_NAMES = {f"{kind}_angle": f"angle of the {kind}" for kind in ("signal", "weight", "update")}
@@ -25,6 +26,43 @@ MEASURED += (Metric("signal_norm", "norm of the signal", better="neither", plott
 def declare(*names):
     """The declaration of a run that is judged by the first of these scores."""
     return Declared((*(SCORES[name] for name in names), Metric("loss", "loss")), MEASURED)
+
+
+def make_run(
+    rule,
+    errors,
+    first=0,
+    rate=0.1,
+    status="finished",
+    metric="error",
+    task="mnist",
+    time="2026-01-01",
+    validation=None,
+    options=None,
+):
+    """A run in memory with two evaluations, of which the last has these errors, one per seed."""
+    config = {"choices": {"rule": rule, "task": task, "architecture": "mlp", "loss": "squared_error"}}
+    config["choices"] |= {"optimizer": "sgd", "experiment": None}
+    config |= {"optimizer": {"learning_rate": rate}, "seed": first, "seeds": len(errors), "spacing": "linear"}
+    n, name = len(errors), f"test_{metric}"
+    metrics = {"seed": np.tile(np.arange(first, first + n), 2), "step": np.repeat([0, 9], n)}
+    metrics |= {"examples": np.repeat([0, 90], n), "epoch": np.repeat([0.0, 1.0], n)}
+    metrics |= {"test_loss": np.ones(2 * n), name: np.concatenate([np.full(n, 90.0), errors])}
+    metrics |= {"signal_angle_0": np.linspace(90, 30, 2 * n), "signal_angle_1": np.linspace(80, 40, 2 * n)}
+    if validation is not None:
+        metrics[f"validation_{metric}"] = np.concatenate([np.full(n, 90.0), validation])
+    declared = declare(metric)
+    names = [name for name in metrics if name not in ("seed", "step", "examples", "epoch")]
+    return Run(
+        f"{rule}{first}{rate}",
+        config | (options or {}),
+        {"status": status, "time": time, "reason": None},
+        None,
+        {},
+        metrics,
+        declared.columns(names),
+        declared.main,
+    )
 
 
 def pytest_collection_modifyitems(items):

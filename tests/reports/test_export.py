@@ -10,8 +10,8 @@ from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.comparison import compare
-from fa_jax.reports.export import latex, markdown, write_scores
-from fa_jax.reports.figures import draw_curves
+from fa_jax.reports.curves import curves_of, draw_curves
+from fa_jax.reports.export import latex, markdown
 from fa_jax.reports.html import write_report
 from fa_jax.reports.tables import Table, terminal
 
@@ -44,7 +44,7 @@ def test_hostile_text_stays_one_cell_of_text_in_markdown(hostile_table):
 
 def test_hostile_text_is_escaped_in_latex(hostile_table):
     text = latex(hostile_table)
-    assert text.startswith("% about =HYPERLINK(1)|[a](b)")
+    assert r"\caption{about =HYPERLINK(1)\textbar{}[a](b)" in text
     row = text.split("\\midrule\n")[1].split("\n")[0]
     assert r"a\_b \$x\$" in row
     assert r"\textbackslash{}x1b" in row
@@ -56,8 +56,8 @@ def test_text_is_no_formula_in_a_csv(record, tmp_path, value):
     record("bp", options={"note": value})
     runs = record("bp", options={"note": "-1e-3"})
     compared = compare(runs)
-    write_scores(compared.conditions, compared.names, tmp_path / "a.csv")
-    first, second = csv.DictReader((tmp_path / "a.csv").read_text().splitlines())
+    comparison.write(compared, tmp_path, formats=["csv"])
+    first, second = csv.DictReader((tmp_path / "comparison.csv").read_text().splitlines())
     assert first["config.note"].lstrip("'").replace("\\t", "\t") == value
     assert first["config.note"][0] in "'\\"
     assert second["config.note"] == "-1e-3"
@@ -110,7 +110,7 @@ def test_recorded_text_is_drawn_as_it_is(record, tmp_path, value):
     runs = record("bp", options={"note": "other"})
     figure = Figure()
     axes = figure.subplots()
-    draw_curves(axes, runs, "test_error", [value, "other"])
+    draw_curves(axes, curves_of(runs, [value, "other"]), "test_error")
     _, names = axes.get_legend_handles_labels()
     assert len(names) == 2
     axes.legend()

@@ -10,10 +10,10 @@ import pytest
 
 from fa_jax.records import writer
 from fa_jax.records.reader import find_runs
-from fa_jax.reports import html
+from fa_jax.reports import page_data
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.html import write_report
-from tests.reports.conftest import CHOICES, COST, declare
+from tests.reports.conftest import CHOICES, COST, declare, make_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -80,10 +80,13 @@ def test_a_report_refers_to_nothing_on_the_network(report):
 
 @pytest.mark.parametrize(
     ("metric", "best"),
-    [("error", range(html.SHOWN)), ("accuracy", range(html.SHOW_ALL + 1 - html.SHOWN, html.SHOW_ALL + 1))],
+    [
+        ("error", range(page_data.SHOWN)),
+        ("accuracy", range(page_data.SHOW_ALL + 1 - page_data.SHOWN, page_data.SHOW_ALL + 1)),
+    ],
 )
 def test_of_many_conditions_those_with_the_best_main_metric_are_shown_first(record, tmp_path, metric, best):
-    for i in range(html.SHOW_ALL + 1):
+    for i in range(page_data.SHOW_ALL + 1):
         runs = record("fa", [metric], values=(i + 1.0, i + 1.0), options={"optimizer": {"learning_rate": i + 1}})
     write_report(compare(runs), tmp_path / "report.html")
     assert read_data(tmp_path / "report.html")["best"] == list(best)
@@ -126,11 +129,14 @@ def test_metric_axes_bands_and_seeds_can_be_chosen(open_report):
     page = open_report()
     assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test error (%)"
     traces = "document.getElementById('curve-plot').data.length"
-    with_bands = page.evaluate(traces)
+    assert page.evaluate(traces) == 3 + 6  # of two seeds, single ones instead of bands
     page.locator("#bands").uncheck()
-    assert page.evaluate(traces) == with_bands - 3
+    assert page.evaluate(traces) == 3
     page.locator("#seeds").check()
-    assert page.evaluate(traces) == with_bands - 3 + 6
+    assert page.evaluate(traces) == 3 + 6
+    page.locator("#axis").select_option("epochs")
+    assert page.evaluate("document.getElementById('curve-plot').layout.xaxis.title.text") == "epochs"
+    assert page.evaluate("document.getElementById('curve-plot').data[0].x") == [0, 1]
     page.locator("#metric").select_option("test_loss")
     page.locator("#log-y").check()
     assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test loss"
@@ -151,12 +157,47 @@ def test_metric_axes_bands_and_seeds_can_be_chosen(open_report):
 def test_the_page_is_readable_on_any_screen(open_report, width, scheme):
     page = open_report(width, scheme)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
+    assert width > 600 or page.evaluate(wide) == 0
     colours = [page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")]
     ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in colours)
     assert (ink > paper) == (scheme == "dark")
     assert abs(ink - paper) > 0.7
     page.locator("#theme").press("Enter")
     assert page.evaluate("document.documentElement.dataset.theme") == {"light": "dark", "dark": "light"}[scheme]
+
+
+def test_a_table_is_sorted_by_the_heading_that_is_pressed(open_report):
+    page = open_report()
+    column = "[...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[1].textContent)"
+    heading = page.locator("#scores .sort").nth(1)
+    for order, shown in (("ascending", ["3", "3", "5.5"]), ("descending", ["5.5", "3", "3"])):
+        heading.press("Enter")
+        assert page.evaluate(column) == shown
+        assert page.locator("#scores th[aria-sort]").get_attribute("aria-sort") == order
+    page.locator("[data-condition]").first.uncheck()  # boxes go with their rows
+    assert drawn(page) == ["DFA", "FA"]
+
+
+def test_figures_come_before_tables_and_these_before_lists(report):
+    text = report.read_text()
+    sections = re.findall(r'<section id="([a-z-]+)">', text)
+    assert sections == ["curves", "angles", "scores", "contrasts", "cost", "failures", "run", "runs", "environment"]
+
+
+def test_a_sweep_has_a_plot_with_the_values_chosen_on_validation(tmp_path):
+    errors = {0.1: (9, 5), 0.3: (4, 6), 1.0: (8, 8)}
+    runs = [
+        make_run(rule, np.array([test, test + 1.0]), rate=rate, validation=np.array([validation, validation]))
+        for rule in ("bp", "fa")
+        for rate, (test, validation) in errors.items()
+    ]
+    write_report(compare(runs), tmp_path / "report.html")
+    (rates,) = read_data(tmp_path / "report.html")["rates"]
+    assert [line["x"] for line in rates["lines"]] == [[0.1, 0.3, 1.0]] * 2
+    assert [line["chosen"] for line in rates["lines"]] == [0, 0]
+    assert rates["log_x"]
+    assert [line["low"] for line in rates["lines"]] == [[], []]  # two seeds
 
 
 def test_values_of_a_config_are_shown_as_text(open_report):

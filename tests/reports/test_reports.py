@@ -1,6 +1,7 @@
 """Labels, colours, tables and figures of recorded runs."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -14,8 +15,9 @@ from fa_jax.records.reader import read_run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import compare, show, write
 from fa_jax.reports.contrasts import columns_of
-from fa_jax.reports.figures import comparison_figure, draw_curves
-from fa_jax.reports.labels import OTHERS, colours, labels
+from fa_jax.reports.curves import curves_of, draw_curves
+from fa_jax.reports.figures import comparison_figure
+from fa_jax.reports.labels import labels
 from fa_jax.reports.tables import contrast_table, run_caption, run_table, score_table, terminal
 
 
@@ -64,16 +66,6 @@ def test_labels_of_experiments_omit_the_beginning_that_all_share(record, experim
     for experiment in experiments:
         runs = record("fa", choices={"experiment": experiment})
     assert labels(runs) == expected
-
-
-def test_colours_are_the_paper_s_and_all_different(record):
-    for rule in ("bp", "fa", "dfa", "ifa", "fa", "dfa"):
-        runs = record(rule)
-    chosen = colours(runs)
-    assert chosen[:2] == ["black", "#00A651"]
-    assert chosen[4] == "blue"
-    assert {chosen[i] for i in (2, 3, 5)} <= set(OTHERS)
-    assert len(set(chosen)) == len(chosen)
 
 
 def test_runs_with_different_main_metrics_are_each_judged_by_their_own(record):
@@ -143,7 +135,7 @@ def test_a_figure_is_written_as_png_and_pdf(record, tmp_path):
 )
 def test_an_axis_has_the_label_the_scale_and_the_bounds_of_its_metric(record, metric, values, label, scale, top):
     axes = Figure().subplots()
-    draw_curves(axes, record("fa", [metric], values=values), f"test_{metric}")
+    draw_curves(axes, curves_of(record("fa", [metric], values=values)), f"test_{metric}")
     assert (axes.get_ylabel(), axes.get_yscale()) == (label, scale)
     if top is not None:
         assert axes.get_ylim() == (0, pytest.approx(top))
@@ -165,7 +157,9 @@ def test_training_scores_by_another_prediction_are_marked_in_tables_and_figures(
     def with_training(run, prediction):
         column = train_error._replace(prediction=prediction)
         columns = {**run.columns, "train_error": column}
-        return run._replace(columns=columns, metrics={**run.metrics, "train_error": run.metrics["test_error"]})
+        return dataclasses.replace(
+            run, columns=columns, metrics={**run.metrics, "train_error": run.metrics["test_error"]}
+        )
 
     bp = with_training(record("bp")[-1], "")
     run = with_training(run, "softmax")
@@ -185,6 +179,6 @@ def test_training_scores_by_another_prediction_are_marked_in_tables_and_figures(
         ([run, bp], "train error (some by softmax, %)", ["Forward-Forward (softmax), n = 2", "BP, n = 2"]),
     ):
         axes = Figure().subplots()
-        draw_curves(axes, runs, "train_error")
+        draw_curves(axes, curves_of(runs), "train_error")
         assert axes.get_ylabel() == axis
         assert axes.get_legend_handles_labels()[1] == names

@@ -4,7 +4,7 @@ import threading
 
 from rich.console import Console
 
-from fa_jax import announce
+from fa_jax.training import announce
 
 
 def test_only_what_takes_longer_than_the_patience_is_announced(monkeypatch, capsys):

@@ -1,0 +1,239 @@
+"""The table for a paper: one row per condition; of each metric, the mean and its spread over seeds."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fa_jax.checks import BadOption, choose, nearest
+from fa_jax.records.columns import Column
+from fa_jax.records.conditions import Condition
+from fa_jax.records.statistics import DIVERGED, Summary, summarise, summarise_logarithm
+from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.paired import not_different
+from fa_jax.reports.tables import Table
+
+SPREADS = {
+    "interval": "half of the 95 % interval of the mean by Student's t",
+    "sd": "the standard deviation over seeds",
+}
+"""What may follow a mean."""
+MOST_DECIMALS = 6
+DIGITS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+COUNTS: dict[str, Callable[[Condition], str]] = {
+    "n": lambda condition: str(len(condition.run.seeds) - len(condition.run.diverged)),
+    "diverged": lambda condition: str(len(condition.run.diverged)),
+    "params": lambda condition: _of_cost(condition, "effective_params", ",.0f"),
+    "feedback_weights": lambda condition: _of_cost(condition, "feedback_weights", ",.0f"),
+    "train_seconds": lambda condition: _of_cost(condition, "train_seconds", ".1f"),
+    "steps/s": lambda condition: _of_cost(condition, "seed_steps_per_second", ",.0f"),
+}
+"""Columns that are neither metrics nor options."""
+
+
+def paper_table(
+    conditions: Sequence[Condition],
+    names: Sequence[str],
+    columns: Sequence[str] | None = None,
+    spread: str = "interval",
+) -> Table:
+    """Returns one row per condition.
+
+    The numbers of a column have the same decimals: those that show two digits of its typical spread. Of a score, the
+    best mean on each task is bold, with every one that does not differ from it by the paired t-test over common seeds
+    at the 5 % level after Holm's correction. Nothing is bold where a condition has fewer than two seeds to compare.
+
+    Args:
+      conditions: the runs to compare.
+      names: their labels.
+      columns: metrics such as `test_error`, options such as `optimizer.learning_rate`, groups such as `architecture`,
+        or `COUNTS`; None: the main metrics, and the number of seeds.
+      spread: `interval` or `sd`.
+
+    Raises:
+      BadOption: if there is no such column or spread.
+    """
+    choose("spread", spread, SPREADS)
+    metrics, settings = columns_of(conditions), _settings(conditions)
+    chosen = _checked(conditions, columns)
+    headings, cells, bold, notes = ["run"], [list(names)], set(), []
+    for number, name in enumerate(chosen, start=1):
+        if name in metrics:
+            heading, texts = _metric_column(conditions, name, metrics[name], spread)
+            best, note = _best(conditions, name, metrics[name])
+            bold |= {(i, number) for i in best}
+            notes += [note] if note else []
+        elif name in COUNTS:
+            heading, texts = name, [COUNTS[name](condition) for condition in conditions]
+        else:
+            heading, texts = name.rpartition(".")[2], [of_run.get(name, "-") for of_run in settings]
+        headings.append(heading)
+        cells.append(texts)
+    caption = _caption(conditions, [metrics[name] for name in chosen if name in metrics], spread)
+    caption += [
+        "bold: the best mean, and each that the paired t-test over seeds does not tell from it (5 %, Holm)"
+    ] * bool(bold)
+    rows = [list(row) for row in zip(*cells, strict=True)]
+    return Table(headings, rows, "\n".join([*caption, *dict.fromkeys(notes)]), frozenset(bold))
+
+
+def paper_rows(
+    conditions: Sequence[Condition], names: Sequence[str], columns: Sequence[str]
+) -> list[dict[str, float | int | str]]:
+    """Returns the numbers of chosen columns, as for `paper_table`, one row per condition; of a metric, its summary."""
+    metrics, rows = columns_of(conditions), []
+    for condition, name, settings in zip(conditions, names, _settings(conditions), strict=True):
+        row: dict[str, float | int | str] = {"run": name}
+        for column in _checked(conditions, columns):
+            if column in metrics:
+                summary = summary_of(condition, column, metrics[column])
+                row |= {f"{column}_{part}": value for part, value in summary._asdict().items()}
+            else:
+                row[column] = COUNTS[column](condition) if column in COUNTS else settings.get(column, "")
+        rows.append(row)
+    return rows
+
+
+def mean_and_spread(summaries: Sequence[Summary], column: Column, spread: str) -> tuple[list[str], str]:
+    """Returns the mean and the spread of each summary as text, with the same decimals, and the unit of all.
+
+    Without a finite value, the text is `-`. Means of a logarithmic metric are geometric, and `×/÷` a factor.
+    """
+    halves = [summary.sd if spread == "sd" else _half(summary, column) for summary in summaries]
+    means = [summary.mean for summary in summaries]
+    if column.logarithmic:
+        return [_geometric(mean, factor) for mean, factor in zip(means, halves, strict=True)], column.unit
+    power = _power(means)
+    means, halves = ([value / 10.0**power for value in values] for values in (means, halves))
+    decimals = _decimals(means, halves)
+    texts = []
+    for mean, half in zip(means, halves, strict=True):
+        text = "-" if math.isnan(mean) else fixed(mean, decimals)
+        texts.append(text if math.isnan(half) else f"{text} ± {fixed(half, decimals)}")
+    scale = f"10{str(power).translate(DIGITS)}" if power else ""
+    return texts, " ".join(filter(None, (scale, column.unit)))
+
+
+def fixed(value: float, decimals: int) -> str:
+    """Returns a number with a real minus sign and so many decimals."""
+    text = f"{value:.{decimals}f}"
+    return text.replace("-", "−") if float(text) else text.lstrip("-")
+
+
+def _metric_column(conditions: Sequence[Condition], name: str, column: Column, spread: str) -> tuple[str, list[str]]:
+    summaries = [summary_of(condition, name, column) for condition in conditions]
+    texts, unit = mean_and_spread(summaries, column, spread)
+    for i, condition in enumerate(conditions):
+        run = condition.run
+        if texts[i] == "-" and name in run.metrics and len(run.diverged) == len(run.seeds):
+            texts[i] = "diverged"
+    return column.qualified(column.label, unit), texts
+
+
+def summary_of(condition: Condition, name: str, column: Column) -> Summary:
+    """Returns a metric over the seeds of a condition at the last evaluation."""
+    run = condition.run
+    values = list(run.at_end(name).values()) if name in run.metrics else []
+    return (summarise_logarithm if column.logarithmic else summarise)(values)
+
+
+def _settings(conditions: Sequence[Condition]) -> list[dict[str, str]]:
+    """Returns the choices and the options of each condition."""
+    return [
+        {group: str(choice) for group, choice in condition.run.choices.items() if choice is not None}
+        | condition.run.options
+        for condition in conditions
+    ]
+
+
+def _checked(conditions: Sequence[Condition], columns: Sequence[str] | None) -> list[str]:
+    """Returns the chosen columns, once each."""
+    if columns is None:
+        return [*dict.fromkeys(c.run.main_metric for c in conditions if c.run.metrics), "n"]
+    metrics = columns_of(conditions)
+    valid = list(dict.fromkeys((*metrics, *COUNTS, *(key for of_run in _settings(conditions) for key in of_run))))
+    for name in columns:
+        if name not in valid:
+            raise BadOption(
+                f"must be of metrics such as {', '.join(list(metrics)[:3])}, of options such as "
+                f"optimizer.learning_rate, or of {', '.join(COUNTS)}; got {name!r}{nearest(name, valid)}",
+                "columns",
+            )
+    return list(dict.fromkeys(columns))
+
+
+def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], str]:
+    """Returns the conditions with the best mean of a score on each task, and why none is, if so."""
+    if column.split is None or column.better == "neither":
+        return set(), ""
+    of_task: dict[str, dict[int, float]] = {}
+    for i, condition in enumerate(conditions):
+        run = condition.run
+        mean = summary_of(condition, name, column).mean
+        if not math.isnan(mean) and run.is_finished:
+            of_task.setdefault(run.choices["task"], {})[i] = mean
+    chosen: set[int] = set()
+    for means in of_task.values():
+        if len(means) < 2:
+            continue
+        best = (min if column.better == "lower" else max)(means, key=means.__getitem__)
+        equal = not_different(conditions, best, [i for i in means if i != best], name)
+        if equal is None:
+            return set(), f"nothing is bold in {name}: not all have two seeds to compare"
+        chosen |= {best, *equal}
+    return chosen, ""
+
+
+def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:
+    seeds = sorted({len(c.run.seeds) - len(c.run.diverged) for c in conditions})
+    counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    lines = []
+    if any(not column.logarithmic for column in shown):
+        lines.append(f"mean ± {SPREADS[spread]}, n = {counts} seeds, at the last evaluation")
+    if any(column.logarithmic for column in shown):
+        factor = "of the 95 % interval" if spread == "interval" else "of one standard deviation of the logarithm"
+        lines.append(f"geometric mean ×/÷ the factor {factor}, n = {counts} seeds, at the last evaluation")
+    if any(condition.run.diverged for condition in conditions):
+        lines.append(f"diverged seeds are left out; {DIVERGED}")
+    if any(column.layer is not None for column in shown):
+        lines.append("layers count from 0 at the input")
+    unfinished = sum(not condition.run.is_finished for condition in conditions)
+    return [*lines, *([f"{unfinished} of the runs are not finished"] if unfinished else [])]
+
+
+def _half(summary: Summary, column: Column) -> float:
+    """Returns half the width of the interval, or its factor."""
+    return summary.high / summary.mean if column.logarithmic else summary.high - summary.mean
+
+
+def _power(means: Sequence[float]) -> int:
+    """Returns the power of ten that a column is scaled by: 0, unless its numbers are tiny or huge."""
+    largest = max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
+    power = math.floor(math.log10(largest)) if largest else 0
+    return power if not -3 <= power < 6 else 0
+
+
+def _decimals(means: Sequence[float], halves: Sequence[float]) -> int:
+    """Returns the decimals that show two digits of the typical spread, or three of the typical mean without spreads."""
+    known = [half for half in halves if math.isfinite(half) and half > 0]
+    typical, digits = known, 2
+    if not known:
+        typical, digits = [abs(mean) for mean in means if math.isfinite(mean) and mean], 3
+    if not typical:
+        return 0
+    exponent = math.floor(math.log10(float(np.median(typical))))
+    return min(max(digits - 1 - exponent, 0), MOST_DECIMALS)
+
+
+def _geometric(mean: float, factor: float) -> str:
+    if math.isnan(mean):
+        return "-"
+    mantissa, _, exponent = f"{mean:.2e}".partition("e")
+    power = int(exponent)
+    text = f"{mantissa}×10{str(power).translate(DIGITS)}" if abs(power) > 2 else f"{mean:.3g}"
+    return text if math.isnan(factor) else f"{text} ×/÷ {factor:.2f}"
+
+
+def _of_cost(condition: Condition, name: str, form: str) -> str:
+    value = (condition.run.summary or {}).get("cost", {}).get(name)
+    return "-" if value is None else format(value, form)

@@ -1,0 +1,232 @@
+"""Sweeps of one number, such as the learning rate: the metric by value, and the value of each rule.
+
+A value is chosen by the mean of the validation score at the last evaluation, among values with which no seed diverged.
+Test scores choose nothing: without validation examples, no value is called the best.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from fa_jax.records.conditions import Condition
+from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.labels import Described, describe, setting_text
+from fa_jax.reports.looks import Look, looks, number
+from fa_jax.reports.paper import mean_and_spread, summary_of
+from fa_jax.reports.tables import Table
+
+WIDEST = 10
+"""The most values that stand side by side in a table; of more, each has a row."""
+REMEDY = (
+    "no value is called the best, since test scores would choose it; task.validation=200 holds examples out for that"
+)
+
+
+class Line(NamedTuple):
+    """The conditions of a rule that differ in the swept number alone."""
+
+    name: str
+    rule: str
+    setting: tuple[tuple[str, str], ...]
+    """The other options that distinguish it from lines of its rule."""
+    conditions: dict[float, int]
+    """The index of the condition at each value, in order."""
+    chosen: float | None
+    """The value with the best validation score; None if there is none."""
+
+
+class Rates(NamedTuple):
+    """A sweep of one number on one task."""
+
+    task: str
+    option: str
+    """The swept number, such as `optimizer.learning_rate`."""
+    values: list[float]
+    lines: list[Line]
+    metric: str
+    """The column that is shown."""
+    validation: str | None
+    """The column that values were chosen by."""
+    left_out: list[int]
+    """The conditions of the task that are in no line."""
+
+    @property
+    def short(self) -> str:
+        """The name of the number without its group."""
+        return self.option.rpartition(".")[2]
+
+
+def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> list[Rates]:
+    """Returns the sweep on each task, if there is one: the number in which most conditions of one rule differ.
+
+    Args:
+      conditions: any.
+      metric: the column to show; None: the main metric of the task.
+    """
+    described = describe([condition.run for condition in conditions])
+    result = []
+    for task in dict.fromkeys(one.task for one in described):
+        indices = [i for i, one in enumerate(described) if one.task == task]
+        measured = [conditions[i].run for i in indices if conditions[i].run.metrics]
+        shown = metric or (measured[0].main_metric if measured else "")
+        counts = Counter(key for i in indices for key, value in described[i].setting if not math.isnan(number(value)))
+        if not counts or not any(shown in run.metrics for run in measured):
+            continue
+        option = counts.most_common(1)[0][0]
+        lines: dict[tuple[str, str, tuple], dict[float, int]] = {}
+        of_rule = Counter(described[i].rule for i in indices)
+        left_out = []
+        for i in indices:
+            run, one = conditions[i].run, described[i]
+            value = number(run.options.get(option, ""))
+            others = tuple(part for part in one.setting if part[0] != option)
+            alone = of_rule[one.rule] == 1
+            if math.isnan(value) or (len(others) == len(one.setting) and not alone):
+                left_out.append(i)
+            else:
+                lines.setdefault((one.rule, run.choices["rule"], others), {})[value] = i
+        values = sorted({value for line in lines.values() for value in line})
+        if len(values) < 2:
+            continue
+        name = next(run for run in measured if run.main_metric).main_metric
+        judged = shown if shown.startswith("test_") else name
+        validation = "validation_" + judged.partition("_")[2]
+        validated = [run for run in measured if validation in run.metrics]
+        used = validation if len(validated) == len(measured) else None
+        result.append(
+            Rates(
+                task,
+                option,
+                values,
+                [
+                    Line(
+                        " ".join(filter(None, (label, setting_text(others)))),
+                        rule,
+                        others,
+                        dict(sorted(line.items())),
+                        _chosen(conditions, line, used),
+                    )
+                    for (label, rule, others), line in lines.items()
+                ],
+                shown,
+                used,
+                left_out,
+            )
+        )
+    return result
+
+
+def rates_tables(conditions: Sequence[Condition], rates: Rates) -> list[Table]:
+    """Returns the table of the metric by rule and value, and one of the chosen values, if they were chosen."""
+    column = columns_of(conditions)[rates.metric]
+    summaries = {
+        i: summary_of(conditions[i], rates.metric, column) for line in rates.lines for i in line.conditions.values()
+    }
+    texts, unit = mean_and_spread(list(summaries.values()), column, "interval")
+    shown = dict(zip(summaries, (text.partition(" ±")[0].partition(" ×/÷")[0] for text in texts), strict=True))
+
+    def cell(line: Line, value: float) -> str:
+        if value not in line.conditions:
+            return ""
+        i = line.conditions[value]
+        run, text = conditions[i].run, shown[i]
+        diverged = len(run.diverged)
+        if diverged and text == "-":
+            return "diverged"
+        return f"{text} ({diverged} diverged)" if diverged else text if run.is_finished else f"{text} (unfinished)"
+
+    heads = [f"{value:.4g}" for value in rates.values]
+    grid = [[cell(line, value) for value in rates.values] for line in rates.lines]
+    bold = {(i, rates.values.index(line.chosen)) for i, line in enumerate(rates.lines) if line.chosen is not None}
+    if len(heads) <= WIDEST:
+        headings = ["run", *heads]
+        rows = [[line.name, *row] for line, row in zip(rates.lines, grid, strict=True)]
+        bold = {(i, j + 1) for i, j in bold}
+    else:
+        headings = [rates.short, *(line.name for line in rates.lines)]
+        rows = [[head, *column_of] for head, *column_of in zip(heads, *grid, strict=True)]
+        bold = {(j, i + 1) for i, j in bold}
+    caption = f"{rates.task}: {column.qualified(column.label, unit)}, mean over seeds, by {rates.option}"
+    chosen = f"bold: the value with the best {rates.validation}" if rates.validation else REMEDY
+    tables = [Table(headings, rows, f"{caption}\n{chosen}", frozenset(bold))]
+    return [*tables, *([_chosen_table(conditions, rates)] if rates.validation else [])]
+
+
+def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[dict[str, Any]]:
+    """Returns a row for each condition of the sweeps."""
+    rows = []
+    for one in rates:
+        column = columns_of(conditions)[one.metric]
+        for line in one.lines:
+            for value, i in line.conditions.items():
+                run = conditions[i].run
+                row = {"task": one.task, "run": line.name, "option": one.option, "value": value, "metric": one.metric}
+                summary = summary_of(conditions[i], one.metric, column)
+                row |= summary._asdict() | {"diverged": len(run.diverged)}
+                row["validation_metric"] = one.validation or ""
+                row["validation_mean"] = _validation(conditions[i], one.validation) if one.validation else ""
+                rows.append({**row, "chosen": int(value == line.chosen) if one.validation else ""})
+    return rows
+
+
+def line_looks(conditions: Sequence[Condition], rates: Rates) -> list[Look]:
+    """Returns how each line looks: in the colour that its rule has in all figures of these conditions."""
+    runs = [conditions[next(iter(line.conditions.values()))].run for line in rates.lines]
+    described = [Described(line.rule, rates.task, line.setting) for line in rates.lines]
+    return looks(runs, described, among=[condition.run for condition in conditions])
+
+
+def rates_notes(rates: Sequence[Rates], names: Sequence[str]) -> list[str]:
+    """Returns what is to be said of conditions that are in no sweep."""
+    return [
+        f"not in the table by {one.option}, since they differ in other options: "
+        + ", ".join(names[i] for i in one.left_out)
+        for one in rates
+        if one.left_out
+    ]
+
+
+def _chosen_table(conditions: Sequence[Condition], rates: Rates) -> Table:
+    columns = columns_of(conditions)
+    column, validation = columns[rates.metric], columns[str(rates.validation)]
+    lines = [line for line in rates.lines if line.chosen is not None]
+    best = [conditions[line.conditions[line.chosen]] for line in lines if line.chosen is not None]
+    shown, unit = mean_and_spread([summary_of(one, rates.metric, column) for one in best], column, "interval")
+    by, by_unit = mean_and_spread(
+        [summary_of(one, str(rates.validation), validation) for one in best], validation, "sd"
+    )
+    rows = [
+        [line.name, f"{line.chosen:.4g}", by_text.partition(" ")[0], text, str(len(one.run.at_end(rates.metric)))]
+        for line, one, text, by_text in zip(lines, best, shown, by, strict=True)
+    ]
+    edges = [
+        line.name
+        for line in lines
+        if len(line.conditions) > 1 and line.chosen in (min(line.conditions), max(line.conditions))
+    ]
+    missing = [line.name for line in rates.lines if line.chosen is None]
+    headings = ["run", rates.short, validation.qualified(validation.label, by_unit)]
+    headings += [column.qualified(column.label, unit), "n"]
+    caption = [f"{rates.task}: {rates.option} of the best {rates.validation}; mean ± half of the 95 % interval (t)"]
+    caption += [f"at the edge of its values, so that a better one may lie outside: {', '.join(edges)}"] * bool(edges)
+    caption += [f"without a choice, since seeds diverged or nothing is finished: {', '.join(missing)}"] * bool(missing)
+    return Table(headings, rows, "\n".join(caption))
+
+
+def _chosen(conditions: Sequence[Condition], line: dict[float, int], validation: str | None) -> float | None:
+    """Returns the value with the best mean validation score, of those with which no seed diverged."""
+    if validation is None:
+        return None
+    scored = {}
+    for value, i in line.items():
+        run = conditions[i].run
+        mean = _validation(conditions[i], validation)
+        if run.is_finished and not run.diverged and math.isfinite(mean):
+            scored[value] = mean if run.columns[validation].better != "higher" else -mean
+    return min(scored, key=scored.__getitem__) if scored else None
+
+
+def _validation(condition: Condition, column: str) -> float:
+    run = condition.run
+    return summary_of(condition, column, run.columns[column]).mean if column in run.metrics else math.nan
