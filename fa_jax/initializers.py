@@ -41,6 +41,23 @@ def constant(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> 
     return jnp.full(shape, scale, jnp.float32)
 
 
+def orthogonal(key: jax.Array, size: int, stack: tuple[int, ...] = ()) -> jax.Array:
+    """Draws orthogonal matrices uniformly, `[*stack, size, size]`, by Gram-Schmidt on normal vectors.
+
+    `jax.random.orthogonal` calls LAPACK's QR, which can block forever on a CPU of few cores if several devices draw at
+    once (seen with jaxlib 0.10).
+    """
+    drawn = jax.random.normal(key, (*stack, size, size))
+
+    def add(q, i):
+        v = drawn[..., i, None]
+        for _ in range(2):  # once leaves rounding that grows with the number of vectors
+            v = v - q @ (jnp.swapaxes(q, -1, -2) @ v)
+        return q.at[..., i].set((v / jnp.linalg.norm(v, axis=-2, keepdims=True))[..., 0]), None
+
+    return jax.lax.scan(add, jnp.zeros_like(drawn), jnp.arange(size))[0]
+
+
 class Distribution(NamedTuple):
     """A distribution of weights."""
 

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, integer, number
 from fa_jax.core import FeedbackOptimizer, LossFunction, Rule, Stream, stream
-from fa_jax.initializers import sparsify, uniform
+from fa_jax.initializers import orthogonal, sparsify, uniform
 from fa_jax.network import Network
 from fa_jax.networks.shapes import KernelShape
 from fa_jax.rules.backward import backward_rule
@@ -63,7 +63,7 @@ def product_feedback_alignment(
     def draw_fixed(key, kernel: KernelShape):
         _, out = _axes(kernel)
         if is_orthogonal:
-            return jax.random.orthogonal(key, out, kernel.stack)
+            return orthogonal(key, out, kernel.stack)
         value_key, density_key = jax.random.split(key)
         m = expansion * out
         drawn = uniform(value_key, (*kernel.stack, m, out), m, math.sqrt(3 / (m * density)))

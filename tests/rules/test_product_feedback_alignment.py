@@ -1,5 +1,7 @@
 """Product feedback alignment: its equations in numpy without autodiff, and how its feedback comes to the weights."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +9,7 @@ import optax
 import pytest
 
 from fa_jax.checks import BadOption
+from fa_jax.initializers import orthogonal
 from fa_jax.losses import squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
@@ -232,6 +235,24 @@ def test_a_layer_with_several_axes_is_one_matrix_from_all_inputs_to_all_outputs(
         np.testing.assert_allclose(learned[name].reshape(4, 8), matrix @ b.T, rtol=1e-5, atol=1e-6)
         backward_kernel, _ = rule.extras.weight_pairs(params, feedback)[name]
         np.testing.assert_allclose(backward_kernel.reshape(4, 4), r.reshape(4, 8) @ b, rtol=1e-5, atol=1e-6)
+
+
+def test_orthogonal_matrices_are_uniform_and_drawn_without_qr():
+    draw = functools.partial(orthogonal, size=30, stack=(40,))
+    q = np.asarray(draw(jax.random.key(0)))
+    np.testing.assert_allclose(q @ q.swapaxes(1, 2), np.broadcast_to(np.eye(30), q.shape), atol=1e-12)
+    # Of a uniform one, tr Q has mean 0 and variance 1, and the entries have mean 0 and variance 1 / 30.
+    traces = np.trace(q, axis1=1, axis2=2)
+    assert abs(traces.mean()) < 4 / np.sqrt(40)
+    assert 0.5 < traces.var() < 2
+    np.testing.assert_allclose(q.mean(0), 0, atol=5 / np.sqrt(30 * 40))
+    # QR can block forever, on several devices at once.
+    by_qr, by_hand = (
+        " qr[" in str(jax.make_jaxpr(function)(jax.random.key(0)))
+        for function in (functools.partial(jax.random.orthogonal, n=30), draw)
+    )
+    assert by_qr
+    assert not by_hand
 
 
 def test_locally_connected_layers_are_refused():
