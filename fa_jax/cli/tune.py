@@ -147,11 +147,11 @@ def _storage(path: Path) -> Any:
 def _storage_errors(folder: Path) -> Iterator[None]:
     """Turns errors of the database of a study, such as a full disk, into `BadOption`."""
     import optuna
-    import sqlalchemy
+    from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as problem:
+    except (optuna.exceptions.StorageInternalError, SQLAlchemyError, sqlite3.Error) as problem:
         reason = problem.__cause__ or problem  # Optuna's own message is about its sessions
         reason = str(getattr(reason, "orig", reason)).partition("\n")[0]
         raise BadOption(f"output={folder}: {STUDY} cannot be read or written: {reason}") from problem
