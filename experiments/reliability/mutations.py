@@ -256,10 +256,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=150, help="the number of places")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--packages", nargs="*", default=PACKAGES, help="run those of the sample that are in these")
     parser.add_argument("--table", action="store_true", help="print the counts, and run nothing")
     arguments = parser.parse_args()
     if not arguments.table:
-        run(sample(arguments.sample, arguments.seed))
+        chosen = sample(arguments.sample, arguments.seed)
+        run([mutant for mutant in chosen if mutant.module.startswith(tuple(arguments.packages))])
     print(table())
 
 
