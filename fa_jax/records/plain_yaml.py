@@ -1,7 +1,7 @@
 """Plain YAML as configs are recorded: one mapping of text to values, without tags, anchors and aliases.
 
 It is built from the events of the parser, which is in C where PyYAML has it: loading would expand aliases and make
-objects of tags, and takes thirty times as long.
+objects of tags, and is slow.
 """
 
 import functools

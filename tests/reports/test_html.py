@@ -217,7 +217,7 @@ def test_failures_and_folders_are_listed(open_report, report):
 @pytest.mark.slow
 def test_a_report_of_a_thousand_runs_opens_in_three_seconds(chromium, tmp_path, monkeypatch):
     environment = writer.environment()
-    monkeypatch.setattr(writer, "environment", lambda command: environment)
+    monkeypatch.setattr(writer, "environment", lambda *_: environment)
     random = np.random.default_rng(0)
     angles = [f"{kind}_angle_{i}" for kind in ("signal", "update", "weight") for i in range(3)]
     for i in range(1000):
