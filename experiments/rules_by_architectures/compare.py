@@ -93,12 +93,14 @@ class Case:
     def config(self) -> dict[str, Any] | None:
         """Returns the default config; None if the rule is not defined on the architecture."""
         try:
-            return compose(parse(self.overrides)).runs[0].config
+            composition = compose(parse(self.overrides))
+            composition.build()
         except BadOption as refusal:
             if not str(refusal).startswith(f"rule={self.rule} "):
                 raise
             print(f"{self.rule} on {self.architecture}: {refusal}")
             return None
+        return composition.runs[0].config
 
     def validation_errors(self, option: str, tried: Sequence[float], fixed: dict[str, float]) -> list[float]:
         """Returns the mean validation error for each value of an option, in one sweep; infinite if a seed diverged."""

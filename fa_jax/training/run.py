@@ -238,6 +238,8 @@ def _train_group(
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
                 states = program.advance(states, seeds_on_devices, np.int32(step), np.int32(end), program.data())
                 states = jax.block_until_ready(states)
+                if jax.config.jax_debug_nans:  # JAX itself looks for NaN in the first call of a function alone
+                    _require_no_nan(states)
                 seconds = time.perf_counter() - began
                 cost.training += seconds
                 progress.advance((end - step) * len(seeds) * runs, end * job.training.batch_size)
@@ -271,6 +273,13 @@ def _restore(records: Sequence[Record], group: int, states: State) -> State:
     ]
     joined = loaded[0] if runs == 1 else jax.tree.map(lambda *parts: np.concatenate(parts), *loaded)
     return distributed.device_put(joined, jax.tree.map(lambda a: a.sharding, like))._replace(numbers=states.numbers)
+
+
+def _require_no_nan(states: State) -> None:
+    """Raises `FloatingPointError` if an array of the states has a NaN."""
+    for path, leaf in jax.tree.leaves_with_path(states):
+        if np.issubdtype(leaf.dtype, np.floating) and np.isnan(np.asarray(leaf)).any():
+            raise FloatingPointError(f"NaN in {jax.tree_util.keystr(path)} after training")
 
 
 def _split(tree: PyTree, runs: int) -> list[PyTree]:

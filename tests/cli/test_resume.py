@@ -61,7 +61,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch, name, ev
         record_evaluation(self, *arguments)
 
     # Long slices would leave nothing between two evaluations to resume from.
-    monkeypatch.setattr(runner, "SLICE_SECONDS", 0.0)
+    monkeypatch.setattr(runner, "SLICE_SECONDS", 0.02)
     monkeypatch.setattr(Writer, "evaluation", fail_at_evaluation)
     with pytest.raises(RuntimeError, match="power failure"):
         main([*DIGITS, *words, "hydra.run.dir=cut"])

@@ -217,10 +217,10 @@ def test_a_resumed_sweep_may_call_a_package_that_is_trusted(finished_sweep, fold
     monkeypatch.syspath_prepend(folder)
     arguments = Arguments(record["overrides"], {"trust": "my_measures"}, multirun=True)
     with pytest.raises(ValueError, match="was called"):
-        compose_runs(arguments, origin="a record")
+        compose_runs(arguments, origin="a record").build()
     monkeypatch.setenv("FA_JAX_TRUST", "other,my_measures")
     with pytest.raises(ValueError, match="was called"):
-        compose_runs(arguments._replace(options={}), origin="a record")
+        compose_runs(arguments._replace(options={}), origin="a record").build()
 
 
 @pytest.mark.parametrize("subdir", ["../outside", "/tmp/outside", "a/../../outside"])
