@@ -50,13 +50,19 @@ UNCACHED = ("a mistake", "fa-jax --help", "fa-jax list")
 
 
 def measured(checkout: Path, words: Sequence[str], programs: Path) -> tuple[float, float]:
-    """Returns the wall and the CPU time of a command, in seconds, with the code of a checkout."""
+    """Returns the wall and the CPU time of a command, in seconds, with the code of a checkout.
+
+    Raises:
+      SystemExit: if it does not end as it should, since a command that fails early is fast.
+    """
     environment = {**without_cache(), "PYTHONPATH": str(checkout), cache.VARIABLE: str(programs)}
     with tempfile.TemporaryDirectory() as folder:
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         command = [sys.executable, "-m", "fa_jax", *words]
-        subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
+        ended = subprocess.run(command, cwd=folder, env=environment, capture_output=True, check=False)
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    if ended.returncode != (2 if words == COMMANDS["a mistake"] else 0):
+        raise SystemExit(f"fa-jax {' '.join(words)} of {checkout} ended with {ended.returncode}: {ended.stderr[-500:]}")
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 

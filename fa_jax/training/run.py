@@ -238,8 +238,8 @@ def _train_group(
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
                 states = program.advance(states, seeds_on_devices, np.int32(step), np.int32(end), program.data())
                 states = jax.block_until_ready(states)
-                if jax.config.read("jax_debug_nans"):  # JAX itself looks into the first call of a function alone
-                    _require_no_nan(states)
+                if jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
+                    _require_no_nan(states)  # JAX itself looks into the first call of a function alone
                 seconds = time.perf_counter() - began
                 cost.training += seconds
                 progress.advance((end - step) * len(seeds) * runs, end * job.training.batch_size)
