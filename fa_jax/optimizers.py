@@ -128,6 +128,18 @@ def must_be_plain(optimizer: FeedbackOptimizer) -> None:
         )
 
 
+def must_not_clip(optimizer: FeedbackOptimizer) -> None:
+    """Checks the optimizer of a rule whose feedback takes the steps of the weights, of which the first layer has none.
+
+    For `Extras.check_feedback_optimizer`.
+
+    Raises:
+      BadOption: if it clips by the global norm.
+    """
+    if optimizer.clip is not None:
+        raise BadOption("must be null: the weights and their feedback would be scaled differently", "clip")
+
+
 def constant(learning_rate: float, steps: int) -> optax.Schedule:
     """Returns a constant learning rate."""
     del steps

@@ -122,9 +122,10 @@ def _kind(config: Mapping[str, Any]) -> str:
 
 def _is_fraction(value: str) -> bool:
     try:
-        return not value.isdecimal() and float(value) is not None
+        float(value)
     except ValueError:
         return False
+    return not value.isdecimal()
 
 
 def _seconds(runs: Sequence[Composed], took: Mapping[str, Took]) -> float | None:

@@ -44,6 +44,25 @@ class Drawing(Figure):
         return file.getvalue()
 
 
+def in_rows(sizes: Sequence[tuple[float, float]], below: float, options: FigureOptions) -> tuple[Drawing, Any]:
+    """Returns a figure with its title, and its parts, one below the other.
+
+    Args:
+      sizes: width and height of each part, in inches.
+      below: the height of the notes at the lower end, in inches.
+      options: the size of the figure, if it is given, and the title.
+    """
+    width, height = options.size or (
+        max(width for width, _ in sizes),
+        sum(height for _, height in sizes) + below + 0.3 * bool(options.title),
+    )
+    layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
+    figure = Drawing(figsize=(width, height), layout=layout)
+    if options.title:
+        figure.suptitle(drawn(options.title))
+    return figure, figure.subfigures(len(sizes), 1, squeeze=False, height_ratios=[height for _, height in sizes])[:, 0]
+
+
 def comparison_figure(
     runs: Sequence[Run],
     path: Path,
@@ -164,15 +183,8 @@ def _figure(
         notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)
         sizes = [size_of(of_group) for of_group in blocks.values()]
         below = (0.11 * (notes.count("\n") + 1) + 0.05) * options.font_size / 9
-        width, height = options.size or (
-            max(width for width, _ in sizes),
-            sum(height for _, height in sizes) + below + 0.3 * bool(options.title),
-        )
-        layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
-        figure = Drawing(figsize=(width, height), layout=layout)
-        if options.title:
-            figure.suptitle(drawn(options.title))
-        parts = figure.subfigures(len(blocks), 1, squeeze=False, height_ratios=[height for _, height in sizes])[:, 0]
+        figure, parts = in_rows(sizes, below, options)
+        width = figure.get_figwidth()
         for part, (title, of_group) in zip(parts, blocks.items(), strict=True):
             draw_group(part, of_group, title if len(blocks) > 1 else "", options, width)
         figure.text(0.01, 0.005, notes, fontsize=0.72 * options.font_size, color=GREY, ha="left", va="bottom")

@@ -10,13 +10,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import SubFigure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import Summary
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import FEWEST, GREY, LINE_WIDTH, LINES, drawn
-from fa_jax.reports.figures import DEFAULT, STYLE, Drawing
+from fa_jax.reports.figures import DEFAULT, STYLE, Drawing, in_rows
 from fa_jax.reports.looks import Look, is_wide
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import TOGETHER, grid, legend
@@ -51,15 +50,8 @@ def rates_figure(conditions: Sequence[Condition], rates: Sequence[Rates], option
     with mpl.rc_context({**STYLE, "font.size": options.font_size}):
         sizes = [_size(one) for one in rates]
         below = 0.3 * options.font_size / 9
-        width, height = options.size or (
-            max(width for width, _ in sizes),
-            sum(height for _, height in sizes) + below + 0.3 * bool(options.title),
-        )
-        layout = ConstrainedLayoutEngine(rect=(0, below / height, 1, 1 - below / height))
-        figure = Drawing(figsize=(width, height), layout=layout)
-        if options.title:
-            figure.suptitle(drawn(options.title))
-        parts = figure.subfigures(len(rates), 1, squeeze=False, height_ratios=[height for _, height in sizes])[:, 0]
+        figure, parts = in_rows(sizes, below, options)
+        width = figure.get_figwidth()
         counts: set[int] = set()
         diverged = False
         for part, one in zip(parts, rates, strict=True):

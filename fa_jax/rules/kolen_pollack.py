@@ -11,10 +11,10 @@ Kolen, Pollack, "Backpropagation without weight transport", ICNN 1994; in this f
 Lillicrap, Tweed, "Deep Learning without Weight Transport", NeurIPS 2019 (arXiv 1904.05391), eqs. 16 and 17.
 """
 
-from fa_jax.checks import BadOption
-from fa_jax.core import FeedbackOptimizer, LossFunction, Rule
+from fa_jax.core import LossFunction, Rule
 from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
+from fa_jax.optimizers import must_not_clip
 from fa_jax.rules.fa import fa
 
 
@@ -33,11 +33,5 @@ def kolen_pollack(network: Network, loss: LossFunction, *, init_feedback: InitFe
         return {name: kernel_updates[name] for name in feedback}
 
     rule = fa(network, loss, init_feedback=init_feedback)
-    extras = rule.extras._replace(check_feedback_optimizer=_check_optimizer)
+    extras = rule.extras._replace(check_feedback_optimizer=must_not_clip)
     return rule._replace(learn=learn, extras=extras)
-
-
-def _check_optimizer(optimizer: FeedbackOptimizer) -> None:
-    """Raises `BadOption` if the feedback takes other steps than the weights."""
-    if optimizer.clip is not None:
-        raise BadOption("must be null: the weights and their feedback would be scaled differently", "clip")

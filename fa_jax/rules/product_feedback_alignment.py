@@ -26,6 +26,7 @@ from fa_jax.initializers import orthogonal, sparsify, uniform
 from fa_jax.network import Network
 from fa_jax.networks.fast_gradients import grad
 from fa_jax.networks.shapes import KernelShape
+from fa_jax.optimizers import must_not_clip
 from fa_jax.rules.backward import backward_rule
 
 FIXED, LEARNED = "fixed", "learned"
@@ -152,5 +153,4 @@ def _check_optimizer(optimizer: FeedbackOptimizer) -> None:
         raise BadOption(problem, "feedback_optimizer", complete=True)
     if optimizer.scaling not in ("optax.identity", "optax.trace", "optax.ema"):
         raise BadOption("must be sgd, momentum or ema: this feedback aligns only if steps are linear in the updates")
-    if optimizer.clip is not None:
-        raise BadOption("must be null: the weights and their feedback would be scaled differently", "clip")
+    must_not_clip(optimizer)

@@ -209,7 +209,6 @@ def _step(learner: Learner, task: Task, state: State, batch: Batch) -> State:
         )
         feedback = optax.apply_updates(feedback, deltas)
     deltas, optimizer_state = optimizer.update(updates, state.optimizer_state, state.params)
-    # Running statistics take one more forward pass, which XLA merges with that of the updates.
     params = optax.apply_updates(network.update_statistics(state.params, batch), deltas)
     return State(state.numbers, params, optimizer_state, feedback, feedback_optimizer_state, state.order, sums)
 

@@ -6,8 +6,8 @@
     y_hat = h_1(... h_L(b_L(f_L(... f_1(x)))))
 
 A prediction passes the stages f up, the last bridge b, and the decoders h down to the label. Means are over the batch
-and over all units. Nothing travels back from one stage to another, so that stage i can work on
-one batch while stage i - 1 works on the next. There is no output error; labels enter only as t_0.
+and over all units. Nothing travels back from one stage to another, so that stage i can work on one batch while stage
+i - 1 works on the next. There is no output error; labels enter only as t_0.
 
 Kao, Chen, "Associated Learning: Decomposing End-to-end Backpropagation based on Auto-encoders and Target Propagation",
 Neural Computation 33(1), 2021 (arXiv 1906.05560); losses and shapes are those of the authors' code.
