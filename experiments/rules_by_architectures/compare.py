@@ -7,9 +7,10 @@
 
 Every rule has seven trials of two seeds each on held-out examples: five learning rates at the default feedback scale,
 then a third and three times that scale at the best rate; a rule without a feedback scale tries two more rates around
-the best. The best values go to conf/tuned.csv, where `tuned=true` reads them. The rule is then trained on all training
-examples, with the default and with the tuned values. Runs are in outputs/rules_by_architectures; finished ones are not
-trained again.
+the best. If the best of the five rates is the lowest or the highest, or all diverge, up to four rates beyond are tried
+until it is not. The best values go to conf/tuned.csv, where `tuned=true` reads them. The rule is then trained on all
+training examples, with the default and with the tuned values. Runs are in outputs/rules_by_architectures; finished ones
+are not trained again.
 """
 
 import argparse
@@ -46,6 +47,8 @@ RATES_OF = {
 """For rules with another default optimizer than plain gradient descent."""
 SCALE_FACTORS = (1 / 3, 3.0)
 RATE_FACTORS = (3**-0.5, 3**0.5)
+BEYOND, FURTHER = 10**0.5, 4
+"""The factor from a rate at the edge of the grid to the next one beyond, and the largest number of these."""
 SIZES: dict[str, dict[str, dict[str, str]]] = {
     "digits": {
         "mlp": {"hidden": "[100,100]"},
@@ -60,6 +63,9 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
 }
 """The architectures of each task, and their sizes where these are not the defaults. Other architectures are trained if
 they are named on the command line; their default sizes need an accelerator."""
+TRIAL_SEEDS = 2
+ERRORS = {"test error": "mean", "low": "low", "high": "high"}
+"""Columns, and what they are of the test errors of the seeds that did not diverge; empty if all did."""
 HELD_OUT = {"digits": 200, "mnist": 10000}
 COLUMNS = {
     "rule": "left",
@@ -81,13 +87,14 @@ TUNED_KEY = ("task", "architecture", "rule")
 class Case:
     """A rule on an architecture and a task."""
 
-    def __init__(self, task: str, architecture: str, rule: str, epochs: float | None):
-        self.task, self.architecture, self.rule = task, architecture, rule
+    def __init__(self, task: str, architecture: str, rule: str, epochs: float | None, trial_seeds: int = TRIAL_SEEDS):
+        self.task, self.architecture, self.rule, self.trial_seeds = task, architecture, rule, trial_seeds
         self.sizes = [f"architecture.{option}={value}" for option, value in SIZES[task].get(architecture, {}).items()]
         self.overrides = [f"task={task}", f"architecture={architecture}", f"rule={rule}", *self.sizes]
         self.overrides += [] if epochs is None else [f"epochs={epochs:g}"]
         self.command = f"python -m experiments.rules_by_architectures.compare {task}"
         self.command += "" if epochs is None else f" --epochs {epochs:g}"
+        self.command += "" if trial_seeds == TRIAL_SEEDS else f" --trial-seeds {trial_seeds}"
         self.folder = OUTPUTS / (task if epochs is None else f"{task}_epochs_{epochs:g}") / architecture / rule
 
     def config(self) -> dict[str, Any] | None:
@@ -106,26 +113,40 @@ class Case:
         """Returns the mean validation error for each value of an option, in one sweep; infinite if a seed diverged."""
         swept = f"{option}={','.join(f'{value:.4g}' for value in tried)}"
         words = [*_overrides(fixed), swept]
-        trial = ["seeds=2", "probe=0", "evaluations=1", f"task.validation={HELD_OUT[self.task]}"]
+        trial = [f"seeds={self.trial_seeds}", "probe=0", "evaluations=1", f"task.validation={HELD_OUT[self.task]}"]
         trial += ["checkpoint=false", "checkpoint_every=null"]
-        folder = self.folder / "_".join(words).replace("=", "_").replace(",", "_")
+        trials = words if self.trial_seeds == TRIAL_SEEDS else [*words, f"seeds={self.trial_seeds}"]
+        folder = self.folder / "_".join(trials).replace("=", "_").replace(",", "_")
         runs = trained_sweep(folder, *self.overrides, *words, *trial)
         return [float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"] for run in runs]
 
     def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
-        """Returns the values with the lowest validation error, and whether the rate is at the edge of the grid."""
-        rates = RATES_OF.get(self.rule, RATES)
-        errors = self.validation_errors("optimizer.learning_rate", rates, {})
-        best = {"optimizer.learning_rate": rates[errors.index(min(errors))]}
+        """Returns the values with the lowest validation error, and whether the rate is the lowest or highest tried."""
+        errors = self.errors_by_rate()
+        rate = _best(errors)
+        best = {"optimizer.learning_rate": rate}
         if scale is None:
-            option, more = "optimizer.learning_rate", [best["optimizer.learning_rate"] * f for f in RATE_FACTORS]
+            option, more = "optimizer.learning_rate", [rate * factor for factor in RATE_FACTORS]
         else:
             option, more = "feedback.scale", [scale * factor for factor in SCALE_FACTORS]
         of_more = self.validation_errors(option, more, {} if scale is None else best)
-        candidates = [(min(errors), best)]
+        candidates = [(errors[rate], best)]
         candidates += [(error, {**best, option: value}) for error, value in zip(of_more, more, strict=True)]
         values = min(candidates, key=lambda candidate: candidate[0])[1]
-        return values, not rates[0] < values["optimizer.learning_rate"] < rates[-1]
+        return values, not min(errors) < values["optimizer.learning_rate"] < max(errors)
+
+    def errors_by_rate(self) -> dict[float, float]:
+        """Returns the mean validation error for each learning rate of the grid, and beyond its edge if that is best."""
+        option, rates = "optimizer.learning_rate", RATES_OF.get(self.rule, RATES)
+        errors = dict(zip(rates, self.validation_errors(option, rates, {}), strict=True))
+        for _ in range(FURTHER):
+            lowest, highest, best = min(errors), max(errors), _best(errors)
+            if lowest < best < highest:
+                break
+            # Where every rate diverges, lower ones may not.
+            beyond = highest * BEYOND if best == highest and errors[best] < float("inf") else lowest / BEYOND
+            (errors[beyond],) = self.validation_errors(option, [beyond], {})
+        return errors
 
     def tuned_row(self, values: dict[str, float], optimizer: str) -> dict[str, str]:
         """Returns the row of `conf/tuned.csv` for these values of an optimizer."""
@@ -143,6 +164,11 @@ class Case:
     def train(self, name: str, values: dict[str, float], seeds: int) -> Run:
         """Returns the run on all training examples with these values."""
         return trained(self.folder / name, *self.overrides, *_overrides(values), f"seeds={seeds}", "checkpoint=false")
+
+
+def _best(errors: dict[float, float]) -> float:
+    """Returns the rate with the lowest error, of equal ones the lowest rate."""
+    return min(errors, key=lambda rate: (errors[rate], rate))
 
 
 def _overrides(values: dict[str, float]) -> list[str]:
@@ -175,9 +201,7 @@ def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
         "learning rate": f"{run.config['optimizer']['learning_rate']:.3g}",
         "feedback scale": "" if scale is None else f"{scale:.3g}",
         "at the edge of the grid": "" if edge is None else edge,
-        "test error": f"{error['mean']:.2f}",
-        "low": f"{error['low']:.2f}",
-        "high": f"{error['high']:.2f}",
+        **{column: "" if error[key] is None else f"{error[key]:.2f}" for column, key in ERRORS.items()},
         "n": error["n"],
         "diverged": len(run.diverged),
         "angle of the first layer": "" if angle is None else f"{angle:.0f}",
@@ -216,7 +240,7 @@ def table(path: Path) -> str:
             {row["rule"]: row for row in rows if (row["architecture"], row["values"]) == (architecture, values)}
             for values in ("as it comes", "tuned")
         )
-        ordered = sorted(tuned, key=lambda rule: float(tuned[rule]["test error"]))
+        ordered = sorted(tuned, key=lambda rule: float(tuned[rule]["test error"] or "inf"))
         lines = [line(rule, plain[rule], tuned[rule]) for rule in ordered]
         text = tabulate(lines, list(COLUMNS), "pipe", disable_numparse=True, colalign=list(COLUMNS.values()))
         parts.append(f"{architecture}:\n\n{text}\n")
@@ -225,12 +249,11 @@ def table(path: Path) -> str:
 
 def line(rule: str, plain: dict[str, str], tuned: dict[str, str]) -> list[str]:
     """Returns the `COLUMNS` of a rule; all numbers but the first are those of the tuned values."""
-    diverged = f" ({plain['diverged']} of {int(plain['diverged']) + int(plain['n'])} diverged)"
     return [
         rule,
-        plain["test error"] + (diverged if int(plain["diverged"]) else ""),
-        tuned["test error"],
-        f"{tuned['low']} to {tuned['high']}",
+        test_error(plain),
+        test_error(tuned),
+        f"{tuned['low']} to {tuned['high']}" if tuned["low"] else "-",
         tuned["learning rate"] + (" (edge)" if tuned["at the edge of the grid"] == "True" else ""),
         tuned["feedback scale"] or "-",
         f"{tuned['angle of the first layer']}°" if tuned["angle of the first layer"] else "-",
@@ -241,6 +264,13 @@ def line(rule: str, plain: dict[str, str], tuned: dict[str, str]) -> list[str]:
     ]
 
 
+def test_error(row: dict[str, str]) -> str:
+    """Returns the mean test error of a row, and how many of its seeds diverged."""
+    diverged = int(row["diverged"])
+    note = f"({diverged} of {diverged + int(row['n'])} diverged)" if diverged else ""
+    return f"{row['test error']} {note}".strip()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("task", choices=sorted(HELD_OUT))
@@ -249,6 +279,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="*", choices=rules, default=rules)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--trial-seeds", type=int, default=TRIAL_SEEDS, help="of each trial")
     parser.add_argument("--collect", action="store_true", help="tabulate finished runs, and train nothing")
     parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
     chosen = parser.parse_args()
@@ -257,7 +288,11 @@ def main() -> None:
         print(table(path))
         return
     architectures = chosen.architectures or list(SIZES[chosen.task])
-    cases = [Case(chosen.task, name, rule, chosen.epochs) for name in architectures for rule in chosen.rules]
+    cases = [
+        Case(chosen.task, name, rule, chosen.epochs, chosen.trial_seeds)
+        for name in architectures
+        for rule in chosen.rules
+    ]
     results = [result for case in cases for result in compare(case, chosen.seeds, chosen.collect)]
     write_table(path, [(values, [run]) for values, run in results], "task", "architecture", "rule", "values")
 

@@ -21,11 +21,11 @@ CONTROL = "shallow"
 
 
 def figure(task: str, architecture: str) -> Figure:
-    """Returns the figure of a task and an architecture."""
+    """Returns the figure of a task and an architecture, without rules of which all seeds diverged."""
     rows = [
         row
         for row in read_rows(HERE / f"measured_{task}.csv")
-        if (row["architecture"], row["values"]) == (architecture, "tuned")
+        if (row["architecture"], row["values"]) == (architecture, "tuned") and row["test error"]
     ]
     rows.sort(key=lambda row: float(row["test error"]), reverse=True)
     with mpl.rc_context(STYLE):
