@@ -3,6 +3,7 @@
 import csv
 import io
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 LATEX |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
 LATEX |= {"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "÷": r"$\div$", "°": r"$^\circ$", "–": "--", "†": r"\dag{}"}
 """What characters are in LaTeX."""
+HEADING, NARROW = 20, 6
+"""In LaTeX, the characters of a heading's line, and the largest number of columns in the size of the text."""
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
 SUPERSCRIPT, PLAIN_DIGITS = str.maketrans("0123456789-", SUPERSCRIPTS), str.maketrans(SUPERSCRIPTS, "0123456789-")
 FORMULA = ("=", "+", "-", "@")
@@ -32,16 +35,17 @@ def markdown(table: Table) -> str:
 
 
 def latex(table: Table, label: str = "comparison") -> str:
-    """Returns a LaTeX `table` environment with rules of booktabs."""
+    """Returns a LaTeX `table` environment with rules of booktabs, small if it has many columns."""
     # Tabulate escapes nothing here: emphasis and signs are commands already.
-    tabular = _tabulated(table, "latex_raw", _latex_text, r"\textbf{{{}}}")
+    tabular = _tabulated(table, "latex_raw", _latex_text, r"\textbf{{{}}}", _latex_heading)
     top, middle, bottom = (rf"\{name}rule" for name in ("top", "mid", "bottom"))
     for rule in (top, middle, bottom):
         tabular = tabular.replace(r"\hline", rule, 1)
     # One paragraph: a caption may not hold an empty line.
     caption = " ".join(f"{_latex_text(line)}." for line in table.caption.split("\n") if line)
     head = ["% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
-    return "\n".join([*head, rf"\label{{tab:{label}}}", tabular, r"\end{table}", ""])
+    small = [r"\footnotesize\setlength{\tabcolsep}{3pt}"] if len(table.headings) > NARROW else []
+    return "\n".join([*head, rf"\label{{tab:{label}}}", *small, tabular, r"\end{table}", ""])
 
 
 def score_rows(
@@ -138,11 +142,19 @@ def _latex_text(text: str) -> str:
     return re.sub(r"(?<!\\)\$\$", "", powers)  # two formulas side by side are one
 
 
-def _tabulated(table: Table, form: str, escape: Any, bold: str) -> str:
+def _latex_heading(text: str) -> str:
+    """Returns a heading in lines."""
+    lines = [_latex_text(line) for line in textwrap.wrap(text, HEADING, break_long_words=False)]
+    # Braces keep a bracket after a line's end from being its argument.
+    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r" \\{} ".join(lines) + "}"
+
+
+def _tabulated(table: Table, form: str, escape: Any, bold: str, escape_heading: Any = None) -> str:
     from tabulate import tabulate
 
     alignment = ("left", *["right"] * (len(table.headings) - 1))
-    rows, headings = [list(map(escape, row)) for row in table.rows], list(map(escape, table.headings))
+    rows = [list(map(escape, row)) for row in table.rows]
+    headings = list(map(escape_heading or escape, table.headings))
     for i, j in table.bold:
         rows[i][j] = bold.format(rows[i][j])
     return tabulate(rows, headings, tablefmt=form, disable_numparse=True, colalign=alignment, preserve_whitespace=False)

@@ -51,6 +51,14 @@ def test_hostile_text_is_escaped_in_latex(hostile_table):
     assert "\x1b" not in text
 
 
+def test_a_long_heading_is_broken_and_a_wide_table_is_small_in_latex():
+    heading = "angle of the learning signal [layer 0]"
+    text = latex(Table(["run", heading], [["fa", "1"]], "about"))
+    assert r"\shortstack[r]{angle of the \\{} learning signal \\{} [layer 0]}" in text
+    assert r"\footnotesize" not in text
+    assert r"\footnotesize" in latex(Table(["run", *"abcdef"], [["fa", *"123456"]], "about"))
+
+
 @pytest.mark.parametrize("value", ["=HYPERLINK(1)", "+a", "@SUM(1)", "-a", " =1", "\t=1"])
 def test_text_is_no_formula_in_a_csv(record, tmp_path, value):
     record("bp", options={"note": value})
