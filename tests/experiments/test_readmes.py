@@ -57,6 +57,21 @@ def test_the_seconds_of_the_first_paragraph_are_those_measured():
     assert float(seconds) == round(float(whole["median"]))
 
 
+def test_the_saturation_of_units_is_that_measured():
+    text = (EXPERIMENTS / "rules_by_architectures" / "README.md").read_text().replace("\n", " ")
+    rows = {
+        (row["rule"], row["feedback scale"]): row
+        for row in read_rows(EXPERIMENTS / "rules_by_architectures" / "saturation.csv")
+        if row["layer"] == "2"
+    }
+    sdfa, dfa, shallow = (rows[key] for key in (("sdfa", "0.01"), ("dfa", "1.0"), ("shallow", "")))
+    shares = [f"{100 * float(row['saturated']):.0f} %" for row in (sdfa, dfa, shallow)]
+    assert f"{shares[0]} of the units of the last hidden layer" in text
+    assert f"a standard deviation of {float(sdfa['deviation over images']):.3f} over images" in text
+    assert f"these are {shares[1]} and {float(dfa['deviation over images']):.2f}" in text
+    assert f"{shares[2]} and {float(shallow['deviation over images']):.2f}" in text
+
+
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
 def test_links_of_a_readme_exist(readme):
     targets = re.findall(r"\]\(((?!https?:)[^)#]+)\)", readme.read_text())
