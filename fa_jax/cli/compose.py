@@ -20,7 +20,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.errors import first_line
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, recorded_config
-from fa_jax.cli.groups import GROUPS, LISTED, choices, config_folders
+from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
@@ -102,6 +102,7 @@ def compose(
         if from_folder is not None:
             of_hydra = re.compile(r"\W*hydra\b(?!\.searchpath)")
             typed = [override for override in arguments.overrides if of_hydra.match(override)]
+            typed += _own_experiment(arguments)
             pristine = hydra.compose("config", typed, return_hydra_config=True).hydra
             check_hydra(from_folder.name, master.hydra, pristine)
         for number, overrides in enumerate(jobs):
@@ -149,6 +150,12 @@ def _origin(arguments: Arguments) -> Origin | None:
         return None
     name = f"hydra.searchpath={searched}" if arguments.config_dir is None else f"--config-dir={arguments.config_dir}"
     return Origin(f"the config from {name}", tuple(arguments.trusted), tuple(arguments.overrides))
+
+
+def _own_experiment(arguments: Arguments) -> list[str]:
+    """Returns the typed choice of an experiment of fa_jax itself, which may say that it is a sweep, and over what."""
+    name = arguments.value_of("experiment")
+    return [f"experiment={name}"] if name in choices_in(CONF, "experiment") else []
 
 
 def _jobs(arguments: Arguments) -> tuple[bool, list[list[str]], DictConfig]:

@@ -35,11 +35,17 @@ def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
       config_dir: a folder of further configs, which are listed after those of fa_jax and of plug-ins.
     """
     found = {}
-    for folder in (parent / group for parent in (CONF, *config_folders(config_dir))):
-        paths = folder.rglob("*.yaml") if group == "experiment" else folder.glob("*.yaml")
-        names = {path.relative_to(folder).with_suffix("").as_posix(): path for path in sorted(paths)}
+    for folder in (CONF, *config_folders(config_dir)):
+        names = choices_in(folder, group)
         found |= {name: _comment(path) for name, path in names.items() if name not in found}
     return found
+
+
+def choices_in(folder: Path, group: str) -> dict[str, Path]:
+    """Returns the options that a folder of configs has of a group, each with its file."""
+    of_group = folder / group
+    paths = of_group.rglob("*.yaml") if group == "experiment" else of_group.glob("*.yaml")
+    return {path.relative_to(of_group).with_suffix("").as_posix(): path for path in sorted(paths)}
 
 
 def _comment(path: Path) -> str:

@@ -100,6 +100,17 @@ def test_trust_allows_the_functions_of_a_package(folder, refusal, monkeypatch):
     assert run.choices["rule"] == "mine"
 
 
+def test_a_recorded_sweep_of_an_experiment_of_ours_may_say_what_it_sweeps(folder):
+    recorded = Arguments(["experiment=lillicrap2014/task1"], {}, multirun=True)
+    assert len(compose_runs(recorded, origin="its sweep.json").runs) == 4
+    path = folder / "configs" / "experiment" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\nhydra: {mode: MULTIRUN, sweeper: {params: {seeds: '1,2'}}}\n")
+    mine = Arguments(["experiment=mine"], {}, multirun=True, config_dir="configs")
+    with pytest.raises(BadOption, match="which only the command line may"):
+        compose_runs(mine, origin="its sweep.json")
+
+
 @pytest.mark.parametrize(
     "flag", ["--config-name=mine", "-cn=mine", "--config-path=/tmp", "--experimental-rerun=x", "--config-d=x"]
 )
