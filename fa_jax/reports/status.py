@@ -32,7 +32,7 @@ def status_table(folders: Sequence[Path]) -> Table:
         [
             str(run.folder),
             state(run),
-            f"{_progress(run):.0%}",
+            f"{progress(run):.0%}",
             str(len(run.seeds)),
             run.status["time"][:16].replace("T", " "),
             run.status["reason"] if run.status["reason"] not in (None, run.status["status"]) else "",
@@ -50,7 +50,7 @@ def status_table(folders: Sequence[Path]) -> Table:
     return Table(["run", "status", "done", "seeds", "since (UTC)", "why"], rows, caption)
 
 
-def _progress(run: Run) -> float:
+def progress(run: Run) -> float:
     """Returns the share of steps done at the last evaluation, averaged over groups of seeds."""
     if run.is_finished:
         return 1.0

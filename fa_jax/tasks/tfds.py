@@ -84,7 +84,7 @@ def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
     Raises:
       BadOption: if there is no such data set, or a file of it is missing or damaged.
     """
-    form, prepared = form_of(dataset, data_dir), _find(dataset, data_dir)
+    form, prepared = form_of(dataset, data_dir), find(dataset, data_dir)
     try:
         info = (prepared.folder / "dataset_info.json").read_bytes()
         splits = _splits(prepared, info)
@@ -107,7 +107,7 @@ def form_of(dataset: str, data_dir: str | None) -> Dataset:
         return DATASETS[dataset]
     if not isinstance(dataset, str) or not NAME.fullmatch(dataset):
         raise BadOption(f"must be the name of a data set, such as svhn_cropped; got {dataset!r}", "dataset")
-    prepared = _find(dataset, data_dir)
+    prepared = find(dataset, data_dir)
     path = prepared.folder / "features.json"
     try:
         features = json.loads(path.read_bytes())["featuresDict"]["features"]
@@ -140,8 +140,12 @@ def _read_split(prepared: Prepared, form: Dataset, splits: Mapping[str, Any], sp
     return examples
 
 
-def _find(dataset: str, data_dir: str | None) -> Prepared:
-    """Returns the newest version of a data set."""
+def find(dataset: str, data_dir: str | None) -> Prepared:
+    """Returns the newest version of a data set; arguments as for `read`.
+
+    Raises:
+      BadOption: if it is not prepared; the message has the command that prepares it.
+    """
     if data_dir is not None and (not isinstance(data_dir, str) or not data_dir):
         raise BadOption(f"must be the path of a folder, or null; got {data_dir!r}", "data_dir")
     option = "data_dir" if data_dir or not os.environ.get("TFDS_DATA_DIR") else "$TFDS_DATA_DIR"

@@ -96,7 +96,7 @@ def test_a_block_size_that_does_not_divide_the_examples_gives_the_same_arrays(mo
 
 
 def decode_arguments(data_dir):
-    prepared = tfds._find("mnist", str(data_dir))
+    prepared = tfds.find("mnist", str(data_dir))
     info = (prepared.folder / "dataset_info.json").read_bytes()
     return prepared, tfds.DATASETS["mnist"], "train", tfds._shards(prepared, tfds._splits(prepared, info), "train")
 
