@@ -1,85 +1,35 @@
-"""What the scripts share: training runs that are missing, and tables of results with their provenance."""
+"""What the scripts share: where results go, and tables of results with their provenance."""
 
+import argparse
 import csv
-import json
 import os
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 
 from fa_jax.core import PyTree
-from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run
+from fa_jax.records.reader import Run
 from fa_jax.training import cache
 
 
-def trained(folder: Path, *arguments: str) -> Run:
-    """Returns the run in a folder, after training or resuming it if it is not finished.
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where results go: `results_folder` reads them."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, help="folder of the results; default: outputs/<experiment>/results")
+    where.add_argument("--update", action="store_true", help="replace the committed results")
+
+
+def results_folder(options: argparse.Namespace, here: Path) -> Path:
+    """Returns the folder that tables and figures go to, which exists; only `--update` replaces the committed ones.
 
     Args:
-      folder: of the run.
-      *arguments: of `fa-jax`, without the folder.
-
-    Raises:
-      subprocess.CalledProcessError: if `fa-jax` fails.
-      ValueError: if the folder holds a run of other arguments.
+      options: those of `add_output_options`.
+      here: the folder of the experiment, with its committed results.
     """
-    recorded = None
-    if (folder / "status.json").exists():
-        recorded = read_run(folder).environment["command"][1:]
-    _train(folder, arguments, recorded, finished=is_trained(folder), option="hydra.run.dir")
-    return read_run(folder)
-
-
-def trained_sweep(folder: Path, *arguments: str) -> list[Run]:
-    """Returns the runs of the sweep in a folder, after training those that are not finished.
-
-    Arguments and errors are those of `trained`.
-    """
-    recorded = None
-    if (folder / SWEEP).exists():
-        recorded = json.loads((folder / SWEEP).read_text())["overrides"]
-    finished = recorded is not None and sum(run.is_finished for run in find_runs(folder)) == jobs_of(folder)
-    _train(folder, arguments, recorded, finished=finished, option="hydra.sweep.dir", flags=("--multirun",))
-    return find_runs(folder)
-
-
-def is_trained(folder: Path) -> bool:
-    """Returns whether a folder holds a finished run."""
-    return (folder / "status.json").exists() and read_run(folder).is_finished
-
-
-def _train(
-    folder: Path,
-    arguments: Sequence[str],
-    recorded: Sequence[str] | None,
-    *,
-    finished: bool,
-    option: str,
-    flags: Sequence[str] = (),
-) -> None:
-    """Trains or resumes what a folder is for, unless it is finished.
-
-    Args:
-      folder: of the run or sweep.
-      arguments: that it needs, without the folder.
-      recorded: those that it was started with; None: there is nothing yet.
-      finished: whether there is nothing left to train.
-      option: of `fa-jax`, which names the folder.
-      flags: of `fa-jax`, for a new one.
-    """
-    if recorded is not None:
-        before = {argument for argument in recorded if not argument.startswith(f"{option}=")}
-        if before != set(arguments):
-            different = " ".join(sorted(before ^ set(arguments)))
-            raise ValueError(f"{folder} was trained with other options ({different}); move it away to train again")
-    if finished:
-        return
-    command = [*flags, *arguments, f"{option}={folder}"] if recorded is None else [f"resume={folder}"]
-    print("fa-jax", *command, flush=True)
-    subprocess.run([sys.executable, "-m", "fa_jax", *command], check=True, env=without_cache())
+    folder = here if options.update else options.out or Path("outputs") / here.name / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def without_cache() -> dict[str, str]:

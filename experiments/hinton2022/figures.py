@@ -3,8 +3,9 @@
     python -m experiments.hinton2022.rows full
     python -m experiments.hinton2022.figures
 
-The second command draws `curve`, `goodness`, `fields` and `hybrids`, as PNG and PDF beside this file. It also writes
-`layers.csv`: the test error of inference by the goodness of one layer alone, and of all layers but the first.
+The second command draws `curve`, `goodness`, `fields` and `hybrids`, as PNG and PDF. It also writes `layers.csv`: the
+test error of inference by the goodness of one layer alone, and of all layers but the first. They go to
+outputs/hinton2022/results, or with `--update` beside this file.
 """
 
 import argparse
@@ -16,10 +17,11 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import is_trained, of_seed, read_rows, write_table
-from experiments.hinton2022.rows import BATCH, OUTPUTS
+from experiments.common import add_output_options, of_seed, read_rows, results_folder, write_table
+from experiments.hinton2022.rows import BATCH, row_of
+from experiments.training import runs_of, trained
 from fa_jax.cli.build import build
-from fa_jax.records.reader import Run, read_checkpoint, read_run
+from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.records.statistics import band
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.rules.forward_forward.negatives import hybrids, masks, with_label
@@ -142,16 +144,18 @@ def _draw(axes, run: Run, metric: str, colour: str, label: str, line: str = "-")
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
-    full = read_run(OUTPUTS / "full")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_output_options(parser)
+    into = results_folder(parser.parse_args(), HERE)
+    (full,) = trained(row_of("full"))
     with mpl.rc_context(STYLE):
-        save(curve(full), HERE / "curve")
-        save(goodness(full), HERE / "goodness")
-        save(fields(full), HERE / "fields")
-        save(hybrid_images(full), HERE / "hybrids")
-    runs = {name: read_run(OUTPUTS / name) for name in BY_LAYER if is_trained(OUTPUTS / name)}
+        save(curve(full), into / "curve")
+        save(goodness(full), into / "goodness")
+        save(fields(full), into / "fields")
+        save(hybrid_images(full), into / "hybrids")
+    runs = {name: run for name in BY_LAYER for run in runs_of(row_of(name))}
     rows = [({"row": name, **row}, [run]) for name, run in runs.items() for row in errors_by_layer(run)]
-    write_table(HERE / "layers.csv", rows, "row", "layer")
+    write_table(into / "layers.csv", rows, "row", "layer")
 
 
 if __name__ == "__main__":

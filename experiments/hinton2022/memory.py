@@ -3,9 +3,10 @@
     python -m experiments.hinton2022.memory
 
 Networks have 2 to 47 layers of 2000 units; a step of Adam trains one seed on 5000 rows: 2500 positive and 2500 negative
-ones for Forward-Forward, 5000 examples for backprop. The script writes `memory.csv` and `memory.png` beside this file.
-It trains nothing: XLA estimates the temporary memory of the compiled program. Params, optimizer state and feedback, the
-arguments of the program, are counted separately. MNIST is read from `$TFDS_DATA_DIR`.
+ones for Forward-Forward, 5000 examples for backprop. It trains nothing: XLA estimates the temporary memory of the
+compiled program. Params, optimizer state and feedback, the arguments of the program, are counted separately. MNIST is
+read from `$TFDS_DATA_DIR`. The script writes `memory.csv` and `memory.png` to outputs/hinton2022/results, or with
+`--update` beside this file.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.common import add_output_options, results_folder
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.reports.figures import STYLE, save
@@ -47,7 +49,7 @@ def memory_of(overrides: tuple[str, ...], depth: int) -> dict[str, float]:
     return {"kept": kept / MEBI, "working": memory.temp_size_in_bytes / MEBI}
 
 
-def draw(measured: dict[str, list[dict[str, float]]]) -> None:
+def draw(measured: dict[str, list[dict[str, float]]], path: Path) -> None:
     """Draws both parts against depth."""
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
@@ -59,19 +61,21 @@ def draw(measured: dict[str, list[dict[str, float]]]) -> None:
         axes.set_ylabel("MiB")
         axes.set_ylim(0)
         axes.legend()
-        save(figure, HERE / "memory")
+        save(figure, path)
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_output_options(parser)
+    into = results_folder(parser.parse_args(), HERE)
     measured = {name: [memory_of(overrides, depth) for depth in DEPTHS] for name, overrides in RULES.items()}
-    with (HERE / "memory.csv").open("w", newline="") as file:
+    with (into / "memory.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["rule", "hidden layers", "kept MiB", "working MiB", "jax"])
         for name, rows in measured.items():
             for depth, row in zip(DEPTHS, rows, strict=True):
                 writer.writerow([name, depth, f"{row['kept']:.0f}", f"{row['working']:.0f}", jax.__version__])
-    draw(measured)
+    draw(measured, into / "memory")
 
 
 if __name__ == "__main__":

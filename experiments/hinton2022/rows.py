@@ -3,21 +3,26 @@
     python -m experiments.hinton2022.rows                     all short rows
     python -m experiments.hinton2022.rows full --seeds 3      three layers of 1000, 50 000 training images, 100 epochs
     python -m experiments.hinton2022.rows fields --seeds 1    local receptive fields, 60 epochs
+    python -m experiments.hinton2022.rows --status            what is done, running and left
     python -m experiments.hinton2022.rows --collect           tabulates finished runs, and trains nothing
 
 The data are read from `$TFDS_DATA_DIR`. Each row is a run in outputs/hinton2022; finished runs are not trained again.
-At the end, the script writes `measured.csv` beside this file; it computes errors by goodness from the final params.
+At the end, the script writes `measured.csv` to outputs/hinton2022/results, or with `--update` beside this file; it
+computes errors by goodness from the final params.
 """
 
-import argparse
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from experiments.common import is_trained, layer_columns, of_seed, provenance, seconds, trained, write_table
+from experiments import queue
+from experiments.common import layer_columns, of_seed, provenance, read_rows, seconds, write_table
+from experiments.training import Row, run_row, runs_of
 from fa_jax.cli.build import build
-from fa_jax.records.reader import Run, read_checkpoint, read_run
+from fa_jax.records.reader import Run, read_checkpoint
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/hinton2022")
@@ -121,7 +126,38 @@ SHORT = (
 )
 SHORT += tuple(name for name in ROWS if "_epochs_" in name)
 SHORT += ("sleep_five", "sleep_five_slowly", "cifar10_minimised_2_few", "cifar10_maximised_2_few", "cifar10_bp_2_few")
+HOURS = {
+    "large": 2.5,
+    "hybrid": 4,
+    "hybrid_all_layers": 4,
+    "jitter": 20,
+    "jitter_450": 18,
+    "fields": 1.8,
+    "recurrent": 30,
+}
+"""Estimates for one seed of rows that were not measured on a CPU."""
 BATCH = 1000
+
+
+def rows(seeds: int | None = None) -> list[Row]:
+    """Returns all rows, such as `hinton2022/large`; seeds are those that were asked for."""
+    return [row_of(name, seeds) for name in ROWS]
+
+
+def row_of(name: str, seeds: int | None = None) -> Row:
+    """Returns a row of `ROWS`."""
+    default = 3 if name == "full" else 2 if name in SHORT else 1
+    hours = hours_of_seed().get(name)
+    return run_row(
+        f"hinton2022/{name}", OUTPUTS / name, ROWS[name], hours and hours * default, seeds=seeds, default=default
+    )
+
+
+@functools.cache
+def hours_of_seed() -> dict[str, float]:
+    """Returns the hours of one seed of a row, measured on a CPU or estimated."""
+    measured = [row for row in read_rows(HERE / "measured.csv") if row["seconds"] and "NVIDIA" not in row["measured"]]
+    return HOURS | {row["row"]: float(row["seconds"]) / 3600 / int(row["seeds"]) for row in measured}
 
 
 def errors_by(run: Run, inference: str) -> np.ndarray:
@@ -165,28 +201,15 @@ def measured(name: str, run: Run) -> dict[str, object]:
     return row
 
 
-def collect() -> None:
-    """Tabulates every finished run that is not in `measured.csv` yet."""
-    runs = {name: read_run(OUTPUTS / name) for name in ROWS if is_trained(OUTPUTS / name)}
-    text = (HERE / "measured.csv").read_text()
-    runs = {name: run for name, run in runs.items() if provenance([run]) not in text}
-    if not runs:
-        return
-    write_table(HERE / "measured.csv", [(measured(name, run), [run]) for name, run in runs.items()], "row")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", default=SHORT, help=f"of {', '.join(ROWS)}; default: the short rows")
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--collect", action="store_true", help="tabulate finished runs, and train nothing")
-    chosen = parser.parse_args()
-    if unknown := [name for name in chosen.rows if name not in ROWS]:
-        parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
-    for name in [] if chosen.collect else chosen.rows:
-        trained(OUTPUTS / name, *ROWS[name], f"seeds={chosen.seeds}")
-    collect()
+def collect(into: Path, chosen: Sequence[Row]) -> None:
+    """Tabulates those of some rows that are done and not in `measured.csv` of a folder yet."""
+    path = into / "measured.csv"
+    text = path.read_text() if path.exists() else ""
+    done = {row.name.partition("/")[2]: run for row in chosen for run in runs_of(row)}
+    new = [(measured(name, run), [run]) for name, run in done.items() if provenance([run]) not in text]
+    if new:
+        write_table(path, new, "row")
 
 
 if __name__ == "__main__":
-    main()
+    queue.main(__doc__, "hinton2022", SHORT)

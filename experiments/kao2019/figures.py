@@ -5,9 +5,10 @@
 
 The second command draws `depth.png` (errors by depth, norms of learning signals before training), `separation.png`
 (class separation by layer and epoch) and `codes.png` (the codes of the labels). It writes `exits.csv`: accuracy and
-multiplications by exit.
+multiplications by exit. They go to outputs/kao2019/results, or with `--update` beside this file.
 """
 
+import argparse
 import math
 from pathlib import Path
 
@@ -17,14 +18,15 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import layer_columns, write_table
+from experiments.common import add_output_options, layer_columns, results_folder, write_table
+from experiments.kao2019.rows import row_of
+from experiments.training import trained
 from fa_jax.cli.build import build
 from fa_jax.network import Network
-from fa_jax.records.reader import Run, read_checkpoint, read_run
+from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.reports.figures import STYLE
 
 HERE = Path(__file__).parent
-OUTPUTS = Path("outputs/kao2019")
 KINDS = {
     "al_elu": ("associated learning, ELU stages", "#0072B2", "-"),
     "al_sigmoid": ("associated learning, all logistic", "#56B4E9", "-"),
@@ -33,6 +35,12 @@ KINDS = {
     "bp_sigmoid": ("backprop, all logistic", "#E69F00", "--"),
 }
 STAGES = (2, 4, 8)
+
+
+def run_of(row: str, name: str) -> Run:
+    """Returns a run of a row, after training it if it is missing."""
+    (run,) = trained(row_of(row, name))
+    return run
 
 
 def by_layer(run: Run, metric: str, evaluation: int) -> np.ndarray:
@@ -45,7 +53,7 @@ def depth() -> Figure:
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     errors, norms = figure.subplots(1, 2)
     for kind, (label, colour, line) in KINDS.items():
-        runs = [read_run(OUTPUTS / "depth" / f"{stages}_{kind}") for stages in STAGES]
+        runs = [run_of("depth", f"{stages}_{kind}") for stages in STAGES]
         last = np.stack([run.curves("test_error")[1][:, -1] for run in runs])
         errors.plot(STAGES, last.mean(1), line, color=colour, label=label)
         errors.plot(STAGES, last, ".", color=colour, markersize=4)
@@ -65,7 +73,7 @@ def separation() -> Figure:
     figure = Figure(figsize=(7, 3), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     for panel, (name, title) in zip(panels, (("al", "associated learning"), ("bp", "backprop")), strict=True):
-        run = read_run(OUTPUTS / "separation" / name)
+        run = run_of("separation", name)
         epochs = run.curves("test_error")[0] / 60_000
         layers = np.stack([by_layer(run, "separation", i).mean(0) for i in range(len(epochs))])
         for i, values in enumerate(layers.T):
@@ -78,7 +86,7 @@ def separation() -> Figure:
 
 def codes() -> Figure:
     """Draws the codes of the ten classes, with one row for each class, and their mean distance, by stage."""
-    params = read_checkpoint(read_run(OUTPUTS / "depth" / "8_al_sigmoid"))["params"]
+    params = read_checkpoint(run_of("depth", "8_al_sigmoid"))["params"]
     figure = Figure(figsize=(9, 5), layout="constrained")
     panels = figure.subplots(4, 2).ravel()
     t = jnp.eye(10)
@@ -97,7 +105,7 @@ def codes() -> Figure:
 
 def exits() -> list[dict[str, object]]:
     """Returns the test accuracy and the cost of predictions that pass some of the stages."""
-    run = read_run(OUTPUTS / "depth" / "8_al_elu")
+    run = run_of("depth", "8_al_elu")
     job, params = build(run.config), read_checkpoint(run)["params"]
     inputs, targets = job.task.prepare(job.task.test.inputs), np.asarray(job.task.test.targets)
     rows = []
@@ -111,13 +119,16 @@ def exits() -> list[dict[str, object]]:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_output_options(parser)
+    into = results_folder(parser.parse_args(), HERE)
     with mpl.rc_context(STYLE):
         for draw in (depth, separation, codes):
             figure = draw()
             for ending in ("png", "pdf"):
-                figure.savefig(HERE / f"{draw.__name__}.{ending}")
-    run = read_run(OUTPUTS / "depth" / "8_al_elu")
-    write_table(HERE / "exits.csv", [(row, [run]) for row in exits()])
+                figure.savefig(into / f"{draw.__name__}.{ending}")
+    run = run_of("depth", "8_al_elu")
+    write_table(into / "exits.csv", [(row, [run]) for row in exits()])
 
 
 if __name__ == "__main__":

@@ -2,10 +2,11 @@
 
     python -m experiments.kao2019.pipeline
 
-The script needs an idle machine and MNIST in `$TFDS_DATA_DIR`. It writes `pipeline.csv` and `timeline.png` beside this
-file. Networks are trained in two ways: with one core for each device, so that one device has one core and two devices
-have two; and with all cores for any number of devices, where a matrix product of one device uses all cores anyway. Each
-measurement runs in a new process, since cores and devices are fixed when JAX starts.
+The script needs an idle machine and MNIST in `$TFDS_DATA_DIR`. It writes `pipeline.csv` and `timeline.png` to
+outputs/kao2019/results, or with `--update` beside this file. Networks are trained in two ways: with one core for each
+device, so that one device has one core and two devices have two; and with all cores for any number of devices, where a
+matrix product of one device uses all cores anyway. Each measurement runs in a new process, since cores and devices are
+fixed when JAX starts.
 """
 
 import argparse
@@ -24,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.common import add_output_options, results_folder
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.core import Batch, PyTree
@@ -183,7 +185,7 @@ def rows_of(name: str, cores: str, measured: dict) -> list[dict[str, object]]:
     ]
 
 
-def draw(name: str, events: list[list[float]]) -> None:
+def draw(name: str, events: list[list[float]], path: Path) -> None:
     """Draws the work of each device over time, for ten batches after all devices have started."""
     from matplotlib.figure import Figure
 
@@ -201,16 +203,18 @@ def draw(name: str, events: list[list[float]]) -> None:
     axes.set_xlabel("milliseconds")
     axes.set_title(f"{name}: which batch each device learns from, and when", fontsize=9)
     for suffix in ("png", "pdf"):
-        figure.savefig(HERE / f"timeline.{suffix}")
+        figure.savefig(path.with_suffix(f".{suffix}"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--measure", help=argparse.SUPPRESS)
+    add_output_options(parser)
     chosen = parser.parse_args()
     if chosen.measure:
         print(json.dumps(measure(*json.loads(chosen.measure))))
         return
+    into = results_folder(chosen, HERE)
     available = len(os.sched_getaffinity(0))
     rows = []
     for name in NETWORKS:
@@ -222,14 +226,14 @@ def main() -> None:
                 measured["events"] |= with_more_cores["events"]
         of_network = rows_of(name, "1", measured)
         if name == DRAWN and "2" in measured["events"]:
-            draw(name, measured["events"]["2"])
+            draw(name, measured["events"]["2"], into / "timeline")
         shared = measure_in_new_process(name, available, _counts(name))
         # The model does not hold for devices that share their cores: each stage was timed with all of them.
         of_network += rows_of(name, f"all {available}", {**shared, "modelled": {}})
         print(*of_network, sep="\n", flush=True)
         rows += of_network
     machine = environment()
-    with (HERE / "pipeline.csv").open("w", newline="") as file:
+    with (into / "pipeline.csv").open("w", newline="") as file:
         provenance = f"{machine['time']}, {machine['processor']}, {machine['cores']} cores"
         commit = (machine["commit"] or "unknown")[:8]
         file.write(f"# {provenance}, jax {machine['packages']['jax']}, commit {commit}; medians of {REPEATS}\n")

@@ -4,19 +4,23 @@
     python -m experiments.kao2019.rows depth separation       two rows
     python -m experiments.kao2019.rows exact_200 cnn_200      the authors' length, for an accelerator
     python -m experiments.kao2019.rows cifar10 cifar100       four networks, 200 epochs, for an accelerator
+    python -m experiments.kao2019.rows exact_20/al            one run of a row
+    python -m experiments.kao2019.rows --status               what is done, running and left
     python -m experiments.kao2019.rows --collect              tabulates finished runs, and trains nothing
 
 The data are read from `$TFDS_DATA_DIR`. A row has several runs, in outputs/kao2019/<row>; finished runs are not trained
-again. At the end, the script writes `measured.csv` beside this file.
+again. At the end, the script writes `measured.csv` to outputs/kao2019/results, or with `--update` beside this file.
 """
 
-import argparse
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.common import is_trained, layer_columns, seconds, trained, write_table
-from fa_jax.records.reader import Run, read_run
+from experiments import queue
+from experiments.common import layer_columns, read_rows, seconds, write_table
+from experiments.training import Row, run_row, runs_of
+from fa_jax.records.reader import Run
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/kao2019")
@@ -128,20 +132,25 @@ def runs(row: str) -> Iterator[tuple[str, list[str], int]]:
             yield name, ["experiment=kao2019/cifar10", *overrides, *FEW], 1
 
 
-def arguments_of(overrides: list[str], seeds: int) -> list[str]:
-    """Returns the arguments of `fa-jax` for a run."""
+def arguments_of(overrides: list[str]) -> list[str]:
+    """Returns the arguments of `fa-jax` for a run, without the seeds."""
     experiment = [] if overrides[0].startswith("experiment=") else [MNIST]
-    return [*experiment, *(override.replace(" ", "") for override in overrides), f"seeds={seeds}"]
+    return [*experiment, *(override.replace(" ", "") for override in overrides)]
 
 
 ROWS = ("depth", "separation", "schedule", "exact", "cnn", "cifar10_few")
 LONG = ("exact_20", "exact_200", "cnn_200", "cifar10", "cifar100")
+LONGER = {"exact_20": ("exact", 5), "exact_200": ("exact", 50), "cnn_200": ("cnn", 200)}
+LONGER |= {"cifar10": ("cifar10_few", 100), "cifar100": ("cifar10_few", 100)}
+"""Rows that were not measured on a CPU: a shorter one of the same networks, and how many times longer they are."""
 
 
 def measured(row: str, name: str, run: Run) -> dict[str, object]:
     """Returns the row of a run: accuracies in % after some epochs, mean and deviation; metrics by hidden layer."""
     result: dict[str, object] = {"row": row, "run": name, "seeds": len(run.seeds)}
     result["diverged"] = len(run.diverged)
+    if len(run.diverged) == len(run.seeds):
+        return result
     for epoch in (1, 2, 4, 5, 20, 200):
         error = run.at_epoch("test_error", epoch)
         if error is not None:
@@ -159,39 +168,40 @@ def measured(row: str, name: str, run: Run) -> dict[str, object]:
     return result
 
 
-def collect() -> None:
-    """Tabulates every finished run."""
-    results = [
-        (measured(row, name, run), [run])
-        for row in (*ROWS, *LONG)
-        for name, _, _ in runs(row)
-        if is_trained(OUTPUTS / row / name)
-        for run in [read_run(OUTPUTS / row / name)]
-    ]
-    if results:
-        write_table(HERE / "measured.csv", results, "row", "run")
+def rows(seeds: int | None = None) -> list[Row]:
+    """Returns all rows, such as `kao2019/depth/2_al_elu`; seeds are those that were asked for."""
+    return [row_of(row, name, seeds) for row in (*ROWS, *LONG) for name, _, _ in runs(row)]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("rows", nargs="*", default=ROWS, help=f"of {', '.join((*ROWS, *LONG))}")
-    parser.add_argument("--runs", nargs="+", help="some runs of these rows, such as cnn_al; default: all")
-    parser.add_argument("--seeds", type=int, help="default: the number of each row")
-    parser.add_argument("--collect", action="store_true", help="tabulate finished runs, and train nothing")
-    chosen = parser.parse_args()
-    if unknown := [row for row in chosen.rows if row not in (*ROWS, *LONG)]:
-        parser.error(f"rows are {', '.join((*ROWS, *LONG))}; got {unknown[0]}")
-    for row in chosen.rows if chosen.runs else ():
-        names = [name for name, _, _ in runs(row)]
-        if unknown := [name for name in chosen.runs if name not in names]:
-            parser.error(f"--runs of {row} are {', '.join(names)}; got {unknown[0]}")
-    for row in [] if chosen.collect else chosen.rows:
-        for name, overrides, seeds in runs(row):
-            if chosen.runs and name not in chosen.runs:
-                continue
-            trained(OUTPUTS / row / name, *arguments_of(overrides, chosen.seeds or seeds))
-    collect()
+def row_of(row: str, name: str, seeds: int | None = None) -> Row:
+    """Returns one run of a row."""
+    ((overrides, default),) = [(overrides, n) for other, overrides, n in runs(row) if other == name]
+    hours = hours_of_seed().get((row, name))
+    if hours is None and row in LONGER:
+        shorter, times = LONGER[row]
+        hours = hours_of_seed().get((shorter, name))
+        hours = hours and hours * times
+    path = f"{row}/{name}"
+    total = hours and hours * default
+    return run_row(f"kao2019/{path}", OUTPUTS / path, arguments_of(overrides), total, seeds=seeds, default=default)
+
+
+@functools.cache
+def hours_of_seed() -> dict[tuple[str, str], float]:
+    """Returns the measured hours of one seed, by row and run."""
+    return {
+        (row["row"], row["run"]): float(row["seconds"]) / 3600 / int(row["seeds"])
+        for row in read_rows(HERE / "measured.csv")
+        if row["seconds"]
+    }
+
+
+def collect(into: Path, chosen: Sequence[Row]) -> None:
+    """Tabulates those of some rows that are done."""
+    done = {tuple(row.name.split("/")[1:]): run for row in chosen for run in runs_of(row)}
+    if done:
+        write_table(into / "measured.csv", [(measured(*key, run), [run]) for key, run in done.items()], "row", "run")
 
 
 if __name__ == "__main__":
-    main()
+    queue.main(__doc__, "kao2019", ROWS)

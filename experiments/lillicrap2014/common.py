@@ -54,11 +54,11 @@ def at(run: Run, metric: str, examples: float) -> np.ndarray:
     return values[:, np.argmin(np.abs(x - examples))]
 
 
-def conclude(name: str, checks: Sequence[Check], runs: Sequence[Run]) -> None:
+def conclude(name: str, checks: Sequence[Check], runs: Sequence[Run], into: Path) -> None:
     """Prints the checks, and writes them to `measured_<name>.csv` with the time, hardware and versions of the runs."""
     environment = runs[0].environment
     packages = environment["packages"]
-    with (HERE / f"measured_{name}.csv").open("w", newline="") as file:
+    with (into / f"measured_{name}.csv").open("w", newline="") as file:
         machine = f"{environment['processor']}, {environment['cores']} cores"
         versions = f"jax {packages['jax']}, flax {packages['flax']}, commit {(environment['commit'] or 'unknown')[:8]}"
         file.write(f"# {environment['time']}, {machine}, {versions}, {sum(map(seconds, runs)):.0f} s in all\n")

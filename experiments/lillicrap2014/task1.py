@@ -1,16 +1,21 @@
 """Task 1, figs. 1d, 1e and 4: trains missing runs in outputs/lillicrap2014, draws the figures, makes checks 5 to 11.
 
     python -m experiments.lillicrap2014.task1
+    python -m experiments.lillicrap2014.task1 --status      what is done, running and left
 
 The published points are read from fig. 1d. Figs. 1e and 4 could not be read, so no points are drawn over their curves.
 """
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import trained_sweep
-from experiments.lillicrap2014.common import HERE, NAMES, OUTPUTS, Check, at, conclude, published
+from experiments import queue
+from experiments.lillicrap2014.common import NAMES, OUTPUTS, Check, at, conclude, published
+from experiments.training import Row, runs_of, sweep_row
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 
@@ -18,16 +23,26 @@ WINDOW = 50
 """The number of examples over which the NSE of the training stream is averaged, geometrically."""
 
 
-def main() -> None:
-    runs = trained_sweep(OUTPUTS / "task1", "experiment=lillicrap2014/task1")
-    curves = {run.choices["rule"]: run for run in runs}
-    runs = trained_sweep(OUTPUTS / "fig4", "experiment=lillicrap2014/fig4")
-    scales = {run.config["architecture"]["init_scale"]: run for run in runs}
+def rows(seeds: int | None = None) -> list[Row]:
+    """Returns the rows of this task; seeds are those that were asked for."""
+    return [
+        sweep_row(f"lillicrap2014/{name}", OUTPUTS / name, [f"experiment=lillicrap2014/{name}"], 0.01, seeds=seeds)
+        for name in ("task1", "fig4")
+    ]
+
+
+def collect(into: Path, chosen: Sequence[Row]) -> None:
+    """Draws the figures and makes the checks from the `rows` of this task, if all are done."""
+    all_runs = [runs_of(row) for row in chosen]
+    if not all(all_runs):
+        return
+    curves = {run.choices["rule"]: run for run in all_runs[0]}
+    scales = {run.config["architecture"]["init_scale"]: run for run in all_runs[1]}
     with mpl.rc_context(STYLE):
-        figure_1d(curves)
-        figure_1e(curves["fa"])
-        figure_4(scales)
-    conclude("task1", [*checks_1(curves), *checks_4(scales)], [*curves.values(), *scales.values()])
+        figure_1d(curves, into)
+        figure_1e(curves["fa"], into)
+        figure_4(scales, into)
+    conclude("task1", [*checks_1(curves), *checks_4(scales)], [*curves.values(), *scales.values()], into)
 
 
 def windows(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +54,7 @@ def windows(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return examples[size::size], np.exp(means)
 
 
-def figure_1d(curves: dict[str, Run]) -> None:
+def figure_1d(curves: dict[str, Run], into: Path) -> None:
     figure = Figure(figsize=(5.2, 4), layout="constrained")
     axes = figure.subplots()
     points = published("fig1d")
@@ -56,10 +71,10 @@ def figure_1d(curves: dict[str, Run]) -> None:
     axes.set_ylabel("NSE of the training stream")
     axes.legend(fontsize=7.5, loc="lower left")
     axes.set_title("Task 1, linear 30-20-10. Line: median over seeds of windows of 50; band: quartiles", fontsize=7.5)
-    save(figure, HERE / "fig1d")
+    save(figure, into / "fig1d")
 
 
-def figure_1e(run: Run) -> None:
+def figure_1e(run: Run, into: Path) -> None:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     examples, angles = run.curves("signal_angle_0")
@@ -69,10 +84,10 @@ def figure_1e(run: Run) -> None:
     axes.axhline(90, color="#555555", linewidth=0.6)
     axes.set(xlabel="training examples", ylabel="angle of FA's signal to BP's (degrees)", ylim=(0, 105))
     axes.set_title(f"Task 1, n = {len(angles)}. Line: mean over seeds; band: one standard deviation", fontsize=7.5)
-    save(figure, HERE / "fig1e")
+    save(figure, into / "fig1e")
 
 
-def figure_4(scales: dict[float, Run]) -> None:
+def figure_4(scales: dict[float, Run], into: Path) -> None:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     panels = figure.subplots(1, 3)
     shades = mpl.colormaps["viridis"](np.linspace(0, 0.9, len(scales)))
@@ -87,7 +102,7 @@ def figure_4(scales: dict[float, Run]) -> None:
     for axes in panels:
         axes.set_xlabel("training examples")
     panels[0].legend(title=f"initial weights U[-w, w], n = {len(values)}", fontsize=6.5, title_fontsize=6.5, ncols=2)
-    save(figure, HERE / "fig4")
+    save(figure, into / "fig4")
 
 
 def checks_1(curves: dict[str, Run]) -> list[Check]:
@@ -201,4 +216,4 @@ def checks_4(scales: dict[float, Run]) -> list[Check]:
 
 
 if __name__ == "__main__":
-    main()
+    queue.main(__doc__, "lillicrap2014", ("task1", "fig4"))

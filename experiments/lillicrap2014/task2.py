@@ -1,12 +1,12 @@
 """Task 2, figs. 2a, 2b and S1: trains missing runs in outputs/lillicrap2014, draws the figures, makes checks 17 to 20.
 
-    python -m experiments.lillicrap2014.task2                  20 epochs, 3 seeds
-    python -m experiments.lillicrap2014.task2 --epochs 300     the paper's length
+    python -m experiments.lillicrap2014.task2                      20 epochs, 3 seeds
+    python -m experiments.lillicrap2014.task2 task2_300epochs      the paper's length
 
 MNIST is read from `$TFDS_DATA_DIR`.
 """
 
-import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -14,8 +14,10 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.common import of_seed, trained_sweep
-from experiments.lillicrap2014.common import HERE, NAMES, OUTPUTS, Check, at, conclude, published
+from experiments import queue
+from experiments.common import of_seed
+from experiments.lillicrap2014.common import NAMES, OUTPUTS, Check, at, conclude, published
+from experiments.training import Row, runs_of, sweep_row
 from fa_jax.cli.build import build
 from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.reports.figures import STYLE, save
@@ -27,35 +29,37 @@ PRINTED = {"bp": 2.4, "fa": 2.1, "fa_sparse": 2.4, "shallow": 7.2}
 """The mean test error in % of 20 runs after about 300 epochs, as the paper prints it."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=20)
-    epochs = parser.parse_args().epochs
-    name = "task2" if epochs == 20 else f"task2_{epochs}epochs"
-    length = [] if epochs == 20 else [f"epochs={epochs}", "evaluations=100"]
-    runs = {
-        run.choices["experiment"].removeprefix(PREFIX): run
-        for run in trained_sweep(OUTPUTS / name, EXPERIMENTS, *length)
-    }
-    angles = {}
-    if epochs == 20:
-        angles = {
-            run.config["architecture"]["init_scale"]: run
-            for run in trained_sweep(
-                OUTPUTS / "task2_angle",
-                f"experiment={PREFIX}fa",
-                "architecture.init_scale=0.05,0.1",
-                "epochs=2.0833",  # 125 000 examples
-                "evaluations=10",
-            )
-        }
+SHORT = ("task2", "task2_angle")
+LONG = "task2_300epochs"
+
+
+def rows(seeds: int | None = None) -> list[Row]:
+    """Returns the rows of this task; seeds are those that were asked for."""
+    angle = [f"experiment={PREFIX}fa", "architecture.init_scale=0.05,0.1"]
+    angle += ["epochs=2.0833", "evaluations=10"]  # 125 000 examples
+    length = ["epochs=300", "evaluations=100"]
+    return [
+        sweep_row("lillicrap2014/task2", OUTPUTS / "task2", [EXPERIMENTS], 0.45, seeds=seeds),
+        sweep_row("lillicrap2014/task2_angle", OUTPUTS / "task2_angle", angle, 0.03, seeds=seeds),
+        sweep_row(f"lillicrap2014/{LONG}", OUTPUTS / LONG, [EXPERIMENTS, *length], 4.7, seeds=seeds),
+    ]
+
+
+def collect(into: Path, chosen: Sequence[Row]) -> None:
+    """Draws the figures and makes the checks from those of the `rows` of this task that are done."""
+    short, angle, long = (runs_of(row) for row in chosen)
     with mpl.rc_context(STYLE):
-        figure_2a(runs, HERE / name.replace("task2", "fig2a"))
-        if epochs == 20:
-            figure_2b({"fa": runs["fa"], "fa_sparse": runs["fa_sparse"]})
-            figure_s1(runs)
-    checks = [*(checks_early(runs, angles) if epochs == 20 else []), *(checks_late(runs) if epochs >= 300 else [])]
-    conclude(name, checks, [*runs.values(), *angles.values()])
+        if short and angle:
+            curves = {run.choices["experiment"].removeprefix(PREFIX): run for run in short}
+            angles = {run.config["architecture"]["init_scale"]: run for run in angle}
+            figure_2a(curves, into / "fig2a")
+            figure_2b({"fa": curves["fa"], "fa_sparse": curves["fa_sparse"]}, into)
+            figure_s1(curves, into)
+            conclude("task2", checks_early(curves, angles), [*short, *angle], into)
+        if long:
+            curves = {run.choices["experiment"].removeprefix(PREFIX): run for run in long}
+            figure_2a(curves, into / "fig2a_300epochs")
+            conclude(LONG, checks_late(curves), long, into)
 
 
 def figure_2a(runs: dict[str, Run], path: Path) -> None:
@@ -80,7 +84,7 @@ def figure_2a(runs: dict[str, Run], path: Path) -> None:
     save(figure, path)
 
 
-def figure_2b(runs: dict[str, Run]) -> None:
+def figure_2b(runs: dict[str, Run], into: Path) -> None:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axes = figure.subplots()
     for name, run in runs.items():
@@ -92,10 +96,10 @@ def figure_2b(runs: dict[str, Run]) -> None:
     axes.set(xlabel="training examples", ylabel="angle of FA's signal to BP's (degrees)", ylim=(0, 100))
     axes.legend(fontsize=7.5)
     axes.set_title("Task 2. Line: mean over seeds; band: from the lowest to the highest", fontsize=7.5)
-    save(figure, HERE / "fig2b")
+    save(figure, into / "fig2b")
 
 
-def figure_s1(runs: dict[str, Run]) -> None:
+def figure_s1(runs: dict[str, Run], into: Path) -> None:
     """Draws the change of the weights into 100 hidden units of the first seed over training."""
     chosen = ("bp", "fa", "fa_sparse")
     figure = Figure(figsize=(9, 3.3), layout="constrained")
@@ -111,7 +115,7 @@ def figure_s1(runs: dict[str, Run]) -> None:
         axes.set_title(f"{NAMES[name][0]}, learnt part of the weights", fontsize=8)
         axes.set_axis_off()
         figure.colorbar(image, ax=axes, shrink=0.7).ax.tick_params(labelsize=6)
-    save(figure, HERE / "figS1")
+    save(figure, into / "figS1")
 
 
 def level(row: str, name: str, run: Run, examples: int, target: str, low: float, high: float) -> Check:
@@ -164,4 +168,4 @@ def checks_late(runs: dict[str, Run]) -> list[Check]:
 
 
 if __name__ == "__main__":
-    main()
+    queue.main(__doc__, "lillicrap2014", SHORT)

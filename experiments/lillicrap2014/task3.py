@@ -5,29 +5,40 @@
 There are five curves of 20 trials with 400 000 examples each.
 """
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.common import trained_sweep
-from experiments.lillicrap2014.common import HERE, NAMES, OUTPUTS, Check, at, conclude, published
+from experiments import queue
+from experiments.lillicrap2014.common import NAMES, OUTPUTS, Check, at, conclude, published
+from experiments.training import Row, runs_of, sweep_row
 from fa_jax.records.reader import Run
 from fa_jax.reports.figures import STYLE, save
 
 CURVES = ("shallow3", "bp3", "fa3", "bp4", "fa4")
 
 
-def main() -> None:
+def rows(seeds: int | None = None) -> list[Row]:
+    """Returns the row of this task; seeds are those that were asked for."""
     experiments = ",".join(f"lillicrap2014/task3_{name}" for name in CURVES)
-    sweep = trained_sweep(OUTPUTS / "task3", f"experiment={experiments}")
-    runs = {run.choices["experiment"].rpartition("_")[2]: run for run in sweep}
-    with mpl.rc_context(STYLE):
-        figure_2d(runs)
-    conclude("task3", checks(runs), list(runs.values()))
+    return [sweep_row("lillicrap2014/task3", OUTPUTS / "task3", [f"experiment={experiments}"], 0.02, seeds=seeds)]
 
 
-def figure_2d(runs: dict[str, Run]) -> None:
+def collect(into: Path, chosen: Sequence[Row]) -> None:
+    """Draws the figure and makes the checks from the row of this task, if it is done."""
+    for row in chosen:
+        runs = {run.choices["experiment"].rpartition("_")[2]: run for run in runs_of(row)}
+        if runs:
+            with mpl.rc_context(STYLE):
+                figure_2d(runs, into)
+            conclude("task3", checks(runs), list(runs.values()), into)
+
+
+def figure_2d(runs: dict[str, Run], into: Path) -> None:
     figure = Figure(figsize=(5.6, 4.2), layout="constrained")
     axes = figure.subplots()
     points = published("fig2d")
@@ -42,7 +53,7 @@ def figure_2d(runs: dict[str, Run]) -> None:
     axes.set(xscale="log", yscale="log", xlim=(4e2, 4.5e5), xlabel="training examples", ylabel="test NSE")
     axes.legend(fontsize=7)
     axes.set_title("Task 3, nonlinear 30-20-10-10. Line: mean over trials; band: its 95 % interval", fontsize=7.5)
-    save(figure, HERE / "fig2d")
+    save(figure, into / "fig2d")
 
 
 def checks(runs: dict[str, Run]) -> list[Check]:
@@ -77,4 +88,4 @@ def checks(runs: dict[str, Run]) -> list[Check]:
 
 
 if __name__ == "__main__":
-    main()
+    queue.main(__doc__, "lillicrap2014", ("task3",))

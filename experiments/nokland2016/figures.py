@@ -3,8 +3,8 @@
     python -m experiments.nokland2016.rows 2x800 7x240
     python -m experiments.nokland2016.figures
 
-The second command draws `errors`, `angles` and `features`, as PNG and PDF beside this file. experiments/representations
-draws the maps of hidden layers.
+The second command draws `errors`, `angles` and `features`, as PNG and PDF, in outputs/nokland2016/results, or with
+`--update` beside this file. experiments/representations draws the maps of hidden layers.
 """
 
 import argparse
@@ -17,9 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.common import layer_columns, of_seed
-from experiments.nokland2016.rows import folder_of
-from fa_jax.records.reader import Run, read_checkpoint, read_run
+from experiments.common import add_output_options, layer_columns, of_seed, results_folder
+from experiments.nokland2016.rows import row_of
+from experiments.training import trained
+from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.reports.labels import NAMES
 
@@ -31,8 +32,8 @@ SIDE = 28
 
 
 def runs_of(net: str) -> dict[str, Run]:
-    """Returns the runs of a network, by rule."""
-    return {rule: read_run(folder_of(net, rule, EPOCHS)) for rule in NETS[net]}
+    """Returns the runs of a network, by rule, after training those that are missing."""
+    return {rule: run for rule in NETS[net] for run in trained(row_of(net, rule, EPOCHS))}
 
 
 def draw(axes: Axes, run: Run, metric: str, **style: Any) -> None:
@@ -97,10 +98,12 @@ def features() -> Figure:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_output_options(parser)
+    into = results_folder(parser.parse_args(), HERE)
     with mpl.rc_context(STYLE):
         for figure in (errors, angles, features):
-            save(figure(), HERE / figure.__name__)
+            save(figure(), into / figure.__name__)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,18 @@ the run of `rows.py`, with another order of the images, and measures both errors
 epoch, and the error that the run recorded.
 """
 
+import argparse
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from experiments.common import write_table
-from experiments.nokland2016.rows import folder_of
+from experiments.common import add_output_options, results_folder, write_table
+from experiments.nokland2016.rows import row_of
+from experiments.training import trained
 from fa_jax.cli.build import build
 from fa_jax.core import Batch
-from fa_jax.records.reader import read_run
 from fa_jax.training.adversarial import fast_gradient_sign
 from fa_jax.training.job import Job
 
@@ -58,13 +59,16 @@ def errors(job: Job, epochs: int) -> list[tuple[float, float]]:
 
 
 def main() -> None:
-    run = read_run(folder_of("2x800 adversarial", "dfa", epochs=5))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_output_options(parser)
+    options = parser.parse_args()
+    (run,) = trained(row_of("2x800 adversarial", "dfa", epochs=5))
     rows = []
     for epoch, (clean, perturbed) in enumerate(errors(build(run.config), 5), 1):
         recorded = run.at_epoch("train_error", epoch).mean()
         row = {"epoch": epoch, "as they are": f"{clean:.2f}", "perturbed": f"{perturbed:.2f}"}
         rows.append(({**row, "recorded": f"{recorded:.2f}"}, [run]))
-    write_table(HERE / "perturbed.csv", rows)
+    write_table(results_folder(options, HERE) / "perturbed.csv", rows)
 
 
 if __name__ == "__main__":

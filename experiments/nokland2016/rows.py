@@ -3,22 +3,29 @@
     python -m experiments.nokland2016.rows                          the short runs: 10 epochs, 2 seeds
     python -m experiments.nokland2016.rows 2x800 --epochs 300 --seeds 3
     python -m experiments.nokland2016.rows "cifar10 conv" --epochs 300 --seeds 1
+    python -m experiments.nokland2016.rows 2x800 --epochs 300 --status    what is done, running and left
     python -m experiments.nokland2016.rows --collect                tabulates finished runs, and trains nothing
     python -m experiments.nokland2016.rows --table                  prints the tables as Markdown, and trains nothing
 
 The data are read from `$TFDS_DATA_DIR`. Each row and rule is one run in outputs/nokland2016/<epochs>epochs; finished
-runs are not trained again. At the end, the script writes `measured_<epochs>epochs.csv` beside this file.
+runs are not trained again. At the end, the script writes `measured_<epochs>epochs.csv` to outputs/nokland2016/results,
+or with `--update` beside this file.
 """
 
 import argparse
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tabulate import tabulate
 
-from experiments.common import is_trained, layer_columns, read_rows, seconds, trained, write_table
-from fa_jax.records.reader import Run, read_run
+from experiments import queue
+from experiments.common import layer_columns, read_rows, seconds, write_table
+from experiments.training import Row, run_row, runs_of
+from fa_jax.checks import BadOption, choose
+from fa_jax.records.reader import Run
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")
@@ -27,7 +34,7 @@ CONV = ((5 * 5 * 3, 5 * 5 * 96, 5 * 5 * 128, 2304, 2048, 2048), (21600, 6272, 23
 """Of the convolutional network: the fan-in of each layer, the readout included, and the sizes of the hidden layers."""
 
 
-class Row(NamedTuple):
+class Network(NamedTuple):
     """A network, and the rules that train it."""
 
     hidden: tuple[int, ...]
@@ -43,21 +50,21 @@ DROPOUT = ("architecture.dropout=0.5", "architecture.input_dropout=0.1")
 CIFAR_RULES = ("bp", "fa", "dfa")
 MNIST_RULES = (*CIFAR_RULES, "ifa")
 ROWS = {
-    "2x800": Row((800, 800), (*MNIST_RULES, "drtp", "sdfa")),
-    "1x800": Row((800,), CIFAR_RULES),
-    "7x240": Row((240,) * 7, MNIST_RULES),
-    "2x800 relu": Row((800, 800), MNIST_RULES, ("architecture.activation=relu",)),
-    "2x800 logistic": Row((800, 800), MNIST_RULES, ("architecture.activation=sigmoid",)),
-    "2x800 dropout": Row((800, 800), MNIST_RULES, DROPOUT),
-    "2x800 adversarial": Row((800, 800), MNIST_RULES, ("adversarial=0.08",)),
-    "3x800": Row((800,) * 3, MNIST_RULES),
-    "4x800": Row((800,) * 4, MNIST_RULES),
-    "100x240": Row((240,) * 100, CIFAR_RULES),
-    "3x400": Row((400,) * 3, ("bp", "dfa")),
-    "2x800 from zero": Row((800, 800), ("bp",), zero=True),
-    "2x800 not from zero": Row((800, 800), ("dfa",), zero=False),
+    "2x800": Network((800, 800), (*MNIST_RULES, "drtp", "sdfa")),
+    "1x800": Network((800,), CIFAR_RULES),
+    "7x240": Network((240,) * 7, MNIST_RULES),
+    "2x800 relu": Network((800, 800), MNIST_RULES, ("architecture.activation=relu",)),
+    "2x800 logistic": Network((800, 800), MNIST_RULES, ("architecture.activation=sigmoid",)),
+    "2x800 dropout": Network((800, 800), MNIST_RULES, DROPOUT),
+    "2x800 adversarial": Network((800, 800), MNIST_RULES, ("adversarial=0.08",)),
+    "3x800": Network((800,) * 3, MNIST_RULES),
+    "4x800": Network((800,) * 4, MNIST_RULES),
+    "100x240": Network((240,) * 100, CIFAR_RULES),
+    "3x400": Network((400,) * 3, ("bp", "dfa")),
+    "2x800 from zero": Network((800, 800), ("bp",), zero=True),
+    "2x800 not from zero": Network((800, 800), ("dfa",), zero=False),
     **{
-        f"{task} {name}": Row(hidden, CIFAR_RULES, further, task)
+        f"{task} {name}": Network(hidden, CIFAR_RULES, further, task)
         for task in ("cifar10", "cifar100")
         for name, hidden, further in (
             ("1x1000", (1000,), ()),
@@ -68,6 +75,8 @@ ROWS = {
     },
 }
 SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
+LENGTHS = (2, 5, 10, 20, 50, 100, 200, 300)
+"""Numbers of epochs that rows are declared for."""
 ZERO = ("dfa", "drtp", "sdfa")
 """Rules whose tanh and sigmoid networks start at zero in the author's code. FA's dense networks start at zero in all
 layers but the first, its convolutional network in all layers."""
@@ -98,10 +107,39 @@ def overrides(name: str, rule: str) -> list[str]:
     return [override.replace(" ", "") for override in (*given, *row.overrides)]
 
 
-def train(name: str, rule: str, epochs: int, seeds: int) -> None:
-    """Trains a row by a rule, unless this run is finished."""
-    length = f"epochs={epochs}", f"evaluations={epochs}", f"seeds={seeds}"
-    trained(folder_of(name, rule, epochs), *overrides(name, rule), *length)
+def rows(seeds: int | None = None) -> list[Row]:
+    """Returns all rows of all `LENGTHS`, such as `nokland2016/300epochs/2x800_dfa`; seeds are those asked for."""
+    return [
+        row_of(name, rule, epochs, seeds)
+        for epochs in LENGTHS
+        for name, network in ROWS.items()
+        for rule in network.rules
+    ]
+
+
+def row_of(name: str, rule: str, epochs: int, seeds: int | None = None) -> Row:
+    """Returns the row of a network, a rule and a number of epochs."""
+    default = 1 if ROWS[name].task != "mnist" else 2 if epochs <= 10 else 3
+    folder, hours = folder_of(name, rule, epochs), hours_of_epoch().get((name.replace("cifar100", "cifar10"), rule))
+    return run_row(
+        f"nokland2016/{folder.relative_to(OUTPUTS)}",
+        folder,
+        [*overrides(name, rule), f"epochs={epochs}", f"evaluations={epochs}"],
+        hours and hours * epochs * default,
+        seeds=seeds,
+        default=default,
+    )
+
+
+@functools.cache
+def hours_of_epoch() -> dict[tuple[str, str], float]:
+    """Returns the hours of an epoch of one seed on a CPU, by network and rule; those of the longest run count."""
+    return {
+        (row["row"], row["rule"]): float(row["seconds"]) / 3600 / epochs / int(row["seeds"])
+        for epochs in LENGTHS
+        for row in read_rows(HERE / f"measured_{epochs}epochs.csv")
+        if "NVIDIA" not in row["measured"]
+    }
 
 
 def folder_of(name: str, rule: str, epochs: int) -> Path:
@@ -127,6 +165,8 @@ def measured(name: str, rule: str, run: Run) -> dict[str, object]:
     """Returns the row of a run: test errors in % after some epochs, the training error, cosines of signals to BP's."""
     _, train_error = run.curves("train_error")
     row: dict[str, object] = {"row": name, "rule": rule, "seeds": len(train_error)}
+    if not len(train_error):  # all diverged
+        return row
     for epoch in (1, 2, 3, 5, 10, 20, 50, 100, 300):
         error = run.at_epoch("test_error", epoch)
         if error is not None:
@@ -208,42 +248,44 @@ def measured_rows(epochs: int) -> list[dict[str, str]]:
     return sorted(rows, key=lambda row: (list(ROWS).index(row["row"]), ROWS[row["row"]].rules.index(row["rule"])))
 
 
-def collect(epochs: int) -> None:
-    """Tabulates every finished run of a number of epochs."""
-    runs = {}
-    for name, row in ROWS.items():
-        for rule in row.rules:
-            folder = folder_of(name, rule, epochs)
-            if is_trained(folder):
-                runs[name, rule] = read_run(folder)
-    if not runs:
-        return
-    rows = [(measured(name, rule, run), [run]) for (name, rule), run in runs.items()]
-    write_table(HERE / f"measured_{epochs}epochs.csv", rows, "row", "rule")
+def collect(into: Path, chosen: Sequence[Row]) -> None:
+    """Tabulates those of some rows that are done, with a table for each number of epochs."""
+    wanted = {row.name: row for row in chosen}
+    for epochs in LENGTHS:
+        cases = [(name, rule) for name, network in ROWS.items() for rule in network.rules]
+        rows = [
+            (measured(name, rule, run), [run])
+            for name, rule in cases
+            if (row := wanted.get(row_of(name, rule, epochs).name)) is not None
+            for run in runs_of(row)
+        ]
+        if rows:
+            write_table(into / f"measured_{epochs}epochs.csv", rows, "row", "rule")
 
 
 def main() -> None:
+    """Trains and collects the rows that the command line names by network, rules and epochs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", nargs="*", default=SHORT, help=f"of {', '.join(ROWS)}; default: the short runs")
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--collect", action="store_true", help="tabulate finished runs, and train nothing")
-    parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
+    parser.add_argument("--epochs", type=int, choices=LENGTHS, default=10)
     parser.add_argument("--rules", nargs="+", default=(), help="some of the rules of the rows; default: all")
+    parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
+    queue.add_options(parser)
     chosen = parser.parse_args()
     if chosen.table:
         print(tables())
         return
-    if not chosen.collect:
-        if unknown := [name for name in chosen.rows if name not in ROWS]:
-            parser.error(f"rows are {', '.join(ROWS)}; got {unknown[0]}")
+    try:
         for name in chosen.rows:
-            if unknown := [rule for rule in chosen.rules if rule not in ROWS[name].rules]:
-                parser.error(f"--rules of {name} are {', '.join(ROWS[name].rules)}; got {unknown[0]}")
-        for name in chosen.rows:
-            for rule in ROWS[name].rules if not chosen.rules else chosen.rules:
-                train(name, rule, chosen.epochs, chosen.seeds)
-    collect(chosen.epochs)
+            rules = choose("a row", name, ROWS).rules
+            for rule in chosen.rules:
+                choose(f"--rules of {name}", rule, dict.fromkeys(rules))
+    except BadOption as problem:
+        parser.error(str(problem))
+    names = [
+        row_of(name, rule, chosen.epochs).name for name in chosen.rows for rule in chosen.rules or ROWS[name].rules
+    ]
+    queue.follow(parser, chosen, names, "nokland2016")
 
 
 if __name__ == "__main__":

@@ -15,11 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import is_trained, of_seed, write_table
-from experiments.nokland2016.rows import folder_of
+from experiments.common import add_output_options, of_seed, results_folder, write_table
+from experiments.nokland2016.rows import row_of
+from experiments.training import runs_of
 from fa_jax.cli.build import build
 from fa_jax.core import Batch
-from fa_jax.records.reader import Run, read_checkpoint, read_run
+from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.rules.backward import hidden_gradient
 
 HERE = Path(__file__).parent
@@ -53,16 +54,17 @@ def cosines(run: Run) -> np.ndarray:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--epochs", type=int, default=10)
-    epochs = parser.parse_args().epochs
-    rows = []
+    add_output_options(parser)
+    options = parser.parse_args()
+    epochs, rows = options.epochs, []
     for name, rules in ROWS.items():
         for rule in rules:
-            if is_trained(folder := folder_of(name, rule, epochs)):
-                by_seed = cosines(run := read_run(folder))
+            for run in runs_of(row_of(name, rule, epochs)):
+                by_seed = cosines(run)
                 texts = [" ".join(f"{value:.2f}" for value in layers) for layers in by_seed.mean(0)]
                 row = {"row": name, "rule": rule, "epochs": epochs, "seeds": len(by_seed)}
                 rows.append(({**row, "at the activations": texts[0], "at the total inputs": texts[1]}, [run]))
-    write_table(HERE / "signals.csv", rows, "row", "rule", "epochs")
+    write_table(results_folder(options, HERE) / "signals.csv", rows, "row", "rule", "epochs")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,4 @@
-"""The three tasks of YAGI's feedback_alignment repository: trains missing runs, draws the figure, tabulates the losses.
-
-python -m experiments.yagi2022.figures task1        also task2, task3 and task3_readme
+"""The figures and the table of the three tasks of YAGI's feedback_alignment repository; `rows` trains and draws them.
 
 The figure has the two panels and the colours of the repository. `measured.csv` has its numbers, beside the published
 ones. The repository plots the training loss of every batch, summed over the batch. Here a point is the mean of this
@@ -8,7 +6,6 @@ loss over the batches since the last evaluation, in task 3 since the last but on
 the repository's moving average over 500 steps, drawn at every 250th.
 """
 
-import argparse
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -22,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.common import read_rows, seconds, trained_sweep
+from experiments.common import read_rows, seconds
 from fa_jax.core import Task
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import Summary, summarise
@@ -80,37 +77,31 @@ Runs = dict[tuple[str, int | None], Run]
 """The run of each curve and teacher."""
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=PLANS)
-    parser.add_argument("--folder", type=Path, help="folder of the runs; default: outputs/yagi2022/<task>")
-    parser.add_argument("--into", type=Path, default=HERE, help="folder of the figure and of measured.csv")
-    options = parser.parse_args()
-    name, plan = options.task, PLANS[options.task]
-    runs = trained_runs(name, plan, options.folder or Path("outputs/yagi2022") / name)
+def overrides(name: str) -> list[str]:
+    """Returns the arguments of the sweep of a plan: its curves and teachers."""
+    plan = PLANS[name]
+    curves = "experiment=" + ",".join(f"yagi2022/{name}_{curve}" for curve in plan.curves)
+    teachers = [f"task.seed={','.join(map(str, plan.teachers))}"] if plan.teachers != (None,) else []
+    return [curves, *teachers]
+
+
+def conclude(name: str, all_runs: Sequence[Run], into: Path) -> None:
+    """Draws the figure of a plan, and writes its rows of `measured.csv`, to a folder."""
+    plan, prefix = PLANS[name], f"yagi2022/{name}_"
+    runs = {(run.choices["experiment"].removeprefix(prefix), run.config["task"].get("seed")): run for run in all_runs}
     baselines = {teacher: predictors(runs[plan.curves[0], teacher]) for teacher in plan.teachers}
     published = [
         row
         for row in read_rows(HERE / "published.csv")
         if row["task"] == plan.published and row["source"] in plan.sources
     ]
-    draw(plan, runs, baselines, published, options.into / name)
+    draw(plan, runs, baselines, published, into / name)
     rows = tabulate(name, plan, runs, baselines, published)
-    write_rows(options.into / "measured.csv", name, rows)
+    write_rows(into / "measured.csv", name, rows)
     for row in rows:
         print("  ".join(str(value) for value in row.values()))
     for (curve_name, teacher), run in runs.items():
         print(f"{name} {curve_name}, teacher {teacher}: {seconds(run):.0f} s for {len(run.seeds)} seeds")
-
-
-def trained_runs(name: str, plan: Plan, folder: Path) -> Runs:
-    """Returns the runs of a plan, after training the missing ones in one sweep."""
-    prefix = f"yagi2022/{name}_"
-    overrides = ["experiment=" + ",".join(f"{prefix}{curve}" for curve in plan.curves)]
-    if plan.teachers != (None,):
-        overrides.append("task.seed=" + ",".join(map(str, plan.teachers)))
-    runs = trained_sweep(folder, *overrides)
-    return {(run.choices["experiment"].removeprefix(prefix), run.config["task"].get("seed")): run for run in runs}
 
 
 def predictors(run: Run) -> dict[str, float]:
@@ -263,7 +254,3 @@ def write_rows(path: Path, name: str, rows: Sequence[dict[str, object]]) -> None
         writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(sorted([*others, *rows], key=lambda row: order.index(row["task"])))
-
-
-if __name__ == "__main__":
-    main()

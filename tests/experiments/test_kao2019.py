@@ -45,7 +45,7 @@ PARAMETER_COUNTS = {
 def test_network_has_as_many_params_as_the_authors(few_images, name):
     row, run = name.split()
     (overrides,) = [overrides for other, overrides, _ in rows.runs(row) if other == run]
-    job = job_of(rows.arguments_of(overrides, 1))
+    job = job_of(rows.arguments_of(overrides))
     params, _ = jax.eval_shape(job.rule.init, jax.random.key(0))
     assert parameter_count(job.network, params) == PARAMETER_COUNTS[name]
 

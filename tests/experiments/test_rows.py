@@ -20,7 +20,7 @@ ROWS = {
         for rule in row.rules
     },
     **{
-        f"kao2019 {row} {name}": kao2019.arguments_of(overrides, 1)
+        f"kao2019 {row} {name}": kao2019.arguments_of(overrides)
         for row in (*kao2019.ROWS, *kao2019.LONG)
         for name, overrides, _ in kao2019.runs(row)
     },

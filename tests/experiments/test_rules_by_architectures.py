@@ -6,7 +6,7 @@ import pytest
 
 from experiments.common import read_rows
 from experiments.rules_by_architectures import compare, draw
-from experiments.rules_by_architectures.compare import Case, write_tuned
+from experiments.rules_by_architectures.case import Case, NotTrained, case_of, row_of, write_tuned
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.tuned import TABLE
@@ -100,6 +100,28 @@ def test_tuning_chooses_the_lowest_validation_error_and_follows_rates_at_the_edg
     assert values == pytest.approx(expected)
     assert edge == (number == 11)
     assert len(trials) == number
+
+
+def test_the_trials_of_a_row_follow_from_the_results_of_those_before(monkeypatch):
+    trained = []
+
+    def validation_errors(case, option, tried, fixed):
+        words = (option, *tried)
+        if words not in trained:
+            raise NotTrained(words)
+        return [abs(value - 0.5) for value in tried]
+
+    monkeypatch.setattr(Case, "validation_errors", validation_errors)
+    row = row_of(Case("digits", "mlp", "fa", 2, trial_seeds=3))
+    assert case_of(row).__dict__ == {**Case("digits", "mlp", "fa", 2.0, 3).__dict__}
+    steps = row.trainings()
+    assert next(steps).folder.name == "as_it_comes"
+    for words in (("optimizer.learning_rate", 0.03, 0.1, 0.3, 1.0, 3.0), ("feedback.scale", 1 / 3, 3.0)):
+        assert next(steps) == words
+        trained.append(words)
+    last = next(steps)
+    assert (last.folder.name, "optimizer.learning_rate=0.3" in last.arguments) == ("tuned", True)
+    assert list(steps) == []
 
 
 def test_row_of_which_every_seed_diverged_has_no_error_and_says_so():
