@@ -40,7 +40,12 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
         "transformer": {"patch": "2", "width": "32", "blocks": "2", "mlp_width": "64"},
         "recurrent": {"hidden": "[64]"},
     },
-    "mnist": {"mlp": {"hidden": "[100,100]"}, "lenet": {}},
+    "mnist": {
+        "mlp": {"hidden": "[100,100]"},
+        "lenet": {},
+        "transformer": {"patch": "7", "width": "32", "blocks": "2", "mlp_width": "64"},
+        "recurrent": {"hidden": "[64]"},
+    },
 }
 """The architectures of each task, and their sizes where these are not the defaults. Other architectures are trained if
 they are named on the command line; their default sizes need an accelerator."""
