@@ -72,7 +72,7 @@ DISTRIBUTIONS = {
     "fan_uniform": Distribution(fan_uniform, lambda fan, scale: scale * 3**-0.5 * fan**-0.5),
     "fan_normal": Distribution(fan_normal, lambda fan, scale: scale * fan**-0.5),
 }
-BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform}
+BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform, "normal": normal}
 
 
 def sparsify(key: jax.Array, weights: jax.Array, density: float) -> jax.Array:

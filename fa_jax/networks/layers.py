@@ -113,8 +113,8 @@ def initials(layers: int, *, init, init_scale, density, bias_init, bias_scale) -
       init_scale: of the distribution, at least 0.
       density: the probability that a forward weight is kept, in (0, 1]; the others are zero, and stay zero
         (`optimizers.keep_removed`).
-      bias_init: `constant` or `uniform`.
-      bias_scale: the constant, or the bound of the uniform distribution.
+      bias_init: `constant`, `uniform` or `normal`.
+      bias_scale: the constant, the bound of the uniform or the deviation of the normal distribution.
 
     Raises:
       BadOption: if an option is out of range.

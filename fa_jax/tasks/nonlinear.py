@@ -34,7 +34,7 @@ def nonlinear(
       train_examples, test_examples: their numbers.
       teacher_scales: bounds of the uniform distribution of the teacher's weights, one per layer, above 0.
       teacher_bias: the teacher's biases: the constant, or the bound of the uniform distribution.
-      teacher_bias_distribution: `constant` or `uniform`.
+      teacher_bias_distribution: `constant`, `uniform` or `normal`.
       input_scale: standard deviation of the inputs, above 0.
       scale_to_unit: whether inputs and targets are mapped to [-1, 1] (see `teacher_student`).
     """

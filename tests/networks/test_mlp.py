@@ -53,15 +53,18 @@ def test_initial_weights_and_biases_have_their_distribution_layer_by_layer():
         hidden=[300, 200],
         init=["normal", "uniform", "fan_uniform"],
         init_scale=[0.2, 0.01, 1.0],
-        bias_init="uniform",
-        bias_scale=0.3,
+        bias_init=["uniform", "normal", "constant"],
+        bias_scale=[0.3, 0.2, 0.1],
     )
     params = network.init(jax.random.key(0))
     first, second, readout = network.kernels(params).values()
     assert abs(np.std(first) - 0.2) < 0.01
     assert 0.0099 < abs(np.asarray(second)).max() <= 0.01
     assert 0.99 * 200**-0.5 < abs(np.asarray(readout)).max() <= 200**-0.5
-    assert 0.29 < abs(np.asarray(params["stages_0"]["linear"]["bias"])).max() <= 0.3
+    uniform, normal = (np.asarray(params[f"stages_{i}"]["linear"]["bias"]) for i in range(2))
+    assert 0.29 < abs(uniform).max() <= 0.3
+    assert abs(np.std(normal) - 0.2) < 0.03
+    assert (np.asarray(params["readout"]["bias"]) == np.float32(0.1)).all()
 
 
 def test_removed_connections_are_zero():
