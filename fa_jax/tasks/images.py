@@ -11,6 +11,9 @@ from fa_jax.tasks import tfds
 from fa_jax.tasks.decoded import Labelled
 from fa_jax.tasks.preprocessing import PREPROCESSINGS
 
+RESIZED_AT_ONCE = 10_000
+"""The number of images that are resized at once, which bounds the memory for them as float32."""
+
 
 def images(
     dataset: str,
@@ -20,6 +23,7 @@ def images(
     validation: int,
     train_examples: int | None,
     test_examples: int | None,
+    resize: int | None = None,
 ) -> Task:
     """Returns the task of classifying the images of a data set that TFDS has prepared.
 
@@ -30,6 +34,7 @@ def images(
       validation: how many of the last training examples used are held out.
       train_examples: how many of the first training examples are used, validation included; None: all.
       test_examples: how many of the first test examples are used; None: all.
+      resize: the height and width to which images are resized, as by `resized`; None: as they are.
 
     Returns:
       Inputs are stored as uint8 `[n, height, width, channels]` (float32 with `zca`), targets as int32 classes;
@@ -38,13 +43,15 @@ def images(
     Raises:
       BadOption: if an option is out of range, or the data set is missing or damaged.
     """
-    for option, count in (("train_examples", train_examples), ("test_examples", test_examples)):
+    for option, count in (("train_examples", train_examples), ("test_examples", test_examples), ("resize", resize)):
         if count is not None:
             integer(option, count, least=1)
     check(preprocessing, validation)
     form, splits = tfds.form_of(dataset, data_dir), tfds.read(dataset, data_dir)
     train = _first("train_examples", splits["train"], train_examples)
     test = _first("test_examples", splits["test"], test_examples)
+    if resize is not None:
+        train, test = ((resized(images, resize), classes) for images, classes in (train, test))
     return labelled(train, test, classes=form.classes, top=255, preprocessing=preprocessing, validation=validation)
 
 
@@ -93,6 +100,28 @@ def labelled(train: Labelled, test: Labelled, *, classes: int, top: int, preproc
         outputs=classes,
         black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(train[0][:1]))))[0],
     )
+
+
+def resized(images: np.ndarray, side: int) -> np.ndarray:
+    """Returns images interpolated linearly between the centres of pixels, and rounded to whole levels.
+
+    Smaller images are averages over triangular windows, two of the new pixels wide.
+
+    Args:
+      images: uint8 `[n, height, width, channels]`.
+      side: the new height and width, at least 1.
+    """
+
+    def weights(length: int) -> np.ndarray:
+        return np.asarray(jax.image.resize(jnp.eye(length), (side, length), "linear"))
+
+    rows, columns = weights(images.shape[1]), weights(images.shape[2])
+    new = np.empty((len(images), side, side, images.shape[3]), np.uint8)
+    for start in range(0, len(images), RESIZED_AT_ONCE):
+        some = images[start : start + RESIZED_AT_ONCE].astype(np.float32)
+        levels = np.einsum("ah,nhwc,bw->nabc", rows, some, columns, optimize=True)
+        new[start : start + RESIZED_AT_ONCE] = np.rint(levels)
+    return new
 
 
 def check(preprocessing: str, validation: int) -> None:

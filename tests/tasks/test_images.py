@@ -14,7 +14,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.groups import CONF
 from fa_jax.core import Split
 from fa_jax.tasks import tfds
-from fa_jax.tasks.images import images, labelled
+from fa_jax.tasks.images import images, labelled, resized
 from fa_jax.tasks.preprocessing import PREPROCESSINGS, moments, whitening
 from tests.conftest import CUT_MNIST
 
@@ -51,6 +51,21 @@ def make_task(train, test, preprocessing, validation=0, top=255):
 
 
 # Examples
+
+
+def test_images_are_interpolated_between_the_centres_of_pixels():
+    image = np.array([[0, 100], [0, 200]], np.uint8)[None, ..., None]
+    expected = np.outer([1, 1, 1, 1], [0, 25, 75, 100]) + np.outer([0, 0.25, 0.75, 1], [0, 25, 75, 100])
+    np.testing.assert_array_equal(resized(image, 4)[0, ..., 0], np.rint(expected))
+    constant = np.full((3, 5, 7, 2), 37, np.uint8)
+    np.testing.assert_array_equal(resized(constant, 3), np.full((3, 3, 3, 2), 37))
+
+
+def test_resized_examples_are_those_of_the_task(raw):
+    task = mnist(resize=32, validation=30)
+    assert task.input_shape == (32, 32, 1)
+    np.testing.assert_array_equal(task.validation.inputs, resized(raw["train"][0][130:], 32))
+    np.testing.assert_array_equal(task.test.inputs, resized(raw["test"][0], 32))
 
 
 def test_a_task_has_the_examples_as_they_are_stored(raw):
@@ -90,6 +105,7 @@ def test_the_first_examples_are_used_if_fewer_are_requested(raw):
         ({"validation": 999}, "validation must leave at least 2 of 160 training examples; got 999"),
         ({"train_examples": 0}, "train_examples must be an integer of at least 1; got 0"),
         ({"train_examples": 161}, "train_examples must be at most 160, the number of examples, or null; got 161"),
+        ({"resize": 0}, "resize must be an integer of at least 1; got 0"),
         ({"test_examples": 129}, "test_examples must be at most 128, the number of examples, or null; got 129"),
         ({"test_examples": "all"}, "test_examples must be an integer of at least 1; got 'all'"),
         (
