@@ -79,6 +79,7 @@ def cnn(
     density,
     bias_init,
     bias_scale,
+    average_positions: bool = False,
 ) -> Network:
     """Returns a `Network` whose module is a `Chain` of convolutional and dense stages.
 
@@ -99,6 +100,8 @@ def cnn(
       dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one per hidden layer.
       input_dropout: the probability that an input is dropped.
       init, init_scale, density, bias_init, bias_scale: initial weights and biases, as in `layers.initials`.
+      average_positions: whether the layer above the last convolution reads the average of each channel over all
+        positions; False: it reads all of them, flattened.
 
     Raises:
       BadOption: if an option is out of range, the topology cannot be parsed, or the image gets too small for it.
@@ -123,6 +126,9 @@ def cnn(
     rates = per_layer("dropout", dropout, len(layers), drop_rate)
     input_rate = drop_rate("input_dropout", input_dropout)
     use_bias = switch("biases", biases)
+    convolutions = sum(not isinstance(layer, int) for layer in layers)
+    if switch("average_positions", average_positions) and convolutions == 0:
+        raise BadOption("must be false: the topology has no convolution", "average_positions")
     shared = switch("shared_weights", shared_weights)
     inits = initials(
         len(layers) + 1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
@@ -141,6 +147,7 @@ def cnn(
                     input_dropout=rate_before,
                     hidden=end,
                     norm=dense_norm,
+                    average=average_positions and i == convolutions,
                     **inits[i].keywords(),
                 )
             else:
@@ -159,5 +166,6 @@ def cnn(
 
     each = modules()
     stages = [next(each) if len(stage) == 1 else JoinedStage([next(each) for _ in stage]) for stage in grouped]
-    readout = Readout(outputs, use_bias, False, **inits[-1].keywords())
+    averaged = average_positions and convolutions == len(layers)
+    readout = Readout(outputs, use_bias, averaged, **inits[-1].keywords())
     return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))

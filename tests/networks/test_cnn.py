@@ -29,6 +29,29 @@ def test_network_of_the_paper_has_its_channels_and_its_ten_million_params():
     assert sum(p.size for p in jax.tree.leaves(params)) == 10_071_562
 
 
+@pytest.mark.parametrize(("topology", "stage"), [("conv8x3v", "readout"), ("conv8x3v-5", "stages_1")])
+def test_layer_above_the_last_convolution_reads_averages_over_positions(topology, stage):
+    network, x = build(topology=topology, average_positions=True), random_batch((8, 8, 2)).inputs
+    params = network.init(jax.random.key(0))
+    logits, hiddens = network.forward(params, x)
+    averages = np.asarray(hiddens["stages_0/hidden"]).mean((1, 2))
+    linear = params[stage]["linear"]
+    expected = averages @ linear["kernel"] + linear["bias"]
+    got = logits if stage == "readout" else np.arctanh(hiddens["stages_1/hidden"])
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_averages_over_positions_are_refused_without_convolutions():
+    with pytest.raises(BadOption, match=r"^average_positions must be false: the topology has no convolution$"):
+        build(topology="20-10", average_positions=True)
+
+
+def test_lenet_of_biotorch_for_cifar_has_its_params():
+    network = build((32, 32, 3), 10, topology="conv32x3vp2-conv64x3vp2-conv128x3v-256", average_positions=True)
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    assert sum(p.size for p in jax.tree.leaves(params)) == 128_842
+
+
 def test_topology_is_parsed_layer_by_layer():
     assert parse("conv96x5p3-conv16x7vs2+conv8x1s2p4-300+20") == [
         [Convolution(96, 5, "SAME", 1, 3)],
