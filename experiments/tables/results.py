@@ -1,0 +1,172 @@
+"""What was measured of the published tables, and the tables of the README."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tabulate import tabulate
+
+from experiments.common import read_rows, seconds
+from experiments.tables.row import CONTROL, HERE, LAST, METRICS, PARTIAL, Published, Row, Table, published
+from experiments.tables.search import Choice
+from experiments.tables.tables import TABLES
+from fa_jax.records.reader import Run
+from fa_jax.records.statistics import summarise
+
+MEASURED, README, ELSEWHERE = "measured.csv", "README.md", "tables.md"
+"""Files: the results, and the tables of them, in the folder of the committed results and elsewhere."""
+START, END = (
+    "<!-- Written by python -m experiments.tables.rows '*' --collect --update, from here -->",
+    "<!-- to here. -->",
+)
+BEST_VALIDATION = "validation_error"
+NONE = "–"
+COLUMNS = {
+    "network": "left",
+    "row": "left",
+    "published (%)": "right",
+    "from": "left",
+    "measured (%)": "right",
+    "95 % interval": "left",
+    "difference": "right",
+    "last epoch": "right",
+    "best validation epoch": "right",
+    "seeds": "right",
+    "epochs": "right",
+    "seconds": "right",
+    "reached by": "left",
+}
+"""Of a table of the README. `measured` is at the epoch that the published table chooses."""
+
+
+def errors_at_best(run: Run, metric: str) -> np.ndarray | None:
+    """Returns the test error in % of each seed at the epoch at which a metric is lowest; None if it is not recorded."""
+    if metric not in run.metrics:
+        return None
+    _, values = run.curves(metric)
+    _, errors = run.curves("test_error")
+    best = np.nanargmin(values[:, 1:], axis=1) + 1 if len(values) else []
+    return np.array([error[i] for error, i in zip(errors, best, strict=True)])
+
+
+def measured(table: Table, row: Row, run: Run, chosen: Choice | None) -> dict[str, object]:
+    """Returns the line of a run in `measured.csv`, given what its search chose if there was one."""
+    line: dict[str, object] = {"table": table.name, "row": row.name, "seeds": len(run.seeds)}
+    line["diverged"], line["epochs"] = len(run.diverged), f"{run.config['epochs']:g}"
+    last = np.array(list(run.at_end("test_error").values()))
+    chosen_errors = last if table.choice == LAST else errors_at_best(run, METRICS[table.choice])
+    for name, errors in (
+        ("last epoch", last),
+        ("best validation epoch", errors_at_best(run, BEST_VALIDATION)),
+        ("the table's epoch", chosen_errors),
+    ):
+        summary = summarise([] if errors is None else errors.tolist())
+        for part, value in (("", summary.mean), (", sd", summary.sd), (", low", summary.low), (", high", summary.high)):
+            line[f"{name}{part}"] = "" if math.isnan(value) else f"{value:.3f}"
+    line["seconds"] = round(seconds(run))
+    line["chosen"] = " ".join(chosen.arguments) if chosen else ""
+    line["at the edge"] = " ".join(chosen.at_edge) if chosen else ""
+    return line
+
+
+def recorded(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """Returns the lines of `measured.csv` in a folder by table and row."""
+    return {(line["table"], line["row"]): line for line in read_rows(folder / MEASURED)}
+
+
+def markdown(table: Table, lines: Mapping[tuple[str, str], dict[str, str]]) -> str:
+    """Returns the section of a table in the README, given the lines of `measured.csv`."""
+    numbers = published(table.name)
+    of_table = {row: lines.get((table.name, row.name)) for row in table.rows}
+    rows = [_cells(table, row, of_table, numbers) for row in table.rows]
+    body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
+    notes = [f"{row.name}: {row.note}" for row in table.rows if row.note]
+    notes += [f"{row.name}: {_found(row, of_table[row])}" for row in table.rows if row.search]
+    provenances = dict.fromkeys(line["measured"] for line in of_table.values() if line)
+    parts = [
+        f"## {table.title}",
+        f"`python -m experiments.tables.rows {table.name}`. The epoch of the published table: {table.choice}.",
+        body,
+        *_bullets("What differs from the recipe, or is not known of it:", table.deviations),
+        *_bullets("Of single rows:", notes),
+        *_bullets("Not configured:", table.left_out),
+        *_bullets("Measured:", provenances),
+    ]
+    return "\n\n".join(parts)
+
+
+def _cells(table: Table, row: Row, of_table, numbers: Mapping[tuple[str, str], Published]) -> list[str]:
+    """Returns the cells of a row."""
+    line, printed = of_table[row], numbers.get((row.setting, row.published))
+    first = [row.setting, row.label, str(printed or NONE), printed.provenance if printed else NONE]
+    last = _reached(row, of_table, printed)
+    if line is None:
+        return [*first, "not yet trained", *[NONE] * 7, last]
+    error = line["the table's epoch"]
+    low, high = line["the table's epoch, low"], line["the table's epoch, high"]
+    seeds = line["seeds"] if line["diverged"] == "0" else f"{line['seeds']}, {line['diverged']} diverged"
+    return [
+        *first,
+        _rounded(error),
+        f"[{float(low):.2f}, {float(high):.2f}]" if low else NONE,
+        f"{float(error) - printed.error:+.2f}" if printed and error else NONE,
+        _rounded(line["last epoch"]),
+        _rounded(line["best validation epoch"]),
+        seeds,
+        line["epochs"],
+        line["seconds"],
+        last,
+    ]
+
+
+def _reached(row: Row, of_table: Mapping[Row, dict[str, str] | None], printed: Published | None) -> str:
+    """Returns which controls on the same data and network have at most the published error."""
+    if row.kind in (CONTROL, PARTIAL):
+        return "is a control"
+    controls = [other for other in of_table if other.kind in (CONTROL, PARTIAL) and other.setting == row.setting]
+    lines = [(other, line) for other in controls if (line := of_table[other])]
+    errors = {other: float(line["the table's epoch"]) for other, line in lines if line["the table's epoch"]}
+    if printed is None or not errors:
+        return NONE if printed is None or not controls else "not yet trained"
+    reached = {other: error for other, error in errors.items() if error <= printed.error}
+    if not reached:
+        return f"no: {min(errors.values()):.2f}"
+    return ", ".join(
+        f"**{other.label}: {error:.2f}**" if other.kind == CONTROL else f"{other.label}: {error:.2f}"
+        for other, error in reached.items()
+    )
+
+
+def _found(row: Row, line: Mapping[str, str] | None) -> str:
+    """Returns what the search of a row chose."""
+    searched = f"`{' '.join(row.search)}`"
+    if line is None:
+        return f"to be searched in {searched}."
+    edge = f"; {line['at the edge']} is at the edge" if line["at the edge"] else ""
+    return f"`{line['chosen']}`, of {searched}{edge}."
+
+
+def _rounded(number: str) -> str:
+    return f"{float(number):.2f}" if number else NONE
+
+
+def _bullets(heading: str, items) -> list[str]:
+    return [f"{heading}\n\n" + "\n".join(f"* {item}" for item in items)] if items else []
+
+
+def write(into: Path) -> None:
+    """Writes the tables of a folder's results: in the README, between its markers, or to a file of their own."""
+    if into != HERE:
+        (into / ELSEWHERE).write_text(f"{generated(into)}\n")
+        return
+    text = (into / README).read_text()
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    (into / README).write_text(f"{before}{START}\n\n{generated(into)}\n\n{END}{after}")
+
+
+def generated(folder: Path) -> str:
+    """Returns the sections of all tables, with the results of a folder."""
+    lines = recorded(folder)
+    return "\n\n".join(markdown(table, lines) for table in TABLES.values())

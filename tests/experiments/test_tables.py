@@ -1,0 +1,170 @@
+"""The rows of the published tables build, their searches choose, and the README has what was measured."""
+
+import types
+
+import numpy as np
+import pytest
+
+from experiments.tables import results, rows, search
+from experiments.tables.row import (
+    CONTROL,
+    HERE,
+    LAST,
+    LOWEST_TEST,
+    LOWEST_VALIDATION_LOSS,
+    METRICS,
+    OUTPUTS,
+    Row,
+    Setting,
+    Table,
+    glorot,
+    published,
+    scales,
+)
+from experiments.tables.tables import TABLES
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
+from fa_jax.cli.groups import choices
+
+ROWS = {f"{table.name} {row.name}": row for table in TABLES.values() for row in table.rows}
+FIRST = {f"{name} {TABLES[name].rows[2].name}" for name in ("frenkel2021", "bartunov2018", "sanfiz_akrout2021")}
+"""Rows that are built in every test run; the settings that they share are built with every config."""
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FIRST else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+)
+def test_every_row_builds(few_images, name):
+    row = ROWS[name]
+    if "rule=frozen_blocks" in row.arguments and "frozen_blocks" not in choices("rule"):
+        pytest.skip("the rule frozen_blocks is not there")
+    searched = [argument.split(",")[0] for argument in row.search]
+    given = [argument for argument in (*row.arguments, *searched) if not argument.startswith("task.validation=")]
+    job = compose(parse([*given, "task.validation=8", "batch_size=8"])).runs[0].job
+    assert job.task.input_shape[0] >= 28
+
+
+def test_names_and_folders_are_unique_unless_rows_are_one_rule():
+    for table in TABLES.values():
+        names = [row.name for row in table.rows]
+        assert len(set(names)) == len(names)
+        of_folder: dict = {}
+        for row in table.rows:
+            assert OUTPUTS in row.folder.parents
+            assert of_folder.setdefault(row.folder, row.arguments) == row.arguments
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_published_numbers_and_rows_belong_together(name):
+    table, numbers = TABLES[name], published(name)
+    compared = {(row.setting, row.published) for row in table.rows if row.published}
+    assert compared - set(numbers) == set()
+    assert {number.provenance for number in numbers.values()} <= {
+        "read",
+        "code",
+        "logs",
+        "README",
+        "talk",
+        "quoted",
+        "remembered",
+    }
+    assert all(0 < number.error < 100 for number in numbers.values())
+    assert table.choice in (LAST, *METRICS)
+
+
+def test_the_readme_has_the_tables_of_what_was_measured():
+    assert results.generated(HERE) in (HERE / results.README).read_text()
+
+
+def run_of(test, validation_loss, diverged=()):
+    """A run of two evaluations after the start, with curves of each seed."""
+    curves = {"test_error": np.array(test), "validation_loss": np.array(validation_loss)}
+    return types.SimpleNamespace(
+        metrics=curves,
+        seeds=list(range(len(test))),
+        diverged=list(diverged),
+        config={"epochs": 2},
+        curves=lambda metric: (np.arange(3), curves[metric]),
+        at_end=lambda metric: dict(enumerate(curves[metric][:, -1])),
+        summary={"cost": {"compile_seconds": 1.0, "train_seconds": 2.0, "evaluation_seconds": 0.4}},
+    )
+
+
+def test_the_error_at_the_epoch_that_a_table_chooses_is_that_of_each_seed():
+    run = run_of([[90.0, 4.0, 6.0], [90.0, 3.0, 2.0]], [[0.0, 0.2, 0.3], [0.0, 0.3, 0.1]])
+    row = Setting("t", "net", ("a=1",), 1.0).row("BP")
+    lines = {
+        choice: results.measured(Table("t", "T", choice, (row,), ()), row, run, None)
+        for choice in (LAST, LOWEST_TEST, LOWEST_VALIDATION_LOSS)
+    }
+    assert [line["the table's epoch"] for line in lines.values()] == ["4.000", "3.000", "3.000"]
+    line = lines[LAST]
+    assert (line["last epoch"], line["best validation epoch"], line["seconds"]) == ("4.000", "", 3)
+    assert float(str(line["last epoch, high"])) > 4
+
+
+def test_a_published_number_that_a_control_reaches_is_marked(monkeypatch):
+    setting = Setting("frenkel2021", "500", (), 1.0)
+    of_table = setting.row("BP"), setting.row("DRTP"), setting.row("frozen", kind=CONTROL)
+    line = {"the table's epoch, low": "", "the table's epoch, high": "", "last epoch": "4.1", "measured": "today"}
+    line |= {"best validation epoch": "", "seeds": "1", "diverged": "0", "epochs": "2", "seconds": "3"}
+    lines = {("t", row.name): {**line, "the table's epoch": "4.1"} for row in of_table[1:]}
+    monkeypatch.setattr(results, "published", lambda _: published("frenkel2021"))
+    text = results.markdown(Table("t", "T", LAST, of_table, ()), lines)
+    cells = {
+        line.split("|")[2].strip(): [cell.strip() for cell in line.split("|")[3:-1]]
+        for line in text.splitlines()
+        if line.startswith("| 500")
+    }
+    assert cells["BP"][2] == "not yet trained"
+    assert cells["BP"][-1] == "no: 4.10"
+    assert cells["DRTP"][2:5] == ["4.10", "–", "-0.48"]
+    assert cells["DRTP"][-1] == "**frozen: 4.10**"
+    assert cells["frozen"][-1] == "is a control"
+
+
+def searched_row():
+    return Setting("t", "net", ("rule=bp", "epochs=100"), 1.0).row(
+        "BP", search=("task.validation=9", "optimizer.learning_rate=1,0.5,0.1", "optimizer.clip=1,2")
+    )
+
+
+def trial(error, diverged=False):
+    return types.SimpleNamespace(diverged=[0] * diverged, summary={"final": {"validation_error": {"mean": error}}})
+
+
+def test_a_search_chooses_the_values_of_the_lowest_validation_error():
+    row = searched_row()
+    runs = [trial(1.0, diverged=True), *(trial(error) for error in (5.0, 4.0, 3.0, 2.0, 2.5))]
+    found = search.choice(row, runs)
+    assert found.arguments == ("optimizer.learning_rate=0.1", "optimizer.clip=1")
+    assert found.at_edge == ("optimizer.learning_rate",)
+    sweep = search.sweep_of(row)
+    assert sweep.is_sweep
+    assert sweep.folder.name == "bp_search"
+    assert "epochs=100" not in sweep.arguments
+    assert {"epochs=10", "rule=bp", "task.validation=9"} < set(sweep.arguments)
+
+
+def test_a_row_is_trained_with_what_its_search_chose(monkeypatch):
+    row = searched_row()
+    monkeypatch.setattr(rows, "choice", lambda *_: search.Choice(("optimizer.clip=2",), ()))
+    sweep, run = rows.trainings(row, seeds=3)
+    assert sweep == search.sweep_of(row)
+    assert (run.folder, run.arguments) == (row.folder, ("rule=bp", "epochs=100", "optimizer.clip=2", "seeds=3"))
+    (alone,) = rows.trainings(row._replace(search=()))
+    assert alone.arguments == ("rule=bp", "epochs=100")
+
+
+def test_rows_that_are_one_rule_are_trained_once():
+    names = [row.name for row in rows.rows()]
+    assert len(set(names)) == len(names)
+    assert "tables/frenkel2021/500/fa" in names
+    assert "tables/frenkel2021/500/dfa" not in names
+
+
+def test_scales_are_one_number_or_a_list():
+    assert scales([0.5, 0.5]) == "0.5"
+    assert scales([0.5, 1 / 3]) == "[0.5,0.333333]"
+    assert glorot(4, 2, 4) == [1.0, 1.0]
+    assert isinstance(searched_row(), Row)
