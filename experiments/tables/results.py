@@ -8,7 +8,7 @@ import numpy as np
 from tabulate import tabulate
 
 from experiments.common import read_rows, seconds
-from experiments.tables.row import CONTROL, HERE, LAST, METRICS, PARTIAL, Published, Row, Table, published
+from experiments.tables.row import CONTROL, HERE, LAST, METRICS, PARTIAL, RULE, Published, Row, Table, published
 from experiments.tables.search import Choice
 from experiments.tables.tables import TABLES
 from fa_jax.records.reader import Run
@@ -21,6 +21,10 @@ START, END = (
     "<!-- to here. -->",
 )
 BEST_VALIDATION = "validation_error"
+Lines = Mapping[tuple[str, str], dict[str, str]]
+"""The lines of `measured.csv`, by table and row."""
+OfTable = Mapping[Row, dict[str, str] | None]
+"""The line of each row of a table; None: it was not trained."""
 NONE = "–"
 COLUMNS = {
     "network": "left",
@@ -70,16 +74,20 @@ def measured(table: Table, row: Row, run: Run, chosen: Choice | None) -> dict[st
     return line
 
 
-def recorded(folder: Path) -> dict[tuple[str, str], dict[str, str]]:
+def recorded(folder: Path) -> Lines:
     """Returns the lines of `measured.csv` in a folder by table and row."""
     return {(line["table"], line["row"]): line for line in read_rows(folder / MEASURED)}
 
 
-def markdown(table: Table, lines: Mapping[tuple[str, str], dict[str, str]]) -> str:
+def _of_table(table: Table, lines: Lines) -> OfTable:
+    """Returns the lines of the rows of a table; None of those that were not trained."""
+    return {row: lines.get((table.name, row.name)) for row in table.rows}
+
+
+def markdown(table: Table, lines: Lines) -> str:
     """Returns the section of a table in the README, given the lines of `measured.csv`."""
-    numbers = published(table.name)
-    of_table = {row: lines.get((table.name, row.name)) for row in table.rows}
-    rows = [_cells(table, row, of_table, numbers) for row in table.rows]
+    numbers, of_table = published(table.name), _of_table(table, lines)
+    rows = [_cells(row, of_table, numbers) for row in table.rows]
     body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
     notes = [f"{row.name}: {row.note}" for row in table.rows if row.note]
     notes += [f"{row.name}: {_found(row, of_table[row])}" for row in table.rows if row.search]
@@ -96,7 +104,7 @@ def markdown(table: Table, lines: Mapping[tuple[str, str], dict[str, str]]) -> s
     return "\n\n".join(parts)
 
 
-def _cells(table: Table, row: Row, of_table, numbers: Mapping[tuple[str, str], Published]) -> list[str]:
+def _cells(row: Row, of_table: OfTable, numbers: Mapping[tuple[str, str], Published]) -> list[str]:
     """Returns the cells of a row."""
     line, printed = of_table[row], numbers.get((row.setting, row.published))
     first = [row.setting, row.label, str(printed or NONE), printed.provenance if printed else NONE]
@@ -120,22 +128,51 @@ def _cells(table: Table, row: Row, of_table, numbers: Mapping[tuple[str, str], P
     ]
 
 
-def _reached(row: Row, of_table: Mapping[Row, dict[str, str] | None], printed: Published | None) -> str:
+def _controls(row: Row, of_table: OfTable) -> dict[Row, float]:
+    """Returns the errors of the controls on the same data and network that were trained."""
+    controls = [other for other in of_table if other.kind in (CONTROL, PARTIAL) and other.setting == row.setting]
+    lines = [(other, line) for other in controls if (line := of_table[other])]
+    return {other: float(line["the table's epoch"]) for other, line in lines if line["the table's epoch"]}
+
+
+def _reached(row: Row, of_table: OfTable, printed: Published | None) -> str:
     """Returns which controls on the same data and network have at most the published error."""
     if row.kind in (CONTROL, PARTIAL):
         return "is a control"
-    controls = [other for other in of_table if other.kind in (CONTROL, PARTIAL) and other.setting == row.setting]
-    lines = [(other, line) for other in controls if (line := of_table[other])]
-    errors = {other: float(line["the table's epoch"]) for other, line in lines if line["the table's epoch"]}
-    if printed is None or not errors:
-        return NONE if printed is None or not controls else "not yet trained"
+    if printed is None:
+        return NONE
+    errors = _controls(row, of_table)
+    if not errors:
+        return "no control trained yet"
     reached = {other: error for other, error in errors.items() if error <= printed.error}
     if not reached:
-        return f"no: {min(errors.values()):.2f}"
+        return f"none: {min(errors.values()):.2f}"
     return ", ".join(
         f"**{other.label}: {error:.2f}**" if other.kind == CONTROL else f"{other.label}: {error:.2f}"
         for other, error in reached.items()
     )
+
+
+def summary(lines: Lines) -> str:
+    """Returns how many rows are trained, and which published numbers are reached without learning hidden layers."""
+    every = [(table, row) for table in TABLES.values() for row in table.rows]
+    trained = sum((table.name, row.name) in lines for table, row in every)
+    reached, judged = [], 0
+    for table in TABLES.values():
+        numbers, of_table = published(table.name), _of_table(table, lines)
+        for row in table.rows:
+            printed = numbers.get((row.setting, row.published))
+            errors = [e for other, e in _controls(row, of_table).items() if other.kind == CONTROL]
+            if row.kind == RULE and printed is not None and errors:
+                judged += 1
+                if min(errors) <= printed.error:
+                    reached.append(f"{row.label} of {table.name}, {row.setting}: {printed.error:.2f} %")
+    text = f"{trained} of {len(every)} rows are trained."
+    if not judged:
+        return text
+    text += f" A network in which no hidden layer learns reaches {len(reached)} of the {judged} published numbers that "
+    text += "have such a control trained"
+    return f"{text}: {'; '.join(reached)}." if reached else f"{text}."
 
 
 def _found(row: Row, line: Mapping[str, str] | None) -> str:
@@ -169,4 +206,4 @@ def write(into: Path) -> None:
 def generated(folder: Path) -> str:
     """Returns the sections of all tables, with the results of a folder."""
     lines = recorded(folder)
-    return "\n\n".join(markdown(table, lines) for table in TABLES.values())
+    return "\n\n".join([summary(lines), *(markdown(table, lines) for table in TABLES.values())])

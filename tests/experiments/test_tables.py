@@ -117,10 +117,21 @@ def test_a_published_number_that_a_control_reaches_is_marked(monkeypatch):
         if line.startswith("| 500")
     }
     assert cells["BP"][2] == "not yet trained"
-    assert cells["BP"][-1] == "no: 4.10"
+    assert cells["BP"][-1] == "none: 4.10"
     assert cells["DRTP"][2:5] == ["4.10", "–", "-0.48"]
     assert cells["DRTP"][-1] == "**frozen: 4.10**"
     assert cells["frozen"][-1] == "is a control"
+
+
+def test_the_summary_counts_published_numbers_that_are_reached_without_learning(monkeypatch):
+    setting = Setting("frenkel2021", "500", (), 1.0)
+    of_table = setting.row("BP"), setting.row("DRTP"), setting.row("frozen", kind=CONTROL)
+    monkeypatch.setattr(results, "TABLES", {"frenkel2021": Table("frenkel2021", "T", LAST, of_table, ())})
+    text = results.summary({("frenkel2021", of_table[2].name): {"the table's epoch": "4.1"}})
+    assert text.startswith("1 of 3 rows are trained.")
+    assert text.endswith(
+        "reaches 1 of the 2 published numbers that have such a control trained: DRTP of frenkel2021, 500: 4.58 %."
+    )
 
 
 def searched_row():
