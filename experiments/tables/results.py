@@ -1,6 +1,7 @@
 """What was measured of the published tables, and the tables of the README."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -91,7 +92,7 @@ def markdown(table: Table, lines: Lines) -> str:
     body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
     notes = [f"{row.name}: {row.note}" for row in table.rows if row.note]
     notes += [f"{row.name}: {_found(row, of_table[row])}" for row in table.rows if row.search]
-    provenances = dict.fromkeys(line["measured"] for line in of_table.values() if line)
+    provenances = Counter(line["measured"].partition(", ")[2] for line in of_table.values() if line)
     parts = [
         f"## {table.title}",
         f"`python -m experiments.tables.rows {table.name}`. The epoch of the published table: {table.choice}.",
@@ -99,7 +100,7 @@ def markdown(table: Table, lines: Lines) -> str:
         *_bullets("What differs from the recipe, or is not known of it:", table.deviations),
         *_bullets("Of single rows:", notes),
         *_bullets("Not configured:", table.left_out),
-        *_bullets("Measured:", provenances),
+        *_bullets("Measured:", [f"{n} row{'s' * (n > 1)}: {where}" for where, n in provenances.items()]),
     ]
     return "\n\n".join(parts)
 
