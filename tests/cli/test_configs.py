@@ -107,7 +107,19 @@ def test_a_task_builds(stand_in_images, task):
         assert run.job.task.outputs == tfds.DATASETS[task].classes
 
 
-@pytest.mark.parametrize("experiment", choices("experiment"))
+def is_other_on_other_data(experiment):
+    """Whether an experiment is another one on other data."""
+    text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
+    return "- /experiment/" in text and "override /task:" in text
+
+
+@pytest.mark.parametrize(
+    "experiment",
+    [
+        pytest.param(name, marks=pytest.mark.slow) if is_other_on_other_data(name) else name
+        for name in choices("experiment")
+    ],
+)
 def test_an_experiment_builds_with_its_rule_and_its_network(stand_in_images, experiment):
     # Whitening takes a minute, and changes neither rule nor network.
     words = ["task.preprocessing=centred"] if experiment.startswith("nokland2016/conv") else []
