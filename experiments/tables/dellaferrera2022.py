@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from experiments.tables.row import CONTROL, LAST, Row, Setting, Table
 
-DRAWN = "How their B is drawn is not known; here it is drawn like the weights."
+DRAWN = "how their B is drawn is not known; here it is drawn like the weights."
 
 
 def rows_of(task: str, name: str, hours: float) -> Iterator[Row]:

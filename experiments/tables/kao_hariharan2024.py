@@ -18,7 +18,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
     searched = {"search": GRID, "search_cost": 0.3}
     yield setting.row("CCL", cost=1.1)
     for label, rule in (("BP", "bp"), ("FA", "fa"), ("DFA", "dfa")):
-        note = "" if rule != "dfa" else "The paper does not say how DFA was tuned: as BP and FA here."
+        note = "" if rule != "dfa" else "how DFA was tuned is not said: here as BP and FA."
         yield setting.row(label, *RIVAL, f"rule={rule}", **searched, note=note)
     yield setting.row(
         "DRTP",
@@ -28,7 +28,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
         "feedback.distribution=normal",
         search=("optimizer.learning_rate=0.01,0.03,0.1,0.3", "feedback.scale=0.01,0.03,0.1,0.3"),
         search_cost=0.4,
-        note="The paper's search also shifts the mean of B to 0.05.",
+        note="the search of the paper also shifts the mean of B to 0.05.",
     )
     step = "rule.step=0.001,0.003,0.01,0.03,0.1"
     yield setting.row(
@@ -39,7 +39,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
         cost=1.5,
         search=("optimizer.learning_rate=0.3,1,3", step),
         search_cost=0.6,
-        note="The initial weights are PyTorch's; those of the program behind this row are orthogonal.",
+        note="the initial weights are PyTorch's; those of the program behind this row are orthogonal.",
     )
     yield setting.row(
         "L-DRL",
@@ -57,7 +57,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
         cost=4.0,
         search=("optimizer.learning_rate=0.3,1,3", "rule.step=0.003,0.03,0.1"),
         search_cost=2.0,
-        note="Two seeds; the rate of the inverses is the program's default, where the paper searches it.",
+        note="two seeds; the rate of the inverses is the program's default, where the paper searches it.",
     )
     frozen = "rule.learned=false", "feedback_optimizer=null"
     yield setting.row("CCL, second network frozen", *frozen, kind=PARTIAL)
@@ -67,7 +67,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
         f"optimizer.learning_rate={FROZEN_FORWARD[name]}",
         kind=PARTIAL,
         published="CCL, second network frozen, at its own rate" if name in ("MNIST", "CIFAR-10") else "",
-        note=f"The rate {FROZEN_FORWARD[name]} of the best frozen network of figure 7.",
+        note=f"the rate {FROZEN_FORWARD[name]} of the best frozen network of figure 7.",
     )
     yield setting.row("frozen hidden layers", *RIVAL, "rule=shallow", kind=CONTROL, cost=0.6, **searched)
     yield setting.row("frozen blocks", *RIVAL, "rule=frozen_blocks", kind=PARTIAL, **searched)

@@ -90,15 +90,18 @@ def markdown(table: Table, lines: Lines) -> str:
     numbers, of_table = published(table.name), _of_table(table, lines)
     rows = [_cells(row, of_table, numbers) for row in table.rows]
     body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
-    notes = [f"{row.name}: {row.note}" for row in table.rows if row.note]
-    notes += [f"{row.name}: {_found(row, of_table[row])}" for row in table.rows if row.search]
+    notes: dict[str, list[str]] = {}
+    for row in table.rows:
+        for note in (row.note, _found(row, of_table[row]) if row.search else ""):
+            notes.setdefault(note, []).append(row.name)
+    notes.pop("", None)
     provenances = Counter(line["measured"].partition(", ")[2] for line in of_table.values() if line)
     parts = [
         f"## {table.title}",
         f"`python -m experiments.tables.rows {table.name}`. The epoch of the published table: {table.choice}.",
         body,
         *_bullets("What differs from the recipe, or is not known of it:", table.deviations),
-        *_bullets("Of single rows:", notes),
+        *_bullets("Of single rows:", [f"{'; '.join(names)}: {note}" for note, names in notes.items()]),
         *_bullets("Not configured:", table.left_out),
         *_bullets("Measured:", [f"{n} row{'s' * (n > 1)}: {where}" for where, n in provenances.items()]),
     ]
