@@ -12,7 +12,7 @@ from experiments.tables.row import CONTROL, LAST, PARTIAL, VARIANT, Row, Setting
 
 UNDIVIDED = 100 * 10
 """The batch size times the outputs."""
-RATES = "task.validation=6000", "optimizer.learning_rate=0.0015,0.005,0.015,0.05"
+RATES = "task.validation=6000", "optimizer.learning_rate=0.005,0.015,0.05,0.15"
 UNDIVIDED_RATES = "task.validation=6000", "optimizer.learning_rate=0.00015,0.0005,0.0015,0.005"
 HOURS = {(500,): 0.35, (1000,): 0.65, (500, 500): 0.55, (1000, 1000): 1.6}
 
