@@ -223,13 +223,16 @@ def run(
     for problem in refused.values():
         print(problem, file=sys.stderr)
 
+    collected = set()
+
     def finished(row: Row) -> None:
         collect([row])
+        collected.add(row.name)
         left = [standing(other) for other in rows if other.name not in refused]
         print(f"{row.name}: done; {_hours(sum(now.left or 0 for now in left))} hours left", flush=True)
 
     problems = train([row for row in rows if row.name not in refused], options.at_once, finished, force=options.force)
-    collect(rows)
+    collect([row for row in rows if row.name not in collected])
     for problem in problems:
         print(problem, file=sys.stderr)
     return 1 if problems or refused else 0

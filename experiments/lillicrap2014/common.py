@@ -5,14 +5,16 @@ python -m experiments.lillicrap2014.common task1           prints the table of c
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from experiments.common import read_rows, seconds
 from fa_jax.records.reader import Run
+from fa_jax.records.statistics import summarise
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/lillicrap2014")
@@ -40,6 +42,34 @@ class Check(NamedTuple):
     target: str
     measured: str
     holds: bool
+    seeds: int | str = ""
+    low: str = ""
+    high: str = ""
+    """The 95 % interval of what was measured, over seeds; empty: none."""
+
+
+def mean_check(
+    row: str, name: str, target: str, values: np.ndarray, holds: Callable[[float], bool], form: str
+) -> Check:
+    """Returns a check of a mean over seeds, with its interval by Student's t.
+
+    Args:
+      row, name, target: as in `Check`, `name` for `check`.
+      values: `[seeds]`.
+      holds: whether the mean is what was expected.
+      form: of the numbers, such as `.1f`.
+    """
+    summary = summarise(values.tolist())
+    texts = [f"{value:{form}}" for value in (summary.mean, summary.low, summary.high)]
+    return Check(row, name, target, texts[0], holds(summary.mean), len(values), *texts[1:])
+
+
+def median_check(row: str, name: str, target: str, values: np.ndarray, holds: Callable[[float], bool]) -> Check:
+    """Returns a check of a median over seeds, with its interval by order statistics; arguments as for `mean_check`."""
+    ordered, n = np.sort(values), len(values)
+    rank = int(stats.binom.ppf(0.025, n, 0.5))
+    low, median, high = ordered[max(rank - 1, 0)], np.median(values), ordered[min(n - rank, n - 1)]
+    return Check(row, name, target, f"{median:.2g}", holds(float(median)), n, f"{low:.2g}", f"{high:.2g}")
 
 
 def published(name: str) -> dict[str, np.ndarray]:
@@ -73,11 +103,14 @@ def conclude(name: str, checks: Sequence[Check], runs: Sequence[Run], into: Path
 def markdown(name: str) -> str:
     """Returns the checks of `measured_<name>.csv` as a Markdown table, below a line with their provenance."""
     first, *_ = (HERE / f"measured_{name}.csv").read_text().splitlines()
-    rows = [
-        "| " + " | ".join([*list(row.values())[:-1], "yes" if row["holds"] == "True" else "**no**"]) + " |"
-        for row in read_rows(HERE / f"measured_{name}.csv")
-    ]
-    head = "| row | check | target | measured | holds |\n| --- | --- | --- | --- | --- |"
+    rows = []
+    for row in read_rows(HERE / f"measured_{name}.csv"):
+        interval = f"{row['low']} to {row['high']}" if row.get("low") else ""
+        cells = [row["row"], row["check"], row["target"], row["measured"], row.get("seeds", ""), interval]
+        rows.append("| " + " | ".join([*cells, "yes" if row["holds"] == "True" else "**no**"]) + " |")
+    head = (
+        "| row | check | target | measured | n | 95 % interval | holds |\n| --- | --- | --- | --- | --- | --- | --- |"
+    )
     return "\n".join([first.removeprefix("# "), "", head, *rows])
 
 

@@ -199,14 +199,18 @@ def reference(row: dict[str, str]) -> dict[str, float]:
     for short in published("short_runs.csv"):
         if (short["row"], short["rule"]) == (row["row"], row["rule"]):
             errors = {f"epoch {epoch}": float(short[f"epoch{epoch}"]) for epoch in (1, 5, 10) if short[f"epoch{epoch}"]}
-    task = ROWS[row["row"]].task
-    network, _, variant = row["row"].removeprefix(f"{task} ").partition(" ")
-    unit = variant if variant in ("relu", "logistic") else "tanh"
-    model = f"{network} {unit}" + (f" + {variant}" if variant and variant != unit else "")
-    for printed in published(TABLES[task]):
+    model = model_of(row["row"])
+    for printed in published(TABLES[ROWS[row["row"]].task]):
         if (printed["model"], printed["rule"]) == (model, row["rule"]) and printed["error"]:
             errors["the end"] = float(printed["error"])
     return errors
+
+
+def model_of(name: str) -> str:
+    """Returns what the published tables call a network of `ROWS`."""
+    network, _, variant = name.removeprefix(f"{ROWS[name].task} ").partition(" ")
+    unit = variant if variant in ("relu", "logistic") else "tanh"
+    return f"{network} {unit}" + (f" + {variant}" if variant and variant != unit else "")
 
 
 def tables() -> str:

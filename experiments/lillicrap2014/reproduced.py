@@ -1,0 +1,94 @@
+"""The figures and numbers of Lillicrap et al., 2014, beside what was measured of them."""
+
+import re
+
+import numpy as np
+
+from experiments.common import read_rows
+from experiments.lillicrap2014.common import HERE, published
+from experiments.lillicrap2014.task2 import PRINTED
+from experiments.reproduced import NO, PARTLY, YES, Result
+
+TITLE = "Lillicrap et al., 2014"
+TASKS = {"task1": "Task 1", "task2": "Task 2", "task2_300epochs": "Task 2", "task3": "Task 3"}
+ROWS = {"task1": "task1", "task2": "task2", "task2_300epochs": "task2_300epochs", "task3": "task3"}
+CURVES_1D = {"FA": "fa", "BP": "bp", "node perturbation": "node_perturbation", "shallow": "shallow"}
+SIMULATED = "not printed: bound from a simulation"
+DIFFERENCE = "FA and BP"
+"""The check of the difference between the final errors."""
+P_VALUES = {"15": "3e-12", "16": "9e-13"}
+"""Of the printed tests whether four layers are better than three, by the check of the same comparison."""
+SEEDS = {"task2": "3", "task2_300epochs": "3"}
+"""Of the tables that were written before they had a column of seeds."""
+NEAR = 0.02
+"""How far, relatively, the nearest point of a digitised curve may lie."""
+
+
+def digitised(check: str) -> str:
+    """Returns the published value of a check of task 1 in fig. 1d; empty: it has none."""
+    match = re.match(r"(FA|BP|node perturbation|shallow)\b.* NSE at (\d+)$", check)
+    if match is None:
+        return ""
+    points, examples = published("fig1d"), float(match[2])
+    nearest = int(np.argmin(abs(points["examples"] - examples)))
+    is_near = abs(points["examples"][nearest] / examples - 1) <= NEAR
+    return f"{points[CURVES_1D[match[1]]][nearest]:.2g}" if is_near else ""
+
+
+def difference(published_value: str, measured: str, *, relative: bool) -> str:
+    """Returns how far a measured value is from the published one, in brackets; empty if one is no number."""
+    try:
+        paper, value = float(published_value), float(measured.removesuffix(" %"))
+    except ValueError:
+        return ""
+    return f" (x {value / paper:.2g})" if relative else f" ({value - paper:+.2f})"
+
+
+def verdict(row: dict[str, str], accepted: str) -> str:
+    """Returns the verdict of a check: its own, or partly if its interval reaches the bound that its mean misses."""
+    if row["holds"] == "True":
+        return YES
+    bound = re.fullmatch(r"(?:paper )?([\d.]+) ± ([\d.]+)(?: %)?", accepted) or re.fullmatch(
+        r"(\d+) to (\d+)", accepted
+    )
+    if bound is None or not row.get("low"):
+        return NO
+    first, second = float(bound[1]), float(bound[2])
+    low, high = (first - second, first + second) if "±" in accepted else (first, second)
+    return PARTLY if float(row["low"]) <= high and low <= float(row["high"]) else NO
+
+
+def results() -> list[Result]:
+    """Returns every check of the three tasks."""
+    found = []
+    for name, task in TASKS.items():
+        path = HERE / f"measured_{name}.csv"
+        _, machine, *rest = path.read_text().splitlines()[0].split(", ")
+        cores, seconds = rest[0], float(rest[-1].partition(" s ")[0])
+        for row in read_rows(path):
+            target = row["target"]
+            printed, known = digitised(row["check"]), "digitised"
+            if match := re.match(r"paper ([\d.e+-]+)", target):
+                printed, known = match[1], "read" if row["row"] == "20" else "digitised"
+            elif p_value := P_VALUES.get(row["row"]):
+                printed, known = f"better, p = {p_value}", "read"
+            found.append(
+                Result(
+                    f"{task}, {row['check']}",
+                    printed or "–",
+                    known if printed else SIMULATED,
+                    target,
+                    verdict(row, target),
+                    f"lillicrap2014/{ROWS[name]}",
+                    row["measured"] + difference(printed, row["measured"], relative=name in ("task1", "task3")),
+                    row.get("seeds") or SEEDS.get(name, ""),
+                    f"{row['low']} to {row['high']}" if row.get("low") else "",
+                    f"{seconds / 3600:.2f} h, {machine}, {cores}",
+                )
+            )
+            if row["check"] == DIFFERENCE:
+                below = f"FA is better, by {PRINTED['bp'] - PRINTED['fa']:.1f}"
+                better = YES if float(row["measured"]) < 0 else NO
+                new = found[-1]._replace(what=f"{task}, FA ends below BP", published=below, provenance="read")
+                found.append(new._replace(accepted="FA below BP", verdict=better))
+    return found

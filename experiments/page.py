@@ -1,0 +1,102 @@
+"""The page of all published results, and what was measured of each: the tables of experiments/README.md.
+
+    python -m experiments.page
+
+An experiment is on the page if it has a module `reproduced`, with the function `results` and a `TITLE`; its numbers
+come from the CSVs of the experiment. Nothing is trained. A test holds the page to what this script writes.
+"""
+
+import importlib
+from collections import Counter
+from pathlib import Path
+from typing import Protocol
+
+from experiments.reproduced import MEANING, Result
+
+HERE = Path(__file__).parent
+PAGE = HERE / "README.md"
+START, END = "<!-- Written by python -m experiments.page, from here -->", "<!-- to here. -->"
+COLUMNS = {
+    "result": "left",
+    "published": "left",
+    "known by": "left",
+    "accepted": "left",
+    "measured": "left",
+    "n": "right",
+    "95 % interval": "left",
+    "within": "left",
+    "hours, machine": "left",
+    "row": "left",
+}
+
+
+class Reproduced(Protocol):
+    """The module `reproduced` of an experiment."""
+
+    TITLE: str
+
+    def results(self) -> list[Result]:
+        """Returns its published results in order."""
+        ...
+
+
+def modules() -> dict[str, Reproduced]:
+    """Returns the experiments with published results, by the names of their folders."""
+    names = sorted(path.parent.name for path in HERE.glob("*/reproduced.py"))
+    return {name: importlib.import_module(f"experiments.{name}.reproduced") for name in names}
+
+
+def table(results: list[Result]) -> str:
+    """Returns the table of some results as Markdown."""
+    lines = [
+        [
+            result.what,
+            result.published,
+            result.provenance,
+            result.accepted,
+            result.measured,
+            result.seeds,
+            result.interval,
+            f"**{result.verdict}**" if result.verdict == "no" else result.verdict,
+            result.cost,
+            f"`{result.row}`" if result.row else "",
+        ]
+        for result in results
+    ]
+    return _markdown(lines, COLUMNS)
+
+
+def summary(by_name: dict[str, tuple[str, list[Result]]]) -> str:
+    """Returns the table of how many results of each experiment were reproduced, as Markdown."""
+    lines = []
+    for name, (title, results) in by_name.items():
+        counts = Counter(result.verdict for result in results)
+        lines.append([f"[{title}]({name})", len(results), *(counts[verdict] or "" for verdict in MEANING)])
+    return _markdown(lines, {"paper": "left", "results": "right", **dict.fromkeys(MEANING, "right")})
+
+
+def _markdown(lines: list[list], columns: dict[str, str]) -> str:
+    rules = ["---:" if side == "right" else "---" for side in columns.values()]
+    return "\n".join("| " + " | ".join(map(str, cells)) + " |" for cells in (list(columns), rules, *lines))
+
+
+def generated() -> str:
+    """Returns the part of the page that this script writes."""
+    by_name = {name: (module.TITLE, module.results()) for name, module in modules().items()}
+    meaning = "\n".join(f"* **{verdict}**: {text}." for verdict, text in MEANING.items())
+    parts = [summary(by_name), meaning]
+    for name, (title, results) in by_name.items():
+        parts += [f"### {title}", f"More in [{name}]({name}).", table(results)]
+    return "\n\n".join(parts)
+
+
+def written() -> str:
+    """Returns the text of the page."""
+    text = PAGE.read_text()
+    before, _, rest = text.partition(START)
+    _, _, after = rest.partition(END)
+    return f"{before}{START}\n\n{generated()}\n\n{END}{after}"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(written())

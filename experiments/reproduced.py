@@ -1,0 +1,82 @@
+"""A published result, and what was measured of it: the form that the page of all results has of every experiment."""
+
+from typing import NamedTuple
+
+from fa_jax.records.statistics import summarise
+
+YES, PARTLY, NO, SHORTENED, NOT_MEASURED = "yes", "partly", "no", "shortened", "not measured"
+MEANING = {
+    YES: "the mean is within what was accepted beforehand",
+    PARTLY: "it is within, but of fewer seeds than the bound is for, or for one kind of inference only; or it is "
+    "outside, and its 95 % interval reaches in",
+    NO: "neither",
+    SHORTENED: "it was measured, but for fewer epochs or on a smaller network, so that it cannot be compared",
+    NOT_MEASURED: "it was not run",
+}
+"""Whether a result was reproduced."""
+
+
+class Result(NamedTuple):
+    """A published result, and what was measured of it."""
+
+    what: str
+    published: str
+    provenance: str
+    """How the published value is known: read, digitised from a figure, second-hand, remembered, and so on."""
+    accepted: str
+    """The bound that was set before the measurement; empty: none."""
+    verdict: str
+    """One of `MEANING`."""
+    row: str
+    """Of `experiments.queue`, which trains it; empty: none."""
+    measured: str = ""
+    seeds: str = ""
+    interval: str = ""
+    """The 95 % interval of the mean; empty: one seed, or not recorded."""
+    cost: str = ""
+    """Hours and machine."""
+
+
+def judge(
+    value: float, accepted: tuple[float, float], interval: tuple[float, float] | None, seeds: int, least: int = 1
+) -> str:
+    """Returns the verdict of a measured mean.
+
+    Args:
+      value: the mean.
+      accepted: the bound.
+      interval: of the mean; None: unknown.
+      seeds: of the mean.
+      least: the number of seeds that the bound is for.
+    """
+    low, high = accepted
+    if low <= value <= high:
+        return YES if seeds >= least else PARTLY
+    return PARTLY if interval is not None and interval[0] <= high and low <= interval[1] else NO
+
+
+def interval_of(mean: float, sd: str, seeds: int) -> tuple[float, float] | None:
+    """Returns the 95 % interval of a mean by Student's t; None if the deviation was not recorded."""
+    if not sd or seeds < 2:
+        return None
+    # Any numbers of this mean and deviation have the same interval: two apart, and the others at the mean.
+    apart = float(sd) * ((seeds - 1) / 2) ** 0.5
+    summary = summarise([mean - apart, mean + apart, *[mean] * (seeds - 2)])
+    return summary.low, summary.high
+
+
+def in_words(interval: tuple[float, float] | None, form: str = ".2f") -> str:
+    """Returns an interval as text."""
+    return "" if interval is None else f"{interval[0]:{form}} to {interval[1]:{form}}"
+
+
+def cost(seconds: float | str, provenance: str) -> str:
+    """Returns the hours and the machine of a measurement.
+
+    Args:
+      seconds: that it took; empty: not recorded.
+      provenance: as `experiments.common.provenance` writes it.
+    """
+    machine = provenance.split(", ")[1].partition(" (")[0] if ", " in provenance else ""
+    machine += ", 2 cores" if ", 2 cores" in provenance else ""
+    return f"{float(seconds) / 3600:.2f} h, {machine}" if seconds else machine
