@@ -11,7 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
-from experiments.reproduced import MEANING, Result
+from experiments.reproduced import MEANING, Claim, Result
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -37,6 +37,10 @@ class Reproduced(Protocol):
 
     def results(self) -> list[Result]:
         """Returns its published results in order."""
+        ...
+
+    def claims(self, row: str) -> list[Claim]:
+        """Returns what is recorded of a row of `experiments.queue`, for `experiments.verify`."""
         ...
 
 

@@ -1,7 +1,12 @@
 """A published result, and what was measured of it: the form that the page of all results has of every experiment."""
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+from scipy import stats
+
+from fa_jax.records.reader import Run
 from fa_jax.records.statistics import summarise
 
 YES, PARTLY, NO, SHORTENED, NOT_MEASURED = "yes", "partly", "no", "shortened", "not measured"
@@ -14,6 +19,8 @@ MEANING = {
     NOT_MEASURED: "it was not run",
 }
 """Whether a result was reproduced."""
+TEST_EXAMPLES = 10_000
+"""Of MNIST and CIFAR."""
 
 
 class Result(NamedTuple):
@@ -35,6 +42,48 @@ class Result(NamedTuple):
     """The 95 % interval of the mean; empty: one seed, or not recorded."""
     cost: str = ""
     """Hours and machine."""
+
+
+class Measured(NamedTuple):
+    """A mean over seeds."""
+
+    value: float
+    sd: float | None
+    """Over seeds; None: unknown."""
+    seeds: int
+    resolution: float = 0.0
+    """Half of the last digit that is recorded."""
+
+
+class Claim(NamedTuple):
+    """A recorded number, and how to measure it in a new run."""
+
+    what: str
+    recorded: Measured
+    new: Callable[[Sequence[Run]], Measured | None]
+    """Returns the number of these runs; None if they have not come so far."""
+    spread: float | None = None
+    """The least standard deviation over seeds that is assumed if it is measured with few; None: none is assumed."""
+
+
+def percent_claim(what: str, metric: str, epoch: float, recorded: Measured, *, accuracy: bool = False) -> Claim:
+    """Returns the claim of an error or an accuracy in % of the 10 000 test examples of one run after an epoch."""
+
+    def new(runs: Sequence[Run]) -> Measured | None:
+        errors = runs[0].at_epoch(metric, epoch)
+        return None if errors is None or not len(errors) else mean_of(100 - errors if accuracy else errors)
+
+    return Claim(what, recorded, new, (recorded.value * (100 - recorded.value) / TEST_EXAMPLES) ** 0.5)
+
+
+def mean_of(values: np.ndarray) -> Measured:
+    """Returns the mean of one number per seed."""
+    return Measured(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else None, len(values))
+
+
+def from_interval(value: float, low: float, high: float, seeds: int, resolution: float = 0.0) -> Measured:
+    """Returns a mean of which the 95 % interval by Student's t is known."""
+    return Measured(value, (high - low) / 2 * seeds**0.5 / float(stats.t.ppf(0.975, seeds - 1)), seeds, resolution)
 
 
 def judge(

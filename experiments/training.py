@@ -68,6 +68,8 @@ class Row:
     when they are done."""
     hours: float | None = None
     """Measured or estimated, on two cores of a CPU; None: unknown."""
+    is_sweep: bool = False
+    """Whether it is one sweep."""
 
 
 class State(NamedTuple):
@@ -100,7 +102,7 @@ def run_row(
 def sweep_row(name: str, folder: Path, arguments: Sequence[str], hours: float | None, *, seeds: int | None) -> Row:
     """Returns a row of one sweep; arguments as for `run_row`. If no seeds are asked for, those of the config."""
     asked = () if seeds is None else (f"seeds={seeds}",)
-    return Row(name, folder, lambda: (Training(folder, (*arguments, *asked), is_sweep=True),), hours)
+    return Row(name, folder, lambda: (Training(folder, (*arguments, *asked), is_sweep=True),), hours, is_sweep=True)
 
 
 def state(training: Training) -> State:
@@ -199,7 +201,7 @@ def train(
             if running:
                 time.sleep(POLL)
     finally:
-        _stop([process for _, _, process in running.values() if process is not None])
+        stop([process for _, _, process in running.values() if process is not None])
     return problems
 
 
@@ -227,17 +229,17 @@ def _start(
         print(f"{row.name}: another process trains it", flush=True)
         return row, training, None
     check_disk(training.folder)
-    return row, training, _process(training, now, slot, at_once, force)
+    return row, training, start(training, now, slot, at_once, force=force)
 
 
-def _process(training: Training, now: State, slot: int, at_once: int, force: bool) -> subprocess.Popen:
-    """Starts the process of a training, on its share of the cores."""
+def start(training: Training, now: State, slot: int = 0, at_once: int = 1, *, force: bool = False) -> subprocess.Popen:
+    """Starts the process of a training in this state, on its share of the cores; arguments as for `train`."""
     words = [f"resume={training.folder}", *(["force=true"] if force else [])]
     if now.kind == NOT_STARTED:
         flags = ["--multirun"] if training.is_sweep else []
         words = [*flags, *training.arguments, *training.defaults, f"{training.option}={training.folder}"]
     print("fa-jax", shlex.join(words), flush=True)
-    # In a session of its own, Ctrl-C does not reach it: it is told once, by `_stop`.
+    # In a session of its own, Ctrl-C does not reach it: it is told once, by `stop`.
     process = subprocess.Popen([sys.executable, "-m", "fa_jax", *words], env=without_cache(), start_new_session=True)
     if at_once > 1 and sys.platform == "linux":
         cores = sorted(os.sched_getaffinity(0))
@@ -260,7 +262,7 @@ def _went_wrong(row: Row, training: Training, process: subprocess.Popen | None, 
     return True
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
+def stop(processes: Sequence[subprocess.Popen]) -> None:
     """Interrupts processes, and waits until each has saved its state."""
     for process in processes:
         process.send_signal(signal.SIGINT)

@@ -3,8 +3,22 @@
 import re
 
 from experiments.common import read_rows
-from experiments.hinton2022.rows import HERE, ROWS
-from experiments.reproduced import NO, NOT_MEASURED, PARTLY, SHORTENED, YES, Result, cost, in_words, interval_of, judge
+from experiments.hinton2022.rows import EPOCHS, HERE, ROWS
+from experiments.reproduced import (
+    NO,
+    NOT_MEASURED,
+    PARTLY,
+    SHORTENED,
+    YES,
+    Claim,
+    Measured,
+    Result,
+    cost,
+    in_words,
+    interval_of,
+    judge,
+    percent_claim,
+)
 
 TITLE = "Hinton, 2022"
 SHORTER = {"cifar10_minimised_2": "cifar10_minimised_2_few", "cifar10_bp_2": "cifar10_bp_2_few"}
@@ -66,3 +80,15 @@ def results() -> list[Result]:
     """Returns every published error."""
     measured = {row["row"]: row for row in read_rows(HERE / "measured.csv")}
     return [result(line, measured) for line in read_rows(HERE / "published" / "errors.csv")]
+
+
+def claims(row: str) -> list[Claim]:
+    """Returns the recorded test errors of a row, such as `hinton2022/full`."""
+    lines = [line for line in read_rows(HERE / "measured.csv") if f"hinton2022/{line['row']}" == row]
+    return [
+        percent_claim(f"test error, epoch {epoch}", "test_error", float(epoch), recorded)
+        for line in lines
+        for epoch in EPOCHS
+        if (error := line[f"test error, epoch {epoch}"])
+        for recorded in [Measured(float(error), None, int(line["seeds"]), 0.005)]
+    ]

@@ -136,6 +136,8 @@ HOURS = {
     "recurrent": 30,
 }
 """Estimates for one seed of rows that were not measured on a CPU."""
+EPOCHS = (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100)
+"""Of which errors are tabulated."""
 BATCH = 1000
 
 
@@ -180,11 +182,13 @@ def measured(name: str, run: Run) -> dict[str, object]:
     row["diverged"] = len(run.diverged)
     if run.diverged:
         return row
-    for epoch in (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100):
+    for epoch in EPOCHS:
         for split in ("validation", "test"):
             if f"{split}_error" in run.metrics and (error := run.at_epoch(f"{split}_error", epoch)) is not None:
                 row[f"{split} error, epoch {epoch}"] = f"{error.mean():.2f}"
-    row["test error, last epoch"] = f"{run.curves('test_error')[1][:, -1].mean():.2f}"
+    last = run.curves("test_error")[1][:, -1]
+    row["test error, last epoch"] = f"{last.mean():.2f}"
+    row["sd, last epoch"] = f"{last.std(ddof=1):.2f}" if len(last) > 1 else ""
     negatives, inference = (run.config["rule"].get(option) for option in ("negatives", "inference"))
     if inference == "goodness":
         row["test error by goodness, last epoch"] = row["test error, last epoch"]

@@ -2,7 +2,18 @@
 
 from experiments.common import read_rows
 from experiments.kao2019.rows import HERE
-from experiments.reproduced import NOT_MEASURED, SHORTENED, Result, cost, in_words, interval_of, judge
+from experiments.reproduced import (
+    NOT_MEASURED,
+    SHORTENED,
+    Claim,
+    Measured,
+    Result,
+    cost,
+    in_words,
+    interval_of,
+    judge,
+    percent_claim,
+)
 
 TITLE = "Kao, Chen, 2019"
 SHORTER = {"exact_20": "exact", "exact_200": "exact", "cnn_200": "cnn", "cifar10": "cifar10_few"}
@@ -38,3 +49,16 @@ def results() -> list[Result]:
     """Returns every published accuracy."""
     measured = {(row["row"], row["run"]): row for row in read_rows(HERE / "measured.csv")}
     return [result(line, measured) for line in read_rows(HERE / "published" / "accuracies.csv")]
+
+
+def claims(row: str) -> list[Claim]:
+    """Returns the recorded accuracies of a row, such as `kao2019/separation/al`."""
+    lines = [line for line in read_rows(HERE / "measured.csv") if f"kao2019/{line['row']}/{line['run']}" == row]
+    return [
+        percent_claim(f"accuracy, epoch {epoch}", "test_error", float(epoch), recorded, accuracy=True)
+        for line in lines
+        for epoch in EPOCHS
+        if (accuracy := line.get(f"accuracy, epoch {epoch}"))
+        for sd in [line[f"sd, epoch {epoch}"]]
+        for recorded in [Measured(float(accuracy), float(sd) if sd else None, int(line["seeds"]), 0.005)]
+    ]

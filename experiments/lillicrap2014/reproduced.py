@@ -1,13 +1,17 @@
 """The figures and numbers of Lillicrap et al., 2014, beside what was measured of them."""
 
+import functools
 import re
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from experiments.common import read_rows
-from experiments.lillicrap2014.common import HERE, published
+from experiments.lillicrap2014 import task1, task2, task3
+from experiments.lillicrap2014.common import HERE, Check, published
 from experiments.lillicrap2014.task2 import PRINTED
-from experiments.reproduced import NO, PARTLY, YES, Result
+from experiments.reproduced import NO, PARTLY, YES, Claim, Measured, Result, from_interval
+from fa_jax.records.reader import Run
 
 TITLE = "Lillicrap et al., 2014"
 TASKS = {"task1": "Task 1", "task2": "Task 2", "task2_300epochs": "Task 2", "task3": "Task 3"}
@@ -20,6 +24,12 @@ P_VALUES = {"15": "3e-12", "16": "9e-13"}
 """Of the printed tests whether four layers are better than three, by the check of the same comparison."""
 SEEDS = {"task2": "3", "task2_300epochs": "3"}
 """Of the tables that were written before they had a column of seeds."""
+CHECKS: dict[str, Callable[[Sequence[Run]], list[Check]]] = {
+    "task1": lambda runs: task1.checks_1({run.choices["rule"]: run for run in runs}),
+    "task3": lambda runs: task3.checks(task3.by_curve(runs)),
+    task2.LONG: lambda runs: task2.checks_late(task2.by_curve(runs)),
+}
+"""The checks of each row that `verify` compares."""
 NEAR = 0.02
 """How far, relatively, the nearest point of a digitised curve may lie."""
 
@@ -92,3 +102,24 @@ def results() -> list[Result]:
                 new = found[-1]._replace(what=f"{task}, FA ends below BP", published=below, provenance="read")
                 found.append(new._replace(accepted="FA below BP", verdict=better))
     return found
+
+
+def claims(row: str) -> list[Claim]:
+    """Returns the recorded checks of a row, such as `lillicrap2014/task3`, that have an interval over seeds."""
+    name = row.partition("/")[2]
+    return [
+        Claim(
+            line["check"], from_interval(*numbers, int(line["seeds"])), functools.partial(_check, name, line["check"])
+        )
+        for line in (read_rows(HERE / f"measured_{name}.csv") if name in CHECKS else [])
+        if line.get("low")
+        for numbers in [tuple(float(line[key]) for key in ("measured", "low", "high"))]
+    ]
+
+
+def _check(name: str, check: str, runs: Sequence[Run]) -> Measured | None:
+    """Returns what a check measures in runs; None if it is one of other runs."""
+    (found,) = [one for one in CHECKS[name](runs) if one.check == check] or [None]
+    if found is None:
+        return None
+    return from_interval(float(found.measured), float(found.low), float(found.high), int(found.seeds))

@@ -50,16 +50,21 @@ def collect(into: Path, chosen: Sequence[Row]) -> None:
     short, angle, long = (runs_of(row) for row in chosen)
     with mpl.rc_context(STYLE):
         if short and angle:
-            curves = {run.choices["experiment"].removeprefix(PREFIX): run for run in short}
+            curves = by_curve(short)
             angles = {run.config["architecture"]["init_scale"]: run for run in angle}
             figure_2a(curves, into / "fig2a")
             figure_2b({"fa": curves["fa"], "fa_sparse": curves["fa_sparse"]}, into)
             figure_s1(curves, into)
             conclude("task2", checks_early(curves, angles), [*short, *angle], into)
         if long:
-            curves = {run.choices["experiment"].removeprefix(PREFIX): run for run in long}
+            curves = by_curve(long)
             figure_2a(curves, into / "fig2a_300epochs")
             conclude(LONG, checks_late(curves), long, into)
+
+
+def by_curve(runs: Sequence[Run]) -> dict[str, Run]:
+    """Returns the runs of a sweep by the names of their curves."""
+    return {run.choices["experiment"].removeprefix(PREFIX): run for run in runs}
 
 
 def figure_2a(runs: dict[str, Run], path: Path) -> None:

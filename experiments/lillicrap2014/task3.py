@@ -31,11 +31,15 @@ def rows(seeds: int | None = None) -> list[Row]:
 def collect(into: Path, chosen: Sequence[Row]) -> None:
     """Draws the figure and makes the checks from the row of this task, if it is done."""
     for row in chosen:
-        runs = {run.choices["experiment"].rpartition("_")[2]: run for run in runs_of(row)}
-        if runs:
+        if runs := by_curve(runs_of(row)):
             with mpl.rc_context(STYLE):
                 figure_2d(runs, into)
             conclude("task3", checks(runs), list(runs.values()), into)
+
+
+def by_curve(runs: Sequence[Run]) -> dict[str, Run]:
+    """Returns the runs of the sweep by the names of their curves."""
+    return {run.choices["experiment"].rpartition("_")[2]: run for run in runs}
 
 
 def figure_2d(runs: dict[str, Run], into: Path) -> None:

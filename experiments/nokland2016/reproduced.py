@@ -3,14 +3,28 @@
 import functools
 
 from experiments.common import read_rows
-from experiments.nokland2016.rows import HERE, LENGTHS, ROWS, TABLES, model_of, published, row_of
-from experiments.reproduced import NO, NOT_MEASURED, SHORTENED, YES, Result, cost, in_words, interval_of, judge
+from experiments.nokland2016.rows import EPOCHS, HERE, LENGTHS, ROWS, TABLES, model_of, published, row_of
+from experiments.reproduced import (
+    NO,
+    NOT_MEASURED,
+    SHORTENED,
+    YES,
+    Claim,
+    Measured,
+    Result,
+    cost,
+    in_words,
+    interval_of,
+    judge,
+    percent_claim,
+)
 
 TITLE = "Nøkland, 2016"
 FULL = (300, 100)
 """Lengths at which a run counts: most stop before 100 epochs."""
 SEEDS = 3
 """That the bounds are for."""
+DATA = {"mnist": "MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 UNTRAINED = 50.0
 """The error in % above which a network counts as not trained."""
 
@@ -45,7 +59,7 @@ def result(task: str, name: str, line: dict[str, str]) -> Result:
       line: of the published table.
     """
     model, rule = line["model"], line["rule"]
-    what = f"{task}, {model}, {rule.upper()}"
+    what = f"{DATA[task]}, {model}, {rule.upper()}"
     error, sd = line["error"], line["sd"]
     points = tolerance(task, model, rule)
     text = f"{float(error):.2f} ± {sd}" if error else "does not train"
@@ -75,3 +89,18 @@ def results() -> list[Result]:
     """Returns every cell of the three tables."""
     names = {(network.task, model_of(name)): name for name, network in reversed(ROWS.items())}
     return [result(task, names[task, line["model"]], line) for task, file in TABLES.items() for line in published(file)]
+
+
+def claims(row: str) -> list[Claim]:
+    """Returns the recorded test errors of a row, such as `nokland2016/10epochs/2x800_dfa`."""
+    for epochs in LENGTHS:
+        for line in read_rows(HERE / f"measured_{epochs}epochs.csv"):
+            if row_of(line["row"], line["rule"], epochs).name == row:
+                return [
+                    percent_claim(f"test error, epoch {epoch}", "test_error", float(epoch), recorded)
+                    for epoch in EPOCHS
+                    if (error := line.get(f"test error, epoch {epoch}"))
+                    for sd in [line[f"sd, epoch {epoch}"]]
+                    for recorded in [Measured(float(error), float(sd) if sd else None, int(line["seeds"]), 0.005)]
+                ]
+    return []

@@ -75,6 +75,8 @@ ROWS = {
     },
 }
 SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
+EPOCHS = (1, 2, 3, 5, 10, 20, 50, 100, 300)
+"""Of which the test error is tabulated."""
 LENGTHS = (2, 5, 10, 20, 50, 100, 200, 300)
 """Numbers of epochs that rows are declared for."""
 ZERO = ("dfa", "drtp", "sdfa")
@@ -167,7 +169,7 @@ def measured(name: str, rule: str, run: Run) -> dict[str, object]:
     row: dict[str, object] = {"row": name, "rule": rule, "seeds": len(train_error)}
     if not len(train_error):  # all diverged
         return row
-    for epoch in (1, 2, 3, 5, 10, 20, 50, 100, 300):
+    for epoch in EPOCHS:
         error = run.at_epoch("test_error", epoch)
         if error is not None:
             row[f"test error, epoch {epoch}"] = f"{error.mean():.2f}"

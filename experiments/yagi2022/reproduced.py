@@ -1,8 +1,14 @@
 """The losses of YAGI's repository, beside what was measured of them."""
 
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+
 from experiments.common import read_rows
-from experiments.reproduced import NO, NOT_MEASURED, YES, Result
-from experiments.yagi2022.figures import CURVES, HERE, MARKERS, PLANS
+from experiments.reproduced import NO, NOT_MEASURED, YES, Claim, Measured, Result, from_interval
+from experiments.yagi2022.figures import CURVES, HERE, MARKERS, PLANS, curve
+from fa_jax.records.reader import Run
 
 TITLE = "YAGI0423/feedback_alignment (repository), 2022"
 KNOWN_BY = {"code": "its code, run", "readme": "digitised from the plot in its README"}
@@ -43,3 +49,28 @@ def results() -> list[Result]:
         found.append(new)
     assert set(MARKERS) == set(KNOWN_BY)
     return found
+
+
+def claims(row: str) -> list[Claim]:
+    """Returns the recorded losses of a row, such as `yagi2022/task3`, that have an interval over seeds."""
+    task = row.partition("/")[2]
+    return [
+        Claim(what, recorded, functools.partial(_loss, line))
+        for line in read_rows(HERE / "measured.csv")
+        if line["task"] == task and line["low"]
+        for what in [f"{line['curve']}, teacher {line['teacher']}, epoch {line['epoch']}, {line['measure']}"]
+        for numbers in [(float(line["mean"]), float(line["low"]), float(line["high"]))]
+        for recorded in [from_interval(*numbers, int(line["seeds"]), resolution=1e-3 * abs(numbers[0]))]
+    ]
+
+
+def _loss(line: dict[str, str], runs: Sequence[Run]) -> Measured | None:
+    """Returns the loss that a line of `measured.csv` is of."""
+    plan = PLANS[line["task"]]
+    for run in runs:
+        name = run.choices["experiment"].removeprefix(f"yagi2022/{line['task']}_")
+        if (name, str(run.config["task"].get("seed", ""))) == (line["curve"], line["teacher"]):
+            epochs, points = curve(run, line["measure"], plan.window)
+            point = points[int(np.argmin(np.abs(epochs - float(line["epoch"]))))]
+            return Measured(point.mean, point.sd, point.n)
+    return None
