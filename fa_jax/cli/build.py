@@ -36,7 +36,7 @@ PRNG = "threefry2x32"
 """The random number generator of JAX whose numbers do not depend on how many seeds are vmapped."""
 SPACINGS = {
     "linear": lambda steps, n: np.linspace(steps / n, steps, n),
-    "log": lambda steps, n: np.geomspace(max(steps / 1000, 1), steps, n),
+    "log": lambda steps, n: np.geomspace(steps, max(steps / 1000, 1), n),
 }
 """`(steps, evaluations) -> steps of the evaluations`, the last included; log: over the last three decades."""
 REQUIRED = ("task", "architecture", "rule", "loss", "optimizer", "feedback_optimizer", "augmentation", "tuned", "probe")

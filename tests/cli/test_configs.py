@@ -13,6 +13,7 @@ import yaml
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
+from fa_jax.cli.build import SPACINGS
 from fa_jax.cli.compose import compose as compose_all
 from fa_jax.cli.groups import CONF, choices
 from fa_jax.cli.tuned import TABLE
@@ -149,6 +150,13 @@ def test_the_command_line_overrides_preset_task_and_experiment():
     run = compose_run("experiment=lillicrap2014/task3_fa3", "optimizer.learning_rate=7", "epochs=0.5")
     assert run.config["optimizer"]["learning_rate"] == 7
     assert run.job.evaluations[-1] == 200_000
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("number", [1, 2, 40])
+def test_the_last_evaluation_is_after_the_last_step(spacing, number):
+    steps = np.round(SPACINGS[spacing](400_000, number)).astype(int)
+    assert (max(steps), len(steps)) == (400_000, number)
 
 
 @pytest.mark.parametrize("optimizer", [name for name in choices("optimizer") if name != "sgd"])
