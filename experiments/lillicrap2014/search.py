@@ -1,0 +1,247 @@
+"""Task 3, row 16: looks for a teacher and for settings with which FA with two hidden layers ends below FA with one.
+
+    python -m experiments.lillicrap2014.search                  32 teachers, 64 settings of each curve; resumes
+    python -m experiments.lillicrap2014.search --teachers 64    more teachers, after those that are done
+    python -m experiments.lillicrap2014.search --best 10        the best ten teachers again, with 20 seeds
+
+The paper prints neither the distribution of its teacher nor rates nor scales. A teacher is drawn at random, with scales
+of its own, among those that an affine map fits as well as the published curves say. Settings are random, too: learning
+rate, bounds of both feedback matrices, of the initial weights and of the biases. They are numbers, so that one program
+trains all settings of a curve at once, one seed each, on any teacher. How good a setting is says its distance to the
+published curve of fig. 2d: the mean of |ln(NSE / published)| over the published points.
+
+`search.csv`, in outputs/lillicrap2014/results or the folder that `--out` names, has a line for each setting. `--best`
+takes the teachers whose two closest settings, one of each curve, have the smallest distance together. It writes
+`best.csv`: the NSE at the end of the settings that are closest, and of those that ended lowest, and a paired t-test.
+"""
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy import stats
+
+from experiments.common import add_output_options, read_rows, results_folder
+from experiments.lillicrap2014.common import HERE, published
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
+from fa_jax.core import Task
+from fa_jax.tasks.nonlinear import nonlinear
+from fa_jax.training import distributed
+from fa_jax.training.compile import is_vmapped
+from fa_jax.training.job import Job
+from fa_jax.training.loop import Data, Program, make_program
+
+CURVES = ("fa3", "fa4")
+RANGES = {
+    "rate": (0.003, 0.12),
+    "feedback_1": (0.05, 3.0),
+    "feedback_2": (0.05, 3.0),
+    "weights": (0.01, 0.5),
+    "biases": (0.01, 0.5),
+}
+"""Of the settings: they are log-uniform between these ends. `feedback_1` is the bound of B1, which FA with one hidden
+layer has not."""
+TEACHER_RANGES = {"scale_0": (0.05, 1.0), "scale_1": (0.1, 1.5), "scale_2": (0.1, 1.5), "bias": (0.05, 2.0)}
+AFFINE = (3e-3, 8e-3)
+"""The NSE of the best affine map, between which a teacher is accepted: the published curves start to level there."""
+TEST_EXAMPLES = 5000
+SEEDS = 20
+"""Of each setting of `--best`."""
+
+
+class Teacher(NamedTuple):
+    """A teacher: the seed that draws it, and the bounds of its weights and biases."""
+
+    seed: int
+    scale_0: float
+    scale_1: float
+    scale_2: float
+    bias: float
+
+    def task(self, examples: int) -> Task:
+        """Returns the task of imitating it."""
+        return nonlinear(
+            seed=self.seed,
+            train_examples=examples,
+            test_examples=TEST_EXAMPLES,
+            teacher_scales=[self.scale_0, self.scale_1, self.scale_2],
+            teacher_bias=self.bias,
+            teacher_bias_distribution="uniform",
+            input_scale=1.0,
+            scale_to_unit=False,
+        )
+
+
+def power(task: Task) -> float:
+    """Returns the mean power of the targets, by which NSE is normalised."""
+    return float(np.mean(np.sum(np.square(task.train.targets), -1)))
+
+
+def affine_nse(task: Task) -> float:
+    """Returns the NSE of the best affine map."""
+    inputs, targets = (np.asarray(part) for part in task.test)
+    padded = np.pad(inputs, ((0, 0), (0, 1)), constant_values=1)
+    residuals = targets - padded @ np.linalg.lstsq(padded, targets, rcond=None)[0]
+    return float(np.mean(np.sum(np.square(residuals), -1))) / power(task)
+
+
+def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int | None = None) -> Any:
+    """Returns numbers that are log-uniform between two ends."""
+    return np.exp(random.uniform(*np.log(ends), size))
+
+
+def teacher(index: int) -> Teacher:
+    """Returns the teacher of this number: the first accepted one of those drawn with it as the seed."""
+    random = np.random.default_rng([index, 0])
+    while True:
+        drawn = Teacher(index, *(float(draw_log(random, ends)) for ends in TEACHER_RANGES.values()))
+        if AFFINE[0] <= affine_nse(drawn.task(TEST_EXAMPLES)) <= AFFINE[1]:
+            return drawn
+
+
+def settings(curve: str, index: int, count: int) -> dict[str, np.ndarray]:
+    """Returns random settings of a curve for the teacher of this number, `[count]` of each."""
+    random = np.random.default_rng([index, 1 + CURVES.index(curve)])
+    drawn = {name: draw_log(random, ends, count).astype(np.float32) for name, ends in RANGES.items()}
+    return {name: values for name, values in drawn.items() if (curve, name) != ("fa3", "feedback_1")}
+
+
+class Trainer:
+    """The program of a curve, which trains any settings on any teacher."""
+
+    def __init__(self, curve: str, examples: int):
+        words = [f"experiment=lillicrap2014/task3_{curve}", "seeds=1", "probe=0", f"task.train_examples={examples}"]
+        self.job: Job = compose(parse([*words, "checkpoint=false"])).runs[0].job
+        self.points = published("fig2d")["examples"]
+        self.points = self.points[self.points <= examples].astype(int)
+        self.published = published("fig2d")[curve][: len(self.points)]
+        self._programs: dict[int, Program] = {}
+
+    def _learner_at(self, numbers: dict[str, jax.Array]) -> Any:
+        scales = [numbers[name] for name in ("feedback_1", "feedback_2") if name in numbers]
+        return self.job.learner_at(
+            {
+                "optimizer.learning_rate": numbers["rate"],
+                "feedback.scale": scales if len(scales) > 1 else scales[0],
+                "architecture.init_scale": numbers["weights"],
+                "architecture.bias_scale": numbers["biases"],
+            }
+        )
+
+    def nse(self, task: Task, numbers: dict[str, np.ndarray], seeds: Sequence[int]) -> np.ndarray:
+        """Returns the test NSE at the published points, `[settings, points]`; settings and seeds are in pairs."""
+        count, job = len(seeds), self.job
+        if count not in self._programs:
+            devices = distributed.devices_for(job.devices, count, 1)
+            vmapped = is_vmapped(job.rule, job.network, devices[0])
+            self._programs[count] = make_program(self._learner_at, job.task, devices, 1, vmapped)
+        program = self._programs[count]
+        placed = program.seed_sharding
+        of_seeds, values = distributed.device_put((np.asarray(seeds, np.int32), numbers), placed)
+        data = jax.device_put(Data(task.train, task.test, None), jax.tree.leaves(program.data())[0].sharding)
+        states, losses, done = program.start(of_seeds, values), [], np.int32(0)
+        for point in self.points:
+            states = program.advance(states, of_seeds, done, np.int32(point), data)
+            evaluation, states = program.evaluate(states, of_seeds, np.int32(point), data)
+            losses.append(evaluation.with_nan()["test_loss"])
+            done = np.int32(point)
+        return 2 * np.stack(losses, 1) / power(task)
+
+    def distance(self, nse: np.ndarray) -> np.ndarray:
+        """Returns the distance of curves `[settings, points]` to the published one; infinite if one diverged."""
+        with np.errstate(all="ignore"):
+            distances = np.mean(np.abs(np.log(nse / self.published)), 1)
+        return np.where(np.isfinite(distances), distances, np.inf)
+
+
+def search(path: Path, teachers: int, count: int, examples: int) -> None:
+    """Trains the settings that a table of settings lacks, and adds them to it."""
+    trainers: dict[str, Trainer] = {}
+    for index in range(teachers):
+        for curve in CURVES:
+            if any((row["curve"], row["teacher"]) == (curve, str(index)) for row in read_rows(path)):
+                continue
+            trainer = trainers.setdefault(curve, Trainer(curve, examples))
+            drawn, numbers = teacher(index), settings(curve, index, count)
+            nse = trainer.nse(drawn.task(examples), numbers, [0] * count)
+            rows = [
+                {"curve": curve, "teacher": index}
+                | {f"teacher_{name}": f"{value:.6g}" for name, value in drawn._asdict().items() if name != "seed"}
+                | {name: f"{numbers[name][i]:.6g}" if name in numbers else "" for name in RANGES}
+                | {f"nse_{point}": f"{value:.3e}" for point, value in zip(trainer.points, nse[i], strict=True)}
+                | {"distance": f"{distance:.4f}"}
+                for i, distance in enumerate(trainer.distance(nse))
+            ]
+            _add(path, rows)
+            lowest, closest = np.nanmin(nse[:, -1]), min(float(str(row["distance"])) for row in rows)
+            print(f"teacher {index}, {curve}: lowest NSE {lowest:.2e}, smallest distance {closest:.2f}", flush=True)
+
+
+def _add(path: Path, rows: list[dict[str, object]]) -> None:
+    """Adds rows to a table in one write, so that a kill leaves all of them or none."""
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerows(rows)
+
+
+def best(path: Path, into: Path, teachers: int, examples: int) -> None:
+    """Trains the best settings of the best teachers with `SEEDS` seeds, and writes `best.csv`."""
+    by_case: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for row in read_rows(path):
+        by_case.setdefault((row["teacher"], row["curve"]), []).append(row)
+    end = f"nse_{examples}"
+
+    def lowest(rows: list[dict[str, str]], key: str) -> dict[str, str]:
+        return min(rows, key=lambda row: float(row[key]) if np.isfinite(float(row[key])) else np.inf)
+
+    whole = [name for name, _ in by_case if all((name, curve) in by_case for curve in CURVES)]
+    together = {n: sum(float(lowest(by_case[n, c], "distance")["distance"]) for c in CURVES) for n in whole}
+    trainers = {curve: Trainer(curve, examples) for curve in CURVES}
+    results = []
+    for name in sorted(together, key=together.__getitem__)[:teachers]:
+        task = teacher(int(name)).task(examples)
+        for choice, key in (("closest", "distance"), ("lowest", end)):
+            ends, chosen = {}, {curve: lowest(by_case[name, curve], key) for curve in CURVES}
+            for curve, row in chosen.items():
+                numbers = {n: np.full(SEEDS, float(row[n]), np.float32) for n in RANGES if row[n]}
+                ends[curve] = trainers[curve].nse(task, numbers, range(SEEDS))[:, -1]
+            ratio = float(ends["fa4"].mean() / ends["fa3"].mean())
+            p_value = float(stats.ttest_rel(ends["fa4"], ends["fa3"]).pvalue)
+            result = {"teacher": name, "settings": choice, "distance": f"{together[name]:.3f}", "seeds": SEEDS}
+            result |= {f"{curve}": f"{values.mean():.3e}" for curve, values in ends.items()}
+            results.append({**result, "ratio": f"{ratio:.3f}", "p": f"{p_value:.1e}"})
+            print(results[-1], flush=True)
+    if results:
+        (into / "best.csv").unlink(missing_ok=True)
+        _add(into / "best.csv", results)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--teachers", type=int, default=32)
+    parser.add_argument("--settings", type=int, default=64, help="of each curve, for each teacher")
+    parser.add_argument("--examples", type=int, default=400_000, help="that each setting learns from")
+    parser.add_argument(
+        "--best", type=int, metavar="N", help="train the best of N teachers with 20 seeds, search nothing"
+    )
+    add_output_options(parser)
+    options = parser.parse_args()
+    into = results_folder(options, HERE)
+    if options.best is None:
+        search(into / "search.csv", options.teachers, options.settings, options.examples)
+    elif (into / "search.csv").exists():
+        best(into / "search.csv", into, options.best, options.examples)
+    else:
+        parser.error(f"{into / 'search.csv'} does not exist; search first")
+
+
+if __name__ == "__main__":
+    main()
