@@ -24,6 +24,7 @@ from fa_jax.cli.build import build
 from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.records.statistics import band
 from fa_jax.reports.figures import STYLE, save
+from fa_jax.reports.looks import colour_of
 from fa_jax.rules.forward_forward.negatives import hybrids, masks, with_label
 
 HERE = Path(__file__).parent
@@ -42,10 +43,13 @@ def curve(run: Run) -> Figure:
     published = read_rows(HERE / "published" / "learning_curve.csv")
     figure = Figure(figsize=(5, 3.6), layout="constrained")
     axes = figure.subplots()
-    _draw(axes, run, "validation_error", "#0072B2", f"ours, softmax, mean of {len(run.seeds)} seeds and 95 % interval")
-    for key, sign in (("error_by_softmax", "ko"), ("error_by_goodness", "k^")):
+    colour = colour_of("forward_forward")
+    _draw(axes, run, "validation_error", colour, f"ours, softmax, mean of {len(run.seeds)} seeds and 95 % interval")
+    style = {"markeredgecolor": colour, "markerfacecolor": "white", "markersize": 4}
+    for key, sign in (("error_by_softmax", "o"), ("error_by_goodness", "^")):
         numbers = [(float(row["epoch"]), float(row[key])) for row in published]
-        axes.plot(*zip(*numbers, strict=True), sign, markersize=4, label=f"ff-py, one run, {key.rpartition('_')[2]}")
+        label = f"ff-py, one run, {key.rpartition('_')[2]}"
+        axes.plot(*zip(*numbers, strict=True), sign, label=label, **style)
     axes.set_ylim(0, 6)
     axes.set_ylabel("validation error (%)")
     axes.legend()
@@ -57,9 +61,9 @@ def goodness(run: Run) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     for i, colour in enumerate(LAYERS):
-        _draw(left, run, f"positive_goodness_{i}", colour, f"layer {i + 1}, true label")
-        _draw(left, run, f"negative_goodness_{i}", colour, f"layer {i + 1}, wrong label", "--")
-        _draw(right, run, f"pairwise_error_{i}", colour, f"layer {i + 1}")
+        _draw(left, run, f"positive_goodness_{i}", colour, f"layer {i}, true label")
+        _draw(left, run, f"negative_goodness_{i}", colour, f"layer {i}, wrong label", "--")
+        _draw(right, run, f"pairwise_error_{i}", colour, f"layer {i}")
     left.axhline(1, color="#555555", linewidth=0.6)
     left.set_ylabel("goodness / threshold")
     right.set_ylabel("wrong label has the higher goodness (%)")
@@ -103,7 +107,7 @@ def errors_by_layer(run: Run) -> list[dict[str, object]]:
         params = of_seed(all_params, seed)
         predicted = np.concatenate([predict(params, inputs[i : i + BATCH]) for i in range(0, len(inputs), BATCH)], -1)
         errors.append(100 * np.mean(predicted != np.asarray(targets), -1))
-    names = [*(f"{i + 1}" for i in range(len(errors[0]) - 1)), "all but the first"]
+    names = [*map(str, range(len(errors[0]) - 1)), "all but the first"]
     return [
         {
             "layer": name,

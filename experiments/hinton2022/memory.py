@@ -22,12 +22,14 @@ from experiments.common import add_output_options, results_folder
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.reports.figures import STYLE, save
+from fa_jax.reports.looks import colour_of, shade
 from fa_jax.training.compile import make_program_of
 
 HERE = Path(__file__).parent
 DEPTHS = (2, 7, 12, 17, 27, 37, 47)
 MEBI = 2**20
 FF = ("rule=forward_forward", "optimizer=adam", "batch_size=2500")
+COLOURS = (colour_of("forward_forward"), shade(colour_of("forward_forward"), 0.3), colour_of("bp"))
 RULES = {
     "FF": FF,
     "FF by goodness": (*FF, "rule.negatives=uniform", "rule.inference=goodness"),
@@ -54,7 +56,7 @@ def draw(measured: dict[str, list[dict[str, float]]], path: Path) -> None:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(5, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (name, rows), colour in zip(measured.items(), ("#0072B2", "#D55E00", "black"), strict=True):
+        for (name, rows), colour in zip(measured.items(), COLOURS, strict=True):
             axes.plot(DEPTHS, [row["working"] for row in rows], color=colour, label=f"{name}: comes and goes")
             axes.plot(DEPTHS, [row["kept"] for row in rows], ":", color=colour, label=f"{name}: kept")
         axes.set_xlabel("hidden layers of 2000")

@@ -25,14 +25,15 @@ from fa_jax.cli.build import build
 from fa_jax.network import Network
 from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.reports.figures import STYLE
+from fa_jax.reports.looks import colour_of
 
 HERE = Path(__file__).parent
 KINDS = {
-    "al_elu": ("associated learning, ELU stages", "#0072B2", "-"),
-    "al_sigmoid": ("associated learning, all logistic", "#56B4E9", "-"),
-    "bp_relu": ("backprop, ReLU", "black", "-"),
-    "bp_elu_then_sigmoid": ("backprop, the shape and units that AL predicts with", "#D55E00", "--"),
-    "bp_sigmoid": ("backprop, all logistic", "#E69F00", "--"),
+    "al_elu": ("associated learning, ELU stages", colour_of("associated_learning"), "-"),
+    "al_sigmoid": ("associated learning, all sigmoid", colour_of("associated_learning"), ":"),
+    "bp_relu": ("backprop, ReLU", colour_of("bp"), "-"),
+    "bp_elu_then_sigmoid": ("backprop, the shape and units that AL predicts with", colour_of("bp"), "--"),
+    "bp_sigmoid": ("backprop, all sigmoid", colour_of("bp"), ":"),
 }
 STAGES = (2, 4, 8)
 

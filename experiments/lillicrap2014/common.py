@@ -15,18 +15,19 @@ from scipy import stats
 from experiments.common import read_rows, seconds
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import summarise
+from fa_jax.reports.looks import PAPER, shade
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/lillicrap2014")
 NAMES = {
-    "bp": ("BP", "black"),
-    "fa": ("FA", "#00A651"),
-    "shallow": ("shallow", "#9A9A9A"),
-    "node_perturbation": ("reinforcement (node perturbation)", "#4D4D4D"),
-    "fa_sparse": ("sparse FA (50 %)", "#E69F00"),
-    "bp3": ("BP, three layers", "black"),
-    "fa3": ("FA, three layers", "#00A651"),
-    "shallow3": ("shallow", "#9A9A9A"),
+    "bp": ("BP", PAPER["bp"]),
+    "fa": ("FA", PAPER["fa"]),
+    "shallow": ("shallow", PAPER["shallow"]),
+    "node_perturbation": ("reinforcement (node perturbation)", PAPER["node_perturbation"]),
+    "fa_sparse": ("sparse FA (50 %)", shade(PAPER["fa"], 0.2)),
+    "bp3": ("BP, three layers", PAPER["bp"]),
+    "fa3": ("FA, three layers", PAPER["fa"]),
+    "shallow3": ("shallow", PAPER["shallow"]),
     "bp4": ("BP, four layers", "magenta"),
     "fa4": ("FA, four layers", "blue"),
 }

@@ -23,6 +23,7 @@ from experiments.training import trained
 from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.reports.labels import NAMES
+from fa_jax.reports.looks import colour_of
 
 HERE = Path(__file__).parent
 EPOCHS = 10
@@ -50,7 +51,7 @@ def errors() -> Figure:
     for axes, net in zip(figure.subplots(1, 2), NETS, strict=True):
         runs = runs_of(net)
         for rule, run in runs.items():
-            draw(axes, run, "test_error", label=NAMES[rule])
+            draw(axes, run, "test_error", label=NAMES[rule], color=colour_of(rule))
         axes.set(ylim=(0, 20), xlabel="epochs", ylabel="test error (%)")
         axes.set_title(f"784-{net}-10, tanh")
         axes.legend()
@@ -69,7 +70,7 @@ def angles() -> Figure:
             names = [f"{kind}_angle_{i}" for i in range(hidden)]
             for i, name in enumerate(names):
                 shade = mpl.colormaps["viridis_r"](i / max(1, len(names) - 1))
-                draw(axes, run, name, color=shade, label=f"layer {i + 1}", linewidth=1.4)
+                draw(axes, run, name, color=shade, label=f"layer {i}", linewidth=1.4)
             axes.axhline(90, color="#555555", linewidth=0.6)
             axes.legend(fontsize=5.5, ncols=2)
         column[0].set_title(f"{net}, {NAMES[rule]}")

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from sklearn.manifold import TSNE
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -32,6 +33,8 @@ from fa_jax.training.job import Job
 NEIGHBOURS = 5
 REFERENCES = 10_000
 POINTS = 2_000
+MOST_CLASSES = 20
+"""In the legend."""
 
 
 class Examples(NamedTuple):
@@ -73,8 +76,24 @@ def measure(job: Job, params: PyTree) -> tuple[list[dict[str, float]], Examples]
 def draw(axes: Axes, points: np.ndarray, classes: np.ndarray) -> None:
     """Draws the t-SNE map of a layer, with one colour for each class."""
     embedding = TSNE(2, init="pca", perplexity=30, random_state=0).fit_transform(points)
-    axes.scatter(*embedding.T, c=classes, cmap=colormaps["tab10"], s=1.5, linewidths=0)
+    axes.scatter(*embedding.T, c=[colour_of_class(c) for c in classes], s=1.5, linewidths=0)
     axes.set(xticks=[], yticks=[])
+
+
+def colour_of_class(number: int) -> tuple[float, ...]:
+    """Returns the colour of a class."""
+    return colormaps["tab10" if number < 10 else "tab20b"](number % (10 if number < 10 else 20))
+
+
+def add_legend(figure: Figure, classes: int) -> None:
+    """Adds the colours of the classes to a figure, up to as many as there are colours."""
+    shown = range(min(classes, MOST_CLASSES))
+    dots = [
+        Line2D([], [], linestyle="", marker="o", markersize=4, color=colour_of_class(c), label=str(c)) for c in shown
+    ]
+    figure.legend(
+        handles=dots, title="class", loc="outside lower center", ncols=len(dots), fontsize=7, title_fontsize=7
+    )
 
 
 def main() -> None:
@@ -108,6 +127,7 @@ def main() -> None:
             name = "input" if layer == 0 else f"layer {layer - 1}"
             axes.set_title(f"{name}: {float(str(row['neighbours'])):.1f} %", fontsize=8)
         line[0].set_ylabel(label, fontsize=8)
+    add_legend(figure, maps[0][1].targets.shape[-1])
     figure.suptitle(f"t-SNE of {POINTS} test examples; accuracy of {NEIGHBOURS} nearest neighbours", fontsize=9)
     for ending in ("png", "pdf"):
         figure.savefig(chosen.to.with_name(f"{chosen.to.name}.{ending}"))

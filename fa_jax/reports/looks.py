@@ -109,6 +109,11 @@ def _colours(runs: Sequence[Run]) -> dict[str, str]:
     return chosen | dict(zip((rule for rule in rules if rule not in chosen), itertools.cycle(free), strict=False))
 
 
+def colour_of(rule: str) -> str:
+    """Returns the colour that a rule of `NAMES` has unless a run says otherwise."""
+    return _usual_colours()[rule]
+
+
 def _usual_colours() -> dict[str, str]:
     """Returns the colour that each rule has unless a rule before it has taken it."""
     others = (rule for rule in NAMES if rule not in PAPER)
