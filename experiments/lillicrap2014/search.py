@@ -3,6 +3,7 @@
     python -m experiments.lillicrap2014.search                  32 teachers, 64 settings of each curve; resumes
     python -m experiments.lillicrap2014.search --teachers 64    more teachers, after those that are done
     python -m experiments.lillicrap2014.search --best 10        the best ten teachers again, with 20 seeds
+    python -m experiments.lillicrap2014.search --teacher 0 --curves bp3 bp4 shallow3      other curves of one teacher
 
 The paper prints neither the distribution of its teacher nor rates nor scales. A teacher is drawn at random, with scales
 of its own, among those that an affine map fits as well as the published curves say. Settings are random, too: learning
@@ -36,7 +37,8 @@ from fa_jax.training.compile import is_vmapped
 from fa_jax.training.job import Job
 from fa_jax.training.loop import Data, Program, make_program
 
-CURVES = ("fa3", "fa4")
+CURVES = ("fa3", "fa4", "bp3", "bp4", "shallow3")
+COMPARED = CURVES[:2]
 RANGES = {
     "rate": (0.003, 0.12),
     "feedback_1": (0.05, 3.0),
@@ -44,8 +46,15 @@ RANGES = {
     "weights": (0.01, 0.5),
     "biases": (0.01, 0.5),
 }
-"""Of the settings: they are log-uniform between these ends. `feedback_1` is the bound of B1, which FA with one hidden
-layer has not."""
+"""Of the settings: they are log-uniform between these ends. `feedback_1` is the bound of B1."""
+NAMES = {
+    "fa3": ("rate", "feedback_2", "weights", "biases"),
+    "fa4": tuple(RANGES),
+    **dict.fromkeys(("bp3", "bp4", "shallow3"), ("rate", "weights", "biases")),
+}
+"""The settings that a curve has."""
+SHALLOW_RATE = (1e-4, 1e-2)
+"""The range of the rate of shallow learning, which diverges at higher ones."""
 TEACHER_RANGES = {"scale_0": (0.05, 1.0), "scale_1": (0.1, 1.5), "scale_2": (0.1, 1.5), "bias": (0.05, 2.0)}
 AFFINE = (3e-3, 8e-3)
 """The NSE of the best affine map, between which a teacher is accepted: the published curves start to level there."""
@@ -107,8 +116,9 @@ def teacher(index: int) -> Teacher:
 def settings(curve: str, index: int, count: int) -> dict[str, np.ndarray]:
     """Returns random settings of a curve for the teacher of this number, `[count]` of each."""
     random = np.random.default_rng([index, 1 + CURVES.index(curve)])
-    drawn = {name: draw_log(random, ends, count).astype(np.float32) for name, ends in RANGES.items()}
-    return {name: values for name, values in drawn.items() if (curve, name) != ("fa3", "feedback_1")}
+    ranges = RANGES | ({"rate": SHALLOW_RATE} if curve == "shallow3" else {})
+    drawn = {name: draw_log(random, ends, count).astype(np.float32) for name, ends in ranges.items()}
+    return {name: drawn[name] for name in NAMES[curve]}
 
 
 class Trainer:
@@ -119,17 +129,18 @@ class Trainer:
         self.job: Job = compose(parse([*words, "checkpoint=false"])).runs[0].job
         self.points = published("fig2d")["examples"]
         self.points = self.points[self.points <= examples].astype(int)
-        self.published = published("fig2d")[curve][: len(self.points)]
+        self.published = published("fig2d")[curve][: len(self.points)]  # NaN where it could not be read
         self._programs: dict[int, Program] = {}
 
     def _learner_at(self, numbers: dict[str, jax.Array]) -> Any:
         scales = [numbers[name] for name in ("feedback_1", "feedback_2") if name in numbers]
+        feedback = {"feedback.scale": scales if len(scales) > 1 else scales[0]} if scales else {}
         return self.job.learner_at(
             {
                 "optimizer.learning_rate": numbers["rate"],
-                "feedback.scale": scales if len(scales) > 1 else scales[0],
                 "architecture.init_scale": numbers["weights"],
                 "architecture.bias_scale": numbers["biases"],
+                **feedback,
             }
         )
 
@@ -155,15 +166,16 @@ class Trainer:
     def distance(self, nse: np.ndarray) -> np.ndarray:
         """Returns the distance of curves `[settings, points]` to the published one; infinite if one diverged."""
         with np.errstate(all="ignore"):
-            distances = np.mean(np.abs(np.log(nse / self.published)), 1)
+            read = np.isfinite(self.published)
+            distances = np.mean(np.abs(np.log(nse[:, read] / self.published[read])), 1)
         return np.where(np.isfinite(distances), distances, np.inf)
 
 
-def search(path: Path, teachers: int, count: int, examples: int) -> None:
-    """Trains the settings that a table of settings lacks, and adds them to it."""
+def search(path: Path, teachers: Sequence[int], curves: Sequence[str], count: int, examples: int) -> None:
+    """Trains the settings of these teachers and curves that a table of settings lacks, and adds them to it."""
     trainers: dict[str, Trainer] = {}
-    for index in range(teachers):
-        for curve in CURVES:
+    for index in teachers:
+        for curve in curves:
             if any((row["curve"], row["teacher"]) == (curve, str(index)) for row in read_rows(path)):
                 continue
             trainer = trainers.setdefault(curve, Trainer(curve, examples))
@@ -202,21 +214,22 @@ def best(path: Path, into: Path, teachers: int, examples: int) -> None:
     def lowest(rows: list[dict[str, str]], key: str) -> dict[str, str]:
         return min(rows, key=lambda row: float(row[key]) if np.isfinite(float(row[key])) else np.inf)
 
-    whole = [name for name, _ in by_case if all((name, curve) in by_case for curve in CURVES)]
-    together = {n: sum(float(lowest(by_case[n, c], "distance")["distance"]) for c in CURVES) for n in whole}
-    trainers = {curve: Trainer(curve, examples) for curve in CURVES}
+    whole = dict.fromkeys(name for name, _ in by_case if all((name, curve) in by_case for curve in COMPARED))
+    together = {n: sum(float(lowest(by_case[n, c], "distance")["distance"]) for c in COMPARED) for n in whole}
+    trainers: dict[str, Trainer] = {}
     results = []
     for name in sorted(together, key=together.__getitem__)[:teachers]:
         task = teacher(int(name)).task(examples)
         for choice, key in (("closest", "distance"), ("lowest", end)):
-            ends, chosen = {}, {curve: lowest(by_case[name, curve], key) for curve in CURVES}
+            ends, chosen = {}, {c: lowest(by_case[name, c], key) for c in CURVES if (name, c) in by_case}
             for curve, row in chosen.items():
                 numbers = {n: np.full(SEEDS, float(row[n]), np.float32) for n in RANGES if row[n]}
-                ends[curve] = trainers[curve].nse(task, numbers, range(SEEDS))[:, -1]
+                trainer = trainers.setdefault(curve, Trainer(curve, examples))
+                ends[curve] = trainer.nse(task, numbers, range(SEEDS))[:, -1]
             ratio = float(ends["fa4"].mean() / ends["fa3"].mean())
             p_value = float(stats.ttest_rel(ends["fa4"], ends["fa3"]).pvalue)
             result = {"teacher": name, "settings": choice, "distance": f"{together[name]:.3f}", "seeds": SEEDS}
-            result |= {f"{curve}": f"{values.mean():.3e}" for curve, values in ends.items()}
+            result |= {curve: f"{ends[curve].mean():.3e}" if curve in ends else "" for curve in CURVES}
             results.append({**result, "ratio": f"{ratio:.3f}", "p": f"{p_value:.1e}"})
             print(results[-1], flush=True)
     if results:
@@ -226,7 +239,9 @@ def best(path: Path, into: Path, teachers: int, examples: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--teachers", type=int, default=32)
+    parser.add_argument("--teachers", type=int, default=32, help="how many, from the first")
+    parser.add_argument("--teacher", type=int, metavar="NUMBER", help="this one alone")
+    parser.add_argument("--curves", nargs="+", choices=CURVES, default=COMPARED, help="default: those of FA")
     parser.add_argument("--settings", type=int, default=64, help="of each curve, for each teacher")
     parser.add_argument("--examples", type=int, default=400_000, help="that each setting learns from")
     parser.add_argument(
@@ -236,7 +251,8 @@ def main() -> None:
     options = parser.parse_args()
     into = results_folder(options, HERE)
     if options.best is None:
-        search(into / "search.csv", options.teachers, options.settings, options.examples)
+        teachers = range(options.teachers) if options.teacher is None else [options.teacher]
+        search(into / "search.csv", teachers, options.curves, options.settings, options.examples)
     elif (into / "search.csv").exists():
         best(into / "search.csv", into, options.best, options.examples)
     else:

@@ -1,6 +1,6 @@
 """Measures how many seeds an accelerator trains at once, and a whole command on it.
 
-    python -m experiments.speed.accelerator [--repeats 3] [--out accelerator.csv]
+    python -m experiments.speed.accelerator [--repeats 3] [--out FOLDER]
 
 784-1000-10, tanh, softmax cross-entropy, batch 64, SGD, on images of MNIST's shape: FA with 1 to 1024 seeds on one
 device. Then the command that trains 20 seeds of FA for 20 epochs of MNIST, if `$TFDS_DATA_DIR` is set.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import jax
 
-from experiments.common import read_rows
+from experiments.common import add_output_options, read_rows, results_folder
 from experiments.speed.benchmark import EPOCH, HERE, Contestant, race
 from experiments.speed.record import Row, record, table
 
@@ -55,13 +55,13 @@ def command() -> Iterator[Row]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the median is taken over them")
-    parser.add_argument("--out", type=Path, default=HERE / "accelerator.csv", help="the CSV to write")
+    add_output_options(parser)
     chosen = parser.parse_args()
-    rows = []
+    rows, out = [], results_folder(chosen, HERE) / "accelerator.csv"
     for row in itertools.chain(seeds_at_once(chosen.repeats), command() if "TFDS_DATA_DIR" in os.environ else ()):
         rows.append(row)
-        record("accelerator", rows, chosen.out, accelerator=jax.devices()[0].device_kind)
-    print(table(read_rows(chosen.out)))
+        record("accelerator", rows, out, accelerator=jax.devices()[0].device_kind)
+    print(table(read_rows(out)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures how fast fa_jax trains, starts and evaluates, and how fast PyTorch and BioTorch train the same networks.
 
-    python -m experiments.speed.benchmark [section ...] [--repeats 7] [--out measured.csv]
+    python -m experiments.speed.benchmark [section ...] [--repeats 7] [--out FOLDER]
     python -m experiments.speed.benchmark --table
 
 The README beside this file describes the measurements and how they are kept fair. Every section replaces its rows in
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.common import read_rows, without_cache
+from experiments.common import add_output_options, read_rows, results_folder, without_cache
 from experiments.speed import products
 from experiments.speed.record import Row, record, table
 
@@ -409,7 +409,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sections", nargs="*", metavar="section", help=f"some of {', '.join(SECTIONS)}; default: all")
     parser.add_argument("--repeats", type=int, default=7, help="rounds; the median is taken over them")
-    parser.add_argument("--out", type=Path, default=HERE / "measured.csv", help="the CSV to write")
+    add_output_options(parser)
     parser.add_argument("--table", action="store_true", help="print the CSV as Markdown, and measure nothing")
     chosen = parser.parse_args()
     unknown = [section for section in chosen.sections if section not in SECTIONS]
@@ -417,11 +417,12 @@ def main() -> None:
         parser.error(f"a section must be one of {', '.join(SECTIONS)}; got {unknown[0]}")
     if chosen.repeats < 1:
         parser.error(f"--repeats must be at least 1; got {chosen.repeats}")
+    out = (chosen.out or HERE if chosen.table else results_folder(chosen, HERE)) / "measured.csv"
     if not chosen.table:
         for section in chosen.sections or SECTIONS:
-            record(section, list(SECTIONS[section](chosen.repeats)), chosen.out)
-    shown = [row for row in read_rows(chosen.out) if not chosen.sections or row["section"] in chosen.sections]
-    print(table(shown) or f"nothing is recorded in {chosen.out}")
+            record(section, list(SECTIONS[section](chosen.repeats)), out)
+    shown = [row for row in read_rows(out) if not chosen.sections or row["section"] in chosen.sections]
+    print(table(shown) or f"nothing is recorded in {out}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Measures whole commands, from typing to the end: wall and CPU time, with an empty and with a filled cache.
 
-    python -m experiments.speed.commands [--against CHECKOUT] [--repeats 3] [--out commands.csv]
+    python -m experiments.speed.commands [--against CHECKOUT] [--repeats 3] [--out FOLDER]
 
 `--against` measures the same commands with the code of another checkout, such as a git worktree of an older commit, in
 alternation. The machine must be idle.
@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from experiments.common import read_rows, without_cache
+from experiments.common import add_output_options, read_rows, results_folder, without_cache
 from experiments.speed.benchmark import HERE
 from experiments.speed.record import Row, record, table
 from fa_jax.training import cache
@@ -94,15 +94,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, help="a checkout of another commit")
     parser.add_argument("--repeats", type=int, default=3, help="rounds; the median is taken over them")
-    parser.add_argument("--out", type=Path, default=HERE / "commands.csv", help="the CSV to write")
+    add_output_options(parser)
     chosen = parser.parse_args()
     if chosen.against is not None and not (chosen.against / "fa_jax").is_dir():
         parser.error(f"--against must be a checkout of fa_jax; got {chosen.against}")
-    taken = []
+    taken, out = [], results_folder(chosen, HERE) / "commands.csv"
     for row in rows(chosen.against and chosen.against.resolve(), chosen.repeats):
         taken.append(row)
-        record("commands", taken, chosen.out)
-    print(table(read_rows(chosen.out)))
+        record("commands", taken, out)
+    print(table(read_rows(out)))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def test_a_check_of_a_mean_has_the_interval_of_student():
 def test_settings_follow_from_their_number_alone():
     first, again, other = (search.settings("fa4", index, 5) for index in (3, 3, 4))
     assert all(np.array_equal(first[name], again[name]) for name in search.RANGES)
+    assert tuple(first) == search.NAMES["fa4"]
     assert not np.array_equal(first["rate"], other["rate"])
     assert "feedback_1" not in search.settings("fa3", 3, 5)
     for name, (low, high) in search.RANGES.items():
@@ -63,8 +64,8 @@ def test_a_search_that_was_cut_off_goes_on_and_its_best_are_compared_on_many_see
     monkeypatch.setattr(search, "Trainer", Trained)
     monkeypatch.setattr(search, "TEST_EXAMPLES", 200)
     table = tmp_path / "search.csv"
-    search.search(table, 1, 3, 200)
-    search.search(table, 2, 3, 200)
+    search.search(table, range(1), search.COMPARED, 3, 200)
+    search.search(table, range(2), search.COMPARED, 3, 200)
     assert CALLS == [("fa3", 3), ("fa4", 3)] * 2
     rows = read_rows(table)
     assert [(row["curve"], row["teacher"]) for row in rows[::3]] == [
