@@ -5,12 +5,22 @@ import csv
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import jax
 
 from fa_jax.core import PyTree
 from fa_jax.records.reader import Run
 from fa_jax.training import cache
+
+
+class Measured(Protocol):
+    """A run, or what else says where it was measured."""
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """As a run records it."""
+        ...
 
 
 def add_output_options(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +65,7 @@ def seconds(run: Run) -> float:
     return sum(cost[f"{part}_seconds"] for part in ("compile", "train", "evaluation"))
 
 
-def provenance(runs: Sequence[Run]) -> str:
+def provenance(runs: Sequence[Measured]) -> str:
     """Returns when the last of these runs started, and the devices, machines, versions of JAX and commits of all."""
     environments = [run.environment for run in runs]
 
@@ -86,7 +96,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(line for line in file if not line.startswith("#")))
 
 
-def write_table(path: Path, results: Sequence[tuple[Mapping[str, object], Sequence[Run]]], *key: str) -> None:
+def write_table(path: Path, results: Sequence[tuple[Mapping[str, object], Sequence[Measured]]], *key: str) -> None:
     """Writes rows to a CSV, each with the provenance of its runs in the column `measured`, and prints them.
 
     Args:

@@ -18,7 +18,7 @@ takes the teachers whose two closest settings, one of each curve, have the small
 
 import argparse
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,11 +26,12 @@ import jax
 import numpy as np
 from scipy import stats
 
-from experiments.common import add_output_options, read_rows, results_folder
+from experiments.common import add_output_options, provenance, read_rows, results_folder, write_table
 from experiments.lillicrap2014.common import HERE, published
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.core import Task
+from fa_jax.records.environment import environment
 from fa_jax.tasks.nonlinear import nonlinear
 from fa_jax.training import distributed
 from fa_jax.training.compile import is_vmapped
@@ -121,6 +122,12 @@ def settings(curve: str, index: int, count: int) -> dict[str, np.ndarray]:
     return {name: drawn[name] for name in NAMES[curve]}
 
 
+class Here(NamedTuple):
+    """What was measured without a run, as far as its provenance goes."""
+
+    environment: Mapping[str, Any]
+
+
 class Trainer:
     """The program of a curve, which trains any settings on any teacher."""
 
@@ -200,6 +207,7 @@ def _add(path: Path, rows: list[dict[str, object]]) -> None:
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         if is_new:
+            file.write(f"# begun {provenance([Here(environment())])}\n")
             writer.writeheader()
         writer.writerows(rows)
 
@@ -230,11 +238,10 @@ def best(path: Path, into: Path, teachers: int, examples: int) -> None:
             p_value = float(stats.ttest_rel(ends["fa4"], ends["fa3"]).pvalue)
             result = {"teacher": name, "settings": choice, "distance": f"{together[name]:.3f}", "seeds": SEEDS}
             result |= {curve: f"{ends[curve].mean():.3e}" if curve in ends else "" for curve in CURVES}
-            results.append({**result, "ratio": f"{ratio:.3f}", "p": f"{p_value:.1e}"})
-            print(results[-1], flush=True)
+            results.append(({**result, "ratio": f"{ratio:.3f}", "p": f"{p_value:.1e}"}, [Here(environment())]))
+            print(results[-1][0], flush=True)
     if results:
-        (into / "best.csv").unlink(missing_ok=True)
-        _add(into / "best.csv", results)
+        write_table(into / "best.csv", results)
 
 
 def main() -> None:
