@@ -6,10 +6,10 @@
     python -m experiments.lillicrap2014.search --teacher 0 --curves bp3 bp4 shallow3      other curves of one teacher
 
 The paper prints neither the distribution of its teacher nor rates nor scales. A teacher is drawn at random, with scales
-of its own, among those that an affine map fits as well as the published curves say. Settings are random, too: learning
-rate, bounds of both feedback matrices, of the initial weights and of the biases. They are numbers, so that one program
-trains all settings of a curve at once, one seed each, on any teacher. How good a setting is says its distance to the
-published curve of fig. 2d: the mean of |ln(NSE / published)| over the published points.
+of its own, among those that an affine map and shallow learning fit as well as the published curves say. Settings are
+random, too: learning rate, bounds of both feedback matrices, of the initial weights and of the biases. These are
+numbers, so that one program trains all settings of a curve at once, one seed each, on any teacher. How good a setting
+is says its distance to the published curve of fig. 2d: the mean of |ln(NSE / published)| over the published points.
 
 `search.csv`, in outputs/lillicrap2014/results or the folder that `--out` names, has a line for each setting. `--best`
 takes the teachers whose two closest settings, one of each curve, have the smallest distance together. It writes
@@ -59,6 +59,9 @@ SHALLOW_RATE = (1e-4, 1e-2)
 TEACHER_RANGES = {"scale_0": (0.05, 1.0), "scale_1": (0.1, 1.5), "scale_2": (0.1, 1.5), "bias": (0.05, 2.0)}
 AFFINE = (3e-3, 8e-3)
 """The NSE of the best affine map, between which a teacher is accepted: the published curves start to level there."""
+SHALLOW = (0.09, 0.20)
+"""The level of shallow learning, a third of the share of the targets' power that varies, between which it is accepted:
+it is 0.127 in the paper."""
 TEST_EXAMPLES = 5000
 SEEDS = 20
 """Of each setting of `--best`."""
@@ -100,6 +103,16 @@ def affine_nse(task: Task) -> float:
     return float(np.mean(np.sum(np.square(residuals), -1))) / power(task)
 
 
+def shallow_level(task: Task) -> float:
+    """Returns the NSE that readouts of a random hidden layer of 20 units come to, of 30 inputs."""
+    return float(np.asarray(task.train.targets).var(0).sum()) / power(task) / 3
+
+
+def is_like_the_papers(task: Task) -> bool:
+    """Returns whether what is easy to learn of a teacher is as easy as the published curves say."""
+    return SHALLOW[0] <= shallow_level(task) <= SHALLOW[1] and AFFINE[0] <= affine_nse(task) <= AFFINE[1]
+
+
 def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int | None = None) -> Any:
     """Returns numbers that are log-uniform between two ends."""
     return np.exp(random.uniform(*np.log(ends), size))
@@ -110,7 +123,7 @@ def teacher(index: int) -> Teacher:
     random = np.random.default_rng([index, 0])
     while True:
         drawn = Teacher(index, *(float(draw_log(random, ends)) for ends in TEACHER_RANGES.values()))
-        if AFFINE[0] <= affine_nse(drawn.task(TEST_EXAMPLES)) <= AFFINE[1]:
+        if is_like_the_papers(drawn.task(TEST_EXAMPLES)):
             return drawn
 
 

@@ -35,7 +35,9 @@ def test_settings_follow_from_their_number_alone():
 def test_a_teacher_is_as_nearly_affine_as_the_published_curves_say():
     teacher = search.teacher(3)
     assert teacher == search.teacher(3)
-    assert search.AFFINE[0] <= search.affine_nse(teacher.task(search.TEST_EXAMPLES)) <= search.AFFINE[1]
+    task = teacher.task(search.TEST_EXAMPLES)
+    assert search.AFFINE[0] <= search.affine_nse(task) <= search.AFFINE[1]
+    assert search.SHALLOW[0] <= search.shallow_level(task) <= search.SHALLOW[1]
 
 
 CALLS = []
@@ -62,6 +64,7 @@ class Trained:
 def test_a_search_that_was_cut_off_goes_on_and_its_best_are_compared_on_many_seeds(tmp_path, monkeypatch):
     CALLS.clear()
     monkeypatch.setattr(search, "Trainer", Trained)
+    monkeypatch.setattr(search, "is_like_the_papers", lambda task: True)
     monkeypatch.setattr(search, "TEST_EXAMPLES", 200)
     table = tmp_path / "search.csv"
     search.search(table, range(1), search.COMPARED, 3, 200)
