@@ -3,6 +3,7 @@
     python -m experiments.lillicrap2014.search                  32 teachers, 64 settings of each curve; resumes
     python -m experiments.lillicrap2014.search --teachers 64    more teachers, after those that are done
     python -m experiments.lillicrap2014.search --best 10        the best ten teachers again, with 20 seeds
+    python -m experiments.lillicrap2014.search --any-shallow    teachers on which shallow learning ends anywhere
     python -m experiments.lillicrap2014.search --teacher 0 --curves bp3 bp4 shallow3      other curves of one teacher
 
 The paper prints neither the distribution of its teacher nor rates nor scales. A teacher is drawn at random, with scales
@@ -14,11 +15,13 @@ is says its distance to the published curve of fig. 2d: the mean of |ln(NSE / pu
 `search.csv`, in outputs/lillicrap2014/results or the folder that `--out` names, has a line for each setting. `--best`
 takes the teachers whose two closest settings, one of each curve, have the smallest distance together. It writes
 `best.csv`: the NSE at the end of the settings that are closest, and of those that ended lowest, and a paired t-test.
+With `--any-shallow`, the tables are `search_any_shallow.csv` and `best_any_shallow.csv`.
 """
 
 import argparse
 import csv
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,9 +111,15 @@ def shallow_level(task: Task) -> float:
     return float(np.asarray(task.train.targets).var(0).sum()) / power(task) / 3
 
 
-def is_like_the_papers(task: Task) -> bool:
-    """Returns whether what is easy to learn of a teacher is as easy as the published curves say."""
-    return SHALLOW[0] <= shallow_level(task) <= SHALLOW[1] and AFFINE[0] <= affine_nse(task) <= AFFINE[1]
+def is_accepted(task: Task, *, any_shallow: bool) -> bool:
+    """Returns whether what is easy to learn of a teacher is as easy as the published curves say.
+
+    Args:
+      task: of imitating it.
+      any_shallow: whether the level of shallow learning does not count.
+    """
+    like_shallow = any_shallow or SHALLOW[0] <= shallow_level(task) <= SHALLOW[1]
+    return like_shallow and AFFINE[0] <= affine_nse(task) <= AFFINE[1]
 
 
 def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int | None = None) -> Any:
@@ -118,12 +127,12 @@ def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int |
     return np.exp(random.uniform(*np.log(ends), size))
 
 
-def teacher(index: int) -> Teacher:
+def teacher(index: int, *, any_shallow: bool = False) -> Teacher:
     """Returns the teacher of this number: the first accepted one of those drawn with it as the seed."""
     random = np.random.default_rng([index, 0])
     while True:
         drawn = Teacher(index, *(float(draw_log(random, ends)) for ends in TEACHER_RANGES.values()))
-        if is_like_the_papers(drawn.task(TEST_EXAMPLES)):
+        if is_accepted(drawn.task(TEST_EXAMPLES), any_shallow=any_shallow):
             return drawn
 
 
@@ -191,7 +200,14 @@ class Trainer:
         return np.where(np.isfinite(distances), distances, np.inf)
 
 
-def search(path: Path, teachers: Sequence[int], curves: Sequence[str], count: int, examples: int) -> None:
+def search(
+    path: Path,
+    teachers: Sequence[int],
+    draw: Callable[[int], Teacher],
+    curves: Sequence[str],
+    count: int,
+    examples: int,
+) -> None:
     """Trains the settings of these teachers and curves that a table of settings lacks, and adds them to it."""
     trainers: dict[str, Trainer] = {}
     for index in teachers:
@@ -199,7 +215,7 @@ def search(path: Path, teachers: Sequence[int], curves: Sequence[str], count: in
             if any((row["curve"], row["teacher"]) == (curve, str(index)) for row in read_rows(path)):
                 continue
             trainer = trainers.setdefault(curve, Trainer(curve, examples))
-            drawn, numbers = teacher(index), settings(curve, index, count)
+            drawn, numbers = draw(index), settings(curve, index, count)
             nse = trainer.nse(drawn.task(examples), numbers, [0] * count)
             rows = [
                 {"curve": curve, "teacher": index}
@@ -225,8 +241,16 @@ def _add(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def best(path: Path, into: Path, teachers: int, examples: int) -> None:
-    """Trains the best settings of the best teachers with `SEEDS` seeds, and writes `best.csv`."""
+def best(path: Path, out: Path, teachers: int, draw: Callable[[int], Teacher], examples: int) -> None:
+    """Trains the best settings of the best teachers with `SEEDS` seeds, and writes a table of the best.
+
+    Args:
+      path: of the table of settings.
+      out: of the table of the best.
+      teachers: how many.
+      draw: returns the teacher of a number.
+      examples: that each setting learns from.
+    """
     by_case: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in read_rows(path):
         by_case.setdefault((row["teacher"], row["curve"]), []).append(row)
@@ -240,7 +264,7 @@ def best(path: Path, into: Path, teachers: int, examples: int) -> None:
     trainers: dict[str, Trainer] = {}
     results = []
     for name in sorted(together, key=together.__getitem__)[:teachers]:
-        task = teacher(int(name)).task(examples)
+        task = draw(int(name)).task(examples)
         for choice, key in (("closest", "distance"), ("lowest", end)):
             ends, chosen = {}, {c: lowest(by_case[name, c], key) for c in CURVES if (name, c) in by_case}
             for curve, row in chosen.items():
@@ -254,7 +278,7 @@ def best(path: Path, into: Path, teachers: int, examples: int) -> None:
             results.append(({**result, "ratio": f"{ratio:.3f}", "p": f"{p_value:.1e}"}, [Here(environment())]))
             print(results[-1][0], flush=True)
     if results:
-        write_table(into / "best.csv", results)
+        write_table(out, results)
 
 
 def main() -> None:
@@ -267,16 +291,18 @@ def main() -> None:
     parser.add_argument(
         "--best", type=int, metavar="N", help="train the best of N teachers with 20 seeds, search nothing"
     )
+    parser.add_argument("--any-shallow", action="store_true", help="accept teachers of any level of shallow learning")
     add_output_options(parser)
     options = parser.parse_args()
-    into = results_folder(options, HERE)
+    into, kind = results_folder(options, HERE), "_any_shallow" if options.any_shallow else ""
+    table, draw = into / f"search{kind}.csv", functools.partial(teacher, any_shallow=options.any_shallow)
     if options.best is None:
-        teachers = range(options.teachers) if options.teacher is None else [options.teacher]
-        search(into / "search.csv", teachers, options.curves, options.settings, options.examples)
-    elif (into / "search.csv").exists():
-        best(into / "search.csv", into, options.best, options.examples)
+        numbers = range(options.teachers) if options.teacher is None else [options.teacher]
+        search(table, numbers, draw, options.curves, options.settings, options.examples)
+    elif table.exists():
+        best(table, into / f"best{kind}.csv", options.best, draw, options.examples)
     else:
-        parser.error(f"{into / 'search.csv'} does not exist; search first")
+        parser.error(f"{table} does not exist; search first")
 
 
 if __name__ == "__main__":
