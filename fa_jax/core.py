@@ -183,6 +183,18 @@ class Task(NamedTuple):
     inputs are no images."""
 
 
+class Flag(NamedTuple):
+    """When tables and figures mark a value of a metric, which they show all the same."""
+
+    metric: str
+    """The metric that decides, at the same layer: the marked one itself, or another such as the norm of what an angle
+    is measured to."""
+    allowed: tuple[float | None, float | None]
+    """The smallest and the largest value of it that is not marked."""
+    meaning: str
+    """What is said of a marked value, such as `backprop's signal is below the floor`."""
+
+
 class Metric(NamedTuple):
     """A number that is recorded, declared once, with all that tables and figures need to know of it.
 
@@ -202,6 +214,11 @@ class Metric(NamedTuple):
     """The smallest and the largest possible value, where there is one."""
     plotted: bool = True
     """Whether the report draws it. Norms of vectors are recorded only."""
+    flag: Flag | None = None
+    """When a value is marked."""
+    random: tuple[float, float] | None = None
+    """For a mean over examples of a number that compares their learning signals with others: its value for random
+    signals of many units, and its standard deviation for one example times the root of the number of units."""
     score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     """For scores only: `(outputs, targets) -> scalar`, both `[n, outputs]`, over all examples of a split."""
     batch_score: Callable[[jax.Array, jax.Array], jax.Array] | None = None

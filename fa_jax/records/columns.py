@@ -1,5 +1,6 @@
 """The meaning of the columns of `metrics.csv`: label, unit, direction and axis, as their metrics declare them."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -8,6 +9,27 @@ if TYPE_CHECKING:  # reading records needs no JAX, which is slow to import
     from fa_jax.core import Metric
 
 SPLITS = ("test", "validation", "train")
+
+
+class Flag(NamedTuple):
+    """When a value of a column is marked."""
+
+    by: str
+    """The column that decides, of the same row."""
+    least: float | None
+    most: float | None
+    meaning: str
+    """What is said of a marked value."""
+
+
+class Random(NamedTuple):
+    """What a column would be for random signals of as many units."""
+
+    value: float
+    of_one: float
+    """The standard deviation for one example."""
+    of_mean: float
+    """That of the mean over the examples of the probe batch, each with a random signal of its own."""
 
 
 class Column(NamedTuple):
@@ -30,6 +52,8 @@ class Column(NamedTuple):
     """Whether the report draws it."""
     prediction: str = ""
     """How it is predicted, such as `softmax`, if otherwise than test scores are."""
+    flag: Flag | None = None
+    random: Random | None = None
 
     @property
     def axis(self) -> str:
@@ -57,6 +81,10 @@ class Declared(NamedTuple):
     """The metrics of measures on the probe batch."""
     train_prediction: str = ""
     """How training scores are predicted, if otherwise than test scores are."""
+    units: tuple[int, ...] = ()
+    """The number of units of each hidden layer."""
+    examples: int = 0
+    """The number of examples in the probe batch."""
 
     @property
     def main(self) -> str:
@@ -84,13 +112,25 @@ class Declared(NamedTuple):
         layer = re.fullmatch(r"(.*)_(\d+)", name)
         if layer and layer[1] in measured:
             metric = measured[layer[1]]
-            return _describe(metric, label=f"{metric.label}, layer {layer[2]}", layer=int(layer[2]))
+            label, of_layer = f"{metric.label}, layer {layer[2]}", int(layer[2])
+            return _describe(metric, label=label, layer=of_layer, random=self._random(metric, of_layer))
         raise KeyError(f"no metric is declared for the column {name}")
 
+    def _random(self, metric: "Metric", layer: int) -> Random | None:
+        if metric.random is None or layer >= len(self.units) or not self.examples:
+            return None
+        value, of_unit = metric.random
+        of_one = of_unit / math.sqrt(self.units[layer])
+        return Random(value, of_one, of_one / math.sqrt(self.examples))
 
-def _describe(metric: "Metric", label: str | None = None, **where: Any) -> Column:
+
+def _describe(metric: "Metric", label: str | None = None, layer: int | None = None, **where: Any) -> Column:
     values = metric.name, label or metric.label, metric.unit, metric.better, metric.logarithmic, metric.bounds
-    return Column(*values, plotted=metric.plotted, **where)
+    flag = None
+    if metric.flag is not None:
+        by = metric.flag.metric if layer is None else f"{metric.flag.metric}_{layer}"
+        flag = Flag(by, *metric.flag.allowed, metric.flag.meaning)
+    return Column(*values, plotted=metric.plotted, layer=layer, flag=flag, **where)
 
 
 def merged(described: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
@@ -111,5 +151,8 @@ def merged(described: Sequence[Mapping[str, Column]]) -> dict[str, Column]:
 
 def read_column(content: Mapping[str, Any]) -> Column:
     """Returns the column that `Column._asdict` was recorded from."""
+    fields = {field: content[field] for field in Column._fields if field in content}
     low, high = content["bounds"]
-    return Column(**{**{field: content[field] for field in Column._fields}, "bounds": (low, high)})
+    flag, random = content.get("flag"), content.get("random")
+    fields |= {"flag": flag and Flag(*flag), "random": random and Random(*random)}
+    return Column(**{**fields, "bounds": (low, high)})

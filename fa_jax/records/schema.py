@@ -117,6 +117,8 @@ class ColumnRecord(TypedDict):
     layer: Count | None
     plotted: bool
     prediction: str
+    flag: NotRequired[tuple[str, float | None, float | None, str] | None]
+    random: NotRequired[tuple[float, float, float] | None]
 
 
 class Columns(TypedDict):

@@ -9,10 +9,13 @@ import numpy as np
 
 from fa_jax.core import Batch, Loss, Measure, Metric, PyTree, Rule, Split, Task
 from fa_jax.metrics.alignment import ALIGNMENT
+from fa_jax.metrics.scale import SCALE
 from fa_jax.network import Network
 
 CHUNK = 1000
 """The number of examples in one forward pass of an evaluation."""
+STANDARD = (ALIGNMENT, SCALE)
+"""The measures of every run with a probe batch."""
 MetricSums = dict[str, jax.Array]
 """Sums of training metrics over batches, and the number of `batches`."""
 
@@ -56,7 +59,7 @@ def score_metrics(task: Task) -> tuple[Metric, ...]:
 
 def measured_metrics(rule: Rule, measures: tuple[Measure, ...]) -> tuple[Metric, ...]:
     """Returns the metrics of all measures on the probe batch."""
-    computed = [ALIGNMENT, *measures]
+    computed = [*STANDARD, *measures]
     if rule.extras.measure is not None:
         computed.append(rule.extras.measure)
     return tuple(metric for measure in computed for metric in measure.metrics)
@@ -73,7 +76,7 @@ def probe_metrics(
 ) -> Evaluation:
     """Returns the metrics of all measures on the probe batch; those that are NaN are missing."""
     metrics = {}
-    for measure in (ALIGNMENT, *measures):
+    for measure in (*STANDARD, *measures):
         metrics |= measure.compute(rule, network, loss.value, params, feedback, batch)
     if rule.extras.measure is not None:
         metrics |= rule.extras.measure.compute(params, feedback, batch)

@@ -92,7 +92,7 @@ class Training(NamedTuple):
     augment: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     """Augmentation `(key, images) -> images`, applied before each step; see `tasks.augmentation`."""
     measures: tuple[Measure, ...] = ()
-    """Measures on the probe batch, besides the alignment to backprop and the rule's own."""
+    """Measures on the probe batch, besides `evaluation.STANDARD` and the rule's own."""
 
 
 class Learner(NamedTuple):

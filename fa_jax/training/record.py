@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ class Request:
 
 def declared_metrics(job: Job) -> Declared:
     """Returns the metrics that a job records."""
-    measured = measured_metrics(job.rule, job.training.measures) if job.training.probe_size else ()
-    return Declared(score_metrics(job.task), measured, job.rule.extras.train_predict_label)
+    examples = min(job.training.probe_size, len(job.task.test.inputs))
+    measured = measured_metrics(job.rule, job.training.measures) if examples else ()
+    units = tuple(math.prod(h.shape) for h in job.network.hidden_shapes.values() for _ in range(math.prod(h.stack)))
+    return Declared(score_metrics(job.task), measured, job.rule.extras.train_predict_label, units, examples)
 
 
 class Record:

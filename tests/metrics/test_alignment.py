@@ -84,7 +84,8 @@ def test_rule_without_signals_and_weight_pairs_has_angles_of_updates_alone():
     network = make_mlp(9, 8)
     rule = FA(network, LOSS)._replace(extras=Extras())
     metrics, _, _ = measure_alignment(rule, network)
-    assert {name.rpartition("_")[0] for name in metrics} == {"update_angle", "update_norm", "bp_update_norm"}
+    names = {"update_angle", "update_norm", "bp_update_norm", "reference_norm"}
+    assert {name.rpartition("_")[0] for name in metrics} == names
 
 
 def test_dfa_signals_are_compared_with_the_chain_rule():

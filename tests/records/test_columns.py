@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fa_jax.core import Metric
+from fa_jax.core import Flag, Metric
 from fa_jax.records.columns import Column, Declared, merged, read_column
 from fa_jax.records.reader import read_run
 from fa_jax.records.writer import Writer
@@ -82,6 +82,24 @@ def test_metrics_json_records_every_column_and_is_read_back(declared, tmp_path):
     run = read_run(writer.folder)
     assert run.main_metric == "test_error"
     assert {name: run.columns[name] for name in COLUMNS} == COLUMNS
+
+
+def test_a_flag_and_the_value_of_random_signals_are_recorded_and_an_older_record_has_neither(tmp_path):
+    flag = Flag("norm", (1e-5, None), "small")
+    angle, norm = Metric("angle", "angle", flag=flag, random=(90, 57.0)), Metric("norm", "norm", flag=flag)
+    declared = Declared((ERROR, LOSS), (angle, norm), units=(4,), examples=100)
+    writer = Writer(tmp_path / "run", CONFIG, declared)
+    writer.evaluation([0], 0, 0, 0.0, {name: np.ones(1) for name in ("test_error", "test_loss", "angle_0", "norm")})
+    writer.close()
+    columns = read_run(writer.folder).columns
+    assert columns["angle_0"].flag == ("norm_0", 1e-5, None, "small")
+    assert columns["angle_0"].random == (90, 28.5, 2.85)
+    assert (columns["norm"].flag, columns["norm"].random) == (("norm", 1e-5, None, "small"), None)
+    recorded = json.loads((writer.folder / "metrics.json").read_text())
+    for column in recorded["columns"].values():
+        del column["flag"], column["random"]
+    (writer.folder / "metrics.json").write_text(json.dumps(recorded))
+    assert read_run(writer.folder).columns["angle_0"] == columns["angle_0"]._replace(flag=None, random=None)
 
 
 def test_training_scores_by_another_prediction_than_test_scores_say_so(declared):
