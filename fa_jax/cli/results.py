@@ -19,7 +19,7 @@ from rich.console import Console
 from fa_jax.cli.terminal import cores, tolerant_output
 from fa_jax.text import say
 
-DRAWING = ("fa_jax.records.reader", "fa_jax.reports.tables", "fa_jax.reports.figures", "scipy.special")
+DRAWING = ("fa_jax.records.reader", "fa_jax.reports.run_table", "fa_jax.reports.figures", "scipy.special")
 DRAWING += ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "fontTools.subset")
 IMPORTED = {"run": DRAWING, "sweep": ("fa_jax.reports.comparison", "scipy.stats", *DRAWING)}
 """What is imported ahead for the results of a run, and of a sweep."""
@@ -72,7 +72,7 @@ def show_run(folder: Path) -> None:
     """Prints the table of a finished run, and draws its curves."""
     from fa_jax.records.reader import read_run
     from fa_jax.reports.figures import comparison_figure  # imports matplotlib, which is slow
-    from fa_jax.reports.tables import run_table
+    from fa_jax.reports.run_table import run_table
 
     console, recorded = Console(), read_run(folder)
     comparison_figure([recorded], folder / "curves")

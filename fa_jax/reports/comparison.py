@@ -21,6 +21,7 @@ from fa_jax.records.reader import Run
 from fa_jax.reports import notes
 from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, planned
 from fa_jax.reports.export import score_rows, write_contrasts, write_csv
+from fa_jax.reports.flags import flag_notes
 from fa_jax.reports.labels import labels
 from fa_jax.reports.options import IMAGES, FigureOptions
 from fa_jax.reports.paper import paper_rows, paper_table
@@ -102,6 +103,7 @@ def compare(
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
     said += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]
+    said += flag_notes(compared, names)
     return Comparison(compared, names, metric, computed, said)
 
 

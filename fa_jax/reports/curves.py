@@ -11,6 +11,7 @@ from matplotlib.collections import LineCollection
 from fa_jax.records.columns import merged
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band
+from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import Described, describe, labels
 from fa_jax.reports.looks import Look, looks
 from fa_jax.reports.options import AXES
@@ -28,6 +29,8 @@ MARKED = 0.16
 LINES: dict[str, Any] = {"solid": "-", "dash": "--", "dot": ":", "dashdot": "-."}
 KEYS = {"examples": "examples", "epochs": "epoch"}
 GREY = "#555555"
+CROSS = "x"
+"""The marker of values that are marked."""
 
 
 class Curve(NamedTuple):
@@ -76,6 +79,7 @@ def draw_curves(axes: Axes, curves: Sequence[Curve], metric: str, axis: str = "e
             continue
         label = f"{name}, n = {len(values)}" + (f", {diverged} diverged" if diverged else "")
         mean = _draw(axes, x, values, curve, label, logarithmic=logarithmic, markers=markers)
+        _draw_marks(axes, curve, metric, x, mean)
         settled = mean[len(mean) // 10 + 1 :]
         later += settled[np.isfinite(settled)].tolist()
     if logarithmic:
@@ -100,8 +104,11 @@ def draw_angles(axes: Axes, curves: Sequence[Curve], layer: int, axis: str = "ex
         for curve in shown:
             x, values = curve.run.curves(column, KEYS[axis])
             if np.isfinite(values).any():
-                _draw(axes, x, values, curve, None, logarithmic=False, markers=markers)
+                mean = _draw(axes, x, values, curve, None, logarithmic=False, markers=markers)
+                _draw_marks(axes, curve, column, x, mean)
     axes.axhline(90, color=GREY, linewidth=0.6)
+    for half_width in widest_random([curve.run for curve in shown], column):
+        axes.axhspan(90 - half_width, 90 + half_width, color=GREY, alpha=0.13, linewidth=0, zorder=0.4)
     axes.set_ylim(0, min(180, max(100, axes.get_ylim()[1])))
     axes.set_yticks(np.arange(0, axes.get_ylim()[1], 30))
     _label_axis(axes, [curve.run for curve in curves], axis)
@@ -127,6 +134,7 @@ def draw_many(axes: Axes, curves: Sequence[Curve], metric: str, axis: str = "exa
     for curve in shown:
         x, values = curve.run.curves(metric, KEYS[axis])
         lines.append(np.column_stack([x, band(values, logarithmic=curve.run.columns[metric].logarithmic)[0]]))
+        _draw_marks(axes, curve, metric, *lines[-1].T)
     axes.add_collection(LineCollection(lines, colors=[curve.look.colour for curve in shown], linewidths=0.8))
     if any(curve.run.columns[metric].logarithmic for curve in shown):
         axes.set_yscale("log")
@@ -136,6 +144,12 @@ def draw_many(axes: Axes, curves: Sequence[Curve], metric: str, axis: str = "exa
     _label_axis(axes, [curve.run for curve in curves], axis)
     column = merged([curve.run.columns for curve in shown]).get(metric)
     axes.set_ylabel(drawn(column.axis if column else metric))
+
+
+def widest_random(runs: Sequence[Run], name: str) -> tuple[float, ...]:
+    """Returns the standard deviations of a column for random signals, of an example and of the mean, where largest."""
+    found = [random for run in runs if name in run.columns and (random := run.columns[name].random) is not None]
+    return tuple(map(max, zip(*((random.of_one, random.of_mean) for random in found), strict=True)))
 
 
 def drawn(text: str) -> str:
@@ -169,6 +183,13 @@ def _draw(
         seeds = [np.column_stack([x, row]) for row in values]
         axes.add_collection(LineCollection(seeds, colors=colour, linewidths=0.5, alpha=0.5), autolim=False)
     return mean
+
+
+def _draw_marks(axes: Axes, curve: Curve, metric: str, x: np.ndarray, mean: np.ndarray) -> None:
+    """Draws a cross where the value of a seed is marked."""
+    marked = flagged(curve.run, metric).any(0)
+    if marked.any():
+        axes.plot(x[marked], mean[marked], CROSS, color=curve.look.colour, markersize=5)
 
 
 def _label_axis(axes: Axes, runs: Sequence[Run], axis: str) -> None:

@@ -12,6 +12,7 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.files import write_text
 from fa_jax.records.statistics import summarise_logarithm, summarise_rows
 from fa_jax.reports.contrasts import Contrast
+from fa_jax.reports.flags import seeds_flagged
 from fa_jax.reports.tables import Score, Table, state
 from fa_jax.text import printable
 
@@ -74,6 +75,8 @@ def score_rows(
             if column.logarithmic:
                 parts = summarise_logarithm(at_end.tolist())._asdict()
                 row |= {f"{column_name}_geometric_{part}": value for part, value in parts.items()}
+            if column.flag is not None:
+                row[f"{column_name}_marked"] = seeds_flagged(run, column_name)
         row |= (run.summary or {}).get("cost", {})
         rows.append({**row, **{f"config.{key}": condition_options.get(key) for key in differing}})
     return rows

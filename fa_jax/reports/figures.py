@@ -14,7 +14,8 @@ from fa_jax.checks import BadOption
 from fa_jax.records.files import whole
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
-from fa_jax.reports.curves import FEWEST, GREY, MANY, Curve, curves_of, drawn
+from fa_jax.reports.curves import CROSS, FEWEST, GREY, MANY, Curve, curves_of, drawn, widest_random
+from fa_jax.reports.flags import meanings
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import Block, angle_block, draw_group, size_of
 
@@ -181,6 +182,7 @@ def _figure(
             len(curves) <= MANY for part in blocks.values() for one in part for curves in one.rules.values()
         )
         notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)
+        notes += "".join(f"\n{line}" for line in _explained([b for of_group in blocks.values() for b in of_group]))
         sizes = [size_of(of_group) for of_group in blocks.values()]
         below = (0.11 * (notes.count("\n") + 1) + 0.05) * options.font_size / 9
         figure, parts = in_rows(sizes, below, options)
@@ -202,3 +204,13 @@ def _explanation(runs: Sequence[Run], *, with_spread: bool) -> str:
     if with_spread and any(1 < n < FEWEST for n in counts):
         parts.append(f"thin lines: single seeds, where there are fewer than {FEWEST}")
     return "; ".join(parts) + (f"\n{textwrap.fill(DIVERGED, 100)}" if any(run.diverged for run in runs) else "")
+
+
+def _explained(blocks: Sequence[Block]) -> list[str]:
+    """Explains grey bands and crosses, if there are any."""
+    shown = [(curve.run, block.column) for block in blocks for curve in block.curves]
+    crosses = [textwrap.fill(line, 100) for line in meanings(shown, CROSS, at_end=False)]
+    angles = [block for block in blocks if block.layer is not None]
+    if not any(widest_random([curve.run for curve in block.curves], block.column) for block in angles):
+        return crosses
+    return ["grey: 90 degrees ± the standard deviation for random signals, of an example and of the mean", *crosses]

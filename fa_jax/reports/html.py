@@ -14,6 +14,7 @@ from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.layers import layer_table
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.page_data import SHOW_ALL, SHOWN, is_sparse, judged_by, page_data
 from fa_jax.reports.rates import rates_notes, rates_tables
@@ -67,6 +68,7 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
         judged=judged_by([condition.run for condition in compared], data["main"]),
         shared=shared,
         differences=differences,
+        layers=layer_table(compared, names),
         scores=score_table(compared, names, comparison.metric, comparison.scores),
         rates=[table for rates in comparison.rates for table in rates_tables(compared, rates)],
         contrasts=contrasts,

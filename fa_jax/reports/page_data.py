@@ -11,6 +11,7 @@ from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band, summarise
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import rule_label
 from fa_jax.reports.looks import Look, is_wide, looks
 from fa_jax.reports.options import FigureOptions
@@ -83,9 +84,14 @@ def _curves(run: Run, names: Sequence[str], *, sparse: bool) -> dict[str, Any]:
         epochs, _ = run.curves(name, "epoch")
         if not values.size or not np.isfinite(values).any():
             continue
-        mean, low, high = band(values, logarithmic=run.columns[name].logarithmic)
+        column = run.columns[name]
+        mean, low, high = band(values, logarithmic=column.logarithmic)
         metrics[name] = {"mean": _rounded(mean)}
-        if len(values) > 1 and (not sparse or run.columns[name].split == "test"):
+        if (marks := flagged(run, name).any(0)).any():
+            metrics[name]["marked"] = np.flatnonzero(marks).tolist()
+        if column.random is not None:
+            metrics[name]["random"] = list(column.random)
+        if len(values) > 1 and (not sparse or column.split == "test"):
             metrics[name]["seeds"] = _rounded(values)
             if len(values) >= FEWEST:
                 metrics[name] |= {"low": _rounded(low), "high": _rounded(high)}

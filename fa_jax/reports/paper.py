@@ -10,6 +10,7 @@ from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import DIVERGED, Summary, summarise, summarise_logarithm
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.flags import marked, meanings
 from fa_jax.reports.paired import not_different
 from fa_jax.reports.tables import Table
 
@@ -73,6 +74,7 @@ def paper_table(
     caption += [
         "bold: the best mean, and each that the paired t-test over seeds does not tell from it (5 %, Holm)"
     ] * bool(bold)
+    caption += meanings((condition.run, name) for name in chosen if name in metrics for condition in conditions)
     rows = [list(row) for row in zip(*cells, strict=True)]
     return Table(headings, rows, "\n".join([*caption, *dict.fromkeys(notes)]), frozenset(bold))
 
@@ -127,6 +129,7 @@ def _metric_column(conditions: Sequence[Condition], name: str, column: Column, s
         run = condition.run
         if texts[i] == "-" and name in run.metrics and len(run.diverged) == len(run.seeds):
             texts[i] = "diverged"
+        texts[i] = marked(texts[i], run, name)
     return column.qualified(column.label, unit), texts
 
 

@@ -22,11 +22,10 @@ from fa_jax.records.statistics import (
     summarise_logarithm,
 )
 from fa_jax.reports.contrasts import Contrast, columns_of
+from fa_jax.reports.flags import marked, meanings
 from fa_jax.reports.paired import MAX_SEEDS
 from fa_jax.text import printable
 
-SUMMARISED = ("signal_angle", "weight_angle")
-"""The metrics that the table at the end of a run shows beside the scores."""
 WIDTH = 160
 OPTIONAL = ("95 % (bootstrap)", "IQM", "p (W)", "Holm", "steps/s")
 """Columns that are left out of a table, from the right, if the terminal is too narrow."""
@@ -110,21 +109,6 @@ def scores(conditions: Sequence[Condition], metric: str | None = None) -> list[S
     return result
 
 
-def run_table(run: Run) -> rich.table.Table:
-    """Returns the table at the end of a run: scores and angles over seeds at the last evaluation."""
-    summary = run.summary or {"final": {}}
-    rows = []
-    for name, numbers in summary["final"].items():
-        column = run.columns[name]
-        if (column.split or column.metric in SUMMARISED) and numbers["n"]:
-            chosen = numbers["geometric"] if column.logarithmic else numbers
-            label = column.qualified(name, *(["geometric"] if column.logarithmic else []))
-            interval = _interval(chosen["low"], chosen["high"])
-            rows.append([label, _number(chosen["mean"]), interval, _number(numbers["median"]), str(numbers["n"])])
-    headings = ["last evaluation", "mean", "95 % interval", "median", "n"]
-    return terminal(Table(headings, rows or [["every seed diverged", "-", "-", "-", "0"]], run_caption(summary)), WIDTH)
-
-
 def score_table(
     conditions: Sequence[Condition],
     names: Sequence[str],
@@ -152,7 +136,9 @@ def score_table(
     headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(shown), "95 % (t)"]
     headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if show_states else [])]
     rows = []
-    for run, name, values, title, reached in zip(runs, names, computed, titles, states, strict=True):
+    for run, name, values, title, judged_by, reached in zip(
+        runs, names, computed, titles, metrics, states, strict=True
+    ):
         angles = run.at_end("signal_angle_0") if "signal_angle_0" in run.metrics else {}
         angle = summarise(list(angles.values())).mean
         speed = (run.summary or {}).get("cost", {}).get("seed_steps_per_second")
@@ -160,13 +146,13 @@ def score_table(
             [
                 name,
                 *([title if run.metrics else "-"] if several else []),
-                _number(values.mean.mean),
-                _interval(values.mean.low, values.mean.high),
-                _interval(*values.bootstrap),
-                _number(values.mean.median),
-                _number(values.interquartile_mean),
+                marked(number_text(values.mean.mean), run, judged_by),
+                interval_text(values.mean.low, values.mean.high),
+                interval_text(*values.bootstrap),
+                number_text(values.mean.median),
+                number_text(values.interquartile_mean),
                 str(values.mean.n),
-                "-" if math.isnan(angle) else f"{angle:.0f}°",
+                "-" if math.isnan(angle) else marked(f"{angle:.0f}°", run, "signal_angle_0"),
                 "-" if not speed else f"{speed:,.0f}",
                 *([reached] if show_states else []),
             ]
@@ -177,8 +163,10 @@ def score_table(
         f"{means} over n seeds at the last evaluation, diverged seeds left out; 95 % intervals by Student's t "
         "and by the BCa bootstrap, which is too narrow for few seeds\n"
         "IQM: interquartile mean; angle: of the signal of layer 0 to BP's, where layers count from 0 at the input; "
-        "steps/s: summed over seeds"
+        f"steps/s: summed over seeds{_random_angles(runs)}"
     )
+    shown = [*zip(runs, metrics, strict=True), *((run, "signal_angle_0") for run in runs)]
+    caption = "\n".join([caption, *meanings(shown)])
     if any(condition.run.diverged for condition in conditions):
         caption += f"\n{DIVERGED}"
     return Table(headings, rows, caption)
@@ -198,7 +186,7 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
             [
                 f"{names[contrast.condition]} {'/' if is_ratio else '-'} {names[contrast.against]}",
                 _signed(contrast.difference, is_ratio),
-                _interval(contrast.low, contrast.high),
+                interval_text(contrast.low, contrast.high),
                 "-" if untested else f"{contrast.effect:.2f}",
                 *map(_p, p_values),
                 str(contrast.n),
@@ -244,24 +232,6 @@ def terminal(table: Table, width: int) -> rich.table.Table:
     return shown
 
 
-def run_caption(summary: Mapping[str, Any]) -> str:
-    """Returns the caption of a run's table: seeds, parameter counts, speed."""
-    cost = summary["cost"]
-    diverged = summary["diverged_seeds"]
-    parts = [f"{len(summary['seeds'])} seed{'s' if len(summary['seeds']) != 1 else ''}"]
-    parts += [f"{len(diverged)} of them diverged and left out: {diverged}"] if diverged else []
-    parts += [f"{cost['effective_params']:,} params"]
-    parts += [f"{cost['affiliated_params']:,} more in training"] if cost["affiliated_params"] else []
-    parts += [f"{cost['feedback_weights']:,} feedback weights"] if cost["feedback_weights"] else []
-    parts += [
-        f"{cost['seed_steps_per_second']:,.0f} steps/s over all seeds",
-        f"compiled in {cost['compile_seconds']:.1f} s",
-        f"trained in {cost['train_seconds']:.1f} s",
-        f"evaluated in {cost['evaluation_seconds']:.1f} s",
-    ]
-    return ", ".join(parts) + (f"\n{DIVERGED}" if diverged else "")
-
-
 def state(condition: Condition) -> str:
     """Returns the status of a condition, with the seeds and runs that its numbers leave out."""
     diverged = len(condition.run.diverged)
@@ -272,23 +242,37 @@ def state(condition: Condition) -> str:
     return ", ".join(parts)
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def random_text(column: Column) -> str:
+    """Returns what a column is for random signals, with the standard deviation of the mean over examples."""
+    return "-" if column.random is None else f"{column.random.value:g} ± {column.random.of_mean:.2g}"
+
+
+def _random_angles(runs: Sequence[Run]) -> str:
+    """Returns what the angle of the first layer is for random signals."""
+    columns = [run.columns["signal_angle_0"] for run in runs if "signal_angle_0" in run.columns]
+    texts = dict.fromkeys(random_text(column) for column in columns if column.random is not None)
+    return f"; of random signals, the angle is {' or '.join(texts)}°" if 0 < len(texts) < 4 else ""
+
+
+def interval_text(low: float | None, high: float | None) -> str:
+    """Returns an interval with four digits; `-` if there is none."""
     if low is None or high is None or math.isnan(low):
         return "-"
-    return f"{_number(low)} – {_number(high)}"
+    return f"{number_text(low)} – {number_text(high)}"
 
 
 def _signed(value: float, ratio: bool) -> str:
     if ratio:
-        return f"× {_number(value)}"
-    return f"+{_number(value)}" if value > 0 else _number(value)
+        return f"× {number_text(value)}"
+    return f"+{number_text(value)}" if value > 0 else number_text(value)
 
 
 def _p(value: float) -> str:
     return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _number(value: float | None) -> str:
+def number_text(value: float | None) -> str:
+    """Returns a number with four digits; `-` if there is none."""
     if value is None or not math.isfinite(value):
         return "-"
     return f"{value:.2e}" if value and abs(value) < 1e-2 else f"{value:.4g}"

@@ -18,7 +18,8 @@ from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import curves_of, draw_curves
 from fa_jax.reports.figures import comparison_figure
 from fa_jax.reports.labels import labels
-from fa_jax.reports.tables import contrast_table, run_caption, run_table, score_table, terminal
+from fa_jax.reports.run_table import run_caption, run_table
+from fa_jax.reports.tables import contrast_table, score_table, terminal
 
 
 def printed(table):

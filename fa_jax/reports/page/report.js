@@ -84,6 +84,10 @@ function traces(i, metric, name, shade, dash, withBand, withSeeds) {
     x, y: curve.mean, mode: "lines+markers", line: { width: 2, color: shade, dash }, name, hovertemplate: hover,
     marker: { symbol: condition.symbol, size: 7, maxdisplayed: 7, color: shade },
   });
+  if (curve.marked) traced.push({
+    x: curve.marked.map((k) => x[k]), y: curve.marked.map((k) => curve.mean[k]), mode: "markers", showlegend: false,
+    marker: { symbol: "x-thin", size: 9, line: { width: 2, color: shade } }, hovertemplate: `${name}, marked<br>%{x} ${over}: %{y}<extra></extra>`,
+  });
   return traced;
 }
 
@@ -143,22 +147,36 @@ function drawRates() {
   });
 }
 
+/* Grey bands for random signals, of an example and of the mean, the widest of all curves that are shown. */
+function randomBands(curves) {
+  const found = curves.filter((curve) => curve && curve.random).map((curve) => curve.random);
+  if (!found.length) return {};
+  const shapes = [1, 2].map((k) => Math.max(...found.map((random) => random[k]))).map((half) => ({
+    type: "rect", xref: "paper", x0: 0, x1: 1, y0: found[0][0] - half, y1: found[0][0] + half,
+    fillcolor: "rgba(128,128,128,0.18)", line: { width: 0 }, layer: "below",
+  }));
+  return { shapes };
+}
+
 function drawAngles() {
   if (!by("angle")) return;
   const kind = by("angle").value, [what, which] = by("angle-of").value.split(":");
   const layers = data.angles[kind];
-  let shown;
+  let shown, compared;
   if (what === "layer") {
+    compared = chosen().map((i) => data.conditions[i].metrics[`${kind}_${which}`]);
     shown = chosen().flatMap((i) =>
       traces(i, `${kind}_${which}`, data.conditions[i].name, colour(i), data.conditions[i].dash, true, false));
   } else {
+    compared = layers.map((layer) => data.conditions[Number(which)].metrics[`${kind}_${layer}`]);
     shown = layers.flatMap((layer, k) => {
       const hue = Math.round(255 * (layers.length > 1 ? k / (layers.length - 1) : 0));
       const shade = `#${[hue, 110, 255 - hue].map((v) => v.toString(16).padStart(2, "0")).join("")}`;
       return traces(Number(which), `${kind}_${layer}`, `layer ${layer}`, shade, DASHES[layers.length > 4 ? 0 : k], true, false);
     });
   }
-  Plotly.react("angle-plot", shown, layout(overTitle(), "degrees", by("log-x").checked, false, { rangemode: "tozero" }), settings);
+  const axes = layout(overTitle(), "degrees", by("log-x").checked, false, { rangemode: "tozero" });
+  Plotly.react("angle-plot", shown, { ...axes, ...randomBands(compared) }, settings);
   legend("angle-legend", shown.filter((one) => one.name).map((one) => [one.name, one.line.color, one.line.dash]));
 }
 

@@ -1,0 +1,67 @@
+"""Values that are marked wherever they are shown, such as an angle to a signal that is too small to mean anything.
+
+A metric declares when (`core.Flag`), every column of a run records it, and tables, figures and the report ask here.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from fa_jax.records.conditions import Condition
+from fa_jax.records.reader import Run
+from fa_jax.reports.notes import first
+
+MARK = "†"
+
+
+def flagged(run: Run, name: str) -> np.ndarray:
+    """Returns whether values of a column are marked, `[seeds, evaluations]` as in `Run.curves`."""
+    values, flag = run.curves(name)[1], run.columns[name].flag
+    if flag is None or flag.by not in run.metrics:
+        return np.zeros(values.shape, bool)
+    deciding, outside = run.curves(flag.by)[1], np.zeros(values.shape, bool)
+    if flag.least is not None:
+        outside |= deciding < flag.least
+    if flag.most is not None:
+        outside |= deciding > flag.most
+    return outside & ~np.isnan(values)
+
+
+def seeds_flagged(run: Run, name: str) -> int:
+    """Returns the number of seeds whose value at the last evaluation is marked."""
+    found = flagged(run, name) if name in run.metrics else np.zeros((0, 0), bool)
+    return int(found[:, -1].sum()) if found.size else 0
+
+
+def marked(text: str, run: Run, name: str) -> str:
+    """Returns the text of a value over seeds with a mark, if that of a seed is marked."""
+    return f"{text}{MARK}" if seeds_flagged(run, name) else text
+
+
+def meanings(shown: Iterable[tuple[Run, str]], mark: str = MARK, *, at_end: bool = True) -> list[str]:
+    """Returns what the marks among shown values mean, one line each.
+
+    Args:
+      shown: runs and columns.
+      mark: how they are marked.
+      at_end: whether the values are those of the last evaluation alone, and not curves.
+    """
+    found = [
+        flag.meaning
+        for run, name in shown
+        if name in run.metrics and (flag := run.columns[name].flag) is not None
+        if (seeds_flagged(run, name) if at_end else flagged(run, name).any())
+    ]
+    return [f"{mark} of at least one seed: {meaning}" for meaning in dict.fromkeys(found)]
+
+
+def flag_notes(compared: Sequence[Condition], names: Sequence[str]) -> list[str]:
+    """Returns where values are marked at the last evaluation, and why."""
+    found: dict[str, dict[str, None]] = {}
+    for condition, label in zip(compared, names, strict=True):
+        run = condition.run
+        for name, column in run.columns.items():
+            if column.flag is not None and (count := seeds_flagged(run, name)):
+                where = f"{label} ({column.flag.by}, {count} of {len(run.seeds) - len(run.diverged)} seeds)"
+                found.setdefault(column.flag.meaning, {})[where] = None
+    return [f"{MARK} {meaning}: {first(list(where), ', ')}" for meaning, where in found.items()]
