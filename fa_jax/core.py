@@ -236,3 +236,5 @@ class Measure(NamedTuple):
     """Returns scalars by the name of a metric, or by `<name>_<layer>` for one value per layer. The arguments are
     `(rule, network, loss, params, feedback, batch)`, where `loss` is a `LossFunction`; those of `Extras.measure` are
     `(params, feedback, batch)` alone."""
+    check: Callable[[Any], None] = lambda network: None
+    """`(network)`: raises `checks.BadOption`, before anything is compiled, if it is not defined for a network."""

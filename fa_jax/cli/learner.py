@@ -40,6 +40,8 @@ def make_learner(config: Config, task: Task, steps: int) -> Learner:
     with within("rule", choice), users_exceptions(f"rule={choice}", target):
         params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
     network = rule.extras.network or network
+    for measure in training.measures:
+        measure.check(network)
     optimizer = _optimizer(config, rule, network.statistics_paths, params, steps)
     return Learner(rule, network, loss, training, optimizer, _feedback_optimizer(config, rule, feedback, steps))
 

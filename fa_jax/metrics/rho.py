@@ -42,12 +42,8 @@ def rho(*, directions: int) -> Measure:
 
         Absent if the rule does not provide its signals.
 
-        Raises:
-          BadOption: if the network has batch normalisation, through which an example changes the loss of others.
+        Only networks that `require_independent_examples` accepts have it.
         """
-        if network.statistics_paths:
-            problem = "rho is not defined with batch normalisation, through which examples change each other's loss"
-            raise BadOption(f"{problem}; remove it from measure=", "measure")
         if rule.extras.signals is None:
             return {}
         signals = network.hiddens_in_order(rule.extras.signals(params, feedback, batch))
@@ -74,7 +70,18 @@ def rho(*, directions: int) -> Measure:
         by_example = jax.lax.map(correlations, jnp.arange(len(signals)))
         return by_layer(METRIC.name, jnp.nanmean(by_example, axis=1))
 
-    return Measure((METRIC,), compute)
+    return Measure((METRIC,), compute, require_independent_examples)
+
+
+def require_independent_examples(network: Network) -> None:
+    """Checks that an example does not change the loss of others.
+
+    Raises:
+      BadOption: if the network has batch normalisation.
+    """
+    if network.statistics_paths:
+        problem = "is not defined with batch normalisation, through which an example changes the loss of others"
+        raise BadOption(problem, "measure.rho", complete=True)
 
 
 def correlation(a: jax.Array, b: jax.Array) -> jax.Array:

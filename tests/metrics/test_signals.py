@@ -1,6 +1,8 @@
 """What is measured of signals and hidden states keeps the laws of `measures-2026`, section by section."""
 
 import functools
+import re
+from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -8,13 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import fa_jax
 from fa_jax.checks import BadOption
+from fa_jax.cli.groups import choices
 from fa_jax.core import Batch, Extras, Rule
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.metrics.alignment import ALIGNMENT, FLOOR, alignment
 from fa_jax.metrics.null_angle import null_angle
 from fa_jax.metrics.rho import rho
-from fa_jax.metrics.scale import SCALE, growth
+from fa_jax.metrics.scale import LARGEST_GROWTH, SCALE, growth
 from fa_jax.metrics.sign_agreement import agreement, sign_agreement
 from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
@@ -227,10 +231,10 @@ def test_rho_of_each_layer_approaches_the_cosine_of_its_signal_angle():
 def test_rho_needs_directions_to_correlate_and_examples_that_do_not_change_each_other():
     with pytest.raises(BadOption, match="directions must be an integer of at least 3; got 2"):
         rho(directions=2)
-    normed = mlp((12,), 4, hidden=[9], dropout=0.0, **MLP)
-    object.__setattr__(normed, "statistics_paths", frozenset({("norm", "mean")}))
-    with pytest.raises(BadOption, match="rho is not defined with batch normalisation"):
-        rho(directions=3).compute(BP, normed, LOSS, PARAMS(), (), random_batch())
+    normed = mlp((12,), 4, hidden=[9], dropout=0.0, norm="batch", **MLP)
+    with pytest.raises(BadOption, match=r"measure\.rho is not defined with batch normalisation"):
+        rho(directions=3).check(normed)
+    rho(directions=3).check(NETWORK)
 
 
 def test_null_angle_is_the_signal_angle_with_feedback_drawn_anew():
@@ -297,6 +301,14 @@ def test_scales_are_median_norms_of_the_stream_in_the_order_of_the_pass_and_grow
 def test_growth_is_not_of_a_layer_after_a_silent_one():
     np.testing.assert_allclose(growth(jnp.array([2.0, 6.0, 3.0, 0.0, 9.0, 18.0])), 3)
     assert np.isnan(growth(jnp.zeros(3)))
+
+
+def test_the_page_of_measures_describes_every_one():
+    page = Path(fa_jax.__file__).parent.joinpath("metrics", "README.md").read_text()
+    measured = {metric.name for metric in (*ALIGNMENT.metrics, *SCALE.metrics)} | choices("measure").keys()
+    assert sorted(name for name in measured if not re.search(rf"`{name}(_i|_angle)?`", page)) == []
+    assert f"**{FLOOR:.1e}**".replace("e-05", "e-5") in page
+    assert f"**{LARGEST_GROWTH:g}**" in page
 
 
 def test_one_hidden_layer_has_a_scale_and_no_growth_and_unmarked_layers_have_neither():
