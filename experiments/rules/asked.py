@@ -1,5 +1,6 @@
 """Asks the code where each rule is defined, and what it logs: builds every rule on every architecture and loss."""
 
+import functools
 import json
 import re
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.groups import choices
 from fa_jax.core import Batch
-from fa_jax.metrics.alignment import ALIGNMENT
+from fa_jax.training.evaluation import STANDARD
 from fa_jax.training.job import Job
 
 PATH = HERE / "asked.json"
@@ -31,8 +32,8 @@ def ask(rule: str) -> dict[str, Any]:
 
     Returns:
       `architecture` and `loss`: by choice, null or why the rule is refused, both on digits; `needs_classes`;
-      `feedback`: none, fixed or learned; `logged`: the names of the metrics that it logs on `mlp`, which end in `_i` if
-      there is one for each layer.
+      `feedback`: none, fixed or learned; `logged`: the names of the metrics that it logs on `mlp` with two hidden
+      layers, which end in `_i` if there is one for each layer.
     """
     architectures = [name for name in choices("architecture") if name not in OMITTED]
     job = _job(rule)
@@ -43,7 +44,7 @@ def ask(rule: str) -> dict[str, Any]:
         "loss": {name: refusal(rule, f"loss={name}") for name in choices("loss")},
         "needs_classes": job.rule.extras.needs_classes,
         "feedback": kind,
-        "logged": _logged(job),
+        "logged": _logged(_job(rule, "architecture.hidden=[100,100]")),
     }
 
 
@@ -64,7 +65,8 @@ def refusal(rule: str, *more: str) -> str | None:
 def _logged(job: Job) -> list[str]:
     """Returns the names of the metrics of the probe batch, in their order."""
     rule, network = job.rule, job.network
-    measures: list[Callable] = [lambda *state: ALIGNMENT.compute(rule, network, job.loss.value, *state)]
+    standard = [measure.compute for measure in STANDARD]
+    measures: list[Callable] = [functools.partial(compute, rule, network, job.loss.value) for compute in standard]
     if rule.extras.measure is not None:
         measures.append(rule.extras.measure.compute)
     inputs = jax.ShapeDtypeStruct((4, *job.task.input_shape), "float32")

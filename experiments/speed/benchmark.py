@@ -205,13 +205,37 @@ def overhead(repeats: int) -> Iterator[Row]:
     shares = {name: [] for name in runs}
     for _ in range(repeats):
         for name, overrides in runs.items():
-            with tempfile.TemporaryDirectory() as folder:
-                _fa_jax(folder, *overrides, f"hydra.run.dir={folder}/run")
-                cost = json.loads(Path(folder, "run", "summary.json").read_text())["cost"]
+            cost = _cost(overrides)
             evaluating = cost["evaluation_seconds"]
             shares[name].append(100 * evaluating / (evaluating + cost["train_seconds"]))
     for name, values in shares.items():
         yield Row(f"angles and evaluations, fa-jax {name}", values, "% of training and evaluating", "< 10")
+
+
+def measures(repeats: int) -> Iterator[Row]:
+    """Measures what the measures on the probe batch take on MNIST, in percent of the time of training.
+
+    The runs of a round differ in the measures alone; what evaluations take without a probe batch is subtracted.
+    """
+    kinds = {"the default measures": [], "all measures": ["measure=[sign_agreement,rho,null_angle]"]}
+    shares = {(rule, kind): [] for rule in ("fa", "dfa") for kind in kinds}
+    for _ in range(repeats):
+        for rule in ("fa", "dfa"):
+            plain = _cost(["task=mnist", f"rule={rule}", "probe=0"])
+            for kind, more in kinds.items():
+                cost = _cost(["task=mnist", f"rule={rule}", *more])
+                seconds = cost["evaluation_seconds"] - plain["evaluation_seconds"]
+                shares[rule, kind].append(100 * seconds / plain["train_seconds"])
+    for (rule, kind), values in shares.items():
+        required = "<= 5" if kind == "the default measures" else ""
+        yield Row(f"{kind}, fa-jax rule={rule} task=mnist", values, "% of training", required)
+
+
+def _cost(overrides: Sequence[str]) -> dict[str, float]:
+    """Trains a run and returns its cost as `summary.json` has it."""
+    with tempfile.TemporaryDirectory() as folder:
+        _fa_jax(folder, *overrides, f"hydra.run.dir={folder}/run")
+        return json.loads(Path(folder, "run", "summary.json").read_text())["cost"]
 
 
 @contextlib.contextmanager
@@ -396,6 +420,7 @@ SECTIONS = {
     "fig2d": fig2d,
     "start": start,
     "overhead": overhead,
+    "measures": measures,
     "devices": devices,
     "family": family,
     "nokland": nokland,

@@ -15,10 +15,11 @@ MISTAKES = {
     "got 'cosin'; did you mean 'cosine'?",
     "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes, "
     "to_input; got 'direkt'; did you mean 'direct'?",
-    "measure=[separation,separatoin]": "measure must be one of pseudobackprop, separation; got 'separatoin'; did you",
+    "measure=[separation,separatoin]": "measure must be one of null_angle, pseudobackprop, rho, separation, "
+    "sign_agreement; got 'separatoin'; did you",
     "logger=tensorbord": "logger must be one of mlflow, tensorboard, wandb; got 'tensorbord'; did you mean",
     "rule=null": "usf, weight_mirror; got null",
-    "measure=5": "measure must be one of pseudobackprop, separation; got 5",
+    "measure=5": "measure must be one of null_angle, pseudobackprop, rho, separation, sign_agreement; got 5",
     "~optimizer": "optimizer may be changed, but not removed",
     "~rule": "rule may be changed, but not removed",
     "--multirun rule=bp,fo": "rule must be one of",
