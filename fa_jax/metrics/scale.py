@@ -23,6 +23,7 @@ from fa_jax.network import Network
 
 LARGEST_GROWTH = 50.0
 """The largest growth that is not marked."""
+EXPLODES = f"a layer makes the hidden state more than {LARGEST_GROWTH:g} times larger"
 
 
 def layer_scales(
@@ -60,9 +61,7 @@ SCALE = Measure(
             "largest growth of the hidden state by one layer",
             better="neither",
             logarithmic=True,
-            flag=Flag(
-                "growth", (None, LARGEST_GROWTH), f"a layer makes the hidden state {LARGEST_GROWTH:g} times larger"
-            ),
+            flag=Flag("growth", (None, LARGEST_GROWTH), EXPLODES),
         ),
     ),
     layer_scales,

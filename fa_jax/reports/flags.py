@@ -52,7 +52,7 @@ def meanings(shown: Iterable[tuple[Run, str]], mark: str = MARK, *, at_end: bool
         if name in run.metrics and (flag := run.columns[name].flag) is not None
         if (seeds_flagged(run, name) if at_end else flagged(run, name).any())
     ]
-    return [f"{mark} of at least one seed: {meaning}" for meaning in dict.fromkeys(found)]
+    return [f"{mark}: in at least one seed, {meaning}" for meaning in dict.fromkeys(found)]
 
 
 def flag_notes(compared: Sequence[Condition], names: Sequence[str]) -> list[str]:

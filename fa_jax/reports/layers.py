@@ -8,7 +8,7 @@ import numpy as np
 from fa_jax.records.conditions import Condition
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import Summary, summarise, summarise_logarithm
-from fa_jax.reports.flags import marked, meanings
+from fa_jax.reports.flags import MARK, marked, meanings
 from fa_jax.reports.tables import Table, number_text, random_text
 
 HEADINGS = ["run", "layer", "signal angle", "random", "dead", "reference", "scale", "by one layer", "since the start"]
@@ -40,8 +40,6 @@ def since_start(run: Run, name: str) -> Summary:
 
 def _row(run: Run, name: str, layer: int) -> list[str]:
     angle, scale = f"signal_angle_{layer}", f"scale_{layer}"
-    below = f"scale_{layer - 1}"
-    by_layer = _ratio(run.curves(scale)[1][:, -1:], run.curves(below)[1][:, -1:]) if below in run.metrics else None
     return [
         name,
         str(layer),
@@ -50,9 +48,20 @@ def _row(run: Run, name: str, layer: int) -> list[str]:
         f"{number_text(_mean(run, f'dead_signals_{layer}'))} %" if angle in run.metrics else "-",
         number_text(_mean(run, f"reference_norm_{layer}")),
         number_text(_mean(run, scale)),
-        "-" if by_layer is None else f"× {number_text(by_layer.mean)}",
+        _growth(run, layer),
         f"× {number_text(since_start(run, scale).mean)}",
     ]
+
+
+def _growth(run: Run, layer: int) -> str:
+    """Returns how the scale grows from the layer before, with a mark as the largest of the layers would have."""
+    above, below = f"scale_{layer}", f"scale_{layer - 1}"
+    if below not in run.metrics:
+        return "-"
+    ends = run.curves(above)[1][:, -1:], run.curves(below)[1][:, -1:]
+    flag = run.columns["growth"].flag
+    exploded = flag is not None and flag.most is not None and bool((ends[0] > flag.most * ends[1]).any())
+    return f"× {number_text(_ratio(*ends).mean)}{MARK if exploded else ''}"
 
 
 def _mean(run: Run, name: str) -> float:

@@ -108,8 +108,8 @@ def test_tables_mark_a_value_and_say_why(marked):
     text = printed(run_table(exploded))
     assert f"61{MARK}" in text
     assert f"60{MARK}" not in text
-    assert f"{MARK} of at least one seed: the reference is too small" in text
-    assert f"{MARK} of at least one seed: it explodes" in text
+    assert f"{MARK}: in at least one seed, the reference is too small" in text
+    assert f"{MARK}: in at least one seed, it explodes" in text
     assert MARK not in printed(run_table(plain))
     compared = compare(marked)
     console = Console(width=160, record=True, file=io.StringIO())
@@ -141,7 +141,7 @@ def test_figures_have_a_cross_at_a_marked_value_and_grey_bands_for_random_signal
     figure = angles_figure(marked)
     assert crosses(figure) == [[50]]
     notes = " ".join(text.get_text() for text in figure.texts)
-    assert f"{CROSS} of at least one seed: the reference is too small" in notes
+    assert f"{CROSS}: in at least one seed, the reference is too small" in notes
     assert "grey: 90 degrees" in notes
     first, second = figure.get_axes()
     for axes, of_one in ((first, 28.5), (second, 5.7)):
@@ -175,6 +175,9 @@ def test_the_table_of_layers_has_a_row_for_each_and_no_mean_over_them(marked):
     assert (scale, by_layer, grown) == ("12", "× 1.714", "× 6")  # 2 at the start; 7 and 12 at the end
     np.testing.assert_allclose(since_start(marked[1], "scale_1").mean, 6)
     assert table.rows[3][2] == f"61{MARK}"
+    for run in marked:
+        run.metrics["scale_0"] = run.metrics["scale_1"] / 50.1
+    assert layer_table(compared.conditions, compared.names).rows[1][7] == f"× 50.1{MARK}"
     assert "the reference is too small" in table.caption
 
 
