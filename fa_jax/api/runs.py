@@ -13,6 +13,7 @@ from fa_jax.reports import comparison
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.figures import angles_figure, curves_figure
 from fa_jax.reports.labels import labels
+from fa_jax.reports.layers import layer_table
 from fa_jax.reports.options import figure_options
 from fa_jax.reports.paper import paper_table
 from fa_jax.reports.rates import Rates, rates_tables
@@ -133,6 +134,22 @@ class Runs(Sequence[Run]):
         compared = self.comparison(metric)
         chosen = columns if columns is not None or metric is None else [metric, "n"]
         return paper_table(compared.conditions, compared.names, chosen, spread)
+
+    def layers(self) -> Table:
+        """Returns what is measured of each hidden layer at the last evaluation.
+
+        These are the angle of its signal to backprop's, beside that of random signals, the norm of backprop's signal,
+        and the scale of the hidden state with its growth. What should not be trusted is marked, and the caption says
+        why.
+
+        Raises:
+          BadOption: if nothing is measured of hidden layers.
+        """
+        compared = self.comparison()
+        table = layer_table(compared.conditions, compared.names)
+        if not table.rows:
+            raise BadOption("nothing is measured of hidden layers in these runs; probe=100 does")
+        return table
 
     def rates(self, metric: str | None = None) -> list[Table]:
         """Returns the tables of a sweep of one number, such as the learning rate.

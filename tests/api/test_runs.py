@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 import fa_jax
+from fa_jax.api.run import Run
+from fa_jax.api.runs import Runs
 from fa_jax.core import Batch, Extras
 from fa_jax.records.reader import read_run
 from fa_jax.reports import comparison
@@ -101,6 +103,18 @@ def test_figures_draw_one_line_per_run(runs):
     both, last = runs.plot_angles(), runs.plot_angles([1])
     assert [len(axes.lines) for axes in both.axes] == [2 + 1, 2 + 1]  # of FA and associated learning, and one at 90°
     assert "layer 1" in last.axes[0].get_ylabel()
+
+
+def test_each_hidden_layer_has_a_row_with_the_numbers_that_are_recorded(runs):
+    table = runs.layers()
+    assert [row[1] for row in table.rows] == ["0", "1"] * 3
+    (row,) = (row for row in table.rows if row[:2] == ["FA", "1"])
+    angles = runs["fa"].record.at_end("signal_angle_1").values()
+    assert row[2:4] == [f"{np.mean(list(angles)):.4g}", f"90 ± {57.29578 / np.sqrt(8 * 8):.2g}"]
+    columns = {name: column for name, column in runs["fa"].record.columns.items() if column.metric != "scale"}
+    unmeasured = Run(dataclasses.replace(runs["fa"].record, columns=columns), lambda: runs["fa"].job, lambda _: {})
+    with pytest.raises(fa_jax.BadOption, match="nothing is measured of hidden layers"):
+        Runs([unmeasured]).layers()
 
 
 def test_a_table_for_a_paper_has_the_chosen_columns(runs):
