@@ -89,7 +89,7 @@ def _pooled(runs: Sequence[Run], run_of: Mapping[int, Run]) -> Run:
         status=status,
         metrics=metrics,
         summary=summary,
-        columns=described.columns,
+        columns={name: column for name, column in described.columns.items() if name in metrics},
         main_metric=described.main_metric,
     )
 

@@ -1,6 +1,7 @@
 """A value that a metric declares to be unreliable is shown with a mark, wherever it is shown."""
 
 import csv
+import dataclasses
 import io
 
 import numpy as np
@@ -179,6 +180,20 @@ def test_the_table_of_layers_has_a_row_for_each_and_no_mean_over_them(marked):
         run.metrics["scale_0"] = run.metrics["scale_1"] / 50.1
     assert layer_table(compared.conditions, compared.names).rows[1][7] == f"× 50.1{MARK}"
     assert "the reference is too small" in table.caption
+
+
+def test_seeds_of_an_older_run_are_pooled_with_newer_ones_in_the_columns_that_both_have(record_run, tmp_path):
+    (run,) = record_run(growths=(60.0, 60.0))
+    old = {name: values for name, values in run.metrics.items() if name != "growth" and "scale" not in name}
+    old["seed"] = old["seed"] + 2
+    older = dataclasses.replace(run, metrics=old, columns={n: c for n, c in run.columns.items() if n in old})
+    compared = compare([run, older])
+    (condition,) = compared.conditions
+    assert condition.run.columns == older.columns
+    assert condition.run.seeds == [0, 1, 2, 3]
+    assert layer_table(compared.conditions, compared.names).rows == []
+    write(compared, tmp_path / "out", formats=["csv"])
+    assert "growth" not in (tmp_path / "out" / "comparison.csv").read_text()
 
 
 def test_notes_name_each_place_once(marked):
