@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from fa_jax.checks import BadOption, is_on, number
+from fa_jax.checks import BadOption, is_on, number, switch
 from fa_jax.core import FeedbackOptimizer, PyTree
 
 Path = tuple[str, ...]
@@ -19,6 +19,7 @@ def descend(
     schedule: Callable[[float, int], optax.Schedule],
     weight_decay: float | list[tuple[float, float]],
     clip: float | None,
+    decoupled: bool = False,
 ) -> Callable[[int, Collection[Path]], optax.GradientTransformation]:
     """Returns `(steps, fixed) -> optimizer`, for a run of a number of steps.
 
@@ -33,7 +34,9 @@ def descend(
         multiplied by the learning rate. Or pairs (fraction of the steps, decay from there on), the first at 0.
       clip: the norm of all updates together to which larger ones are scaled down; None: no limit. Decay, scaling and
         learning-rate multipliers come after it, so it does not depend on them.
+      decoupled: whether the decay is added after the scaling, as in AdamW; it is multiplied by the learning rate still.
     """
+    switch("decoupled", decoupled)
     rate = number("learning_rate", learning_rate, above=0)
     pairs = _decay_pairs(weight_decay)
     clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("clip", clip, above=0))
@@ -52,12 +55,8 @@ def descend(
         else:
             ((_, decay),) = pairs
             decaying = optax.add_decayed_weights(decay, decays) if is_on(decay) else optax.identity()
-        return optax.chain(
-            clipping,
-            decaying,
-            scaling,
-            optax.scale_by_learning_rate(schedule(rate, steps)),
-        )
+        scaled = (scaling, decaying) if decoupled else (decaying, scaling)
+        return optax.chain(clipping, *scaled, optax.scale_by_learning_rate(schedule(rate, steps)))
 
     return for_run
 

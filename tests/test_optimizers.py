@@ -53,6 +53,18 @@ def test_rmsprop_is_the_recurrence_of_torch(compose):
 
 
 @pytest.mark.usefixtures("float64")
+def test_adamw_decays_weights_apart_from_the_scaled_update(compose):
+    p, m, v, expected = np.full(5, 0.3), np.zeros(5), np.zeros(5), []
+    for t, g in enumerate(GRADIENTS, 1):
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        scaled = m / (1 - 0.9**t) / (np.sqrt(v / (1 - 0.999**t)) + 1e-8)
+        p = p - 0.02 * (scaled + 0.3 * p)
+        expected.append(p)
+    optimizer = make(compose, "optimizer=adamw", "optimizer.learning_rate=0.02", "optimizer.weight_decay=0.3")
+    np.testing.assert_allclose(trajectory(optimizer), expected, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("float64")
 def test_momentum_clips_then_adds_weight_decay_then_accumulates(compose):
     options = ["weight_decay=0.2", "clip=0.01", "learning_rate=0.5"]
     optimizer = make(compose, "optimizer=momentum", *(f"optimizer.{option}" for option in options))
