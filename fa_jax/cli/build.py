@@ -42,7 +42,7 @@ SPACINGS = {
 REQUIRED = ("task", "architecture", "rule", "loss", "optimizer", "feedback_optimizer", "augmentation", "tuned", "probe")
 REQUIRED += ("seed", "seeds", "seeds_per_batch", "epochs", "batch_size", "shuffle", "adversarial", "evaluations")
 REQUIRED += ("spacing", "checkpoint", "checkpoint_every", "devices", "batch_devices")
-OPTIONAL = ("feedback", "measure", "logger", "choices", "display")
+OPTIONAL = ("feedback", "measure", "logger", "choices", "display", "frozen")
 
 
 def build(

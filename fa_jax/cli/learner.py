@@ -20,6 +20,7 @@ from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
 from fa_jax.network import Network
 from fa_jax.records.environment import own_packages
 from fa_jax.records.options import options
+from fa_jax.rules.freezing import freeze_named
 from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training.loop import Learner, Numbers, Training
 
@@ -39,6 +40,7 @@ def make_learner(config: Config, task: Task, steps: int) -> Learner:
         raise BadOption(reason, f"rule={choice}")
     with within("rule", choice), users_exceptions(f"rule={choice}", target):
         params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
+    rule = freeze_named(rule, config["frozen"]) if config.get("frozen") is not None else rule
     network = rule.extras.network or network
     for measure in training.measures:
         measure.check(network)

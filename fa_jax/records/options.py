@@ -19,6 +19,9 @@ IRRELEVANT = (
 """Options that choose seeds, where the data are, or the way a run is executed or shown; they do not change what is
 learned."""
 
+OFF = ("frozen",)
+"""Options of which null says the same as their absence, in configs from before they were there."""
+
 
 def options(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     """Returns the options of a config by dotted name, without the irrelevant ones."""
@@ -29,7 +32,7 @@ def options(config: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
             continue
         if isinstance(value, dict) and value:
             flat |= options(value, f"{name}.")
-        elif value != {}:
+        elif value != {} and not (name in OFF and value is None):
             flat[name] = str(_canonical(value))
     return flat
 
