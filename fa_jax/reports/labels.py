@@ -21,7 +21,7 @@ NAMES = {
     **{"forward_dfa": "forward DFA", "product_feedback_alignment": "product feedback alignment"},
     **{"forward_gradient": "forward gradient", "local_forward_gradient": "local forward gradient"},
     **{"local_loss": "local loss", "predictive_coding": "predictive coding", "scff": "SCFF"},
-    "equilibrium_propagation": "equilibrium propagation",
+    **{"equilibrium_propagation": "equilibrium propagation", "frozen_blocks": "frozen blocks"},
 }
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.core import Batch
 from fa_jax.feedback import deviations, direct_zeros
 from fa_jax.losses import binary_cross_entropy, cross_entropy, squared_error
@@ -19,6 +20,7 @@ from fa_jax.rules.dfa import dfa
 from fa_jax.rules.direct_kolen_pollack import direct_kolen_pollack
 from fa_jax.rules.drtp import drtp
 from fa_jax.rules.fa import fa
+from fa_jax.rules.frozen_blocks import frozen_blocks
 from fa_jax.rules.frsf import frsf
 from fa_jax.rules.ifa import ifa
 from fa_jax.rules.kolen_pollack import kolen_pollack
@@ -230,6 +232,16 @@ def test_kolen_pollack_gap_shrinks_by_the_weight_decay_alone():
 def test_shallow_learning_trains_the_readout_alone(case):
     updates = shallow(case.network, LOSS).updates(case.params, (), case.batch)
     case.check(updates, [np.zeros_like(a) for a in case.preactivations[:-1]] + [case.error])
+
+
+def test_frozen_blocks_train_the_first_layer_and_the_readout_by_backprop(case):
+    if len(case.preactivations) == 2:
+        with pytest.raises(BadOption, match=r"would be bp with one hidden layer.*its control is rule=shallow"):
+            frozen_blocks(case.network, LOSS, train_norms=False)
+        return
+    updates = frozen_blocks(case.network, LOSS, train_norms=False).updates(case.params, (), case.batch)
+    first, *blocks, readout = case.layerwise_deltas(case.weights()[1:])
+    case.check(updates, [first, *map(np.zeros_like, blocks), readout])
 
 
 def test_node_perturbation_reinforces_noise_by_the_change_of_the_loss():

@@ -103,6 +103,7 @@ def make_network(architecture, name, *overrides):
 CHAINS = choices("architecture").keys() - {"recurrent"}
 ONE_LAYER_PER_STAGE = {
     "associated_learning": ("needs a network of stages", CHAINS),
+    "frozen_blocks": ("needs a network of stages", CHAINS),
     "local_forward_gradient": ("needs a network of stages", CHAINS),
     "local_loss": ("needs a network of stages|is defined for vectors and feature maps", CHAINS - {"transformer"}),
     "ifa": ("needs stages of one dense layer each", {"mlp"}),
@@ -313,8 +314,12 @@ def signal_without_error(name):
     return rest / whole if whole else np.nan
 
 
+FIRST_LAYER_BY_BACKPROP = ("frozen_blocks",)
+"""Controls that send the first layer its signal."""
+
+
 def is_control(name):
-    return np.isnan(signal_without_error(name))
+    return name in FIRST_LAYER_BY_BACKPROP or np.isnan(signal_without_error(name))
 
 
 def is_error_driven(name):
@@ -322,8 +327,11 @@ def is_error_driven(name):
     return name not in (*SECOND_PASS, *BATCH_STATISTICS) and signal_without_error(name) < 0.1
 
 
-def test_the_one_rule_without_signals_is_the_control():
-    assert [name for name in RULES if is_control(name)] == ["shallow"]
+def test_the_rules_without_signals_beyond_the_first_layer_are_the_controls():
+    assert [name for name in RULES if is_control(name)] == [*FIRST_LAYER_BY_BACKPROP, "shallow"]
+    _, rule = make_rule(*FIRST_LAYER_BY_BACKPROP)
+    signals = rule.extras.signals(*rule.init(jax.random.key(0)), random_batch())
+    assert [bool(np.any(signal)) for signal in signals.values()] == [True, False]
 
 
 @functools.cache
@@ -354,7 +362,7 @@ def linear_map_scores(name, feedback_decay):
 def test_every_error_driven_rule_learns_the_hidden_layer_of_a_linear_map(name, compose):
     """Shallow learning leaves a third of the target's power: 6 random directions of 12 span half of the inputs."""
     if is_control(name) or not is_error_driven(name):
-        pytest.skip("the control, or a rule for classes, which the next test trains")
+        pytest.skip("a control, or a rule for classes, which the next test trains")
     optimizer = compose("task=digits", f"rule={name}").feedback_optimizer
     scores = linear_map_scores(name, 0.0 if optimizer is None else optimizer.weight_decay)
     shallow_scores = linear_map_scores("shallow", 0.0)
@@ -386,6 +394,6 @@ def digits_errors(name, bound=0.0):
 @pytest.mark.slow
 def test_every_other_rule_learns_the_hidden_layers_of_a_classifier(name):
     if is_control(name) or is_error_driven(name):
-        pytest.skip("the control, or a rule that the test before trains")
+        pytest.skip("a control, or a rule that the test before trains")
     shallow_error = min(digits_errors("shallow"))
     assert digits_errors(name, 0.7 * shallow_error)[-1] < 0.7 * shallow_error
