@@ -92,6 +92,16 @@ TRANSFORMER = {
     **RANDOM_WEIGHTS,
 }
 """Options of a small `transformer`."""
+RESIDUAL_MLP = {
+    "width": 4,
+    "blocks": 2,
+    "block_width": 5,
+    "terminal_norm": True,
+    "activation": "gelu",
+    "biases": True,
+    **RANDOM_WEIGHTS,
+}
+"""Options of a small `residual_mlp`."""
 RECURRENT = {
     "cell": "gru",
     "hidden": [4, 3],
