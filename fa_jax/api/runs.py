@@ -11,6 +11,7 @@ from fa_jax.records.reader import KEYS
 from fa_jax.records.reader import Run as Record
 from fa_jax.reports import comparison
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.controls import margin_table
 from fa_jax.reports.figures import angles_figure, curves_figure
 from fa_jax.reports.labels import labels
 from fa_jax.reports.layers import layer_table
@@ -116,6 +117,24 @@ class Runs(Sequence[Run]):
             raise BadOption(f"there are no contrasts: {'; '.join(compared.notes) or 'there is one condition'}")
         table = contrast_table(compared.contrasts, compared.names, columns_of(compared.conditions))
         return table._replace(caption="\n".join([table.caption, *compared.notes]))
+
+    def above_frozen(self, metric: str | None = None) -> Table:
+        """Returns how much better each rule is than its control, a network whose hidden layers do not learn.
+
+        Controls are runs of `frozen_blocks` and of `shallow`, and runs of the rule itself with `frozen` params.
+
+        Args:
+          metric: as for `summary`.
+
+        Raises:
+          BadOption: if no rule has a control; the message says how to train it, or in what more than the rule differs.
+        """
+        compared = self.comparison(metric)
+        if not compared.margins:
+            reasons = compared.control_notes or ["there is no finished rule, or the metric has no better values"]
+            raise BadOption(f"there is nothing above a control: {'; '.join(reasons)}")
+        table = margin_table(compared.margins, compared.names, columns_of(compared.conditions))
+        return table._replace(caption="\n".join([table.caption, *compared.control_notes]))
 
     def table(
         self, columns: Sequence[str] | None = None, *, metric: str | None = None, spread: str = "interval"

@@ -2,6 +2,7 @@
 
 comparison.csv                one row per condition: choices, scores, all metrics, cost, the options that differ
 contrasts.csv                 one row per contrast
+controls.csv                  one row per rule and control: how far the rule is above it
 comparison.md, comparison.tex the tables for a page or a paper
 comparison.png, .pdf          the learning curves and the angles
 rates.csv, .png, .pdf         of a sweep of one number: the metric at each value
@@ -20,7 +21,8 @@ from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
 from fa_jax.reports import notes
 from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, planned
-from fa_jax.reports.export import score_rows, write_contrasts, write_csv
+from fa_jax.reports.controls import Margin, control_notes, margin_table, margins
+from fa_jax.reports.export import score_rows, write_contrasts, write_csv, write_margins
 from fa_jax.reports.flags import flag_notes
 from fa_jax.reports.labels import labels
 from fa_jax.reports.options import IMAGES, FigureOptions
@@ -49,6 +51,10 @@ class Comparison:
     contrasts: list[Contrast]
     notes: list[str]
     """What was done with runs that have no row, no curve or no contrast of their own."""
+    margins: list[Margin]
+    """How far conditions are above their controls."""
+    control_notes: list[str]
+    """Which conditions have no control, and why."""
 
     @functools.cached_property
     def scores(self) -> list[Score]:
@@ -62,10 +68,12 @@ class Comparison:
 
     @functools.cached_property
     def tables(self) -> list[Table]:
-        """The tables that follow the scores: those of sweeps, and of contrasts."""
+        """The tables that follow the scores: those of sweeps, of contrasts, and of what is above a control."""
         found = [table for rates in self.rates for table in rates_tables(self.conditions, rates)]
         if self.contrasts:
             found.append(contrast_table(self.contrasts, self.names, columns_of(self.conditions)))
+        if self.margins:
+            found.append(margin_table(self.margins, self.names, columns_of(self.conditions)))
         return found
 
 
@@ -104,7 +112,8 @@ def compare(
     tested = [(contrast.condition, contrast.against) for contrast in computed]
     said += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]
     said += flag_notes(compared, names)
-    return Comparison(compared, names, metric, computed, said)
+    above = margins(compared, names, metric)
+    return Comparison(compared, names, metric, computed, said, above, control_notes(compared, names, above))
 
 
 def show(
@@ -130,7 +139,7 @@ def show(
 
 def show_notes(comparison: Comparison, console: Console) -> None:
     """Prints the notes, and why runs failed."""
-    for note in (*comparison.notes, *rates_notes(comparison.rates, comparison.names)):
+    for note in (*comparison.notes, *comparison.control_notes, *rates_notes(comparison.rates, comparison.names)):
         say(console, note)
     for condition in comparison.conditions:
         for run in (*condition.used, *condition.left_out):
@@ -164,6 +173,8 @@ def write(
         rows = score_rows(compared, names, comparison.scores, metric) if every else paper_rows(compared, names, columns)
         write_csv(folder / "comparison.csv", rows)
         write_contrasts(comparison.contrasts, names, folder / "contrasts.csv")
+        if comparison.margins:
+            write_margins(comparison.margins, names, folder / "controls.csv")
         if comparison.rates:
             write_csv(folder / "rates.csv", rates_rows(compared, comparison.rates))
     if "markdown" in formats:

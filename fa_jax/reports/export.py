@@ -12,6 +12,7 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.files import write_text
 from fa_jax.records.statistics import summarise_logarithm, summarise_rows
 from fa_jax.reports.contrasts import Contrast
+from fa_jax.reports.controls import Margin
 from fa_jax.reports.flags import seeds_flagged
 from fa_jax.reports.tables import Score, Table, state
 from fa_jax.text import printable
@@ -89,6 +90,20 @@ def write_contrasts(contrasts: Sequence[Contrast], names: Sequence[str], path: P
         for contrast in contrasts
     ]
     write_csv(path, rows, Contrast._fields)
+
+
+def write_margins(margins: Sequence[Margin], names: Sequence[str], path: Path) -> None:
+    """Writes a CSV with one row per margin above a control."""
+    rows = [
+        {
+            **margin._asdict(),
+            "condition": names[margin.condition],
+            "control": names[margin.control],
+            "unequal": "; ".join(margin.unequal),
+        }
+        for margin in margins
+    ]
+    write_csv(path, rows, Margin._fields)
 
 
 def write_csv(path: Path, rows: Sequence[dict[str, Any]], columns: Sequence[str] | None = None) -> None:

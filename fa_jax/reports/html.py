@@ -14,6 +14,7 @@ from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.controls import margin_table
 from fa_jax.reports.layers import layer_table
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.page_data import SHOW_ALL, SHOWN, is_sparse, judged_by, page_data
@@ -72,7 +73,8 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
         scores=score_table(compared, names, comparison.metric, comparison.scores),
         rates=[table for rates in comparison.rates for table in rates_tables(compared, rates)],
         contrasts=contrasts,
-        notes=[*comparison.notes, *rates_notes(comparison.rates, names)],
+        controls=margin_table(comparison.margins, names, columns_of(compared)) if comparison.margins else None,
+        notes=[*comparison.notes, *comparison.control_notes, *rates_notes(comparison.rates, names)],
         cost=_cost(compared, names),
         failures=_failures(compared, names),
         runs=_runs(compared, names, path),

@@ -185,7 +185,7 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
         rows.append(
             [
                 f"{names[contrast.condition]} {'/' if is_ratio else '-'} {names[contrast.against]}",
-                _signed(contrast.difference, is_ratio),
+                signed_text(contrast.difference, is_ratio),
                 interval_text(contrast.low, contrast.high),
                 "-" if untested else f"{contrast.effect:.2f}",
                 *map(_p, p_values),
@@ -261,7 +261,8 @@ def interval_text(low: float | None, high: float | None) -> str:
     return f"{number_text(low)} – {number_text(high)}"
 
 
-def _signed(value: float, ratio: bool) -> str:
+def signed_text(value: float, ratio: bool) -> str:
+    """Returns a difference with its sign, or a ratio."""
     if ratio:
         return f"× {number_text(value)}"
     return f"+{number_text(value)}" if value > 0 else number_text(value)

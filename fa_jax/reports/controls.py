@@ -1,0 +1,171 @@
+"""How far rules are above their controls: networks like theirs whose hidden layers do not learn.
+
+    margin = error of the control - error of the rule, in pairs over the seeds that both have
+
+A control is a run of one of `CONTROLS`, or a run of the rule itself with `frozen` params. Both have the same network,
+readout, epochs and tuning; where they differ in such an option, they are not compared, and a note says in which.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from fa_jax.records.columns import Column
+from fa_jax.records.conditions import Condition
+from fa_jax.reports.contrasts import differing_options, planned
+from fa_jax.reports.notes import first
+from fa_jax.reports.paired import paired
+from fa_jax.reports.tables import Table, interval_text, signed_text
+
+CONTROLS = ("frozen_blocks", "shallow")
+"""The rules whose hidden layers do not learn, the stronger one first."""
+FIRST_LAYER_HIDDEN = ("mlp", "recurrent", "module")
+"""Architectures whose control is `shallow`: their first layer is a hidden layer itself, or not known."""
+TUNED = ("optimizer.learning_rate", "feedback_optimizer", "feedback.", "rule.")
+"""What a rule may have of its own without an advantage over its control."""
+OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer", "hydra.")
+"""The beginnings of the arguments of a command that are not those of its control."""
+
+
+class Margin(NamedTuple):
+    """How far a condition is above a control."""
+
+    condition: int
+    control: int
+    """Indices of the two conditions."""
+    metric: str
+    n: int
+    """The number of pairs: seeds that both have and that did not diverge."""
+    margin: float
+    """How much better the condition is; above 0: better. For a logarithmic metric, a ratio, of which 1 is equal."""
+    low: float
+    high: float
+    """Its 95 % interval by Student's t."""
+    unequal: tuple[str, ...]
+    """The options in which the two differ besides the rule and the learning rate, and seeds, with both values."""
+
+
+def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str | None) -> list[Margin]:
+    """Returns the margins of all finished conditions that have a control, by condition.
+
+    Args:
+      conditions: to be compared.
+      names: their labels.
+      metric: a column; None: the main metric of each.
+    """
+    found = []
+    for i, j in sorted(_pairs(conditions, names), key=lambda pair: pair[0]):
+        judged = metric or conditions[i].run.main_metric
+        runs = [conditions[k].run for k in (i, j)]
+        if not all(run.is_finished and judged in run.metrics for run in runs):
+            continue
+        better = runs[0].columns[judged].better
+        if better != "neither":
+            left, right = (j, i) if better == "lower" else (i, j)
+            _, summary, _ = paired(conditions, left, right, judged)
+            scale = math.exp if runs[0].columns[judged].logarithmic else float
+            values = map(scale, (summary.mean, summary.low, summary.high))
+            found.append(Margin(i, j, judged, summary.n, *values, unequal=_unequal(conditions[i], conditions[j])))
+    return found
+
+
+def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
+    """Returns one row per margin; `columns` describe their metrics."""
+    rows = []
+    for margin in found:
+        is_ratio = columns[margin.metric].logarithmic
+        value, bounds = signed_text(margin.margin, is_ratio), interval_text(margin.low, margin.high)
+        rows.append([names[margin.condition], names[margin.control], value, bounds, str(margin.n)])
+    judged = ", ".join(dict.fromkeys(columns[m.metric].qualified(m.metric) for m in found))
+    caption = (
+        f"{judged}: how much better than the control, whose hidden layers do not learn, in pairs over the n seeds that "
+        "both have; not above 0: nothing was learned there that helps"
+    )
+    unequal = [
+        f"{names[margin.condition]} and {names[margin.control]} in {first(margin.unequal, ', ')}"
+        for margin in found
+        if margin.unequal
+    ]
+    if unequal:
+        caption += f"\ndiffering in more than the rule: {first(unequal, '; ')}"
+    return Table(["run", "control", "above it", "95 % (t)", "n"], rows, caption)
+
+
+def control_notes(conditions: Sequence[Condition], names: Sequence[str], found: Sequence[Margin]) -> list[str]:
+    """Returns which rules have no control to compare with: in what those that are there differ, or how to train one."""
+    controls = [j for j, condition in enumerate(conditions) if _is_control(condition)]
+    without = set(range(len(conditions))) - set(controls) - {margin.condition for margin in found}
+    differing, commands = [], []
+    for i in sorted(without):
+        condition = conditions[i]
+        if condition.run.choices["rule"] == "bp" or not condition.run.is_finished:
+            continue
+        options = [differing_options(condition, conditions[j]) for j in controls if _alike(condition, conditions[j])]
+        if options:
+            closest = min(options, key=len)
+            reason = f"in {first(closest, ', ')}" if closest else "from several controls in settings of the rule alone"
+            differing.append(f"{names[i]} differs {reason}")
+        else:
+            commands.append(f"{command(condition)} ({names[i]})")
+    notes = []
+    if differing:
+        notes.append(f"without a control, since more than the rule differs: {first(differing, '; ')}")
+    if commands:
+        merged: dict[str, list[str]] = {}
+        for text in commands:
+            words, _, name = text.rpartition(" (")
+            merged.setdefault(words, []).append(name.removesuffix(")"))
+        texts = [f"{words} (of {first(of, ', ')})" for words, of in merged.items()]
+        notes.append(f"no control; train it, and compare both folders: {first(texts, '; ')}")
+    return notes
+
+
+def command(condition: Condition) -> str:
+    """Returns the command that trains the control of a condition, from the one that trained the condition."""
+    choices, typed = condition.run.choices, condition.run.environment.get("command", [])[1:]
+    control = CONTROLS[1] if choices.get("architecture") in FIRST_LAYER_HIDDEN else CONTROLS[0]
+    if not typed or not all("=" in word or word in ("--multirun", "-m") for word in typed):
+        return f"rule={control}, all else equal"
+    kept = [word for word in typed if not word.startswith(OF_THE_RULE) and "=" in word]
+    many = ["--multirun"] if any("," in word and "[" not in word for word in kept) else []
+    feedback = ["feedback=null"] if any(word.startswith("experiment=") for word in kept) else []
+    return " ".join(["fa-jax", *many, *kept, f"rule={control}", *feedback])
+
+
+def _pairs(conditions: Sequence[Condition], names: Sequence[str]) -> set[tuple[int, int]]:
+    """Returns the pairs of a condition and a control that differs in the rule, or in what is frozen, alone."""
+    rules = [condition.run.choices["rule"] for condition in conditions]
+    of_rule = [i for i, condition in enumerate(conditions) if not _is_control(condition)]
+    pairs = set()
+    for control in CONTROLS:
+        if control in rules:
+            pairs |= {(i, j) for i, j in planned(conditions, names, control) if i in of_rule}
+    frozen: dict[tuple, list[int]] = {}
+    for j, condition in enumerate(conditions):
+        if "frozen" in condition.run.options:
+            frozen.setdefault(_without_frozen(condition), []).append(j)
+    return pairs | {(i, j) for i in of_rule if frozen for j in frozen.get(_without_frozen(conditions[i]), [])}
+
+
+def _is_control(condition: Condition) -> bool:
+    return condition.run.choices["rule"] in CONTROLS or "frozen" in condition.run.options
+
+
+def _alike(condition: Condition, control: Condition) -> bool:
+    return all(condition.run.choices.get(g) == control.run.choices.get(g) for g in ("task", "architecture"))
+
+
+def _without_frozen(condition: Condition) -> tuple:
+    options = {key: value for key, value in condition.run.options.items() if key != "frozen"}
+    choices = {group: condition.run.choices.get(group) for group in ("task", "rule", "architecture")}
+    return tuple(sorted(options.items())), tuple(choices.items())
+
+
+def _unequal(condition: Condition, control: Condition) -> tuple[str, ...]:
+    ours, theirs = condition.run.options, control.run.options
+    keys = [key for key in sorted(ours.keys() | theirs.keys()) if not key.startswith((*TUNED, "frozen"))]
+    texts = [f"{key} ({ours.get(key)} and {theirs.get(key)})" for key in keys if ours.get(key) != theirs.get(key)]
+    seeds = [len(c.run.seeds) for c in (condition, control)]
+    if set(condition.run.seeds) != set(control.run.seeds):
+        texts.append(f"seeds ({seeds[0]} and {seeds[1]})" if seeds[0] != seeds[1] else "the choice of seeds")
+    return tuple(texts)

@@ -1,0 +1,103 @@
+"""How far rules are above networks whose hidden layers do not learn, by hand; and what is unequal, or not there."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fa_jax.api.run import Run
+from fa_jax.api.runs import Runs
+from fa_jax.checks import BadOption
+from fa_jax.reports.comparison import compare, write
+from tests.reports.conftest import make_run
+
+RANDOM = np.random.default_rng(5)
+CONTROL, FA, DFA = RANDOM.normal(65, 1, 5), RANDOM.normal(60, 1, 5), RANDOM.normal(69, 1, 5)
+
+
+def on(architecture, run, command=(), **config):
+    """A run on another architecture, with further options, and the command that trained it."""
+    choices = {**run.config["choices"], "architecture": architecture}
+    environment = {"command": ["/bin/fa-jax", *command]}
+    return dataclasses.replace(run, config={**run.config, "choices": choices, **config}, environment=environment)
+
+
+def test_a_margin_is_the_error_of_the_control_less_that_of_the_rule_over_common_seeds():
+    compared = compare([make_run("fa", FA), make_run("frozen_blocks", CONTROL[:4]), make_run("dfa", DFA)])
+    fa, dfa = compared.margins
+    assert [(compared.names[m.condition], compared.names[m.control]) for m in (fa, dfa)] == [
+        ("FA", "frozen blocks"),
+        ("DFA", "frozen blocks"),
+    ]
+    differences = (CONTROL - FA)[:4]
+    assert (fa.n, fa.metric) == (4, "test_error")
+    assert fa.margin == pytest.approx(differences.mean())
+    assert (fa.low, fa.high) == pytest.approx(stats.t.interval(0.95, 3, differences.mean(), stats.sem(differences)))
+    assert fa.margin > 0 > dfa.margin
+    assert fa.unequal == ("seeds (5 and 4)",)
+
+
+def test_more_accuracy_is_better_and_a_logarithmic_metric_has_a_ratio():
+    runs = [make_run(rule, values, metric="accuracy") for rule, values in (("fa", FA), ("shallow", CONTROL))]
+    (margin,) = compare(runs).margins
+    assert margin.margin == pytest.approx((FA - CONTROL).mean())
+    runs = [make_run(rule, values, metric="nse") for rule, values in (("fa", FA), ("shallow", CONTROL))]
+    (margin,) = compare(runs).margins
+    assert margin.margin == pytest.approx(math.exp(np.log(CONTROL / FA).mean()))
+
+
+def test_each_control_has_a_row_and_what_differs_besides_the_rule_is_said():
+    decay = {"optimizer": {"learning_rate": 0.3, "weight_decay": 0.01}}
+    runs = [make_run("frozen_blocks", CONTROL), make_run("shallow", CONTROL + 20), make_run("fa", FA, options=decay)]
+    compared = compare(runs)
+    assert [compared.names[margin.control] for margin in compared.margins] == ["frozen blocks", "shallow"]
+    assert {margin.unequal for margin in compared.margins} == {("optimizer.weight_decay (0.01 and None)",)}
+    (table,) = [table for table in compared.tables if "control" in table.headings]
+    assert "differing in more than the rule: FA and frozen blocks in optimizer.weight_decay (0.01" in table.caption
+    assert [row[:2] for row in table.rows] == [["FA", "frozen blocks"], ["FA", "shallow"]]
+
+
+def test_runs_of_other_epochs_are_not_compared_with_a_control():
+    compared = compare([make_run("fa", FA, options={"epochs": 5}), make_run("shallow", CONTROL)])
+    assert compared.margins == []
+    (note,) = compared.control_notes
+    assert note == "without a control, since more than the rule differs: FA differs in epochs"
+
+
+def test_the_control_of_a_rule_with_frozen_params_is_itself():
+    frozen = make_run("local_loss", CONTROL, options={"frozen": ["stages_*"]})
+    compared = compare([make_run("local_loss", FA), frozen, make_run("dfa", DFA)])
+    (margin,) = compared.margins
+    assert (margin.condition, margin.control) == (0, 1)
+    assert margin.margin == pytest.approx((CONTROL - FA).mean())
+
+
+def test_where_no_control_was_run_a_note_has_its_command():
+    words = ["--multirun", "task=mnist", "architecture=residual_mlp", "rule=fa,dfa", "feedback.scale=2", "seeds=5"]
+    runs = [on("residual_mlp", make_run(rule, FA), words) for rule in ("fa", "dfa")]
+    compared = compare([*runs, on("residual_mlp", make_run("bp", FA))])
+    assert compared.control_notes == [
+        "no control; train it, and compare both folders: fa-jax task=mnist architecture=residual_mlp seeds=5 "
+        "rule=frozen_blocks (of FA, DFA)"
+    ]
+    (note,) = compare(
+        [on("mlp", make_run("fa", FA), ["experiment=a/b_fa", "optimizer.learning_rate=1,2"])]
+    ).control_notes
+    assert "fa-jax --multirun experiment=a/b_fa optimizer.learning_rate=1,2 rule=shallow feedback=null (of FA)" in note
+    (note,) = compare([on("cnn", make_run("fa", FA), ["fa_jax.train", "task: wine"])]).control_notes
+    assert note.endswith("rule=frozen_blocks, all else equal (of FA)")
+    assert compare([make_run("bp", FA)]).control_notes == []
+
+
+def test_margins_are_written_and_shown_in_python(tmp_path):
+    records = [make_run("fa", FA), make_run("shallow", CONTROL)]
+    write(compare(records), tmp_path, formats=["csv"])
+    header, row = (tmp_path / "controls.csv").read_text().splitlines()
+    assert header == "condition,control,metric,n,margin,low,high,unequal"
+    assert row.startswith("FA,shallow,test_error,5,")
+    table = Runs([Run.recorded(record, lambda: None) for record in records]).above_frozen()
+    assert table.rows[0][:2] == ["FA", "shallow"]
+    with pytest.raises(BadOption, match=r"^there is nothing above a control: no control; train it"):
+        Runs([Run.recorded(record, lambda: None) for record in records[:1]]).above_frozen()
