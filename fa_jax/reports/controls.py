@@ -54,7 +54,7 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
       metric: a column; None: the main metric of each.
     """
     found = []
-    for i, j in sorted(_pairs(conditions, names), key=lambda pair: pair[0]):
+    for i, j in sorted(_pairs(conditions, names)):
         judged = metric or conditions[i].run.main_metric
         runs = [conditions[k].run for k in (i, j)]
         if not all(run.is_finished and judged in run.metrics for run in runs):
@@ -78,8 +78,8 @@ def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping
         rows.append([names[margin.condition], names[margin.control], value, bounds, str(margin.n)])
     judged = ", ".join(dict.fromkeys(columns[m.metric].qualified(m.metric) for m in found))
     caption = (
-        f"{judged}: how much better than the control, whose hidden layers do not learn, in pairs over the n seeds that "
-        "both have; not above 0: nothing was learned there that helps"
+        f"{judged}: how much better than the control, in pairs over the n seeds that both have; where it is not above "
+        "0, the hidden layers are worth no more than those of the control, which do not learn"
     )
     unequal = [
         f"{names[margin.condition]} and {names[margin.control]} in {first(margin.unequal, ', ')}"

@@ -7,6 +7,7 @@ import pytest
 from experiments.hinton2022 import rows as hinton2022
 from experiments.kao2019 import rows as kao2019
 from experiments.nokland2016 import rows as nokland2016
+from experiments.residual_mlp import rows as residual_mlp
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.core import Batch
@@ -24,6 +25,11 @@ ROWS = {
         for row in (*kao2019.ROWS, *kao2019.LONG)
         for name, overrides, _ in kao2019.runs(row)
     },
+    **{
+        f"residual_mlp {network} {rule}": residual_mlp.overrides(network, rule, 30)
+        for network in residual_mlp.NETWORKS
+        for rule in residual_mlp.RULES
+    },
     **{f"hinton2022 {name}": list(overrides) for name, overrides in hinton2022.ROWS.items()},
 }
 STEPS = "nokland2016 cifar100 1x1000 dfa", "nokland2016 cifar100 3x1000 dropout fa", "kao2019 cifar100 resnet20_al"
@@ -31,7 +37,11 @@ STEPS = "nokland2016 cifar100 1x1000 dfa", "nokland2016 cifar100 3x1000 dropout 
 
 
 @pytest.mark.parametrize(
-    "name", [name if "cifar100" in name else pytest.param(name, marks=pytest.mark.slow) for name in ROWS]
+    "name",
+    [
+        name if "cifar100" in name and "residual" not in name else pytest.param(name, marks=pytest.mark.slow)
+        for name in ROWS
+    ],
 )
 def test_updates_of_every_row_have_the_shapes_of_its_params(few_images, name):
     if name.startswith("hinton2022 digits"):

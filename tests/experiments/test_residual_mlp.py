@@ -1,0 +1,58 @@
+"""The rows of the residual network: rates are chosen on held-out images, and tables say what is above the controls."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from experiments.common import read_rows
+from experiments.residual_mlp import rows
+from experiments.training import DONE, State
+from tests.reports.conftest import make_run
+
+ERRORS = {
+    "frozen_blocks": [65.0, 66.0, 64.0],
+    "shallow": [75.0, 74.0, 75.0],
+    "fa": [60.0, 62.0, 59.0],
+    "dfa": [69.0, 68.0, 70.0],
+}
+
+
+def ended(rule, errors, rate=0.001, **final):
+    """A run in memory with the summary of its last evaluation."""
+    mean = float(np.mean(errors))
+    shown = {"test_error": {"mean": mean, "low": mean - 1, "high": mean + 1, "n": len(errors)}}
+    shown |= {name: {"mean": value, "n": len(errors)} for name, value in final.items()}
+    environment = {"time": "2026", "devices": [], "processor": "p", "cores": 2, "packages": {"jax": "1"}, "commit": "c"}
+    run = make_run(rule, errors, rate=rate)
+    return dataclasses.replace(run, summary={"final": shown}, environment=environment)
+
+
+def test_the_rate_with_the_lowest_validation_error_is_trained_unless_it_diverges(monkeypatch):
+    trials = [
+        ended("fa", [1.0], rate, validation_error=error) for rate, error in ((0.1, 50.0), (0.3, 40.0), (1.0, 30.0))
+    ]
+    trials[2].metrics["test_loss"][-1] = np.nan
+    assert trials[2].diverged
+    monkeypatch.setattr(rows, "state", lambda training: State(DONE, 1.0))
+    monkeypatch.setattr(rows.Training, "runs", lambda training: trials)
+    searched, final = rows.trainings("cifar10", "fa", 30, None)
+    assert "optimizer.learning_rate=0.0001,0.0003,0.001,0.003,0.01" in searched.arguments
+    assert {"epochs=10", "task.validation=5000"} <= set(searched.arguments)
+    assert {"epochs=30", "optimizer.learning_rate=0.3"} <= set(final.arguments)
+    assert not any(word.startswith("task.validation") for word in final.arguments)
+    assert final.defaults == ("seeds=5",)
+
+
+def test_a_table_has_the_margins_above_both_controls(tmp_path, monkeypatch):
+    done = {rule: ended(rule, errors, signal_angle_0=80.0, signal_angle_1=91.0) for rule, errors in ERRORS.items()}
+    names = {f"residual_mlp/30epochs/cifar10/{rule}": run for rule, run in done.items()}
+    monkeypatch.setattr(rows, "runs_of", lambda row: [names[row.name]] if row.name in names else [])
+    rows.collect(tmp_path, [rows.row_of("cifar10", rule, 30) for rule in ("fa", "dfa")])
+    fa, dfa = read_rows(tmp_path / "measured_30epochs.csv")
+    assert (fa["above frozen_blocks"], fa["above shallow"]) == ("+4.67", "+14.33")
+    assert (dfa["above frozen_blocks"], dfa["above frozen_blocks, n"]) == ("-4.00", "3")
+    assert fa["angles of the signals, layer by layer"] == "80 91"
+    monkeypatch.setattr(rows, "HERE", tmp_path)
+    assert "-8.97 to +0.97" in rows.tables()
+    assert pytest.approx(float(fa["test error"]), abs=0.01) == 60.33
