@@ -129,7 +129,7 @@ def columns_of(conditions: Sequence[Condition]) -> Mapping[str, Column]:
 
 def differing_options(condition: Condition, other: Condition) -> list[str]:
     """Returns the options in which two conditions differ, without those that come with a rule."""
-    left, right = _without_rule(condition), _without_rule(other)
+    left, right = without_rule(condition), without_rule(other)
     return sorted(key for key in left.keys() | right.keys() if left.get(key) != right.get(key))
 
 
@@ -161,10 +161,11 @@ def _closest(conditions: Sequence[Condition], left: Sequence[int], right: Sequen
 
 
 def _hashable(condition: Condition) -> tuple:
-    return tuple(sorted(_without_rule(condition).items()))
+    return tuple(sorted(without_rule(condition).items()))
 
 
-def _without_rule(condition: Condition) -> dict[str, str]:
+def without_rule(condition: Condition) -> dict[str, str]:
+    """Returns the options of a condition, without those that come with a rule, and its task."""
     chosen = {key: value for key, value in condition.run.options.items() if not key.startswith(OF_THE_RULE)}
     return chosen | {"task": condition.run.choices["task"]}
 

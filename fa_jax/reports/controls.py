@@ -7,12 +7,13 @@ readout, epochs and tuning; where they differ in such an option, they are not co
 """
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
-from fa_jax.reports.contrasts import differing_options, planned
+from fa_jax.reports.contrasts import planned, without_rule
 from fa_jax.reports.notes import first
 from fa_jax.reports.paired import paired
 from fa_jax.reports.tables import Table, interval_text, signed_text
@@ -25,6 +26,9 @@ TUNED = ("optimizer.learning_rate", "feedback_optimizer", "feedback.", "rule.")
 """What a rule may have of its own without an advantage over its control."""
 OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer", "hydra.")
 """The beginnings of the arguments of a command that are not those of its control."""
+
+SHELL = set(" ()'\"$&;|<>*?{}")
+"""The characters of an argument that a shell would take for its own."""
 
 
 class Margin(NamedTuple):
@@ -94,15 +98,16 @@ def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping
 def control_notes(conditions: Sequence[Condition], names: Sequence[str], found: Sequence[Margin]) -> list[str]:
     """Returns which rules have no control to compare with: in what those that are there differ, or how to train one."""
     controls = [j for j, condition in enumerate(conditions) if _is_control(condition)]
+    described = [frozenset(without_rule(condition).items()) for condition in conditions]
     without = set(range(len(conditions))) - set(controls) - {margin.condition for margin in found}
     differing, commands = [], []
     for i in sorted(without):
         condition = conditions[i]
         if condition.run.choices["rule"] == "bp" or not condition.run.is_finished:
             continue
-        options = [differing_options(condition, conditions[j]) for j in controls if _alike(condition, conditions[j])]
+        options = [described[i] ^ described[j] for j in controls if _alike(condition, conditions[j])]
         if options:
-            closest = min(options, key=len)
+            closest = sorted({key for key, _ in min(options, key=len)})
             reason = f"in {first(closest, ', ')}" if closest else "from several controls in settings of the rule alone"
             differing.append(f"{names[i]} differs {reason}")
         else:
@@ -129,7 +134,8 @@ def command(condition: Condition) -> str:
     kept = [word for word in typed if not word.startswith(OF_THE_RULE) and "=" in word]
     many = ["--multirun"] if any("," in word and "[" not in word for word in kept) else []
     feedback = ["feedback=null"] if any(word.startswith("experiment=") for word in kept) else []
-    return " ".join(["fa-jax", *many, *kept, f"rule={control}", *feedback])
+    words = ["fa-jax", *many, *kept, f"rule={control}", *feedback]
+    return " ".join(shlex.quote(word) if SHELL & set(word) else word for word in words)
 
 
 def _pairs(conditions: Sequence[Condition], names: Sequence[str]) -> set[tuple[int, int]]:
