@@ -57,7 +57,10 @@ def with_rate(rule):
 frozen_mlp = functools.cache(lambda: start(make_rule("frozen_blocks", hidden=(9, 8, 7))[1]))
 
 
-@pytest.mark.parametrize("name", sorted(choices("optimizer")))
+@pytest.mark.parametrize(
+    "name",
+    [n if n in ("adamw", "rmsprop") else pytest.param(n, marks=pytest.mark.slow) for n in sorted(choices("optimizer"))],
+)
 def test_no_optimizer_changes_a_bit_of_frozen_params(compose, name):
     words = ["optimizer.weight_decay=0.3", "optimizer.clip=0.01", "optimizer.learning_rate=0.1"]
     optimizer = instantiate(compose("task=digits", f"optimizer={name}", *words).optimizer, _convert_="all")(3)
@@ -70,8 +73,10 @@ def test_no_optimizer_changes_a_bit_of_frozen_params(compose, name):
     [
         (cnn(IMAGES, 10, **{**CNN, "norm": "layer"}), ("stages_0/", "readout/")),
         (cnn(IMAGES, 10, **{**CNN, "topology": "conv4x3+conv4x3p3-6"}), ("stages_0/layers_0/", "readout/")),
-        (resnet(IMAGES, 10, **RESNET), ("stages_0/", "readout/")),
-        (transformer(IMAGES, 10, **TRANSFORMER), ("stages_0/layers_0/", "readout/")),
+        pytest.param(resnet(IMAGES, 10, **RESNET), ("stages_0/", "readout/"), marks=pytest.mark.slow),
+        pytest.param(
+            transformer(IMAGES, 10, **TRANSFORMER), ("stages_0/layers_0/", "readout/"), marks=pytest.mark.slow
+        ),
     ],
     ids=["cnn", "joined", "resnet8", "transformer"],
 )
