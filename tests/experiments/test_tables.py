@@ -24,7 +24,6 @@ from experiments.tables.row import (
 from experiments.tables.tables import TABLES
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
-from fa_jax.cli.groups import choices
 
 ROWS = {f"{table.name} {row.name}": row for table in TABLES.values() for row in table.rows}
 FIRST = {f"{name} {TABLES[name].rows[2].name}" for name in ("frenkel2021", "bartunov2018", "sanfiz_akrout2021")}
@@ -36,8 +35,6 @@ FIRST = {f"{name} {TABLES[name].rows[2].name}" for name in ("frenkel2021", "bart
 )
 def test_every_row_builds(few_images, name):
     row = ROWS[name]
-    if "rule=frozen_blocks" in row.arguments and "frozen_blocks" not in choices("rule"):
-        pytest.skip("the rule frozen_blocks is not there")
     searched = [argument.split(",")[0] for argument in row.search]
     given = [argument for argument in (*row.arguments, *searched) if not argument.startswith("task.validation=")]
     job = compose(parse([*given, "task.validation=8", "batch_size=8"])).runs[0].job
