@@ -187,9 +187,9 @@ def compose():
 @functools.cache
 def option_names():
     """The names of all options that need no data, with each choice of each group, one choice changed at a time."""
-    from fa_jax.records.options import IRRELEVANT, options
+    from fa_jax.records.options import IRRELEVANT, OFF, options
 
-    names = set(IRRELEVANT)
+    names = {*IRRELEVANT, *OFF}
     groups = {group: choices(group) for group in LISTED if group not in ("task", "experiment", "logger")}
     groups["task"] = ("linear", "nonlinear", "digits")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):

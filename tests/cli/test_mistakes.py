@@ -9,8 +9,8 @@ MISTAKES = {
     # Choices of config groups
     "rule=dfaa": "got 'dfaa'; did you mean 'dfa'?",
     "task=mnits": "did you mean 'mnist'?",
-    "architecture=mpl": "mlp, module, recurrent, resnet20, resnet56, resnet8, transformer, vgg; got 'mpl'; did you "
-    "mean 'mlp'?",
+    "architecture=mpl": "module, recurrent, residual_mlp, resnet20, resnet56, resnet8, transformer, vgg; got 'mpl'; "
+    "did you mean 'mlp'?",
     "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, constant_then_linear, cosine, step_decay; "
     "got 'cosin'; did you mean 'cosine'?",
     "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes, "
@@ -160,7 +160,7 @@ RENAMED = {
     "rule=dfa rule.shared=true": "did you mean 'feedback.shared'?",
     "architecture.kept=0.5": "architecture.density",
     "task=digits architecture=cnn architecture.hidden_ends=1": "did you mean 'architecture.hidden_position'?",
-    "optimizer=averaged": "optimizer must be one of adam, ema, momentum, rmsprop, sgd; got 'averaged'",
+    "optimizer=averaged": "optimizer must be one of adam, adamw, ema, momentum, rmsprop, sgd; got 'averaged'",
     "optimizer/schedule=halfway": "constant_then_linear",
     "optimizer/schedule=staircase": "step_decay",
     "loss.derivative=omitted": "loss.derivative must be one of exact, straight_through; got 'omitted'",
