@@ -276,6 +276,7 @@ OTHER_OPTIONS = (
     "hydra/launcher",
     "logger.mode",
     "task.data_dir",
+    "task.resize",
     "install",
 )
 """Options of verbs, of choices that need data or a package, and of the completion."""
