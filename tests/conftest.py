@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import gc
 import json
 import logging
 import os
@@ -32,7 +33,10 @@ announce.PATIENCE = 3600.0  # what is printed does not depend on how busy the ma
 
 # Most of a test's time is compilation, and two thirds of that optimize code that runs for milliseconds.
 # `XLA_FLAGS= pytest` tests the optimized code that users run.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+)
+os.environ.setdefault("XLA_FLAGS", FLAGS)
 
 # Tests share compiled programs, also with the processes that they start.
 CACHE = {
@@ -45,6 +49,10 @@ for name, value in CACHE.items():
     os.environ[name.upper()] = str(value)
 
 jax.devices()  # now: a test that calls the command line first would make other devices
+
+# The objects of imports stay, and tracing makes many that do: looking for garbage among them takes a tenth of the time.
+gc.freeze()
+gc.set_threshold(50_000, 20, 50)
 
 # Absl, which Orbax logs through, keeps the stderr of its import, here one of pytest's, and closes it when logging is
 # configured anew.
@@ -163,6 +171,37 @@ def make_rule(name, *, hidden=(9, 8), dropout=0.0, loss=None, **options):
         options = {"activation": "relu", **options}
     network = mlp((12,), 4, hidden=list(hidden), dropout=dropout, **{**MLP, **options})
     return network, rule_factory(name)(network, (loss or cross_entropy()).value)
+
+
+def compiled(rule):
+    """A rule whose functions are compiled, each as a whole: sooner done than its operations one by one.
+
+    Its `init` is not: drawing random numbers compiles slowly, and all rules share the draws of one shape.
+    """
+
+    def jit(function):
+        return function and jax.jit(function)
+
+    measure = rule.extras.measure and rule.extras.measure._replace(compute=jit(rule.extras.measure.compute))
+    extras = rule.extras._replace(signals=jit(rule.extras.signals), measure=measure)
+    updates, learn = jit(rule.updates), jit(rule.learn)
+    return rule._replace(updates=updates, learn=learn, predict=jit(rule.predict), extras=extras)
+
+
+@functools.cache
+def compiled_rule(name, dropout=0.0, hidden=(9, 8)):
+    """That of `make_rule`, of which each function is compiled once for all tests that call it."""
+    if dropout and name in WITHOUT_DROPOUT:
+        return compiled_rule(name, hidden=hidden)
+    network, rule = make_rule(name, hidden=hidden, dropout=dropout)
+    return network, compiled(rule)
+
+
+@functools.cache
+def initial_state(name, dropout=0.0, hidden=(9, 8)):
+    """The initial params and feedback of `compiled_rule`, in single precision."""
+    with jax.enable_x64(False):
+        return compiled_rule(name, dropout, hidden)[1].init(jax.random.key(0))
 
 
 @pytest.fixture
@@ -285,6 +324,15 @@ def random_batch(inputs=(12,), outputs=4, size=7, seed=0, dtype=np.float32):
     x = random.normal(size=(size, *inputs)).astype(dtype)
     y = np.eye(outputs, dtype=dtype)[random.integers(0, outputs, size)]
     return Batch(jnp.asarray(x), jnp.asarray(y), jax.random.key(seed))
+
+
+def filled(shapes, seed=0, scale=0.5):
+    """A tree of normal noise in the shapes of a tree, such as `jax.eval_shape(rule.init, key)`.
+
+    For tests in which it does not matter how params and feedback are drawn: `init` takes seconds to compile.
+    """
+    random = np.random.default_rng(seed)
+    return jax.tree.map(lambda s: jnp.asarray(scale * random.normal(size=s.shape), s.dtype), shapes)
 
 
 def to_float64(tree):

@@ -14,7 +14,7 @@ from fa_jax.network import Network, parameter_count
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.backward import gradient, hidden_gradient
-from tests.conftest import CNN, MLP, assert_trees_close, assert_trees_equal, random_batch, to_float64
+from tests.conftest import CNN, MLP, assert_trees_close, assert_trees_equal, filled, random_batch, to_float64
 from tests.rules import reference
 
 LOSS = cross_entropy().value
@@ -34,9 +34,8 @@ def network(request):
 
 def draw(network):
     """Params, a direction in their space, and a batch, in float64."""
-    params = to_float64(network.init(jax.random.key(0)))
-    keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
-    direction = jax.tree.map(lambda p: jax.random.normal(next(keys), p.shape), params)
+    shapes = jax.eval_shape(network.init, jax.random.key(0))
+    params, direction = to_float64(filled(shapes)), to_float64(filled(shapes, seed=1, scale=1.0))
     return params, direction, random_batch(network.input_shape, 3, size=4, dtype=np.float64)
 
 
@@ -57,14 +56,17 @@ def test_apply_equals_that_of_the_module(network):
 
 
 def test_forward_mode_matches_the_module(float64, network):
+    def jvp(apply):
+        return jax.jit(functools.partial(jax.jvp, apply))
+
     params, direction, batch = draw(network)
     inputs_direction = jax.random.normal(jax.random.key(2), batch.inputs.shape)
     for point, tangent in (
         ((params, batch.inputs), (direction, inputs_direction)),
         ((params, batch.inputs), (direction, jnp.zeros_like(batch.inputs))),
     ):
-        value, derivative = jax.jvp(network.apply, point, tangent)
-        expected_value, expected = jax.jvp(functools.partial(bare_apply, network), point, tangent)
+        value, derivative = jvp(network.apply)(point, tangent)
+        expected_value, expected = jvp(functools.partial(bare_apply, network))(point, tangent)
         np.testing.assert_allclose(value, expected_value, rtol=1e-12)
         np.testing.assert_allclose(derivative, expected, rtol=1e-10, atol=1e-13)
 
@@ -76,7 +78,7 @@ def test_forward_over_reverse_mode_matches_the_module(float64, network):
         def loss_gradient(params):
             return jax.grad(lambda p: LOSS(apply(p, batch.inputs), batch.targets))(params)
 
-        return jax.jvp(loss_gradient, (params,), (direction,))[1]
+        return jax.jit(lambda p, d: jax.jvp(loss_gradient, (p,), (d,))[1])(params, direction)
 
     product, expected = (hessian_product(f) for f in (network.apply, functools.partial(bare_apply, network)))
     assert any(np.any(leaf) for leaf in jax.tree.leaves(expected))
@@ -92,7 +94,7 @@ def test_hessian_matches_the_module(float64, name):
         def value(readout):
             return LOSS(apply({**params, "readout": readout}, batch.inputs), batch.targets)
 
-        return jax.hessian(value)(params["readout"])
+        return jax.jit(jax.hessian(value))(params["readout"])
 
     computed, expected = (hessian(f) for f in (network.apply, functools.partial(bare_apply, network)))
     assert_trees_close(computed, expected, rtol=1e-9, atol=1e-12)
@@ -102,11 +104,13 @@ def test_gradient_with_respect_to_params_and_inputs_matches_the_module(float64, 
     params, _, batch = draw(network)
 
     def gradients(apply):
-        return jax.grad(lambda p, x: LOSS(apply(p, x), batch.targets), argnums=(0, 1))(params, batch.inputs)
+        gradient_of = jax.grad(lambda p, x: LOSS(apply(p, x), batch.targets), argnums=(0, 1))
+        return jax.jit(gradient_of)(params, batch.inputs)
 
     computed, expected = (gradients(f) for f in (network.apply, functools.partial(bare_apply, network)))
     assert_trees_close(computed, expected, rtol=1e-10, atol=1e-14)
-    assert_trees_close(gradient(network, LOSS, params, batch), expected[0], rtol=1e-10, atol=1e-14)
+    by_network = jax.jit(lambda params: gradient(network, LOSS, params, batch))(params)
+    assert_trees_close(by_network, expected[0], rtol=1e-10, atol=1e-14)
 
 
 def test_hidden_gradient_is_the_chain_rule(float64):

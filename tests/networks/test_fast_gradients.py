@@ -1,5 +1,7 @@
 """The fast gradients of dense, convolutional and locally connected layers equal those of JAX."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,16 +18,22 @@ def draw(layer, input_shape):
     """Random params, input and output cotangent of a layer, in float64."""
     random = np.random.default_rng(0)
     x = random.normal(size=input_shape)
-    params = jax.tree.map(lambda p: random.normal(size=p.shape), layer.init(jax.random.key(0), x)["params"])
-    return params, x, random.normal(size=layer.apply({"params": params}, x).shape)
+    output, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    params = jax.tree.map(lambda p: random.normal(size=p.shape), variables["params"])
+    return params, x, random.normal(size=output.shape)
 
 
 def assert_gradients_match_jax(kind, input_shape, *arguments, **options):
     """Asserts that a layer has JAX's gradients with respect to params and input."""
     layer = kind(*arguments, name=INNER, **options)
     params, x, cotangent = draw(layer, input_shape)
-    gradients = jax.vjp(lambda p, x: apply_linear(layer, p, x), params, x)[1](cotangent)
-    expected = jax.vjp(lambda p, x: layer.apply({"params": p}, x), params, x)[1](cotangent)
+
+    @jax.jit
+    def both(params, x, cotangent):
+        gradients = jax.vjp(lambda p, x: apply_linear(layer, p, x), params, x)[1](cotangent)
+        return gradients, jax.vjp(lambda p, x: layer.apply({"params": p}, x), params, x)[1](cotangent)
+
+    gradients, expected = both(params, x, cotangent)
     assert_trees_close(gradients, expected, rtol=1e-9, atol=1e-12)
 
 
@@ -35,17 +43,30 @@ def test_dense_gradient_matches_jax(float64, input_shape, use_bias):
     assert_gradients_match_jax(nn.Dense, input_shape, 4, use_bias=use_bias)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("strides", [None, 1, 2, (2, 3)])
-@pytest.mark.parametrize("window", [(3, 3), (2, 3), (5, 5), (1, 1)])
-@pytest.mark.parametrize("image", [(7, 6), (5, 9)])
+def grid(**factors):
+    """All combinations of factors; all are slow but a few that together have each pair of values of two factors."""
+    combinations = list(itertools.product(*factors.values()))
+    pairs = [set(itertools.combinations(enumerate(map(str, values)), 2)) for values in combinations]
+    missing, chosen = set().union(*pairs), []
+    while missing:
+        chosen.append(max(range(len(pairs)), key=lambda i: len(pairs[i] & missing)))
+        missing -= pairs[chosen[-1]]
+    marks = [() if i in chosen else pytest.mark.slow for i in range(len(pairs))]
+    marked = [pytest.param(*values, marks=mark) for values, mark in zip(combinations, marks, strict=True)]
+    return pytest.mark.parametrize(tuple(factors), marked)
+
+
+@grid(
+    padding=["SAME", "VALID"],
+    strides=[None, 1, 2, (2, 3)],
+    window=[(3, 3), (2, 3), (5, 5), (1, 1)],
+    image=[(7, 6), (5, 9)],
+)
 def test_conv_gradient_matches_jax(float64, image, window, strides, padding):
     assert_gradients_match_jax(nn.Conv, (3, *image, 2), 4, window, strides=strides, padding=padding)
 
 
-@pytest.mark.parametrize("padding", ["SAME", "VALID"])
-@pytest.mark.parametrize("strides", [None, 2, (2, 3)])
-@pytest.mark.parametrize("window", [(3, 3), (2, 3), (1, 1)])
+@grid(padding=["SAME", "VALID"], strides=[None, 2, (2, 3)], window=[(3, 3), (2, 3), (1, 1)])
 def test_local_gradient_matches_jax(float64, window, strides, padding):
     assert_gradients_match_jax(nn.ConvLocal, (3, 7, 6, 2), 4, window, strides=strides, padding=padding)
 
@@ -82,9 +103,9 @@ def test_grad_of_a_module_matches_jax_with_respect_to_params_and_inputs(float64)
     def value(params, x):
         return jnp.sum(jnp.sin(module.apply({"params": params}, x)))
 
-    gradients = fast_gradients.grad(value, argnums=(0, 1))(params, x)
-    assert_trees_close(gradients, jax.grad(value, argnums=(0, 1))(params, x), rtol=1e-9, atol=1e-12)
-    (d_params, auxiliary) = fast_gradients.grad(lambda p: (value(p, x), 7), has_aux=True)(params)
+    gradients = jax.jit(fast_gradients.grad(value, argnums=(0, 1)))(params, x)
+    assert_trees_close(gradients, jax.jit(jax.grad(value, argnums=(0, 1)))(params, x), rtol=1e-9, atol=1e-12)
+    (d_params, auxiliary) = jax.jit(fast_gradients.grad(lambda p: (value(p, x), 7), has_aux=True))(params)
     assert_trees_close(d_params, gradients[0], rtol=1e-12)
     assert auxiliary == 7
 
@@ -111,7 +132,7 @@ def network_gradients(network, x):
     def bare_value(params):
         return jnp.sum(network.module.apply({"params": params}, x).astype(jnp.float32) ** 2)
 
-    return fast_gradients.grad(value)(params), jax.grad(bare_value)(params)
+    return jax.jit(fast_gradients.grad(value))(params), jax.jit(jax.grad(bare_value))(params)
 
 
 @pytest.mark.parametrize("layer", [nn.Conv, nn.ConvLocal])

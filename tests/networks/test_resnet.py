@@ -9,7 +9,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.resnet import resnet
 from fa_jax.rules.backward import gradient
 from fa_jax.rules.shallow import shallow
-from tests.conftest import RESNET, random_batch
+from tests.conftest import RESNET, filled, random_batch
 
 
 def test_depth_counts_layers_without_shortcuts():
@@ -24,8 +24,8 @@ def test_depth_counts_layers_without_shortcuts():
 def test_dense_layers_are_above_the_average():
     network = resnet((8, 8, 3), 4, **{**RESNET, "dense": [6, 5]})
     assert [h.shape for h in network.hidden_shapes.values()][-2:] == [(6,), (5,)]
-    params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 3))
-    logits, hiddens = network.forward(params, batch.inputs)
+    params, batch = filled(jax.eval_shape(network.init, jax.random.key(0))), random_batch((8, 8, 3))
+    logits, hiddens = jax.jit(network.forward)(params, batch.inputs)
     *_, block, first, second = hiddens.values()
     for inputs, outputs, name in ((block.mean((1, 2)), first, "stages_4"), (first, second, "stages_5")):
         kernel = params[name]["linear"]["kernel"]
@@ -36,12 +36,12 @@ def test_dense_layers_are_above_the_average():
 def test_no_gradient_passes_a_taught_layer():
     """Shallow learning teaches zeros at every sum; a gradient through a shortcut would reach the layers below."""
     network = resnet((8, 8, 3), 4, **RESNET)
-    params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 3))
-    updates = shallow(network, cross_entropy().value).updates(params, (), batch)
+    params, batch = filled(jax.eval_shape(network.init, jax.random.key(0))), random_batch((8, 8, 3))
+    updates = jax.jit(shallow(network, cross_entropy().value).updates)(params, (), batch)
     assert not any(
         np.any(leaf) for name, tree in updates.items() if name != "readout" for leaf in jax.tree.leaves(tree)
     )
-    true_gradient = gradient(network, cross_entropy().value, params, batch)
+    true_gradient = jax.jit(lambda params: gradient(network, cross_entropy().value, params, batch))(params)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(true_gradient))
 
 

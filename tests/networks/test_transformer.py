@@ -13,7 +13,7 @@ from fa_jax.networks.transformer import patches, transformer
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
-from tests.conftest import TRANSFORMER, direct, layerwise, random_batch, to_float64
+from tests.conftest import TRANSFORMER, direct, filled, layerwise, random_batch, to_float64
 from tests.rules.reference import leaf
 
 LOSS = squared_error(output="linear", derivative="exact").value
@@ -26,11 +26,7 @@ EPSILON = 1e-6
 def make(**options):
     """A network, and params all of which are random, those of norms and the positions included."""
     network = transformer(SHAPE, OUTPUTS, **{**TRANSFORMER, **options})
-    params = to_float64(network.init(jax.random.key(0)))
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    noisy = [p + 0.3 * jax.random.normal(key, p.shape, p.dtype) for p, key in zip(leaves, keys, strict=True)]
-    return network, jax.tree.unflatten(tree, noisy)
+    return network, to_float64(filled(jax.eval_shape(network.init, jax.random.key(0))))
 
 
 def gelu(a):
@@ -186,7 +182,7 @@ def test_rules_equal_their_equations(float64, name, function):
     network, params = make(activation=function.__name__)
     batch = random_batch(SHAPE, OUTPUTS, size=3, dtype=np.float64)
     rule = RULES[name](network, LOSS)
-    feedback = to_float64(rule.init(jax.random.key(2))[1])
+    feedback = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(2))[1], seed=1))
 
     def forward_kernel(layer):
         return np.asarray(leaf(params, layer)["kernel"])
@@ -214,7 +210,7 @@ def test_feedback_is_drawn_by_the_fans_of_all_heads_together():
         assert (kernels[name].fan_in, kernels[name].fan_out) == (12, 12), name
     assert set(network.crossed_kernels) == set(network.kernel_shapes) - {"stages_0/layers_0/linear"}
     network = transformer((2, 2, 1), 2, **{**TRANSFORMER, "width": 32, "blocks": 1, "init_scale": 1.0})
-    kernels = network.kernels(network.init(jax.random.key(0)))
+    kernels = network.kernels(jax.jit(network.init)(jax.random.key(0)))
     for name in ("query", "out"):
         assert np.std(kernels[f"stages_0/layers_1/attention/{name}"]) == pytest.approx(32**-0.5, rel=0.1)
 
@@ -223,7 +219,7 @@ def test_every_block_learns_from_its_own_direct_feedback_alone():
     """A signal that went along the residuals would reach the blocks below."""
     network = transformer(SHAPE, OUTPUTS, **TRANSFORMER)
     rule = RULES["dfa"](network, LOSS)
-    params, feedback = rule.init(jax.random.key(0))
+    params, feedback = filled(jax.eval_shape(rule.init, jax.random.key(0)))
     assert {name: b.shape for name, b in feedback.items()} == {f"{name}/hidden": (3, 6, 4) for name in BLOCKS}
     batch, updates = random_batch(SHAPE, OUTPUTS), jax.jit(rule.updates)
     plain = updates(params, feedback, batch)

@@ -28,7 +28,7 @@ def random_readouts(rule):
 
 def hard_negative_labels(rule, params, batch):
     """The wrong labels that a step draws by the readouts' probabilities."""
-    logits = rule.extras.network.apply(params, batch.inputs)
+    logits = jax.jit(rule.extras.network.apply)(params, batch.inputs)
     drawn = jax.random.categorical(batch.key, jnp.where(batch.targets > 0, -jnp.inf, logits))
     return np.asarray(jax.nn.one_hot(drawn, batch.targets.shape[-1]))
 

@@ -1,5 +1,6 @@
 """Every rule equals its equations on multilayer perceptrons, in float64; the reference uses no autodiff."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -104,12 +105,17 @@ def assert_all_close(arrays, expected):
         np.testing.assert_allclose(array, expected_array, rtol=1e-10, atol=1e-12)
 
 
-@pytest.fixture(params=NETWORKS, ids=lambda options: f"{len(options[0])}x{options[0][0]}-{options[1]}")
+@pytest.fixture(params=range(len(NETWORKS)), ids=[f"{len(n)}x{n[0]}-{activation}" for n, activation, _ in NETWORKS])
 def case(request):
-    network = make_network(*request.param)
+    return make_case(request.param)
+
+
+@functools.cache
+def make_case(index):
+    network = make_network(*NETWORKS[index])
     params = to_float64(network.init(jax.random.key(1)))
     batch = random_batch(dtype=np.float64)
-    activation = request.param[1]
+    activation = NETWORKS[index][1]
     weights, biases = reference.weights_and_biases(network, params)
     preactivations, inputs = reference.forward(weights, biases, np.asarray(batch.inputs), activation)
     error = (preactivations[-1] - np.asarray(batch.targets)) / len(batch.inputs)

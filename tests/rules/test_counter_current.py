@@ -22,6 +22,7 @@ from tests.conftest import (
     RESNET,
     assert_trees_close,
     assert_trees_equal,
+    compiled,
     layerwise,
     random_batch,
     to_float64,
@@ -47,7 +48,7 @@ def make_network(hidden=(4, 3), activation="tanh", **options):
 def make(options, network=None, shape=(5,)):
     """A rule on a 5-4-3-2 network, params, feedback and a batch of six."""
     network = network or make_network()
-    rule = counter_current(network, LOSS, init_feedback=layerwise(density=1.0), **options)
+    rule = compiled(counter_current(network, LOSS, init_feedback=layerwise(density=1.0), **options))
     return network, rule, *to_float64(rule.init(jax.random.key(1))), random_batch(shape, 2, size=6, dtype=np.float64)
 
 

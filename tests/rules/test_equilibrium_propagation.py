@@ -15,7 +15,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.backward import gradient, hidden_gradient
 from fa_jax.rules.equilibrium_propagation.dynamics import Dynamics, linear_layers
 from fa_jax.rules.equilibrium_propagation.rule import equilibrium_propagation
-from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, assert_trees_close, random_batch, to_float64
+from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, assert_trees_close, compiled, random_batch, to_float64
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -46,7 +46,7 @@ DERIVATIVES = {
 def make(loss=CROSS_ENTROPY, *, activation="shifted_sigmoid", hidden=(4, 3), network_options=None, **options):
     settings = {**MLP, **RANDOM_WEIGHTS, "init_scale": 0.8, "activation": activation, **(network_options or {})}
     network = mlp((5,), 3, hidden=list(hidden), **{"dropout": 0.0, **settings})
-    return equilibrium_propagation(network, loss, **{**OPTIONS, **options})
+    return compiled(equilibrium_propagation(network, loss, **{**OPTIONS, **options}))
 
 
 def draw(rule, size=3):

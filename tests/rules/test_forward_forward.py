@@ -1,5 +1,7 @@
 """Forward-Forward: a step in numpy, the conventions and the phases of Hinton's code, inference, bad options."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +18,7 @@ from fa_jax.rules.forward_forward.feedforward import STEP_COUNT, forward_forward
 from fa_jax.rules.forward_forward.goodness import CONVENTIONS, Goodness, divide_by_rms
 from fa_jax.rules.forward_forward.negatives import hybrids, with_label
 from fa_jax.training.record import declared_metrics
-from tests.conftest import assert_trees_close, random_batch
+from tests.conftest import assert_trees_close, compiled, random_batch
 from tests.rules import forward_forward_reference as reference
 from tests.rules.forward_forward_reference import LOCAL, RELU_MLP, hard_negative_labels, random_readouts, to_numpy
 from tests.rules.reference import sigmoid
@@ -45,18 +47,23 @@ GOODNESS = Goodness(CONVENTIONS["hinton"], 1.0, 1.0, (3.0,), (1.0,), 0)
 """Of one layer of three units."""
 
 
+@functools.cache
+def make_once(hidden, inputs, options, network_options):
+    network = mlp(inputs, 4, hidden=list(hidden), **{**RELU_MLP, **dict(network_options)})
+    return compiled(forward_forward(network, cross_entropy().value, **{**OPTIONS, **dict(options)}))
+
+
 def make(hidden=(9, 8, 5), *, inputs=(12,), options=None, **network_options):
-    network = mlp(inputs, 4, hidden=list(hidden), **{**RELU_MLP, **network_options})
-    return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+    return make_once(hidden, inputs, tuple((options or {}).items()), tuple(network_options.items()))
 
 
 def make_local(options=None, **network_options):
     network = cnn((6, 5, 1), 4, **{**LOCAL, **network_options})
-    return forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+    return compiled(forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})}))
 
 
 def activities(rule, params, inputs, label):
-    return rule.extras.network.call("activities", params, with_label(inputs, label))
+    return jax.jit(rule.extras.network.call, static_argnums=0)("activities", params, with_label(inputs, label))
 
 
 def reference_step(params, feedback, x, true_label, wrong_label, sign=1, strength=0.03):
@@ -123,7 +130,7 @@ def half_gradients(params, positive, negative, normalise=divide_by_rms, excess=N
                 n = normalise(y)
         return total
 
-    return jax.tree.map(lambda g: g / 2, jax.grad(total_loss)(params))
+    return jax.tree.map(lambda g: g / 2, jax.jit(jax.grad(total_loss))(params))
 
 
 def test_without_peer_normalisation_updates_are_half_the_gradient_of_the_local_losses(float64):

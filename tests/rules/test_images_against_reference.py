@@ -23,7 +23,7 @@ from fa_jax.rules.frsf import frsf
 from fa_jax.rules.kolen_pollack import kolen_pollack
 from fa_jax.rules.sdfa import sdfa
 from fa_jax.rules.usf import usf
-from tests.conftest import CNN, RESNET, direct, layerwise, magnitudes, random_batch, to_float64
+from tests.conftest import CNN, RESNET, compiled, direct, filled, layerwise, magnitudes, random_batch, to_float64
 from tests.rules.images import convolve, input_signal, kernel_update, max_pool, unpool
 from tests.rules.reference import leaf
 
@@ -269,11 +269,11 @@ RULES_ON_RESIDUAL_NETWORKS = {
 @pytest.mark.parametrize("factory", [pytest.param(bp, marks=pytest.mark.slow), fa, dfa])
 def test_residual_networks(factory):
     network = resnet((8, 8, 3), 4, **RESNET)
-    params = to_float64(network.init(jax.random.key(1)))
+    params = to_float64(filled(jax.eval_shape(network.init, jax.random.key(1))))
     batch = random_batch((8, 8, 3), dtype=np.float64)
     reference = ResidualReference(params, batch)
-    rule = factory(network, LOSS, **RULES_ON_RESIDUAL_NETWORKS[factory])
-    feedback = draw_feedback(rule)
+    rule = compiled(factory(network, LOSS, **RULES_ON_RESIDUAL_NETWORKS[factory]))
+    feedback = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(2))[1], seed=1))
     expected = {
         bp: lambda: reference.updates(reference.kernel),
         fa: lambda: reference.updates(lambda name: np.asarray(feedback[name])),

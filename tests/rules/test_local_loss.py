@@ -22,6 +22,7 @@ from tests.conftest import (
     TRANSFORMER,
     assert_trees_close,
     assert_trees_equal,
+    compiled,
     random_batch,
     to_float64,
 )
@@ -39,7 +40,7 @@ KEEP = 0.6
 
 def make(objective="predsim", hidden=(5, 4, 6), *, network=None, head_features=2048, **options):
     network = network or mlp((7,), 3, hidden=list(hidden), **{"dropout": 0.0, **MLP, **options})
-    rule = local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=head_features)
+    rule = compiled(local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=head_features))
     params = rule.init(jax.random.key(0))[0]
     # Heads and readout start at zero, and norms at one: random numbers instead.
     drawn = [jax.random.normal(jax.random.key(i), p.shape) for i, p in enumerate(jax.tree.leaves(params))]
@@ -208,9 +209,9 @@ def test_similarity_is_the_correlation_of_examples():
 def test_an_example_of_equal_features_correlates_with_none_and_has_a_finite_gradient():
     x = jnp.asarray(np.random.default_rng(0).normal(size=(4, 5))).at[1].set(0.0)
     assert not np.any(similarity(x)[1])
-    assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(similarity(x) ** 2))(x)))
+    assert np.all(np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(similarity(x) ** 2)))(x)))
     maps = jnp.zeros((2, 3, 3, 4))
-    assert np.all(np.isfinite(jax.grad(lambda x: jnp.sum(compared(x)))(maps)))
+    assert np.all(np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(compared(x))))(maps)))
 
 
 def test_the_gradient_of_the_similarity_loss_has_no_mean_and_is_orthogonal_to_each_example():
@@ -257,7 +258,7 @@ def test_predictions_and_readout_start_at_zero_so_that_only_similarity_moves_hid
     network = mlp((7,), 3, hidden=[5, 4], dropout=0.0, **{**MLP, **RANDOM_WEIGHTS})
     batch = make_batch()
     for objective, moves in (("pred", False), ("sim", True), ("predsim", True), ("mono_forward", True)):
-        rule = local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=9)
+        rule = compiled(local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=9))
         params, feedback = rule.init(jax.random.key(0))
         assert np.any(params["readout"]["kernel"]) == (objective == "mono_forward")
         updates = rule.updates(params, feedback, batch)
@@ -339,7 +340,7 @@ def test_tokens_are_refused():
 @pytest.mark.slow
 def test_a_residual_network_learns_by_the_losses_of_its_blocks():
     network = resnet((8, 8, 3), 3, **RESNET)
-    rule = local_loss(network, LOSS, objective="predsim", similarity_weight=0.5, head_features=16)
+    rule = compiled(local_loss(network, LOSS, objective="predsim", similarity_weight=0.5, head_features=16))
     params, feedback = rule.init(jax.random.key(0))
     batch = random_batch((8, 8, 3), 3)
     above = {n: jax.tree.map(lambda p: p + 1, part) if n[-1] in "23t" else part for n, part in params.items()}

@@ -16,7 +16,7 @@ from fa_jax.networks.resnet import resnet
 from fa_jax.rules.backward import hidden_gradient
 from fa_jax.rules.bp import bp
 from fa_jax.rules.predictive_coding.rule import predictive_coding
-from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, RESNET, assert_trees_close, random_batch, to_float64
+from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, RESNET, assert_trees_close, compiled, random_batch, to_float64
 from tests.rules import reference
 from tests.rules.predictive_coding_reference import Reference
 
@@ -45,7 +45,7 @@ def make_mlp(hidden=(4, 3, 3), activation="tanh", dropout=0.0):
 
 
 def make_rule(network, loss=SQUARED_ERROR, **options):
-    return predictive_coding(network, loss, **{**OPTIONS, **options})
+    return compiled(predictive_coding(network, loss, **{**OPTIONS, **options}))
 
 
 def draw(network, size=4):

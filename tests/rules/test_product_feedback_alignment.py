@@ -25,6 +25,7 @@ from tests.conftest import (
     RANDOM_WEIGHTS,
     TRANSFORMER,
     assert_trees_close,
+    compiled,
     layerwise,
     random_batch,
     to_float64,
@@ -40,7 +41,7 @@ OPTIONS = {"mixing": "uniform", "expansion": 2, "density": 1.0}
 
 def make(hidden=(4, 3), **options):
     network = mlp((5,), 3, hidden=list(hidden), activation="tanh", biases=True, dropout=0.0, **RANDOM_WEIGHTS)
-    rule = product_feedback_alignment(network, LOSS, **{**OPTIONS, **options})
+    rule = compiled(product_feedback_alignment(network, LOSS, **{**OPTIONS, **options}))
     return network, rule, *to_float64(rule.init(jax.random.key(1)))
 
 
@@ -186,7 +187,7 @@ def test_removed_entries_of_both_factors_stay_zero():
 
 def test_a_convolution_has_a_convolution_and_mixed_channels():
     network = cnn((5, 5, 2), 3, **{**CNN, "topology": "conv4x3-conv5x3v"})
-    rule = product_feedback_alignment(network, LOSS, **OPTIONS)
+    rule = compiled(product_feedback_alignment(network, LOSS, **OPTIONS))
     params, feedback = to_float64(rule.init(jax.random.key(0)))
     batch = random_batch((5, 5, 2), 3, size=2, dtype=np.float64)
     name = "stages_1/linear"
@@ -223,7 +224,7 @@ def test_options_out_of_range_are_refused(options, message):
 
 def test_a_layer_with_several_axes_is_one_matrix_from_all_inputs_to_all_outputs():
     network = transformer((4, 4, 1), 3, **{**TRANSFORMER, "blocks": 1})
-    rule = product_feedback_alignment(network, LOSS, **OPTIONS)
+    rule = compiled(product_feedback_alignment(network, LOSS, **OPTIONS))
     params, feedback = rule.init(jax.random.key(0))
     params, feedback = to_float64((params, feedback))
     batch = random_batch((4, 4, 1), 3, size=2, dtype=np.float64)
