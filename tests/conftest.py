@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
+import yaml
 
 from fa_jax import feedback
 from fa_jax.cli.groups import CONF, LISTED, choices
@@ -225,17 +225,21 @@ def compose():
 
 @functools.cache
 def option_names():
-    """The names of all options that need no data, with each choice of each group, one choice changed at a time."""
+    """The names of all options that need no data: those in the YAML of each choice of each group."""
     from fa_jax.records.options import IRRELEVANT, OFF, options
 
-    names = {*IRRELEVANT, *OFF}
     groups = {group: choices(group) for group in LISTED if group not in ("task", "experiment", "logger")}
     groups["task"] = ("linear", "nonlinear", "digits")
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        for group, valid in groups.items():
-            for choice in valid:
-                config = OmegaConf.to_container(hydra.compose("config", [f"{group}={choice}"]), resolve=True)
-                names |= {name for name in options(config) if not name.endswith("_")}
+    paths = [CONF / group / f"{choice}.yaml" for group, valid in groups.items() for choice in valid]
+    names = {*IRRELEVANT, *OFF}
+    for path in (CONF / "config.yaml", *paths):
+        text = path.read_text()
+        config = {name: node for name, node in yaml.safe_load(text).items() if name not in ("defaults", "hydra")}
+        is_global = text.startswith("# @package _global_") or path.parent == CONF
+        for part in () if is_global else reversed(path.parent.relative_to(CONF).parts):
+            config = {part: config}
+        names |= {name for name in options(config) if not name.endswith("_")}
+    names |= {f"feedback_{name}" for name in names if name.startswith("optimizer.")}
     return tuple(sorted(names))
 
 

@@ -21,7 +21,7 @@ from fa_jax.primitives import Hidden
 from fa_jax.rules.fa import fa
 from tests.conftest import assert_same_runs, assert_trees_equal, layerwise
 
-SHORT = {"epochs": 1, "evaluations": 2, "seeds": 2, "probe": 8}
+SHORT = {"epochs": 1, "evaluations": 2, "seeds": 2, "probe": 0}
 
 
 class Net(nn.Module):

@@ -13,7 +13,7 @@ SWEEP_WORDS = [
     "evaluations=2",
     "seeds=2",
     "checkpoint_every=0",
-    "probe=10",
+    "probe=0",
 ]
 
 
