@@ -1,6 +1,7 @@
 """Every YAML in conf/ composes and builds; they are listed by globbing."""
 
 import csv
+import functools
 import inspect
 
 import hydra.errors
@@ -52,11 +53,17 @@ def test_a_yaml_starts_with_a_comment(path):
     assert len(first) > 10
 
 
+@functools.cache
+def run_of(task, rule):
+    architecture = "architecture.hidden=[9,9]", "architecture.activation=relu", "architecture.biases=true"
+    return compose_run(f"task={task}", f"rule={rule}", *architecture)
+
+
 @pytest.mark.parametrize("rule", choices("rule"))
 def test_a_rule_has_the_feedback_that_its_yaml_chooses(rule):
     defaults = yaml.safe_load((CONF / "rule" / f"{rule}.yaml").read_text()).get("defaults", [])
     chosen = [entry["override /feedback"] for entry in defaults if "override /feedback" in entry]
-    run = compose_run("task=digits", f"rule={rule}", "architecture.hidden=[9,9]")
+    run = run_of("digits", rule)
     assert run.choices["feedback"] == (chosen[0] if chosen else None)
     assert set(chosen) <= set(choices("feedback"))
     factory = hydra.utils.get_method(run.config["rule"]["_target_"])
@@ -65,15 +72,13 @@ def test_a_rule_has_the_feedback_that_its_yaml_chooses(rule):
 
 
 @pytest.mark.parametrize("rule", choices("rule"))
-@pytest.mark.parametrize("task", ["linear", "nonlinear", "digits"])
+@pytest.mark.parametrize("task", ["linear", pytest.param("nonlinear", marks=pytest.mark.slow), "digits"])
 def test_a_rule_builds_on_a_task_unless_it_lacks_classes(task, rule):
-    architecture = "architecture.hidden=[9,9]", "architecture.activation=relu", "architecture.biases=true"
-    words = f"task={task}", f"rule={rule}", *architecture
     if task != "digits" and make_rule(rule)[1].extras.needs_classes:
         with pytest.raises(BadOption, match=f"rule={rule} needs a task with classes"):
-            _ = compose_run(*words).job
+            _ = run_of(task, rule).job
         return
-    job = compose_run(*words).job
+    job = run_of(task, rule).job
     assert job.network.outputs == job.task.outputs
     assert [h.shape for h in job.network.hidden_shapes.values()][-2:] == [(9,), (9,)]
     assert job.evaluations[0] == 0
@@ -122,8 +127,9 @@ def is_other_on_other_data(experiment):
     ],
 )
 def test_an_experiment_builds_with_its_rule_and_its_network(stand_in_images, experiment):
-    # Whitening takes a minute, and changes neither rule nor network.
+    # Whitening takes a minute, and many examples a second; neither changes rule or network.
     words = ["task.preprocessing=centred"] if experiment.startswith("nokland2016/conv") else []
+    words = ["task.train_examples=400"] if experiment.startswith("lillicrap2014/task3") else words
     runs = compose_runs(f"experiment={experiment}", *words)
     named = [rule for rule in ("bp", "fa", "shallow") if f"_{rule}" in experiment]
     for run in runs:
@@ -193,7 +199,37 @@ def choices_of(row):
     return [f"{group}={row[group]}" for group in ("task", "architecture", "rule")]
 
 
+def options_of(group, name):
+    """The options of a choice of a group, with those of the choices that it builds on."""
+    config = yaml.safe_load((CONF / group / f"{name}.yaml").read_text())
+    inherited = [entry for entry in config.get("defaults", []) if isinstance(entry, str) and entry != "_self_"]
+    return set(config.get(group, config)).union(*(options_of(group, other) for other in inherited))
+
+
 @pytest.mark.parametrize("row", TUNED, ids=lambda row: "/".join((row["task"], row["architecture"], row["rule"])))
+def test_tuned_values_are_of_options_that_the_choices_have(row):
+    feedback = [
+        entry["override /feedback"]
+        for entry in yaml.safe_load((CONF / "rule" / f"{row['rule']}.yaml").read_text()).get("defaults", [])
+        if "override /feedback" in entry
+    ]
+    choice = {**row, "feedback": feedback and feedback[0]}
+    for override in row["overrides"].split():
+        group, _, name = override.partition("=")[0].partition(".")
+        assert name in options_of(group, choice[group])
+
+
+def rows_to_build():
+    """All rows of tuned values; slow are those beyond the first of each rule, and of each task and architecture."""
+    seen = set()
+    for row in TUNED:
+        keys = {row["rule"], (row["task"], row["architecture"])}
+        name = "/".join((row["task"], row["architecture"], row["rule"]))
+        yield pytest.param(row, id=name, marks=() if keys - seen else pytest.mark.slow)
+        seen |= keys
+
+
+@pytest.mark.parametrize("row", list(rows_to_build()))
 def test_tuned_values_match_the_table_and_build(row):
     data = [f"task.data_dir={CUT_MNIST}"] if row["task"] == "mnist" else []
     run = compose_run(*choices_of(row), *data, "tuned=true")
