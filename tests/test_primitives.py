@@ -1,5 +1,7 @@
 """The two primitives change the backward pass as they state, and nothing else."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -28,24 +30,36 @@ def draw(layer, input_shape):
     """Random params, feedback, input and output cotangent of a layer."""
     random = np.random.default_rng(0)
     x = jnp.asarray(random.normal(size=input_shape))
-    params = jax.tree.map(lambda p: random.normal(size=p.shape), layer.init(jax.random.key(0), x)["params"])
+    output, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    params = jax.tree.map(lambda p: random.normal(size=p.shape), variables["params"])
     feedback = {"kernel": random.normal(size=params["kernel"].shape)}
-    return params, feedback, x, random.normal(size=layer.apply({"params": params}, x).shape)
+    return params, feedback, x, random.normal(size=output.shape)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def output_and_cotangents(function, cotangent, *arguments):
+    """The output of a function, and the cotangents of its arguments."""
+    output, pullback = jax.vjp(function, *arguments)
+    return output, pullback(cotangent)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_cotangent_passes_through_the_backward_weights_and_params_get_their_gradient(float64, name):
     layer, input_shape = LAYERS[name]
     params, feedback, x, cotangent = draw(layer, input_shape)
-    output, pullback = jax.vjp(lambda p, b, x: with_backward_weights(layer, p, b, x), params, feedback, x)
-    d_params, d_feedback, d_x = pullback(cotangent)
 
-    expected_output, layer_pullback = jax.vjp(lambda p, x: layer.apply({"params": p}, x), params, x)
-    expected_d_params, true_d_x = layer_pullback(cotangent)
-    _, feedback_pullback = jax.vjp(lambda x: layer.apply({"params": {**params, **feedback}}, x), x)
+    def with_feedback(params, feedback, x):
+        return with_backward_weights(layer, params, feedback, x)
+
+    def alone(params, x):
+        return layer.apply({"params": params}, x)
+
+    output, (d_params, d_feedback, d_x) = output_and_cotangents(with_feedback, cotangent, params, feedback, x)
+    expected_output, (expected_d_params, true_d_x) = output_and_cotangents(alone, cotangent, params, x)
+    _, (_, feedback_d_x) = output_and_cotangents(alone, cotangent, {**params, **feedback}, x)
     assert_trees_equal(output, expected_output)
     assert_trees_close(d_params, expected_d_params, rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(d_x, feedback_pullback(cotangent)[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(d_x, feedback_d_x, rtol=1e-9, atol=1e-12)
     assert not np.allclose(d_x, true_d_x)
     assert not np.any(d_feedback["kernel"])
 
@@ -55,10 +69,9 @@ def test_layer_with_its_kernel_as_backward_weights_is_the_layer_itself(name):
     layer, input_shape = LAYERS[name]
     params, _, x, cotangent = jax.tree.map(jnp.asarray, draw(layer, input_shape))
     feedback = {"kernel": params["kernel"]}
-    output, pullback = jax.vjp(lambda p, x: with_backward_weights(layer, p, feedback, x), params, x)
-    expected_output, expected_pullback = jax.vjp(lambda p, x: layer.apply({"params": p}, x), params, x)
-    assert_trees_equal(output, expected_output)
-    assert_trees_equal(pullback(cotangent), expected_pullback(cotangent))
+    computed = output_and_cotangents(lambda p, x: with_backward_weights(layer, p, feedback, x), cotangent, params, x)
+    expected = output_and_cotangents(lambda p, x: layer.apply({"params": p}, x), cotangent, params, x)
+    assert_trees_equal(computed, expected)
 
 
 def test_signal_replaces_the_cotangent():

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 
+from fa_jax.cli.main import main
 from fa_jax.core import Batch, Loss, Stream, stream
 from fa_jax.metrics.scores import nse
 from fa_jax.networks.cnn import cnn
@@ -21,7 +22,7 @@ from fa_jax.rules.fa import fa
 from fa_jax.rules.kolen_pollack import kolen_pollack
 from fa_jax.rules.node_perturbation import node_perturbation
 from fa_jax.training.loop import Learner, Training, make_program
-from tests.conftest import CNN, assert_trees_close, assert_trees_equal, layerwise
+from tests.conftest import CNN, assert_trees_close, assert_trees_equal, layerwise, restored_logging
 from tests.training.conftest import BATCH_SIZE, FA, LEARNING_RATE, LOSS, make_network, make_task, of_seed, train
 
 
@@ -35,6 +36,8 @@ def reference_loop(seed, steps, network):
     rule = FA(network, LOSS.value)
     key = jax.random.key(seed)
     params, feedback = rule.init(key)
+    updates_of, update_statistics = jax.jit(rule.updates), jax.jit(network.update_statistics)
+    loss_of = jax.jit(lambda params, batch: LOSS.value(network.apply(params, batch[0], key=batch.key), batch.targets))
     losses = []
     for i in range(steps):
         epoch, position = divmod(i, 6)
@@ -42,9 +45,9 @@ def reference_loop(seed, steps, network):
         rows = order[BATCH_SIZE * position : BATCH_SIZE * (position + 1)]
         x, y = task.train.inputs[rows] / 255.0, task.train.targets[rows]
         batch = Batch(x, y, jax.random.fold_in(stream(key, Stream.STEP), i))
-        losses.append(float(LOSS.value(network.apply(params, x, key=batch.key), y)))
-        updates = rule.updates(params, feedback, batch)
-        params = descend(network.update_statistics(params, batch), updates)
+        losses.append(float(loss_of(params, batch)))
+        updates = updates_of(params, feedback, batch)
+        params = descend(update_statistics(params, batch), updates)
     return params, losses
 
 
@@ -190,19 +193,20 @@ def test_training_metrics_are_nan_before_the_first_step_and_restart_at_each_eval
     np.testing.assert_allclose(np.sqrt(first["train_nse"] * second["train_nse"]), whole["train_nse"], rtol=1e-5)
 
 
-def run_with_debug_nans(folder, *further):
-    """A short run in a process that looks for NaN."""
+def train_with_debug_nans(folder, *further):
+    """Trains a short run in a folder, looking for NaN."""
     words = ["task=digits", "architecture.hidden=[9]", "seeds=2", "epochs=0.1", "evaluations=1", "probe=8", *further]
-    command = [sys.executable, "-m", "fa_jax", *words, "checkpoint=false", f"hydra.run.dir={folder}"]
-    subprocess.run(command, check=False, env={**os.environ, "JAX_DEBUG_NANS": "1"}, capture_output=True)
-    return read_run(folder)
+    with restored_logging(), jax.debug_nans(True):
+        assert main([*words, "checkpoint=false", f"hydra.run.dir={folder}/run"]) == 0
 
 
-@pytest.mark.parametrize("rule", ["fa", "direct_kolen_pollack"])
+@pytest.mark.parametrize("rule", [pytest.param("fa", marks=pytest.mark.slow), "direct_kolen_pollack"])
 def test_metrics_that_do_not_exist_yet_are_no_nan_of_the_program(tmp_path, rule):
     """Feedback of zeros has no angles, nor has training a score before its first step."""
-    assert run_with_debug_nans(tmp_path, f"rule={rule}").status["status"] == "finished"
-    metrics = read_run(tmp_path).metrics
+    train_with_debug_nans(tmp_path, f"rule={rule}")
+    run = read_run(tmp_path / "run")
+    assert run.status["status"] == "finished"
+    metrics = run.metrics
     missing = {name for name, values in metrics.items() if np.isnan(values[:2]).all()}
     angles = {"weight_angle_0", "signal_angle_0", "update_angle_0"} if rule == "direct_kolen_pollack" else set()
     assert missing == {"train_error", "train_loss", *angles}
@@ -210,7 +214,9 @@ def test_metrics_that_do_not_exist_yet_are_no_nan_of_the_program(tmp_path, rule)
 
 
 def test_a_nan_of_training_is_found_on_request(tmp_path):
-    run = run_with_debug_nans(tmp_path, "rule=fa", "optimizer.learning_rate=1e30", "loss=squared_error")
+    with pytest.raises(Exception, match="nan"):
+        train_with_debug_nans(tmp_path, "rule=fa", "optimizer.learning_rate=1e30", "loss=squared_error")
+    run = read_run(tmp_path / "run")
     assert run.status["status"] == "failed"
     assert "FloatingPointError" in run.status["reason"]
 
