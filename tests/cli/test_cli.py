@@ -14,7 +14,7 @@ from fa_jax.records.writer import Writer
 from fa_jax.training import run as runner
 from tests.conftest import start, wait_until
 
-SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "checkpoint=false"]
+SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=0", "checkpoint=false"]
 
 
 def read_comparison(folder):
@@ -60,8 +60,9 @@ def test_a_run_writes_all_its_files_and_prints_its_folder(folder, capsys):
 
 
 def test_seeds_in_groups_give_the_metrics_of_all_seeds_at_once(folder):
-    assert main(["rule=fa", *SHORT, "seeds=3", "hydra.run.dir=whole"]) == 0
-    assert main(["rule=fa", *SHORT, "seeds=3", "seeds_per_batch=2", "hydra.run.dir=groups"]) == 0
+    words = ["rule=fa", *SHORT, "seeds=3", "probe=10"]
+    assert main([*words, "hydra.run.dir=whole"]) == 0
+    assert main([*words, "seeds_per_batch=2", "hydra.run.dir=groups"]) == 0
     whole, groups = read_run(folder / "whole"), read_run(folder / "groups")
     for metric in ("test_nse", "train_loss", "signal_angle_0"):
         np.testing.assert_allclose(whole.curves(metric)[1], groups.curves(metric)[1], rtol=1e-4, atol=1e-4)

@@ -27,10 +27,11 @@ from tests.conftest import (
     SETTLING,
     assert_trees_close,
     assert_trees_equal,
+    compiled_rule,
     direct,
     first_layer,
+    initial_state,
     layerwise,
-    make_rule,
     random_batch,
     to_float64,
 )
@@ -80,14 +81,14 @@ NETWORKS = {
 
 def bare_gradient(network, params, batch):
     """The gradient of the Flax module, without any code of fa_jax."""
-    return jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets))(params)
+    return jax.jit(jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets)))(params)
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
     params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
     feedback = {name: network.kernels(params)[name] for name in network.crossed_kernels}
-    updates = FA(network, LOSS).updates(params, feedback, batch)
+    updates = jax.jit(FA(network, LOSS).updates)(params, feedback, batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 
 
@@ -95,7 +96,7 @@ def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
 def test_fa_with_other_feedback_is_not_backprop_below_the_readout(float64, network):
     params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
     rule = FA(network, LOSS)
-    updates = rule.updates(params, to_float64(rule.init(jax.random.key(0))[1]), batch)
+    updates = jax.jit(rule.updates)(params, to_float64(rule.init(jax.random.key(0))[1]), batch)
     gradients = network.kernels(bare_gradient(network, params, batch))
     *hidden, readout = ((name, np.asarray(kernel)) for name, kernel in network.kernels(updates).items())
     for name, update in hidden:
@@ -106,7 +107,7 @@ def test_fa_with_other_feedback_is_not_backprop_below_the_readout(float64, netwo
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_backprop_is_the_gradient_of_the_bare_module(float64, network):
     params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
-    updates = bp(network, LOSS).updates(params, (), batch)
+    updates = jax.jit(bp(network, LOSS).updates)(params, (), batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 
 
@@ -228,11 +229,11 @@ RULES = sorted(choices("rule"))
 @pytest.mark.parametrize("name", RULES)
 def test_signals_explain_the_updates(float64, name, hidden):
     """The update of a hidden layer is `h_{i-1}^T (signal_i f'(a_i))`; other rules have signals of the same shapes."""
-    network, rule = make_rule(name, hidden=hidden)
-    params, feedback = to_float64(rule.init(jax.random.key(0)))
-    batch = random_batch(dtype=np.float64)
+    network, rule = compiled_rule(name, hidden=hidden)
     if rule.extras.signals is None:
         pytest.skip("provides no signals")
+    params, feedback = to_float64(initial_state(name, hidden=hidden))
+    batch = random_batch(dtype=np.float64)
     signals = rule.extras.signals(params, feedback, batch)
     shapes = {layer: h.shape for layer, h in (rule.extras.network or network).hidden_zeros(batch.inputs).items()}
     assert {layer: signal.shape for layer, signal in signals.items()} == shapes

@@ -11,7 +11,15 @@ from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.forward_gradient import activity_noise, activity_signals, exact
 from fa_jax.rules.local_forward_gradient import local_forward_gradient
-from tests.conftest import CNN, RANDOM_WEIGHTS, assert_trees_close, assert_trees_equal, random_batch, to_float64
+from tests.conftest import (
+    CNN,
+    RANDOM_WEIGHTS,
+    assert_trees_close,
+    assert_trees_equal,
+    compiled,
+    random_batch,
+    to_float64,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -23,7 +31,7 @@ def make(hidden=(4, 6), network=None, **options):
     network = network or mlp(
         (5,), 3, hidden=list(hidden), activation="relu", biases=True, dropout=0.0, **RANDOM_WEIGHTS
     )
-    rule = local_forward_gradient(network, LOSS, **{**OPTIONS, **options})
+    rule = compiled(local_forward_gradient(network, LOSS, **{**OPTIONS, **options}))
     return network, rule, to_float64(rule.init(jax.random.key(1))[0])
 
 

@@ -10,7 +10,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.forward_forward.recurrent import recurrent_forward_forward
-from tests.conftest import assert_trees_close, random_batch
+from tests.conftest import assert_trees_close, compiled, random_batch
 from tests.rules.forward_forward_reference import (
     LOCAL,
     RELU_MLP,
@@ -45,12 +45,12 @@ OPTIONS = {
 
 def make(hidden=(9, 8, 5), *, options=None, **network_options):
     network = mlp((12,), 4, hidden=list(hidden), **{**RELU_MLP, **network_options})
-    return recurrent_forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+    return compiled(recurrent_forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})}))
 
 
 def make_local(options=None, **network_options):
     network = cnn((4, 5, 1), 4, **{**LOCAL, "topology": "conv2x3-conv3x3", **network_options})
-    return recurrent_forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+    return compiled(recurrent_forward_forward(network, cross_entropy().value, **{**OPTIONS, **(options or {})}))
 
 
 def settle(up, down, x, label, iterations):

@@ -11,7 +11,7 @@ from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.forward_forward.goodness import CONVENTIONS, Goodness
 from fa_jax.rules.forward_forward.scff import STEP_COUNT, goodness, partners, scff
-from tests.conftest import assert_trees_close, random_batch
+from tests.conftest import assert_trees_close, compiled, random_batch
 from tests.rules.forward_forward_reference import LOCAL, RELU_MLP, random_readouts, to_numpy
 from tests.rules.reference import sigmoid
 
@@ -29,7 +29,7 @@ OPTIONS = {
 def make(options=None, *, hidden=(6, 5), inputs=(12,), **network_options):
     biases = {"bias_init": "uniform", "bias_scale": 0.3}
     network = mlp(inputs, 4, hidden=list(hidden), **{**RELU_MLP, **biases, **network_options})
-    return scff(network, cross_entropy().value, **{**OPTIONS, **(options or {})})
+    return compiled(scff(network, cross_entropy().value, **{**OPTIONS, **(options or {})}))
 
 
 def random_params(rule):
@@ -164,9 +164,8 @@ def test_layers_learn_one_after_another():
     params, feedback = random_params(rule)
     batch = random_batch()
     expected, turns = together.updates(params, feedback, batch), []
-    compute_updates = jax.jit(rule.updates)
     for _ in range(6):
-        updates = compute_updates(params, feedback, batch)
+        updates = rule.updates(params, feedback, batch)
         turns.append([bool(np.any(updates[f"stages_{i}"]["linear"]["kernel"])) for i in range(2)])
         for i in range(2):
             if turns[-1][i]:
