@@ -41,7 +41,9 @@ PARAMETER_COUNTS = {
 """Of the authors' networks, the offsets and scales of norms included."""
 
 
-@pytest.mark.parametrize("name", PARAMETER_COUNTS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("cifar10 ") else n for n in PARAMETER_COUNTS]
+)
 def test_network_has_as_many_params_as_the_authors(few_images, name):
     row, run = name.split()
     (overrides,) = [overrides for other, overrides, _ in rows.runs(row) if other == run]
