@@ -18,7 +18,7 @@ from fa_jax.training.run import run_together
 from tests.conftest import assert_same_runs
 
 SMALL = ["task=linear", "task.train_examples=60", "task.test_examples=20"]
-SHORT = [*SMALL, "evaluations=2", "seeds=2"]
+SHORT = [*SMALL, "evaluations=2", "seeds=2", "probe=0"]
 
 
 def runs_of(*words):
@@ -42,7 +42,8 @@ def assert_close_runs(folder, other):
 @pytest.mark.parametrize(
     ("rule", "swept"),
     [
-        ("fa", ["optimizer.learning_rate=0.001,0.003", "feedback.scale=0.3,0.5", "architecture.init_scale=0.1,0.2"]),
+        ("fa", ["feedback.scale=0.3,0.5", "architecture.init_scale=0.1,0.2", "probe=0"]),
+        pytest.param("fa", ["optimizer.learning_rate=0.001,0.003", "feedback.scale=0.3,0.5"], marks=pytest.mark.slow),
         pytest.param(
             "node_perturbation",
             ["optimizer=momentum", "optimizer.scaling.decay=0.5,0.9", "rule.sigma=0.1,0.2"],
