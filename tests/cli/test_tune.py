@@ -54,7 +54,7 @@ def test_a_study_is_continued_and_tries_nothing_twice(folder, capsys):
     ("metric", "column", "best"),
     [
         ([], "validation_accuracy", max),
-        (["metric=train_accuracy"], "train_accuracy", max),
+        pytest.param(["metric=train_accuracy"], "train_accuracy", max, marks=pytest.mark.slow),
         (["metric=validation_loss"], "validation_loss", min),
     ],
 )
