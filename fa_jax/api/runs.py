@@ -71,9 +71,12 @@ class Runs(Sequence[Run]):
         the metrics, such as `test_error`.
 
         Raises:
-          ImportError: if pandas is not installed.
+          BadOption: if pandas is not installed.
         """
-        import pandas as pd
+        try:
+            import pandas as pd
+        except ImportError:
+            raise BadOption("frame() needs pandas; pip install 'fa-jax[notebook]' or pandas") from None
 
         frames = []
         for name, record in zip(self.labels, self.records, strict=True):

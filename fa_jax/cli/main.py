@@ -29,6 +29,8 @@ VERBS = {
 """Verbs, each with the function of `fa_jax.cli` that takes its arguments; imported when it is used."""
 BUILDING = ("train", "tune", "check")
 """The verbs that build what a config names, modules of the user's own among it."""
+READING = ("compare", "report", "status", "list")
+"""The verbs that call nothing of what a record or a config names, so that `trust=` changes nothing."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,6 +65,8 @@ def _run(words: list[str]) -> int:
         if config_dir is not None:
             words = [*words, "--config-dir", config_dir]
         module, _, function = choose("the verb", verb, VERBS).partition(".")
+        if verb in READING:
+            words = [word for word in words if not word.startswith("trust=")]
         with _own_modules(words) if verb in BUILDING else contextlib.nullcontext():
             return getattr(importlib.import_module(f"fa_jax.cli.{module}"), function)(words) or 0
     except BadOption as mistake:

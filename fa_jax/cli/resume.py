@@ -122,7 +122,8 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
         raise BadOption(f"{option}: what is recorded there cannot be read: {problem}") from None
     record = sweep.Record(recorded["overrides"], recorded["config_dir"], recorded["jobs"])
     check_recorded_overrides(f"{option}: its {SWEEP}", record.overrides)
-    if record.config_dir is not None and not _is_named(record.config_dir, trusted):
+    config_dir = record.config_dir and _named(record.config_dir, trusted)
+    if record.config_dir is not None and config_dir is None:
         raise BadOption(
             f"{option}: it uses configs from {record.config_dir}; --config-dir {record.config_dir} allows it, "
             "and trust=PACKAGE the functions that they call"
@@ -130,7 +131,7 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     runs = find_runs(folder)
     _check_unchanged(option, runs, force=force)
     given = {"trust": f"[{','.join(trusted)}]"}
-    arguments = Arguments(record.overrides, given, multirun=True, config_dir=record.config_dir)
+    arguments = Arguments(record.overrides, given, multirun=True, config_dir=config_dir)
     composition = compose(arguments, origin=f"{option}: its {SWEEP}")
     composition.build()
     for recorded in runs:
@@ -140,9 +141,13 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
     return record, composition
 
 
-def _is_named(config_dir: str, trusted: Sequence[str]) -> bool:
-    """Returns whether a recorded folder of configs is one that the user named."""
-    return any(Path(config_dir).absolute() == Path(named).absolute() for named in trusted)
+def _named(config_dir: str, trusted: Sequence[str]) -> str | None:
+    """Returns the folder that the user named for a recorded one: it, or one of its name wherever that is now.
+
+    What the sweep composes from it is compared with what each run recorded.
+    """
+    named = [folder for folder in trusted if Path(folder).name == Path(config_dir).name and Path(folder).is_dir()]
+    return next(iter(named), None)
 
 
 def _check_unchanged(option: str, runs: Sequence[Run], *, force: bool) -> None:

@@ -92,14 +92,18 @@ def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_wh
     monkeypatch.setenv("FA_JAX_TRUST", "mylab")
     assert main(["--config-dir", str(repository / "conf"), "resume=sweep"]) == 0
     for verb in ("compare", "report", "status"):
-        assert main(["--config-dir", "conf", verb, "sweep"]) == 0
+        assert main(["--config-dir", "conf", "trust=mylab", verb, "sweep"]) == 0
+    status.write_text(interrupted)
+    monkeypatch.chdir("sweep")
+    assert main(["--config-dir", str(repository / "conf"), f"resume={repository / 'sweep'}"]) == 0
+    monkeypatch.chdir(repository)
     status.write_text(interrupted)
     (repository / "mylab" / "metrics.py").write_text(MEASURE + "\n")
     assert "mylab went from sources " in refusal("resume=sweep", "--config-dir", "conf")
 
 
 def test_list_and_help_show_own_choices(capsys):
-    for words in (["--config-dir", "conf", "list", "rule"], ["list", "rule", "--config-dir=conf"]):
+    for words in (["--config-dir", "conf", "trust=mylab", "list", "rule"], ["list", "rule", "--config-dir=conf"]):
         assert main(words) == 0
         assert "Steps of feedback alignment times a factor." in capsys.readouterr().out
     assert main(["--help", "-cd", "conf"]) == 0
