@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.common import add_output_options, read_rows, results_folder, without_cache
-from experiments.speed import products
+from experiments.speed import limit, products
 from experiments.speed.record import Row, record, table
 
 HERE = Path(__file__).parent
@@ -415,6 +415,54 @@ def compiling(repeats: int) -> Iterator[Row]:
         yield Row(f"100 hidden layers: compiling {rule}", seconds, "s", "< 10")
 
 
+def share_of_limit(repeats: int) -> Iterator[Row]:
+    """Measures which share of the speed of their bare matrix products training loops reach."""
+    one, three, batch = [1000], [1000] * 3, 64
+    plain = ["task=mnist", "architecture.activation=tanh", f"batch_size={batch}", "optimizer=sgd", "seeds=1"]
+    ff = ["task=mnist", "rule=forward_forward", "architecture.activation=relu", "seeds=1"]
+    al = ["experiment=kao2019/mnist", "probe=0", "seeds=1"]
+    kinds = {"bp": limit.backpropagation, "fa": limit.backpropagation, "dfa": limit.direct_feedback}
+    cases = [
+        (rule, hidden, batch, kind, [f"rule={rule}", *plain], 400 // len(hidden) ** 2)
+        for hidden in (one, three)
+        for rule, kind in kinds.items()
+    ]
+    cases += [("forward_forward", three, 100, limit.forward_forward, [*ff, "batch_size=100"], 40)]
+    cases += [
+        (
+            "associated_learning",
+            [width] * 2,
+            rows,
+            limit.associated_learning,
+            [*al, f"rule.width={width}", f"batch_size={rows}"],
+            steps,
+        )
+        for width, rows, steps in ((256, 128, 60), (1024, 32, 15))
+    ]
+    for rule, hidden, rows, kind, overrides, steps in cases:
+        bare = kind((784, *hidden, 10), rows)
+        spec = {"loop": "FaJax", "overrides": [*overrides, f"architecture.hidden={hidden}"], "synthetic": {}}
+        contestants = {
+            "fa_jax": Contestant(spec, steps),
+            "XLA": Contestant({"loop": "XlaProducts", "products": bare}, steps),
+        }
+        for spin in (False, True):
+            spec = {"loop": "TorchProducts", "products": bare, "threads": len(CORES), "spin": spin}
+            contestants[f"PyTorch, {'spinning' if spin else 'passive'}"] = Contestant(spec, steps)
+        rates = race(contestants, repeats)
+        best = max((name for name in rates if name != "fa_jax"), key=lambda name: statistics.median(rates[name]))
+        name = f"784-{'-'.join(map(str, hidden))}-10, batch {rows}, {rule}"
+        yield Row(
+            f"{name}: share of the speed of its bare products by {best}",
+            _ratios(rates["fa_jax"], rates[best]),
+            "",
+            ">= 0.85",
+        )
+        flops = sum(product.flops for product in bare) / 1e9
+        for contestant, values in rates.items():
+            yield Row(f"{name}: {contestant}", [flops * value for value in values], "GFLOP/s")
+
+
 SECTIONS = {
     "mnist": mnist,
     "fig2d": fig2d,
@@ -427,6 +475,7 @@ SECTIONS = {
     "forward_forward": forward_forward,
     "associated_learning": associated_learning,
     "compiling": compiling,
+    "limit": share_of_limit,
 }
 
 

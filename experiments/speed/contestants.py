@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from experiments.speed.limit import TorchProducts, XlaProducts
+
 SHAPE, CLASSES = (28, 28, 1), 10
 SIZES = {"train": 60000, "test": 10000}
 """The numbers of examples of MNIST."""
@@ -276,7 +278,18 @@ def _tensors(examples: int):
     return flat, torch.from_numpy(classes.astype(np.int64))
 
 
-LOOPS = {loop.__name__: loop for loop in (FaJax, Torch, TorchNokland, TorchForwardForward, TorchAssociatedLearning)}
+LOOPS = {
+    loop.__name__: loop
+    for loop in (
+        FaJax,
+        Torch,
+        TorchNokland,
+        TorchForwardForward,
+        TorchAssociatedLearning,
+        TorchProducts,
+        XlaProducts,
+    )
+}
 
 
 def main(spec: dict) -> None:
@@ -286,7 +299,7 @@ def main(spec: dict) -> None:
     os.dup2(2, 1)  # keeps the output of libraries apart from the replies
     if cores is not None:
         os.sched_setaffinity(0, cores)
-    if loop is FaJax:
+    if loop in (FaJax, XlaProducts):
         import jax
 
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # as `fa-jax` does

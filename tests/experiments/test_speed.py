@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.common import read_rows
-from experiments.speed import contestants, record
+from experiments.speed import contestants, limit, products, record
 
 FEW = {"train_examples": 64, "test_examples": 32}
 """The training examples fill one batch, so that every batch has all of them."""
@@ -132,3 +132,22 @@ def test_new_rows_of_a_section_replace_its_old_ones(tmp_path):
         record.record(section, [record.Row("what", [value], "s")], out)
     assert {row["section"]: row["median"] for row in read_rows(out)} == {"start": "8", "overhead": "5"}
     assert "| what | 8 s | 8 to 8 |" in record.table(read_rows(out))
+
+
+def test_bare_products_are_as_many_as_the_counted_ones():
+    widths, batch = (784, 1000, 1000, 1000, 10), 64
+    bare = sum(product.flops for product in limit.backpropagation(widths, batch))
+    assert bare == 2 * batch * products.bp(products.Layers(widths, batch))
+    forward_forward = sum(product.flops for product in limit.forward_forward(widths, batch))
+    assert forward_forward / bare == pytest.approx(1.84, abs=0.01)
+
+
+def test_bare_products_by_xla_are_those_of_numpy():
+    made = [kind(3, 4, 5) for kind in (limit.forward, limit.gradient, limit.backward)]
+    left, right = zip(*(limit._operands(product) for product in made), strict=True)
+    contestant = limit.XlaProducts(made)
+    results = contestant.loop(1, contestant.operands, contestant.results)
+    expected = left[0] @ right[0], left[1].T @ right[1], left[2] @ right[2].T
+    for result, product, reference in zip(results, made, expected, strict=True):
+        assert result.shape == (product.rows, product.columns)
+        np.testing.assert_allclose(result, reference, rtol=1e-5)
