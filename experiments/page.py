@@ -7,11 +7,10 @@ come from the CSVs of the experiment. Nothing is trained. A test holds the page 
 """
 
 import importlib
-from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
-from experiments.reproduced import MEANING, Claim, Result
+from experiments.reproduced import MEANING, NO, NOT_MEASURED, Claim, Result
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -24,7 +23,7 @@ COLUMNS = {
     "measured": "left",
     "n": "right",
     "95 % interval": "left",
-    "within": "left",
+    "verdict": "left",
     "hours, machine": "left",
     "row": "left",
 }
@@ -61,7 +60,7 @@ def table(results: list[Result]) -> str:
             result.measured,
             result.seeds,
             result.interval,
-            f"**{result.verdict}**" if result.verdict == "no" else result.verdict,
+            f"**{result.verdict}**" if result.verdict == NO else result.verdict,
             result.cost,
             f"`{result.row}`" if result.row else "",
         ]
@@ -71,12 +70,19 @@ def table(results: list[Result]) -> str:
 
 
 def summary(by_name: dict[str, tuple[str, list[Result]]]) -> str:
-    """Returns the table of how many results of each experiment were reproduced, as Markdown."""
+    """Returns how many results of each experiment have each verdict, and in how many rows, as Markdown."""
     lines = []
     for name, (title, results) in by_name.items():
-        counts = Counter(result.verdict for result in results)
-        lines.append([f"[{title}]({name})", len(results), *(counts[verdict] or "" for verdict in MEANING)])
-    return _markdown(lines, {"paper": "left", "results": "right", **dict.fromkeys(MEANING, "right")})
+        remembered = sum(result.provenance.startswith("remembered") for result in results)
+        by_verdict = [[result for result in results if result.verdict == verdict] for verdict in MEANING]
+        lines.append([f"[{title}]({name})", _count(results), remembered or "", *map(_count, by_verdict)])
+    return _markdown(lines, {"paper": "left", **dict.fromkeys(("results", "remembered", *MEANING), "right")})
+
+
+def _count(results: list[Result]) -> str:
+    """Returns the number of results, and in brackets the number of rows in which they were measured."""
+    rows = {result.run or result.row for result in results if result.verdict != NOT_MEASURED}
+    return f"{len(results)} ({len(rows)})" if rows else str(len(results) or "")
 
 
 def _markdown(lines: list[list], columns: dict[str, str]) -> str:

@@ -9,16 +9,22 @@ from scipy import stats
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import summarise
 
-YES, PARTLY, NO, SHORTENED, NOT_MEASURED = "yes", "partly", "no", "shortened", "not measured"
+YES, REMEMBERED, OWN_BOUND, COVERED = "published value met", "remembered value met", "own bound only", "covered"
+PARTLY, NO, SHORTENED, NOT_MEASURED = "partly", "no", "shortened", "not measured"
 MEANING = {
-    YES: "the mean is within what was accepted beforehand",
-    PARTLY: "it is within, but of fewer seeds than the bound is for, or for one kind of inference only; or it is "
-    "outside, and its 95 % interval reaches in",
-    NO: "neither",
+    YES: "the published value and the one measured here are both within what was accepted",
+    REMEMBERED: "the same, but the published value is remembered: this confirms a recollection, not a paper",
+    OWN_BOUND: "the measured value is within what was accepted, but that is a bound of our own: nothing is published, "
+    "or the published value lies outside it. It says nothing about agreement with the paper",
+    COVERED: "no bound was set beforehand: the published value lies between the lowest and the highest end of our "
+    "intervals (± 1 % of one seed) with other teachers than the published one. Wide intervals cover more",
+    PARTLY: "the mean is within what was accepted, but of fewer seeds than the bound is for, or for one kind of "
+    "inference only; or it is outside, and its 95 % interval reaches in",
+    NO: "none of these",
     SHORTENED: "it was measured, but for fewer epochs or on a smaller network, so that it cannot be compared",
     NOT_MEASURED: "it was not run",
 }
-"""Whether a result was reproduced."""
+"""What a verdict says."""
 TEST_EXAMPLES = 10_000
 """Of MNIST and CIFAR."""
 
@@ -42,6 +48,8 @@ class Result(NamedTuple):
     """The 95 % interval of the mean; empty: one seed, or not recorded."""
     cost: str = ""
     """Hours and machine."""
+    run: str = ""
+    """The row in which it was measured, which several results may share; empty: `row`."""
 
 
 class Measured(NamedTuple):
@@ -89,7 +97,7 @@ def from_interval(value: float, low: float, high: float, seeds: int, resolution:
 def judge(
     value: float, accepted: tuple[float, float], interval: tuple[float, float] | None, seeds: int, least: int = 1
 ) -> str:
-    """Returns the verdict of a measured mean.
+    """Returns the verdict of a measured mean by what was accepted alone; see `yes`.
 
     Args:
       value: the mean.
@@ -102,6 +110,18 @@ def judge(
     if low <= value <= high:
         return YES if seeds >= least else PARTLY
     return PARTLY if interval is not None and interval[0] <= high and low <= interval[1] else NO
+
+
+def yes(provenance: str, *, published_within: bool) -> str:
+    """Returns the verdict of a mean that is within what was accepted.
+
+    Args:
+      provenance: how the published value is known.
+      published_within: whether there is one, and it is within, too.
+    """
+    if not published_within:
+        return OWN_BOUND
+    return REMEMBERED if provenance.startswith("remembered") else YES
 
 
 def interval_of(mean: float, sd: str, seeds: int) -> tuple[float, float] | None:

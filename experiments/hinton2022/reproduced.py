@@ -18,6 +18,7 @@ from experiments.reproduced import (
     interval_of,
     judge,
     percent_claim,
+    yes,
 )
 
 TITLE = "Hinton, 2022"
@@ -60,19 +61,24 @@ def result(line: dict[str, str], measured: dict[str, dict[str, str]]) -> Result:
         verdicts = {YES if first > errors(measured["hybrid"], line["by"])["softmax"] else NO}
     if shown != name:
         note = f", {shown.removeprefix('jitter_')} of 500 epochs" if name in NEARLY else f", `{shown}`"
-    paper = [float(number) for number in re.findall(r"[\d.]+", line["error"])] if verdicts and not shorter else []
+    printed = [float(number) for number in re.findall(r"[\d.]+", line["error"])]
+    paper = printed if verdicts and not shorter else []
     texts = []
     for kind, value in found.items():
         # Where two are published, the first is by goodness.
         difference = f" ({value - paper[0 if kind == 'goodness' else -1]:+.2f})" if paper else ""
         texts.append(f"{value:.2f} by {kind}{difference}")
     verdict = SHORTENED if shorter else PARTLY if len(verdicts) > 1 or shown != name else verdicts.pop()
+    if verdict == YES and line["low"]:
+        within = all(float(line["low"]) <= number <= float(line["high"]) for number in printed)
+        verdict = yes(line["provenance"], published_within=within)
     return new._replace(
         measured=", ".join(texts) + note,
         seeds=str(seeds),
         interval=in_words(interval),
         cost=cost(row["seconds"], row["measured"]),
         verdict=verdict,
+        run=f"hinton2022/{shown}",
     )
 
 

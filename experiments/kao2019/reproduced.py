@@ -5,6 +5,7 @@ from experiments.kao2019.rows import HERE
 from experiments.reproduced import (
     NOT_MEASURED,
     SHORTENED,
+    YES,
     Claim,
     Measured,
     Result,
@@ -13,6 +14,7 @@ from experiments.reproduced import (
     interval_of,
     judge,
     percent_claim,
+    yes,
 )
 
 TITLE = "Kao, Chen, 2019"
@@ -38,10 +40,13 @@ def result(line: dict[str, str], measured: dict[tuple[str, str], dict[str, str]]
     value = float(row[f"accuracy, epoch {epoch}"])
     interval = interval_of(value, row[f"sd, epoch {epoch}"], seeds)
     new = new._replace(seeds=str(seeds), interval=in_words(interval), cost=cost(row["seconds"], row["measured"]))
+    new = new._replace(run=f"kao2019/{row['row']}/{row['run']}")
     if not full:
         return new._replace(measured=f"{value:.2f}, epoch {epoch}", verdict=SHORTENED)
     paper, points = float(line["accuracy"]), float(line["tolerance"]) + 0.005  # of numbers with two decimals
     verdict = judge(value, (paper - points, paper + points), interval, seeds)
+    if verdict == YES:
+        verdict = yes(line["provenance"], published_within=True)
     return new._replace(measured=f"{value:.2f} ({value - paper:+.2f})", verdict=verdict)
 
 

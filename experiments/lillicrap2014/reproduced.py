@@ -10,7 +10,7 @@ from experiments.common import read_rows
 from experiments.lillicrap2014 import task1, task2, task3
 from experiments.lillicrap2014.common import HERE, NAMES, Check, published
 from experiments.lillicrap2014.task2 import PRINTED
-from experiments.reproduced import NO, PARTLY, YES, Claim, Measured, Result, cost, from_interval
+from experiments.reproduced import NO, OWN_BOUND, PARTLY, YES, Claim, Measured, Result, cost, from_interval
 from fa_jax.records.reader import Run
 
 TITLE = "Lillicrap et al., 2014"
@@ -18,6 +18,8 @@ TASKS = {"task1": "Task 1", "task2": "Task 2", "task2_300epochs": "Task 2", "tas
 ROWS = {"task1": "task1", "task2": "task2", "task2_300epochs": "task2_300epochs", "task3": "task3"}
 CURVES_1D = {"FA": "fa", "BP": "bp", "node perturbation": "node_perturbation", "shallow": "shallow"}
 SIMULATED = "not printed: bound from a simulation"
+SEARCHED = "the search of teachers"
+"""In which `best_any_shallow.csv` was measured; it is no row of the queue."""
 DIFFERENCE = "FA and BP"
 """The check of the difference between the final errors."""
 P_VALUES = {"15": "3e-12", "16": "9e-13"}
@@ -56,18 +58,35 @@ def difference(published_value: str, measured: str, *, relative: bool) -> str:
     return f" (x {value / paper:.2g})" if relative else f" ({value - paper:+.2f})"
 
 
-def verdict(row: dict[str, str], accepted: str) -> str:
-    """Returns the verdict of a check: its own, or partly if its interval reaches the bound that its mean misses."""
+def bound(accepted: str) -> tuple[float, float] | None:
+    """Returns the bound that a text such as `paper 4.2 ± 0.8 %` means; None: it is no range."""
+    match = re.search(r"([\d.e+-]+) (±|to|within a factor) ([\d.e+-]+)(?: %)?$", accepted)
+    if match is None:
+        return None
+    first, second = float(match[1]), float(match[3])
+    return {
+        "±": (first - second, first + second),
+        "to": (first, second),
+        "within a factor": (first / second, first * second),
+    }[match[2]]
+
+
+def verdict(row: dict[str, str], accepted: str, printed: str) -> str:
+    """Returns the verdict of a check.
+
+    Args:
+      row: of the check. If it does not hold, the verdict is partly where its interval reaches the bound.
+      accepted: the bound in words.
+      printed: the published value; empty: none.
+    """
+    limits = bound(accepted)
     if row["holds"] == "True":
-        return YES
-    bound = re.fullmatch(r"(?:paper )?([\d.]+) ± ([\d.]+)(?: %)?", accepted) or re.fullmatch(
-        r"(\d+) to (\d+)", accepted
-    )
-    if bound is None or not row.get("low"):
+        if not printed:
+            return OWN_BOUND
+        return YES if limits is None or limits[0] <= float(printed) <= limits[1] else OWN_BOUND
+    if limits is None or not row.get("low"):
         return NO
-    first, second = float(bound[1]), float(bound[2])
-    low, high = (first - second, first + second) if "±" in accepted else (first, second)
-    return PARTLY if float(row["low"]) <= high and low <= float(row["high"]) else NO
+    return PARTLY if float(row["low"]) <= limits[1] and limits[0] <= float(row["high"]) else NO
 
 
 def results() -> list[Result]:
@@ -90,7 +109,7 @@ def results() -> list[Result]:
                     printed or "–",
                     known if printed else SIMULATED,
                     target,
-                    verdict(row, target),
+                    verdict(row, target, printed),
                     f"lillicrap2014/{ROWS[name]}",
                     row["measured"] + difference(printed, row["measured"], relative=name in ("task1", "task3")),
                     row.get("seeds") or SEEDS.get(name, ""),
@@ -120,14 +139,14 @@ def searched() -> list[Result]:
             what, text = f"{where}, {NAMES[curve][0]} at 400000", f"{value:.2e} (x {value / paper:.2g})"
             accepted = f"within a factor {FACTOR}"
             end = Result(what, f"{paper:.2g}", "digitised", accepted, YES if holds else NO, "", text, row["seeds"])
-            found.append(end._replace(cost=machine))
+            found.append(end._replace(cost=machine, run=SEARCHED))
         below = float(row["ratio"]) <= 1 and float(row["p"]) < 0.01
         text = f"{row['ratio']}, p = {row['p']}"
         name = f"{where}, FA, four layers over FA, three layers, at 400000, paired t over seeds"
         ratio = Result(
             name, f"better, p = {P_VALUES['16']}", "read", "ratio at most 1.0, p < 0.01", YES if below else NO, ""
         )
-        found.append(ratio._replace(measured=text, seeds=row["seeds"], cost=machine))
+        found.append(ratio._replace(measured=text, seeds=row["seeds"], cost=machine, run=SEARCHED))
     return found
 
 

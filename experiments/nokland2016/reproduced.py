@@ -17,6 +17,7 @@ from experiments.reproduced import (
     interval_of,
     judge,
     percent_claim,
+    yes,
 )
 
 TITLE = "Nøkland, 2016"
@@ -82,6 +83,8 @@ def result(task: str, name: str, line: dict[str, str]) -> Result:
     if error and points:
         bound = float(error) - points - 0.005, float(error) + points + 0.005  # of numbers with two decimals
         verdict = judge(value, bound, interval, seeds, SEEDS)
+    if verdict == YES:
+        verdict = yes(line["provenance"], published_within=True)
     return new._replace(measured=f"{value:.2f}{difference}, {where}", verdict=verdict)
 
 

@@ -5,7 +5,21 @@ import functools
 import pytest
 
 from experiments import page, queue
-from experiments.reproduced import MEANING, NO, PARTLY, YES, cost, interval_of, judge
+from experiments.lillicrap2014.reproduced import bound
+from experiments.reproduced import (
+    COVERED,
+    MEANING,
+    NO,
+    OWN_BOUND,
+    PARTLY,
+    REMEMBERED,
+    YES,
+    Result,
+    cost,
+    interval_of,
+    judge,
+    yes,
+)
 
 RESULTS = functools.cache(lambda: {name: module.results() for name, module in page.modules().items()})
 
@@ -26,6 +40,64 @@ def test_every_result_has_a_verdict_and_names_a_row_that_can_be_trained():
 def test_remembered_values_are_never_called_read():
     assert {r.provenance for r in RESULTS()["nokland2016"]} == {"remembered", "abstract (mean), remembered (sd)"}
     assert not any(r.provenance == "read" for name in ("hinton2022", "kao2019") for r in RESULTS()[name])
+
+
+def test_a_bound_that_leaves_out_the_published_value_shows_no_agreement():
+    by_verdict = {
+        verdict: {r.what for results in RESULTS().values() for r in results if r.verdict == verdict}
+        for verdict in (YES, OWN_BOUND)
+    }
+    outside = {
+        r.what for results in RESULTS().values() for r in results if r.verdict == OWN_BOUND and r.published != "–"
+    }
+    assert outside == {
+        "3x1000 supervised, 100 epochs",  # 1.65, accepted 1.25 to 1.55
+        "Task 1, BP, eta 0.010, median NSE at 500",  # 0.0022, accepted 0.00034 within a factor 3
+        "Task 1, BP, eta 0.010, median NSE at 1000",  # 1.3e-6, accepted 1.1e-8 within a factor 10
+        "Task 1, shallow, mean test NSE at 1975",  # 0.45, accepted 0.39 ± 0.05
+    }
+    assert "Task 1, node perturbation, median NSE at 500" in by_verdict[YES]  # 0.2, accepted 0.27 within a factor 1.5
+    nothing = {r.what for r in RESULTS()["lillicrap2014"] if r.published == "–"}
+    assert nothing
+    assert nothing.isdisjoint(by_verdict[YES])
+
+
+def test_remembered_values_and_ranges_of_our_own_are_counted_apart():
+    results = [r for found in RESULTS().values() for r in found]
+    assert {r.verdict for r in results if r.provenance == "remembered"}.isdisjoint({YES, OWN_BOUND, COVERED})
+    assert all(r.provenance.startswith("remembered") for r in results if r.verdict == REMEMBERED)
+    assert {r.verdict for r in RESULTS()["yagi2022"]} == {COVERED, NO}
+
+
+def test_what_a_yes_says():
+    assert yes("read", published_within=True) == YES
+    assert yes("remembered", published_within=True) == REMEMBERED
+    assert yes("abstract (mean), remembered (sd)", published_within=True) == YES
+    assert yes("read", published_within=False) == yes("remembered", published_within=False) == OWN_BOUND
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("0.2 within a factor 2", (0.1, 0.4)),
+        ("paper 4.6e-03 within a factor 1.5", (4.6e-3 / 1.5, 6.9e-3)),
+        ("paper 4.2 ± 0.8 %", (3.4, 5.0)),
+        ("paper 7.6 %; 6.5 to 10.5 %", (6.5, 10.5)),
+        ("30 to 70", (30, 70)),
+    ],
+)
+def test_bounds_in_words(text, expected):
+    assert bound(text) == pytest.approx(expected)
+    assert bound("ratio at most 0.8, p < 0.01") is bound("below 1e-11") is None
+
+
+def test_summary_counts_results_and_the_rows_they_share():
+    read = Result("", "1", "read", "", YES, "a/1", "1")
+    results = [read, read, read._replace(row="a/long", run="a/2"), read._replace(verdict=NO)]
+    unmeasured = Result("", "1", "remembered", "", "not measured", "a/3")
+    cells = page.summary({"a": ("A", [*results, unmeasured])}).splitlines()[-1].split(" | ")
+    assert cells[:4] == ["| [A](a)", "5 (2)", "1", "3 (2)"]
+    assert cells[8:] == ["1 (1)", "", "1 |"]
 
 
 @pytest.mark.parametrize(
