@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -88,24 +88,44 @@ def _of_table(table: Table, lines: Lines) -> OfTable:
 def markdown(table: Table, lines: Lines) -> str:
     """Returns the section of a table in the README, given the lines of `measured.csv`."""
     numbers, of_table = published(table.name), _of_table(table, lines)
-    rows = [_cells(row, of_table, numbers) for row in table.rows]
-    body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
-    notes: dict[str, list[str]] = {}
+    body = f"{len(table.rows)} rows, none measured yet. The published numbers: [published/{table.name}.csv]"
+    body += f"(published/{table.name}.csv)."
+    if any(of_table.values()):
+        rows = [_cells(row, of_table, numbers) for row in table.rows]
+        body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
+    notes: dict[tuple[str, ...], list[Row]] = {}
     for row in table.rows:
-        for note in (row.note, _found(row, of_table[row]) if row.search else ""):
-            notes.setdefault(note, []).append(row.name)
-    notes.pop("", None)
+        of_row = row.note, _found(row, of_table[row]) if row.search else ""
+        notes.setdefault(tuple(filter(None, of_row)), []).append(row)
+    notes.pop((), None)
     provenances = Counter(line["measured"].partition(", ")[2] for line in of_table.values() if line)
     parts = [
         f"## {table.title}",
         f"`python -m experiments.tables.rows {table.name}`. The epoch of the published table: {table.choice}.",
         body,
         *_bullets("What differs from the recipe, or is not known of it:", table.deviations),
-        *_bullets("Of single rows:", [f"{'; '.join(names)}: {note}" for note, names in notes.items()]),
+        *_bullets(
+            "Of single rows:", [f"{_names(rows, table)}: {_sentence(of_rows)}" for of_rows, rows in notes.items()]
+        ),
         *_bullets("Not configured:", table.left_out),
         *_bullets("Measured:", [f"{n} row{'s' * (n > 1)}: {where}" for where, n in provenances.items()]),
     ]
     return "\n\n".join(parts)
+
+
+def _sentence(notes: Sequence[str]) -> str:
+    """Returns notes as one sentence."""
+    return "; ".join(note.removesuffix(".") for note in notes) + "."
+
+
+def _names(rows: Sequence[Row], table: Table) -> str:
+    """Returns the labels of some rows, and in brackets the settings if a label has rows in other settings, too."""
+    settings = {row.label: [other.setting for other in rows if other.label == row.label] for row in rows}
+    every = {label: sum(row.label == label for row in table.rows) for label in settings}
+    names = [
+        label if len(found) == every[label] else f"{label} ({', '.join(found)})" for label, found in settings.items()
+    ]
+    return "; ".join(names)
 
 
 def _cells(row: Row, of_table: OfTable, numbers: Mapping[tuple[str, str], Published]) -> list[str]:
@@ -114,7 +134,7 @@ def _cells(row: Row, of_table: OfTable, numbers: Mapping[tuple[str, str], Publis
     first = [row.setting, row.label, str(printed or NONE), printed.provenance if printed else NONE]
     last = _reached(row, of_table, printed)
     if line is None:
-        return [*first, "not yet trained", *[NONE] * 7, last]
+        return [*first, "not yet measured", *[NONE] * 7, last]
     error = line["the table's epoch"]
     low, high = line["the table's epoch, low"], line["the table's epoch, high"]
     seeds = line["seeds"] if line["diverged"] == "0" else f"{line['seeds']}, {line['diverged']} diverged"
@@ -147,7 +167,7 @@ def _reached(row: Row, of_table: OfTable, printed: Published | None) -> str:
         return NONE
     errors = _controls(row, of_table)
     if not errors:
-        return "no control trained yet"
+        return "no control measured yet"
     reached = {other: error for other, error in errors.items() if error <= printed.error}
     if not reached:
         return f"none: {min(errors.values()):.2f}"
@@ -158,7 +178,7 @@ def _reached(row: Row, of_table: OfTable, printed: Published | None) -> str:
 
 
 def summary(lines: Lines) -> str:
-    """Returns how many rows are trained, and which published numbers are reached without learning hidden layers."""
+    """Returns how many rows are measured, and which published numbers are reached without learning hidden layers."""
     every = [(table, row) for table in TABLES.values() for row in table.rows]
     trained = sum((table.name, row.name) in lines for table, row in every)
     reached, judged = [], 0
@@ -171,11 +191,11 @@ def summary(lines: Lines) -> str:
                 judged += 1
                 if min(errors) <= printed.error:
                     reached.append(f"{row.label} of {table.name}, {row.setting}: {printed.error:.2f} %")
-    text = f"{trained} of {len(every)} rows are trained."
+    text = f"{trained} of {len(every)} rows are measured."
     if not judged:
         return text
     text += f" A network in which no hidden layer learns reaches {len(reached)} of the {judged} published numbers that "
-    text += "have such a control trained"
+    text += "have such a control measured"
     return f"{text}: {'; '.join(reached)}." if reached else f"{text}."
 
 
