@@ -7,6 +7,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from experiments.rules.recorded import Recorded, cost
+from experiments.rules.results import Result
 from experiments.rules.sources import Docstring, Rule, logged_columns
 
 QUESTIONS = {
@@ -164,7 +165,7 @@ def _other_results(rule: Rule, recorded: Recorded) -> list[str]:
     """Returns the section of what other experiments measured; none if they did not."""
     others = [
         [f"[{r.experiment}](../{r.experiment})", r.what, r.seeds, r.result]
-        for r in recorded.results
+        for r in sorted(recorded.results, key=_in_order)
         if r.rule == rule.name
     ]
     if not others:
@@ -172,6 +173,12 @@ def _other_results(rule: Rule, recorded: Recorded) -> list[str]:
     table = markdown_table(others, {"experiment": "left", "what": "left", "seeds": "right", "result": "left"})
     said = "Their pages have the commands and the settings. Errors are test errors."
     return ["## In other experiments", f"{said}\n\n{table}"]
+
+
+def _in_order(result: Result) -> list:
+    """Returns by what results are sorted: experiment and name, in which numbers count as such."""
+    parts = re.split(r"(\d+(?:\.\d+)?)", f"{result.experiment} {result.what}")
+    return [(float(part), "") if i % 2 else (0.0, part) for i, part in enumerate(parts)]
 
 
 def _tuned(rows: Sequence[dict[str, str]], recorded: Recorded) -> str:
@@ -197,7 +204,8 @@ def _tuned(rows: Sequence[dict[str, str]], recorded: Recorded) -> str:
             ]
         )
         commands.append(_command(row, recorded))
-    numbers = ("tuned", "95 % interval", "n", "default", "`bp`", "`shallow`", "learning rate", "scale", "angle", "cost")
+    errors = "tuned (%)", "95 % interval", "n", "default (%)", "`bp` (%)", "`shallow` (%)"
+    numbers = (*errors, "learning rate", "scale", "angle", "cost")
     table = markdown_table(lines, {"task": "left", "architecture": "left", **dict.fromkeys(numbers, "right")})
     return (
         f"{table}\n\n[What the columns mean](README.md#measured-numbers). These commands give the tuned errors:\n\n"
