@@ -18,6 +18,8 @@ from fa_jax.reports.tables import Table
 
 WIDEST = 10
 """The most values that stand side by side in a table; of more, each has a row."""
+FLOAT32 = 2.0**-23
+"""The relative distance of neighbouring float32 numbers."""
 REMEDY = (
     "no value is called the best, since test scores would choose it; task.validation=200 holds examples out for that"
 )
@@ -33,7 +35,9 @@ class Line(NamedTuple):
     conditions: dict[float, int]
     """The index of the condition at each value, in order."""
     chosen: float | None
-    """The value with the best validation score; None if there is none."""
+    """The value with the best validation score, the lowest if several have it; None if there is none."""
+    tied: tuple[float, ...]
+    """The other values with that validation score."""
 
 
 class Rates(NamedTuple):
@@ -105,7 +109,7 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
                         rule,
                         others,
                         dict(sorted(line.items())),
-                        _chosen(conditions, line, used),
+                        *_chosen(conditions, dict(sorted(line.items())), used),
                     )
                     for (label, rule, others), line in lines.items()
                 ],
@@ -203,28 +207,43 @@ def _chosen_table(conditions: Sequence[Condition], rates: Rates) -> Table:
     edges = [
         line.name
         for line in lines
-        if len(line.conditions) > 1 and line.chosen in (min(line.conditions), max(line.conditions))
+        if len(line.conditions) > 1 and {line.chosen, *line.tied} & {min(line.conditions), max(line.conditions)}
+    ]
+    ties = [
+        f"{line.name}: {line.chosen:.4g} is tied with {', '.join(f'{value:.4g}' for value in line.tied)}"
+        for line in lines
+        if line.tied
     ]
     missing = [line.name for line in rates.lines if line.chosen is None]
     headings = ["run", rates.short, validation.qualified(validation.label, by_unit)]
     headings += [column.qualified(column.label, unit), "n"]
     caption = [f"{rates.task}: {rates.option} of the best {rates.validation}; mean ± half of the 95 % interval (t)"]
+    caption += [f"the lowest of values that are tied on validation: {'; '.join(ties)}"] * bool(ties)
     caption += [f"at the edge of its values, so that a better one may lie outside: {', '.join(edges)}"] * bool(edges)
     caption += [f"without a choice, since seeds diverged or nothing is finished: {', '.join(missing)}"] * bool(missing)
     return Table(headings, rows, "\n".join(caption))
 
 
-def _chosen(conditions: Sequence[Condition], line: dict[float, int], validation: str | None) -> float | None:
-    """Returns the value with the best mean validation score, of those with which no seed diverged."""
+def _chosen(
+    conditions: Sequence[Condition], line: dict[float, int], validation: str | None
+) -> tuple[float | None, tuple[float, ...]]:
+    """Returns the value with the best mean validation score, of those with which no seed diverged, and its ties.
+
+    Scores are computed in float32, so that means that differ by less than it resolves are tied.
+    """
     if validation is None:
-        return None
+        return None, ()
     scored = {}
     for value, i in line.items():
         run = conditions[i].run
         mean = _validation(conditions[i], validation)
         if run.is_finished and not run.diverged and math.isfinite(mean):
             scored[value] = mean if run.columns[validation].better != "higher" else -mean
-    return min(scored, key=scored.__getitem__) if scored else None
+    if not scored:
+        return None, ()
+    best = min(scored.values())
+    chosen, *tied = (value for value, mean in scored.items() if math.isclose(mean, best, rel_tol=FLOAT32))
+    return chosen, tuple(tied)
 
 
 def _validation(condition: Condition, column: str) -> float:

@@ -67,6 +67,7 @@ def rates_figure(conditions: Sequence[Condition], rates: Sequence[Rates], option
         notes += ["bars: 95 % interval of that mean (Student's t)"] * any(n >= FEWEST for n in counts)
         notes += [f"dots: single seeds, where there are fewer than {FEWEST}"] * any(1 < n < FEWEST for n in counts)
         notes += ["ring: chosen on validation examples"] * any(one.validation for one in rates)
+        notes += ["of tied values the lowest"] * any(line.tied for one in rates for line in one.lines)
         notes += ["cross: every seed diverged"] * diverged
         style = {"fontsize": 0.72 * options.font_size, "color": GREY, "ha": "left", "va": "bottom"}
         figure.text(0.01, 0.005, textwrap.fill("; ".join(notes), int(22 * width)), **style)

@@ -13,6 +13,7 @@ from tests.reports.conftest import make_run
 
 SEEDS = np.array([0.0, 1.0, 2.0])
 TEST = {0.1: 9.0, 0.3: 4.0, 1.0: 8.0}
+TIED = {0.1: 6.0, 0.3: 5.0, 1.0: 5.0}
 VALIDATION = {0.1: 5.0, 0.3: 6.0, 1.0: 7.0}
 
 
@@ -36,6 +37,17 @@ def test_values_are_chosen_on_validation_and_reported_on_test():
     assert chosen.rows[0][:3] == ["BP", "0.1", "6.0"]
     assert chosen.rows[0][3].startswith("10.0 ± 2.5")
     assert "at the edge of its values, so that a better one may lie outside: BP, FA" in chosen.caption
+
+
+def test_ties_on_validation_are_named_and_count_as_at_the_edge():
+    compared = compare([make_run("fa", SEEDS, rate=rate, validation=v + 0 * SEEDS) for rate, v in TIED.items()])
+    (line,) = compared.rates[0].lines
+    assert (line.chosen, line.tied) == (0.3, (1.0,))
+    _, chosen = rates_tables(compared.conditions, compared.rates[0])
+    assert "tied on validation: FA: 0.3 is tied with 1" in chosen.caption
+    assert "may lie outside: FA" in chosen.caption
+    figure = rates_figure(compared.conditions, compared.rates)
+    assert any("of tied values the lowest" in text.get_text().replace("\n", " ") for text in figure.texts)
 
 
 def test_without_validation_no_value_is_called_the_best():
