@@ -66,10 +66,13 @@ class Comparison:
         """The sweeps of one number, one per task."""
         return find_rates(self.conditions, self.metric)
 
-    @functools.cached_property
-    def tables(self) -> list[Table]:
-        """The tables that follow the scores: those of sweeps, of contrasts, and of what is above a control."""
-        found = [table for rates in self.rates for table in rates_tables(self.conditions, rates)]
+    def tables(self, spread: str = "interval") -> list[Table]:
+        """Returns the tables that follow the scores: those of sweeps, of contrasts, and of what is above a control.
+
+        Args:
+          spread: as for `paper_table`.
+        """
+        found = [table for rates in self.rates for table in rates_tables(self.conditions, rates, spread)]
         if self.contrasts:
             found.append(contrast_table(self.contrasts, self.names, columns_of(self.conditions)))
         if self.margins:
@@ -132,7 +135,7 @@ def show(
         first = score_table(compared, names, comparison.metric, comparison.scores)
     else:
         first = paper_table(compared, names, columns, spread)
-    for table in (first, *comparison.tables):
+    for table in (first, *comparison.tables(spread)):
         console.print(terminal(_first_rows(table), console.width))
     show_notes(comparison, console)
 
@@ -177,10 +180,11 @@ def write(
             write_margins(comparison.margins, names, folder / "controls.csv")
         if comparison.rates:
             write_csv(folder / "rates.csv", rates_rows(compared, comparison.rates))
+    tables = [paper, *comparison.tables(spread)] if {"markdown", "latex"} & set(formats) else []
     if "markdown" in formats:
-        write_text(folder / "comparison.md", "\n".join(table.markdown() for table in (paper, *comparison.tables)))
+        write_text(folder / "comparison.md", "\n".join(table.markdown() for table in tables))
     if "latex" in formats:
-        texts = [table.latex(f"comparison{i or ''}") for i, table in enumerate((paper, *comparison.tables))]
+        texts = [table.latex(f"comparison{i or ''}") for i, table in enumerate(tables)]
         write_text(folder / "comparison.tex", "\n".join(texts))
     if images := [name for name in formats if name in IMAGES]:
         _write_figures(comparison, folder, options, images)

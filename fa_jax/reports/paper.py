@@ -116,6 +116,14 @@ def mean_and_spread(summaries: Sequence[Summary], column: Column, spread: str) -
     return texts, " ".join(filter(None, (scale, column.unit)))
 
 
+def spread_text(column: Column, spread: str) -> str:
+    """Returns what `mean_and_spread` shows of a column."""
+    if not column.logarithmic:
+        return f"mean ± {SPREADS[spread]}"
+    factor = "of the 95 % interval" if spread == "interval" else "of one standard deviation of the logarithm"
+    return f"geometric mean ×/÷ the factor {factor}"
+
+
 def fixed(value: float, decimals: int) -> str:
     """Returns a number with a real minus sign and so many decimals."""
     text = f"{value:.{decimals}f}"
@@ -190,12 +198,8 @@ def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[s
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:
     seeds = sorted({len(c.run.seeds) - len(c.run.diverged) for c in conditions})
     counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    lines = []
-    if any(not column.logarithmic for column in shown):
-        lines.append(f"mean ± {SPREADS[spread]}, n = {counts} seeds, at the last evaluation")
-    if any(column.logarithmic for column in shown):
-        factor = "of the 95 % interval" if spread == "interval" else "of one standard deviation of the logarithm"
-        lines.append(f"geometric mean ×/÷ the factor {factor}, n = {counts} seeds, at the last evaluation")
+    means = dict.fromkeys(spread_text(column, spread) for column in sorted(shown, key=lambda one: one.logarithmic))
+    lines = [f"{mean}, n = {counts} seeds, at the last evaluation" for mean in means]
     if any(condition.run.diverged for condition in conditions):
         lines.append(f"diverged seeds are left out; {DIVERGED}")
     if any(column.layer is not None for column in shown):

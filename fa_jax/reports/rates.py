@@ -13,7 +13,7 @@ from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.labels import Described, describe, setting_text
 from fa_jax.reports.looks import Look, looks, number
-from fa_jax.reports.paper import mean_and_spread, summary_of
+from fa_jax.reports.paper import mean_and_spread, spread_text, summary_of
 from fa_jax.reports.tables import Table
 
 WIDEST = 10
@@ -121,8 +121,14 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
     return result
 
 
-def rates_tables(conditions: Sequence[Condition], rates: Rates) -> list[Table]:
-    """Returns the table of the metric by rule and value, and one of the chosen values, if they were chosen."""
+def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "interval") -> list[Table]:
+    """Returns the table of the metric by rule and value, and one of the chosen values, if they were chosen.
+
+    Args:
+      conditions: of which the sweep has indices.
+      rates: the sweep.
+      spread: what follows the mean with a chosen value, `interval` or `sd`.
+    """
     column = columns_of(conditions)[rates.metric]
     summaries = {
         i: summary_of(conditions[i], rates.metric, column) for line in rates.lines for i in line.conditions.values()
@@ -154,7 +160,7 @@ def rates_tables(conditions: Sequence[Condition], rates: Rates) -> list[Table]:
     caption = f"{rates.task}: {column.qualified(column.label, unit)}, mean over seeds, by {rates.option}"
     chosen = f"bold: the value with the best {rates.validation}" if rates.validation else REMEDY
     tables = [Table(headings, rows, f"{caption}\n{chosen}", frozenset(bold))]
-    return [*tables, *([_chosen_table(conditions, rates)] if rates.validation else [])]
+    return [*tables, *([_chosen_table(conditions, rates, spread)] if rates.validation else [])]
 
 
 def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[dict[str, Any]]:
@@ -191,12 +197,12 @@ def rates_notes(rates: Sequence[Rates], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _chosen_table(conditions: Sequence[Condition], rates: Rates) -> Table:
+def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) -> Table:
     columns = columns_of(conditions)
     column, validation = columns[rates.metric], columns[str(rates.validation)]
     lines = [line for line in rates.lines if line.chosen is not None]
     best = [conditions[line.conditions[line.chosen]] for line in lines if line.chosen is not None]
-    shown, unit = mean_and_spread([summary_of(one, rates.metric, column) for one in best], column, "interval")
+    shown, unit = mean_and_spread([summary_of(one, rates.metric, column) for one in best], column, spread)
     by, by_unit = mean_and_spread(
         [summary_of(one, str(rates.validation), validation) for one in best], validation, "sd"
     )
@@ -217,7 +223,7 @@ def _chosen_table(conditions: Sequence[Condition], rates: Rates) -> Table:
     missing = [line.name for line in rates.lines if line.chosen is None]
     headings = ["run", rates.short, validation.qualified(validation.label, by_unit)]
     headings += [column.qualified(column.label, unit), "n"]
-    caption = [f"{rates.task}: {rates.option} of the best {rates.validation}; mean ± half of the 95 % interval (t)"]
+    caption = [f"{rates.task}: {rates.option} of the best {rates.validation}; {spread_text(column, spread)}"]
     caption += [f"the lowest of values that are tied on validation: {'; '.join(ties)}"] * bool(ties)
     caption += [f"at the edge of its values, so that a better one may lie outside: {', '.join(edges)}"] * bool(edges)
     caption += [f"without a choice, since seeds diverged or nothing is finished: {', '.join(missing)}"] * bool(missing)

@@ -54,7 +54,7 @@ def test_each_control_has_a_row_and_what_differs_besides_the_rule_is_said():
     compared = compare(runs)
     assert [compared.names[margin.control] for margin in compared.margins] == ["frozen blocks", "shallow"]
     assert {margin.unequal for margin in compared.margins} == {("optimizer.weight_decay (0.01 and None)",)}
-    (table,) = [table for table in compared.tables if "control" in table.headings]
+    (table,) = [table for table in compared.tables() if "control" in table.headings]
     assert "differing in more than the rule: FA and frozen blocks in optimizer.weight_decay (0.01" in table.caption
     assert [row[:2] for row in table.rows] == [["FA", "frozen blocks"], ["FA", "shallow"]]
 

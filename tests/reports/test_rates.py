@@ -104,6 +104,15 @@ def test_a_figure_has_one_panel_or_one_per_rule(rules):
     assert sum(line.get_marker() == "o" and line.get_markersize() == 9 for a in shown for line in a.lines) == len(rules)
 
 
+def test_the_spread_is_that_of_every_table(tmp_path):
+    write(compare(sweep()), tmp_path, formats=["markdown", "latex"], spread="sd")
+    for name in ("comparison.md", "comparison.tex"):
+        text = (tmp_path / name).read_text()
+        assert text.count("the standard deviation over seeds") == 2
+        assert "half of the 95" not in text
+    assert "10.0 ± 1.0" in (tmp_path / "comparison.md").read_text()
+
+
 def test_files_have_every_value(tmp_path):
     write(compare(sweep()), tmp_path, formats=["csv", "markdown", "latex"])
     with (tmp_path / "rates.csv").open() as file:
