@@ -19,6 +19,7 @@ SPREADS = {
     "sd": "the standard deviation over seeds",
 }
 """What may follow a mean."""
+UNDECIDED = "the paired t-test over seeds tells no condition from the best (5 %, Holm)"
 MOST_DECIMALS = 6
 DIGITS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 COUNTS: dict[str, Callable[[Condition], str]] = {
@@ -42,7 +43,8 @@ def paper_table(
 
     The numbers of a column have the same decimals: those that show two digits of its typical spread. Of a score, the
     best mean on each task is bold, with every one that does not differ from it by the paired t-test over common seeds
-    at the 5 % level after Holm's correction. Nothing is bold where a condition has fewer than two seeds to compare.
+    at the 5 % level after Holm's correction. Nothing is bold where a condition has fewer than two seeds to compare, or
+    where no condition of the task differs from the best.
 
     Args:
       conditions: the runs to compare.
@@ -174,7 +176,7 @@ def _checked(conditions: Sequence[Condition], columns: Sequence[str] | None) -> 
 
 
 def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], str]:
-    """Returns the conditions with the best mean of a score on each task, and why none is, if so."""
+    """Returns the conditions with the best mean of a score on each task, and why none is, on all tasks or on some."""
     if column.split is None or column.better == "neither":
         return set(), ""
     of_task: dict[str, dict[int, float]] = {}
@@ -184,15 +186,19 @@ def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[s
         if not math.isnan(mean) and run.is_finished:
             of_task.setdefault(run.choices["task"], {})[i] = mean
     chosen: set[int] = set()
-    for means in of_task.values():
+    undecided = []
+    for task, means in of_task.items():
         if len(means) < 2:
             continue
         best = (min if column.better == "lower" else max)(means, key=means.__getitem__)
         equal = not_different(conditions, best, [i for i in means if i != best], name)
         if equal is None:
             return set(), f"nothing is bold in {name}: not all have two seeds to compare"
-        chosen |= {best, *equal}
-    return chosen, ""
+        if len(equal) == len(means) - 1:
+            undecided.append(task)
+        else:
+            chosen |= {best, *equal}
+    return chosen, f"nothing is bold in {name} on {', '.join(undecided)}: {UNDECIDED}" if undecided else ""
 
 
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:

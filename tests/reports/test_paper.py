@@ -69,12 +69,20 @@ def test_nothing_is_bold_without_seeds_to_compare_or_without_a_rival():
     assert [row[1] for row in single.rows] == ["5.00", "6.00"]
     assert not table_of([make_run("bp", BP)]).bold
     assert not table_of([make_run("bp", BP), make_run("fa", BP)], ["signal_angle_0"]).bold
-    assert bold(table_of([make_run(r, BP, task=t) for t in ("mnist", "digits") for r in ("bp", "fa")])) == [
-        "BP digits",
-        "BP mnist",
-        "FA digits",
-        "FA mnist",
-    ]
+
+
+def test_nothing_is_bold_on_a_task_where_no_condition_differs_from_the_best():
+    equal = [make_run("bp", BP[:3]), make_run("fa", np.add(BP[:3], [0.1, -0.2, 0.2]))]
+    table = table_of(equal)
+    assert not table.bold
+    assert table.caption.endswith(
+        "nothing is bold in test_error on mnist: the paired t-test over seeds tells no condition from the best "
+        "(5 %, Holm)"
+    )
+    decided = [make_run("bp", BP, task="digits"), make_run("fa", BP + 3, task="digits")]
+    both = table_of([*equal, *decided])
+    assert bold(both) == ["BP digits"]
+    assert "nothing is bold in test_error on mnist: " in both.caption
 
 
 def test_columns_may_be_metrics_options_and_counts():
