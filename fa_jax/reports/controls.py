@@ -15,8 +15,9 @@ from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import planned, without_rule
 from fa_jax.reports.notes import first
+from fa_jax.reports.numbers import interval_text, signed_text
 from fa_jax.reports.paired import paired
-from fa_jax.reports.tables import Table, interval_text, signed_text
+from fa_jax.reports.tables import Table
 
 CONTROLS = ("frozen_blocks", "shallow")
 """The rules whose hidden layers do not learn, the stronger one first."""

@@ -9,7 +9,8 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import Summary, summarise, summarise_logarithm
 from fa_jax.reports.flags import MARK, marked, meanings
-from fa_jax.reports.tables import Table, number_text, random_text
+from fa_jax.reports.numbers import number_text
+from fa_jax.reports.tables import Table, random_text
 
 HEADINGS = ["run", "layer", "signal angle", "random", "dead", "reference", "scale", "by one layer", "since the start"]
 CAPTION = (

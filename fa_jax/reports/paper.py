@@ -3,14 +3,13 @@
 import math
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from fa_jax.checks import BadOption, choose, nearest
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import DIVERGED, Summary, summarise, summarise_logarithm
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.flags import marked, meanings
+from fa_jax.reports.numbers import decimals_of, fixed
 from fa_jax.reports.paired import not_different
 from fa_jax.reports.tables import Table
 
@@ -20,7 +19,6 @@ SPREADS = {
 }
 """What may follow a mean."""
 UNDECIDED = "the paired t-test over seeds tells no condition from the best (5 %, Holm)"
-MOST_DECIMALS = 6
 DIGITS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 COUNTS: dict[str, Callable[[Condition], str]] = {
     "n": lambda condition: str(len(condition.run.seeds) - len(condition.run.diverged)),
@@ -109,7 +107,7 @@ def mean_and_spread(summaries: Sequence[Summary], column: Column, spread: str) -
         return [_geometric(mean, factor) for mean, factor in zip(means, halves, strict=True)], column.unit
     power = _power(means)
     means, halves = ([value / 10.0**power for value in values] for values in (means, halves))
-    decimals = _decimals(means, halves)
+    decimals = decimals_of(means, halves)
     texts = []
     for mean, half in zip(means, halves, strict=True):
         text = "-" if math.isnan(mean) else fixed(mean, decimals)
@@ -124,12 +122,6 @@ def spread_text(column: Column, spread: str) -> str:
         return f"mean ± {SPREADS[spread]}"
     factor = "of the 95 % interval" if spread == "interval" else "of one standard deviation of the logarithm"
     return f"geometric mean ×/÷ the factor {factor}"
-
-
-def fixed(value: float, decimals: int) -> str:
-    """Returns a number with a real minus sign and so many decimals."""
-    text = f"{value:.{decimals}f}"
-    return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
 def _metric_column(conditions: Sequence[Condition], name: str, column: Column, spread: str) -> tuple[str, list[str]]:
@@ -224,18 +216,6 @@ def _power(means: Sequence[float]) -> int:
     largest = max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
     power = math.floor(math.log10(largest)) if largest else 0
     return power if not -3 <= power < 6 else 0
-
-
-def _decimals(means: Sequence[float], halves: Sequence[float]) -> int:
-    """Returns the decimals that show two digits of the typical spread, or three of the typical mean without spreads."""
-    known = [half for half in halves if math.isfinite(half) and half > 0]
-    typical, digits = known, 2
-    if not known:
-        typical, digits = [abs(mean) for mean in means if math.isfinite(mean) and mean], 3
-    if not typical:
-        return 0
-    exponent = math.floor(math.log10(float(np.median(typical))))
-    return min(max(digits - 1 - exponent, 0), MOST_DECIMALS)
 
 
 def _geometric(mean: float, factor: float) -> str:

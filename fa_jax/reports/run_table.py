@@ -8,7 +8,8 @@ import rich.table
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.flags import marked, meanings
-from fa_jax.reports.tables import WIDTH, Table, interval_text, number_text, random_text, terminal
+from fa_jax.reports.numbers import interval_text, number_text
+from fa_jax.reports.tables import WIDTH, Table, random_text, terminal
 
 SUMMARISED = ("signal_angle", "weight_angle", "growth")
 """The metrics that the table shows beside the scores."""

@@ -23,6 +23,7 @@ from fa_jax.records.statistics import (
 )
 from fa_jax.reports.contrasts import Contrast, columns_of
 from fa_jax.reports.flags import marked, meanings
+from fa_jax.reports.numbers import interval_text, number_text, signed_text
 from fa_jax.reports.paired import MAX_SEEDS
 from fa_jax.text import printable
 
@@ -254,26 +255,5 @@ def _random_angles(runs: Sequence[Run]) -> str:
     return f"; of random signals, the angle is {' or '.join(texts)}°" if 0 < len(texts) < 4 else ""
 
 
-def interval_text(low: float | None, high: float | None) -> str:
-    """Returns an interval with four digits; `-` if there is none."""
-    if low is None or high is None or math.isnan(low):
-        return "-"
-    return f"{number_text(low)} – {number_text(high)}"
-
-
-def signed_text(value: float, ratio: bool) -> str:
-    """Returns a difference with its sign, or a ratio."""
-    if ratio:
-        return f"× {number_text(value)}"
-    return f"+{number_text(value)}" if value > 0 else number_text(value)
-
-
 def _p(value: float) -> str:
     return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def number_text(value: float | None) -> str:
-    """Returns a number with four digits; `-` if there is none."""
-    if value is None or not math.isfinite(value):
-        return "-"
-    return f"{value:.2e}" if value and abs(value) < 1e-2 else f"{value:.4g}"
