@@ -15,7 +15,7 @@ from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import planned, without_rule
 from fa_jax.reports.notes import first
-from fa_jax.reports.numbers import interval_text, signed_text
+from fa_jax.reports.numbers import difference_texts
 from fa_jax.reports.paired import paired
 from fa_jax.reports.tables import Table
 
@@ -76,11 +76,12 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
 
 def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
     """Returns one row per margin; `columns` describe their metrics."""
-    rows = []
-    for margin in found:
-        is_ratio = columns[margin.metric].logarithmic
-        value, bounds = signed_text(margin.margin, is_ratio), interval_text(margin.low, margin.high)
-        rows.append([names[margin.condition], names[margin.control], value, bounds, str(margin.n)])
+    is_ratio = {margin.metric: columns[margin.metric].logarithmic for margin in found}
+    shown = difference_texts([(one.metric, one.margin, one.low, one.high) for one in found], is_ratio)
+    rows = [
+        [names[margin.condition], names[margin.control], *texts, str(margin.n)]
+        for margin, texts in zip(found, shown, strict=True)
+    ]
     judged = ", ".join(dict.fromkeys(columns[m.metric].qualified(m.metric) for m in found))
     caption = (
         f"{judged}: how much better than the control, in pairs over the n seeds that both have; where it is not above "

@@ -1,7 +1,7 @@
 """Numbers as tables show them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -27,6 +27,33 @@ def signed_text(value: float, ratio: bool) -> str:
     if ratio:
         return f"× {number_text(value)}"
     return f"+{number_text(value)}" if value > 0 else number_text(value)
+
+
+def difference_texts(
+    differences: Sequence[tuple[str, float, float, float]], is_ratio: Mapping[str, bool]
+) -> list[tuple[str, str]]:
+    """Returns each difference with its sign, and its interval, with the same decimals for all of a metric.
+
+    Ratios, and differences that are too small for `MOST_DECIMALS`, are shown as by `signed_text`.
+
+    Args:
+      differences: metric, difference, and the two ends of its interval.
+      is_ratio: whether those of a metric are ratios.
+    """
+    places: dict[str, int | None] = {}
+    for metric in is_ratio:
+        of_metric = [(value, high - value) for name, value, _, high in differences if name == metric]
+        decimals = decimals_of(*zip(*of_metric, strict=True)) if of_metric else 0
+        places[metric] = None if is_ratio[metric] or decimals == MOST_DECIMALS else decimals
+    texts = []
+    for metric, value, low, high in differences:
+        decimals = places[metric]
+        if decimals is None or not math.isfinite(value):
+            texts.append((signed_text(value, is_ratio[metric]), interval_text(low, high)))
+        else:
+            interval = "-" if math.isnan(low) else f"{low:z.{decimals}f} – {high:z.{decimals}f}"
+            texts.append((f"{value:+z.{decimals}f}" if value else f"{value:z.{decimals}f}", interval))
+    return texts
 
 
 def fixed(value: float, decimals: int) -> str:

@@ -23,7 +23,7 @@ from fa_jax.records.statistics import (
 )
 from fa_jax.reports.contrasts import Contrast, columns_of
 from fa_jax.reports.flags import marked, meanings
-from fa_jax.reports.numbers import interval_text, number_text, signed_text
+from fa_jax.reports.numbers import difference_texts, interval_text, number_text
 from fa_jax.reports.paired import MAX_SEEDS
 from fa_jax.text import printable
 
@@ -179,15 +179,16 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
     kinds = " or ".join(dict.fromkeys("ratio" if ratio[contrast.metric] else "difference" for contrast in contrasts))
     headings = ["contrast", kinds, "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n", "needed"]
     rows = []
-    for contrast in contrasts:
+    shown = difference_texts([(one.metric, one.difference, one.low, one.high) for one in contrasts], ratio)
+    for contrast, (difference, interval) in zip(contrasts, shown, strict=True):
         is_ratio, untested = ratio[contrast.metric], math.isnan(contrast.effect)
         needed = f"> {MAX_SEEDS:,}" if contrast.seeds_needed is None else str(contrast.seeds_needed)
         p_values = contrast.p_t, contrast.holm_t, contrast.p_wilcoxon, contrast.holm_wilcoxon
         rows.append(
             [
                 f"{names[contrast.condition]} {'/' if is_ratio else '-'} {names[contrast.against]}",
-                signed_text(contrast.difference, is_ratio),
-                interval_text(contrast.low, contrast.high),
+                difference,
+                interval,
                 "-" if untested else f"{contrast.effect:.2f}",
                 *map(_p, p_values),
                 str(contrast.n),

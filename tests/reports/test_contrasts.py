@@ -55,6 +55,20 @@ def test_the_contrast_of_a_logarithmic_metric_is_a_ratio():
     assert contrast.p_t == pytest.approx(stats.ttest_rel(FA, BP).pvalue)
 
 
+def test_differences_have_the_same_decimals_unless_they_are_tiny():
+    def shown(scale):
+        runs = [make_run("bp", scale * BP), make_run("fa", scale * FA), make_run("dfa", scale * (BP + 1.5))]
+        compared = compare(runs)
+        return [row[1:3] for row in compared.tables()[-1].rows]
+
+    (fa, interval), equal = shown(1)
+    difference = FA - BP
+    low, high = stats.t.interval(0.95, 11, difference.mean(), stats.sem(difference))
+    assert (fa, interval) == (f"{difference.mean():+.2f}", f"{low:.2f} – {high:.2f}")
+    assert equal == ["+1.50", "1.50 – 1.50"]
+    assert float(shown(1e-7)[0][0]) == pytest.approx(1e-7 * difference.mean(), rel=1e-2)
+
+
 def test_equal_runs_have_no_p():
     (contrast,) = compare([make_run("bp", BP), make_run("dfa", BP)]).contrasts
     assert contrast.difference == 0
