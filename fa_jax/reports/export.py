@@ -43,8 +43,8 @@ def latex(table: Table, label: str = "comparison") -> str:
     top, middle, bottom = (rf"\{name}rule" for name in ("top", "mid", "bottom"))
     for rule in (top, middle, bottom):
         tabular = tabular.replace(r"\hline", rule, 1)
-    # One paragraph: a caption may not hold an empty line.
-    caption = " ".join(f"{_latex_text(line)}." for line in table.caption.split("\n") if line)
+    # One paragraph of sentences: a caption may not hold an empty line.
+    caption = " ".join(f"{_latex_text(line[0].upper() + line[1:])}." for line in table.caption.split("\n") if line)
     head = ["% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
     small = [r"\footnotesize\setlength{\tabcolsep}{3pt}"] if len(table.headings) > NARROW else []
     return "\n".join([*head, rf"\label{{tab:{label}}}", *small, tabular, r"\end{table}", ""])

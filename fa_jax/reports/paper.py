@@ -185,12 +185,12 @@ def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[s
         best = (min if column.better == "lower" else max)(means, key=means.__getitem__)
         equal = not_different(conditions, best, [i for i in means if i != best], name)
         if equal is None:
-            return set(), f"nothing is bold in {name}: not all have two seeds to compare"
+            return set(), f"nothing is bold in {column.label}: not all have two seeds to compare"
         if len(equal) == len(means) - 1:
             undecided.append(task)
         else:
             chosen |= {best, *equal}
-    return chosen, f"nothing is bold in {name} on {', '.join(undecided)}: {UNDECIDED}" if undecided else ""
+    return chosen, f"nothing is bold in {column.label} on {', '.join(undecided)}: {UNDECIDED}" if undecided else ""
 
 
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:

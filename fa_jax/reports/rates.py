@@ -157,8 +157,9 @@ def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "i
         headings = [rates.short, *(line.name for line in rates.lines)]
         rows = [[head, *column_of] for head, *column_of in zip(heads, *grid, strict=True)]
         bold = {(j, i + 1) for i, j in bold}
-    caption = f"{rates.task}: {column.qualified(column.label, unit)}, mean over seeds, by {rates.option}"
-    chosen = f"bold: the value with the best {rates.validation}" if rates.validation else REMEDY
+    caption = f"{column.qualified(column.label, unit)} on {rates.task}: mean over seeds, by {rates.option}"
+    validation = rates.validation and columns_of(conditions)[rates.validation].label
+    chosen = f"bold: the value with the best {validation}" if validation else REMEDY
     tables = [Table(headings, rows, f"{caption}\n{chosen}", frozenset(bold))]
     return [*tables, *([_chosen_table(conditions, rates, spread)] if rates.validation else [])]
 
@@ -223,7 +224,8 @@ def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) ->
     missing = [line.name for line in rates.lines if line.chosen is None]
     headings = ["run", rates.short, validation.qualified(validation.label, by_unit)]
     headings += [column.qualified(column.label, unit), "n"]
-    caption = [f"{rates.task}: {rates.option} of the best {rates.validation}; {spread_text(column, spread)}"]
+    best_by = f"with the {rates.short} of the best {validation.label}"
+    caption = [f"{column.label} on {rates.task}: {best_by}; {spread_text(column, spread)}"]
     caption += [f"the lowest of values that are tied on validation: {'; '.join(ties)}"] * bool(ties)
     caption += [f"at the edge of its values, so that a better one may lie outside: {', '.join(edges)}"] * bool(edges)
     caption += [f"without a choice, since seeds diverged or nothing is finished: {', '.join(missing)}"] * bool(missing)

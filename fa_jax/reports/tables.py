@@ -159,7 +159,7 @@ def score_table(
             ]
         )
     kinds = {m: "geometric mean" if columns[m].logarithmic else "mean" for m in judged}
-    means = ", ".join(f"{columns[m].qualified(m)}: {kind}" for m, kind in kinds.items())
+    means = ", ".join(f"{columns[m].qualified(columns[m].label)}: {kind}" for m, kind in kinds.items())
     caption = (
         f"{means} over n seeds at the last evaluation, diverged seeds left out; 95 % intervals by Student's t "
         "and by the BCa bootstrap, which is too narrow for few seeds\n"
@@ -196,7 +196,7 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
             ]
         )
     fewest = min((contrast.n for contrast in contrasts if not math.isnan(contrast.p_wilcoxon)), default=6)
-    metrics = ", ".join(dict.fromkeys(columns[c.metric].qualified(c.metric) for c in contrasts))
+    metrics = ", ".join(dict.fromkeys(columns[c.metric].qualified(columns[c.metric].label) for c in contrasts))
     caption = (
         f"{metrics}, mean {kinds} in pairs over the n seeds that both have; d: Cohen's of "
         f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(contrasts)} "

@@ -44,7 +44,7 @@ def test_hostile_text_stays_one_cell_of_text_in_markdown(hostile_table):
 
 def test_hostile_text_is_escaped_in_latex(hostile_table):
     text = latex(hostile_table)
-    assert r"\caption{about =HYPERLINK(1)\textbar{}[a](b)" in text
+    assert r"\caption{About =HYPERLINK(1)\textbar{}[a](b)" in text
     row = text.split("\\midrule\n")[1].split("\n")[0]
     assert r"a\_b \$x\$" in row
     assert r"\textbackslash{}x1b" in row

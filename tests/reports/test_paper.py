@@ -65,7 +65,7 @@ def test_bold_are_the_best_and_those_that_the_paired_test_does_not_tell_from_it(
 def test_nothing_is_bold_without_seeds_to_compare_or_without_a_rival():
     single = table_of([make_run("bp", [5.0]), make_run("fa", [6.0])])
     assert not single.bold
-    assert "nothing is bold in test_error" in single.caption
+    assert "nothing is bold in test error" in single.caption
     assert [row[1] for row in single.rows] == ["5.00", "6.00"]
     assert not table_of([make_run("bp", BP)]).bold
     assert not table_of([make_run("bp", BP), make_run("fa", BP)], ["signal_angle_0"]).bold
@@ -76,13 +76,13 @@ def test_nothing_is_bold_on_a_task_where_no_condition_differs_from_the_best():
     table = table_of(equal)
     assert not table.bold
     assert table.caption.endswith(
-        "nothing is bold in test_error on mnist: the paired t-test over seeds tells no condition from the best "
+        "nothing is bold in test error on mnist: the paired t-test over seeds tells no condition from the best "
         "(5 %, Holm)"
     )
     decided = [make_run("bp", BP, task="digits"), make_run("fa", BP + 3, task="digits")]
     both = table_of([*equal, *decided])
     assert bold(both) == ["BP digits"]
-    assert "nothing is bold in test_error on mnist: " in both.caption
+    assert "nothing is bold in test error on mnist: " in both.caption
 
 
 def test_columns_may_be_metrics_options_and_counts():

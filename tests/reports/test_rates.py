@@ -123,4 +123,13 @@ def test_files_have_every_value(tmp_path):
     ]
     assert float(rows[1]["mean"]) == 5
     assert "| BP" in (tmp_path / "comparison.md").read_text()
-    assert (tmp_path / "comparison.tex").read_text().count(r"\begin{table}") == 4
+    text = (tmp_path / "comparison.tex").read_text()
+    assert text.count(r"\begin{table}") == 4
+    captions = [line for line in text.split("\n") if line.startswith(r"\caption{")]
+    assert [caption[9:].partition(",")[0].partition(":")[0] for caption in captions] == [
+        r"Mean $\pm$ half of the 95 \% interval of the mean by Student's t",
+        r"Test error (\%) on mnist",
+        "Test error on mnist",
+        "Test error",
+    ]
+    assert not any("\\_error" in caption for caption in captions)

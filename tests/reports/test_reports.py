@@ -76,7 +76,7 @@ def test_runs_with_different_main_metrics_are_each_judged_by_their_own(record):
     table = scores(runs)
     assert table.headings[1:3] == ["metric", "mean"]
     assert [row[1:3] for row in table.rows] == [["test_nse", "0.01"], ["test_error", "3"]]
-    assert "test_nse: geometric mean, test_error: mean" in printed(terminal(table, 160))
+    assert "test NSE: geometric mean, test error: mean" in printed(terminal(table, 160))
 
 
 @pytest.mark.parametrize("metrics", [("error", "balanced_error"), ("balanced_error", "error"), ("accuracy", "error")])
@@ -91,7 +91,7 @@ def test_tables_judge_a_run_by_the_metric_that_its_task_declares_first(record, t
     assert [row[1] for row in scores(runs).rows] == ["7", "3"]
     console = Console(width=160, record=True, file=io.StringIO())
     show(compared, console)
-    assert f"{main}: mean over n seeds" in console.export_text()
+    assert f"test {metrics[0].replace('_', ' ')}: mean over n seeds" in console.export_text()
     write(compared, tmp_path / "all")
     for name, column in (("comparison.csv", "metric"), ("contrasts.csv", "metric")):
         with (tmp_path / "all" / name).open() as file:
@@ -171,7 +171,7 @@ def test_training_scores_by_another_prediction_are_marked_in_tables_and_figures(
     assert titles == ["train_error (softmax)", "train_error"]
     compared = compare([run, bp], metric="train_error", contrasts="forward_forward:bp")
     assert (
-        "train_error (some by softmax)" in contrast_table(compared.contrasts, compared.names, columns_of(both)).caption
+        "train error (some by softmax)" in contrast_table(compared.contrasts, compared.names, columns_of(both)).caption
     )
     run.summary["final"]["train_error"] = run.summary["final"]["test_error"]
     assert "train_error (softmax)" in printed(run_table(run))
