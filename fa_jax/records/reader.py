@@ -12,6 +12,7 @@ import numpy as np
 
 from fa_jax.records import schema
 from fa_jax.records.columns import Column, read_column
+from fa_jax.records.locks import is_held
 from fa_jax.records.options import options
 from fa_jax.records.statistics import has_diverged
 from fa_jax.text import printable
@@ -58,6 +59,12 @@ class Run:
     def options(self) -> dict[str, str]:
         """The options of the config that decide what is learned, by dotted name."""
         return options(self.config)
+
+    @property
+    def state(self) -> str:
+        """The recorded status, or `cut off` if that is `running` and no process holds the folder any more."""
+        status = self.status["status"]
+        return "cut off" if status == "running" and not is_held(self.folder) else status
 
     @property
     def is_finished(self) -> bool:

@@ -123,7 +123,7 @@ def _failures(conditions: Sequence[Condition], names: Sequence[str]) -> Table:
             rows.append([name, "diverged", seeds, ""])
         for run in (*condition.used, *condition.left_out):
             if not run.is_finished:
-                rows.append([name, run.status["status"], run.status["reason"] or "", str(run.folder)])
+                rows.append([name, run.state, run.status["reason"] or "", str(run.folder)])
     caption = DIVERGED if any(condition.run.diverged for condition in conditions) else ""
     return Table(["run", "status", "reason", "folder"], rows, caption)
 
@@ -134,7 +134,7 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
             "folder": str(run.folder),
             "link": f"./{_quoted(Path(os.path.relpath(run.folder, path.parent)).as_posix())}/",
             "condition": name,
-            "status": run.status["status"],
+            "status": run.state,
             "seeds": _ranges(run.seeds),
             "time": run.environment.get("time", "")[:19],
             "commit": (run.environment.get("commit") or "")[:8],

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of
 from fa_jax.reports.tables import Table
 
@@ -17,12 +16,7 @@ MEANING = {
     "failed": "stopped by an error; it can be resumed",
     "not started": "a run of a sweep without a folder yet",
 }
-
-
-def state(run: Run) -> str:
-    """Returns one of `MEANING`: the recorded status, unless the process has ended."""
-    status = run.status["status"]
-    return "cut off" if status == "running" and not is_held(run.folder) else status
+"""What each `Run.state` means, and the state of runs that have no folder."""
 
 
 def status_table(folders: Sequence[Path]) -> Table:
@@ -31,7 +25,7 @@ def status_table(folders: Sequence[Path]) -> Table:
     rows = [
         [
             str(run.folder),
-            state(run),
+            run.state,
             f"{progress(run):.0%}",
             str(len(run.seeds)),
             run.status["time"][:16].replace("T", " "),

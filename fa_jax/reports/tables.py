@@ -237,10 +237,11 @@ def terminal(table: Table, width: int) -> rich.table.Table:
 def state(condition: Condition) -> str:
     """Returns the status of a condition, with the seeds and runs that its numbers leave out."""
     diverged = len(condition.run.diverged)
-    parts = [condition.run.status["status"]]
+    unfinished = [run for run in condition.used if not run.is_finished]
+    parts = [unfinished[0].state if unfinished else condition.run.status["status"]]
     parts += [f"{diverged} seeds diverged"] if diverged else []
-    statuses = [run.status["status"] for run in condition.left_out]
-    parts += [f"{statuses.count(status)} {status} left out" for status in dict.fromkeys(statuses)]
+    states = [run.state for run in condition.left_out]
+    parts += [f"{states.count(one)} {one} left out" for one in dict.fromkeys(states)]
     return ", ".join(parts)
 
 

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import conditions
+from fa_jax.records.locks import acquire, release
 from fa_jax.records.reader import read_run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import compare, show, write
@@ -19,6 +20,7 @@ from fa_jax.reports.curves import curves_of, draw_curves
 from fa_jax.reports.figures import comparison_figure
 from fa_jax.reports.labels import labels
 from fa_jax.reports.run_table import run_caption, run_table
+from fa_jax.reports.status import status_table
 from fa_jax.reports.tables import contrast_table, score_table, terminal
 
 
@@ -116,6 +118,20 @@ def test_failed_runs_have_a_row_and_a_reason(record, tmp_path):
     assert rows[1]["reason"] == "it broke"
     assert float(rows[0]["test_error_mean"]) == 3
     assert int(rows[0]["test_error_n"]) == 2
+
+
+def test_a_run_is_cut_off_in_every_table_once_no_process_trains_it(record):
+    record("fa")
+    runs = record("bp", status="running")
+    folder = runs[1].folder
+
+    def shown():
+        return scores(runs).rows[1][-1], status_table([folder.parent]).rows[1][1]
+
+    lock = acquire(folder)
+    assert shown() == ("running", "running")
+    release(lock)
+    assert shown() == ("cut off", "cut off")
 
 
 def test_a_figure_is_written_as_png_and_pdf(record, tmp_path):
