@@ -12,6 +12,8 @@ from fa_jax.records.reader import Run
 from fa_jax.reports.notes import first
 
 MARK = "†"
+MOST_LAYERS = 3
+"""The most layers that a note names."""
 
 
 def flagged(run: Run, name: str) -> np.ndarray:
@@ -56,12 +58,20 @@ def meanings(shown: Iterable[tuple[Run, str]], mark: str = MARK, *, at_end: bool
 
 
 def flag_notes(compared: Sequence[Condition], names: Sequence[str]) -> list[str]:
-    """Returns where values are marked at the last evaluation, and why."""
-    found: dict[str, dict[str, None]] = {}
+    """Returns in which conditions, and layers, values are marked at the last evaluation, and why."""
+    found: dict[str, dict[str, dict[int, None]]] = {}
     for condition, label in zip(compared, names, strict=True):
-        run = condition.run
-        for name, column in run.columns.items():
-            if column.flag is not None and (count := seeds_flagged(run, name)):
-                where = f"{label} ({column.flag.by}, {count} of {len(run.seeds) - len(run.diverged)} seeds)"
-                found.setdefault(column.flag.meaning, {})[where] = None
-    return [f"{MARK} {meaning}: {first(list(where), ', ')}" for meaning, where in found.items()]
+        for name, column in condition.run.columns.items():
+            if column.flag is not None and seeds_flagged(condition.run, name):
+                layers = found.setdefault(column.flag.meaning, {}).setdefault(label, {})
+                layers |= {} if column.layer is None else {column.layer: None}
+    return [
+        f"{MARK} {meaning}: {first([f'{label}{_layers(list(layers))}' for label, layers in where.items()], ', ')}"
+        for meaning, where in found.items()
+    ]
+
+
+def _layers(layers: Sequence[int]) -> str:
+    if len(layers) > MOST_LAYERS:
+        return f" ({len(layers)} layers)"
+    return f" (layer{'s' if len(layers) > 1 else ''} {', '.join(map(str, layers))})" if layers else ""

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from fa_jax.core import Flag, Metric
 from fa_jax.records.columns import Declared, Random
+from fa_jax.records.conditions import conditions
 from fa_jax.records.reader import find_runs
 from fa_jax.records.writer import Writer
 from fa_jax.reports.comparison import compare, show, write
@@ -116,8 +117,8 @@ def test_tables_mark_a_value_and_say_why(marked):
     console = Console(width=160, record=True, file=io.StringIO())
     show(compared, console)
     notes = console.export_text()
-    assert f"{MARK} the reference is too small: DFA (reference_norm_1, 1 of 2 seeds)" in notes
-    assert f"{MARK} it explodes: DFA (growth, 2 of 2 seeds)" in notes
+    assert f"{MARK} the reference is too small: DFA (layer 1)" in notes
+    assert f"{MARK} it explodes: DFA" in notes
     table = paper_table(compared.conditions, compared.names, ["signal_angle_1", "growth", "n"])
     assert [cell.endswith(MARK) for cell in table.rows[0][1:]] == [False, False, False]
     assert [cell.endswith(MARK) for cell in table.rows[1][1:]] == [True, True, False]
@@ -164,7 +165,7 @@ def test_the_page_has_marks_bands_and_a_table_of_layers(marked, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert 'id="layers"' in page
     assert f"<td>61{MARK}</td>" in page
-    assert f"{MARK} it explodes: DFA (growth, 2 of 2 seeds)" in page
+    assert f"{MARK} it explodes: DFA" in page
 
 
 def test_the_table_of_layers_has_a_row_for_each_and_no_mean_over_them(marked):
@@ -196,9 +197,17 @@ def test_seeds_of_an_older_run_are_pooled_with_newer_ones_in_the_columns_that_bo
     assert "growth" not in (tmp_path / "out" / "comparison.csv").read_text()
 
 
-def test_notes_name_each_place_once(marked):
-    compared = compare(marked)
-    assert len(flag_notes(compared.conditions, compared.names)) == 2
+def test_a_note_names_a_condition_once_with_its_layers(record_run):
+    (read,) = record_run(references=(1e-9, 1e-9))
+    run = dataclasses.replace(read, metrics=dict(read.metrics), columns=dict(read.columns))
+    column = run.columns["signal_angle_1"]
+    expected = {2: "DFA (layers 1, 2)", 3: "DFA (layers 1, 2, 3)", 4: "DFA (4 layers)"}
+    for layer, where in expected.items():
+        for name in ("signal_angle", "reference_norm"):
+            run.metrics[f"{name}_{layer}"] = run.metrics[f"{name}_1"]
+        flag = column.flag._replace(by=f"reference_norm_{layer}")
+        run.columns[f"signal_angle_{layer}"] = column._replace(layer=layer, flag=flag)
+        assert flag_notes(conditions([run]), ["DFA"]) == [f"{MARK} the reference is too small: {where}"]
 
 
 def test_random_signals_have_a_deviation_by_the_units_of_the_layer_and_the_examples(marked):
