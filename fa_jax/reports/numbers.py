@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 MOST_DECIMALS = 6
+ROUNDING = 1e-12
+"""The relative difference of float64 numbers that rounding may explain."""
 
 
 def number_text(value: float | None) -> str:
@@ -16,8 +18,8 @@ def number_text(value: float | None) -> str:
 
 
 def interval_text(low: float | None, high: float | None) -> str:
-    """Returns an interval with four digits; `-` if there is none."""
-    if low is None or high is None or math.isnan(low):
+    """Returns an interval with four digits; `-` if there is none, or if it has no width but by rounding."""
+    if low is None or high is None or math.isnan(low) or math.isclose(low, high, rel_tol=ROUNDING):
         return "-"
     return f"{number_text(low)} – {number_text(high)}"
 

@@ -168,6 +168,8 @@ def score_table(
     )
     shown = [*zip(runs, metrics, strict=True), *((run, "signal_angle_0") for run in runs)]
     caption = "\n".join([caption, *meanings(shown)])
+    if any(one.mean.n > 1 and math.isnan(one.bootstrap[0]) for one in computed):
+        caption += "\n-: all seeds agree, and have no interval"
     if any(condition.run.diverged for condition in conditions):
         caption += f"\n{DIVERGED}"
     return Table(headings, rows, caption)
@@ -188,7 +190,7 @@ def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns:
             [
                 f"{names[contrast.condition]} {'/' if is_ratio else '-'} {names[contrast.against]}",
                 difference,
-                interval,
+                "-" if untested else interval,
                 "-" if untested else f"{contrast.effect:.2f}",
                 *map(_p, p_values),
                 str(contrast.n),

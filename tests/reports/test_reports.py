@@ -107,6 +107,14 @@ def test_the_table_of_a_run_shows_scores_and_angles_but_no_norms(record):
     assert "signal_norm_0" not in text
 
 
+def test_seeds_that_agree_have_no_interval(record):
+    record("bp", values=(2.521, 2.521))
+    table = scores(record("fa"))
+    assert [row[2:4].count("-") for row in table.rows] == [2, 0]
+    assert table.caption.endswith("-: all seeds agree, and have no interval")
+    assert "agree" not in scores(record("fa")[1:]).caption
+
+
 def test_failed_runs_have_a_row_and_a_reason(record, tmp_path):
     record("fa")
     runs = record("bp", status="failed")
