@@ -123,7 +123,7 @@ def _draw(
         style = {"marker": "x", "linestyle": "", "color": of_line.look.colour, "markersize": 5, "clip_on": False}
         if of_line.diverged:
             panels[0 if together else i].plot(of_line.diverged, [top] * len(of_line.diverged), **style)
-    xlabel, ylabel = drawn(rates.short.replace("_", " ")), drawn(column.axis)
+    xlabel, ylabel = drawn(rates.short), drawn(column.axis)
     if together:
         first.set(xlabel=xlabel, ylabel=ylabel)
     else:

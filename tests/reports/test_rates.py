@@ -101,6 +101,7 @@ def test_a_figure_has_one_panel_or_one_per_rule(rules):
     shown = [axes for axes in figure.findobj(mpl.axes.Axes) if axes.lines]
     assert len(shown) == (1 if len(rules) < 9 else len(rules))
     assert shown[0].get_xscale() == "log"
+    assert "learning_rate" in {text.get_text() for text in figure.findobj(mpl.text.Text)}
     assert sum(line.get_marker() == "o" and line.get_markersize() == 9 for a in shown for line in a.lines) == len(rules)
 
 
