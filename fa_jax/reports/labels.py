@@ -23,6 +23,9 @@ NAMES = {
     **{"local_loss": "local loss", "predictive_coding": "predictive coding", "scff": "SCFF"},
     **{"equilibrium_propagation": "equilibrium propagation", "frozen_blocks": "frozen blocks"},
 }
+ABSENT = "-"
+"""Stands for the value of an option that a run does not have, or that is null."""
+NULL = "None"
 GROUPS = ("architecture", "feedback", "loss", "optimizer")
 
 
@@ -33,7 +36,7 @@ class Described(NamedTuple):
     """The label of the rule."""
     task: str
     setting: tuple[tuple[str, str], ...]
-    """Options and their values, as few as distinguish the runs."""
+    """Options and their values, as few as distinguish the runs; `ABSENT` where a run has no value."""
 
 
 def rule_label(run: Run) -> str:
@@ -48,14 +51,16 @@ def describe(runs: Sequence[Run]) -> list[Described]:
 
     Options whose differences follow from an earlier one are omitted.
     """
-    described = [{group: str(run.choices.get(group)) for group in GROUPS} | run.options for run in runs]
+    described = [_options(run) for run in runs]
     rules, tasks = ([run.choices[group] for run in runs] for group in ("rule", "task"))
     similar: dict[tuple[str, str], list[dict[str, str]]] = {}
     for rule, task, run_options in zip(rules, tasks, described, strict=True):
         similar.setdefault((rule, task), []).append(run_options)
     distinguishing = {pair: _distinguishing(group) for pair, group in similar.items()}
     return [
-        Described(rule_label(run), task, tuple((key, run_options.get(key, "-")) for key in distinguishing[rule, task]))
+        Described(
+            rule_label(run), task, tuple((key, run_options.get(key, ABSENT)) for key in distinguishing[rule, task])
+        )
         for run, rule, task, run_options in zip(runs, rules, tasks, described, strict=True)
     ]
 
@@ -64,7 +69,8 @@ def labels(runs: Sequence[Run]) -> list[str]:
     """Returns a label for each run; no two are equal.
 
     If every run is an experiment, the name of the experiment without the beginning that all share. Else the rule, the
-    task if there are several, and the options in which runs of one rule on one task differ.
+    task if there are several, and the options in which runs of any one rule on one task differ, as far as a run has
+    them.
     """
     experiments = [run.choices.get("experiment") or "" for run in runs]
     if all(experiments) and len(set(experiments)) == len(runs) > 1:
@@ -72,6 +78,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
         shared = len(list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))))
         return ["_".join(part[shared:]) or name for part, name in zip(parts, experiments, strict=True)]
     described = describe(runs)
+    shown = dict.fromkeys(key for one in described for key, _ in one.setting)
+    described = [
+        one._replace(setting=tuple((key, options.get(key, ABSENT)) for key in shown))
+        for one, options in zip(described, map(_options, runs), strict=True)
+    ]
     several_tasks = len({one.task for one in described}) > 1
     texts = [_text(one, several_tasks, short=True) for one in described]
     counts = Counter(texts)
@@ -85,9 +96,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
 
 
 def setting_text(setting: Sequence[tuple[str, str]], *, short: bool = True) -> str:
-    """Returns a setting as text, such as `learning_rate=0.1`."""
+    """Returns a setting as text, such as `learning_rate=0.1`, without options that are absent."""
     parts = []
     for key, value in setting:
+        if value == ABSENT:
+            continue
         *path, name = key.split(".")
         shown = short_value(value) if short else value.replace(" ", "")
         if name == "_target_" and path:  # a function is shown by its name, such as `schedule=cosine`
@@ -102,6 +115,12 @@ def short_value(value: str) -> str:
         return f"{float(value):.4g}" if "." in value else value
     except ValueError:
         return value.replace(" ", "")
+
+
+def _options(run: Run) -> dict[str, str]:
+    """Returns the choices and the options of a run that are not null, by name."""
+    described = {group: str(run.choices.get(group)) for group in GROUPS} | run.options
+    return {key: value for key, value in described.items() if value != NULL}
 
 
 def _text(one: Described, several_tasks: bool, *, short: bool) -> str:

@@ -179,7 +179,8 @@ def _name_settings(axes: Axes, curves: Sequence[Curve], options: FigureOptions) 
     """Names the settings of one rule, of many the first and the last."""
     order = [position for position, _ in positions([curve.described for curve in curves])]
     ordered = [curve for _, curve in sorted(zip(order, curves, strict=True), key=lambda pair: pair[0])]
-    texts = [drawn(setting_text(curve.described.setting)) for curve in ordered]
+    absent = "no " + ", ".join(key.rpartition(".")[2] for key, _ in ordered[0].described.setting)
+    texts = [drawn(setting_text(curve.described.setting) or absent) for curve in ordered]
     if len(curves) > MANY // 2:
         style = {
             "ha": "right",

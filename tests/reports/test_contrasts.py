@@ -142,8 +142,9 @@ def test_a_condition_with_several_equally_close_ones_has_no_contrast_and_a_note_
     runs = [make_run("bp", BP, rate=0.1), make_run("bp", BP, rate=0.2), make_run("fa", FA, rate=0.3)]
     compared = compare(runs)
     assert not compared.contrasts
-    reason = "without a contrast: FA matches several conditions of bp"
-    assert compared.notes == [f"{reason}. contrasts='FA:BP learning_rate=0.1' asks for it all the same"]
+    reason = "without a contrast: FA learning_rate=0.3 matches several conditions of bp"
+    example = "contrasts='FA learning_rate=0.3:BP learning_rate=0.1'"
+    assert compared.notes == [f"{reason}. {example} asks for it all the same"]
     (contrast,) = compare(runs, contrasts="fa:BP learning_rate=0.2").contrasts
     assert (contrast.condition, contrast.against) == (2, 1)
 

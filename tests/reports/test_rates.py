@@ -80,12 +80,12 @@ def test_each_other_setting_has_a_line_and_what_differs_otherwise_is_named():
     compared = compare(runs)
     (rates,) = compared.rates
     assert [(line.name, len(line.conditions)) for line in rates.lines] == [
-        ("FA batch_size=-", 3),
+        ("FA", 3),
         ("FA batch_size=7", 3),
         ("shallow", 1),
     ]
     (note,) = rates_notes(compared.rates, compared.names)
-    assert note.endswith("since they differ in other options: DFA batch_size=1, DFA batch_size=2")
+    assert note.endswith("DFA learning_rate=0.1 batch_size=1, DFA learning_rate=0.1 batch_size=2")
 
 
 def test_runs_that_differ_in_no_number_are_no_sweep():

@@ -19,6 +19,7 @@ from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import curves_of, draw_curves
 from fa_jax.reports.figures import comparison_figure
 from fa_jax.reports.labels import labels
+from fa_jax.reports.looks import looks
 from fa_jax.reports.run_table import run_caption, run_table
 from fa_jax.reports.status import status_table
 from fa_jax.reports.tables import contrast_table, score_table, terminal
@@ -39,7 +40,16 @@ def test_a_label_is_the_rule_and_the_options_that_distinguish_its_runs(record):
     record("fa", options={"optimizer": {"learning_rate": 0.1}, "feedback": {"scale": 1.0}})
     record("fa", options={"optimizer": {"learning_rate": 0.2}, "feedback": {"scale": 1.0}})
     runs = record("bp", options={"optimizer": {"learning_rate": 0.3}})
-    assert labels(runs) == ["FA learning_rate=0.1", "FA learning_rate=0.2", "BP"]
+    assert labels(runs) == ["FA learning_rate=0.1", "FA learning_rate=0.2", "BP learning_rate=0.3"]
+
+
+def test_a_label_shows_nested_values_and_nothing_that_a_run_does_not_have(record):
+    record("fa", options={"architecture": {"arguments": None}})
+    record("fa", options={"architecture": {"arguments": {"width": 30}}})
+    record("bp", options={"architecture": {"arguments": {"width": 30}}})
+    runs = record("dfa")
+    assert labels(runs) == ["FA", "FA width=30", "BP width=30", "DFA"]
+    assert len({look.dash for look in looks(runs[:2])}) == 2
 
 
 def test_a_label_names_a_function_by_its_part_and_its_name(record):
