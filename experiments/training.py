@@ -21,7 +21,6 @@ from experiments.common import without_cache
 from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, read_run, read_sweep
 from fa_jax.reports.status import progress
-from fa_jax.reports.status import state as state_of_run
 from fa_jax.text import printable
 
 LEAST_FREE = 2**30
@@ -126,7 +125,7 @@ def state(training: Training) -> State:
     share = sum(map(progress, runs)) / jobs
     if jobs and sum(run.is_finished for run in runs) == jobs:
         return State(DONE, 1.0)
-    held = is_held(folder) or any(state_of_run(run) == "running" for run in runs)
+    held = is_held(folder) or any(run.state == "running" for run in runs)
     return State(RUNNING if held else CUT_OFF, share)
 
 

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.common import of_seed, trained, write_table
-from experiments.rules_by_architectures.compare import HERE
+from experiments.common import add_output_options, of_seed, results_folder, write_table
+from experiments.training import run_row, trained
 from fa_jax.cli.build import build
 from fa_jax.records.reader import Run, read_checkpoint
 
+HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures/saturation")
 CASES = {"sdfa, scale 0.01": ("sdfa", 0.01), "sdfa": ("sdfa", 1.0), "dfa": ("dfa", 1.0), "shallow": ("shallow", None)}
 """Rules and feedback scales by the names of their folders."""
@@ -41,16 +42,19 @@ def rows(run: Run) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_output_options(parser)
+    into = results_folder(parser.parse_args(), HERE)
     results = []
     for name, (rule, scale) in CASES.items():
-        overrides = ["task=digits", "architecture=cnn", f"rule={rule}", "seeds=5", "probe=0", "evaluations=1"]
+        overrides = ["task=digits", "architecture=cnn", f"rule={rule}", "probe=0", "evaluations=1"]
         overrides += [] if scale is None else [f"feedback.scale={scale}"]
-        run = trained(OUTPUTS / name.replace(", ", "_").replace(" ", "_"), *overrides)
+        label = name.replace(", ", "_").replace(" ", "_")
+        (run,) = trained(run_row(label, OUTPUTS / label, overrides, None, seeds=None, default=5))
         error = run.summary["final"]["test_error"]
         case = {"rule": rule, "feedback scale": "" if scale is None else scale, "test error": f"{error['mean']:.2f}"}
         results += [({**case, "n": error["n"], **row}, [run]) for row in rows(run)]
-    write_table(HERE / "saturation.csv", results)
+    write_table(into / "saturation.csv", results)
 
 
 if __name__ == "__main__":

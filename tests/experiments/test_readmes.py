@@ -1,5 +1,6 @@
 """The READMEs of the experiments have the tables that the scripts print, and valid links and commands."""
 
+import importlib
 import importlib.util
 import itertools
 import re
@@ -70,6 +71,17 @@ def test_the_saturation_of_units_is_that_measured():
     assert f"a standard deviation of {float(sdfa['deviation over images']):.3f} over images" in text
     assert f"these are {shares[1]} and {float(dfa['deviation over images']):.2f}" in text
     assert f"{shares[2]} and {float(shallow['deviation over images']):.2f}" in text
+
+
+NEEDS_NOTEBOOKS = "experiments.tutorials.execute"
+MODULES = sorted(
+    ".".join(path.relative_to(EXPERIMENTS.parent).with_suffix("").parts) for path in EXPERIMENTS.rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name != NEEDS_NOTEBOOKS])
+def test_every_script_finds_what_it_imports(module):
+    importlib.import_module(module)
 
 
 @pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
