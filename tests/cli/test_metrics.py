@@ -59,7 +59,7 @@ def test_a_run_is_judged_by_the_metric_that_its_task_declares_first(folder, caps
     progress = [line for line in printed.splitlines() if " examples  " in line]
     assert progress
     assert all(re.search(f"examples  test_{first} .*  test_{second} ", line) for line in progress)
-    assert f"test_{first}: mean over n seeds" in printed
+    assert f"test {first.replace('_', ' ')}: mean over n seeds" in printed
 
     for run in find_runs(folder):
         assert run.main_metric == f"test_{first}"
@@ -72,7 +72,7 @@ def test_a_run_is_judged_by_the_metric_that_its_task_declares_first(folder, caps
             assert {row["metric"] for row in csv.DictReader(file)} == {f"test_{first}"}
 
     assert main(["compare", "sweep"]) == 0
-    assert f"test_{first}: mean over n seeds" in capsys.readouterr().out
+    assert f"test {first.replace('_', ' ')}: mean over n seeds" in capsys.readouterr().out
     assert main(["report", "sweep"]) == 0
     page = (folder / "sweep" / "report.html").read_text()
     assert f'"main":"test_{first}"' in page
