@@ -20,7 +20,7 @@ from fa_jax.records.reader import Run, read_checkpoint
 
 HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/rules_by_architectures/saturation")
-CASES = {"sdfa, scale 0.01": ("sdfa", 0.01), "sdfa": ("sdfa", 1.0), "dfa": ("dfa", 1.0), "shallow": ("shallow", None)}
+CASES = {"sdfa_scale_0.01": ("sdfa", 0.01), "sdfa": ("sdfa", 1.0), "dfa": ("dfa", 1.0), "shallow": ("shallow", None)}
 """Rules and feedback scales by the names of their folders."""
 IMAGES, SATURATED = 200, 0.99
 
@@ -49,8 +49,7 @@ def main() -> None:
     for name, (rule, scale) in CASES.items():
         overrides = ["task=digits", "architecture=cnn", f"rule={rule}", "probe=0", "evaluations=1"]
         overrides += [] if scale is None else [f"feedback.scale={scale}"]
-        label = name.replace(", ", "_").replace(" ", "_")
-        (run,) = trained(run_row(label, OUTPUTS / label, overrides, None, seeds=None, default=5))
+        (run,) = trained(run_row(name, OUTPUTS / name, overrides, None, seeds=None, default=5))
         error = run.summary["final"]["test_error"]
         case = {"rule": rule, "feedback scale": "" if scale is None else scale, "test error": f"{error['mean']:.2f}"}
         results += [({**case, "n": error["n"], **row}, [run]) for row in rows(run)]

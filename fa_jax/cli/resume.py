@@ -146,8 +146,8 @@ def _named(config_dir: str, trusted: Sequence[str]) -> str | None:
 
     What the sweep composes from it is compared with what each run recorded.
     """
-    named = [folder for folder in trusted if Path(folder).name == Path(config_dir).name and Path(folder).is_dir()]
-    return next(iter(named), None)
+    named = (folder for folder in trusted if Path(folder).name == Path(config_dir).name and Path(folder).is_dir())
+    return next(named, None)
 
 
 def _check_unchanged(option: str, runs: Sequence[Run], *, force: bool) -> None:

@@ -102,7 +102,7 @@ def control_notes(conditions: Sequence[Condition], names: Sequence[str], found: 
     controls = [j for j, condition in enumerate(conditions) if _is_control(condition)]
     described = [frozenset(without_rule(condition).items()) for condition in conditions]
     without = set(range(len(conditions))) - set(controls) - {margin.condition for margin in found}
-    differing, commands = [], []
+    differing, of_command = [], {}
     for i in sorted(without):
         condition = conditions[i]
         if condition.run.choices["rule"] == "bp" or not condition.run.is_finished:
@@ -113,16 +113,12 @@ def control_notes(conditions: Sequence[Condition], names: Sequence[str], found: 
             reason = f"in {first(closest, ', ')}" if closest else "from several controls in settings of the rule alone"
             differing.append(f"{names[i]} differs {reason}")
         else:
-            commands.append(f"{command(condition)} ({names[i]})")
+            of_command.setdefault(command(condition), []).append(names[i])
     notes = []
     if differing:
         notes.append(f"without a control, since more than the rule differs: {first(differing, '; ')}")
-    if commands:
-        merged: dict[str, list[str]] = {}
-        for text in commands:
-            words, _, name = text.rpartition(" (")
-            merged.setdefault(words, []).append(name.removesuffix(")"))
-        texts = [f"{words} (of {first(of, ', ')})" for words, of in merged.items()]
+    if of_command:
+        texts = [f"{words} (of {first(of, ', ')})" for words, of in of_command.items()]
         notes.append(f"no control; train it, and compare both folders: {first(texts, '; ')}")
     return notes
 
