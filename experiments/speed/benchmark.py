@@ -31,6 +31,7 @@ EPOCH = 60000 // 64
 FIG2D = ("shallow3", "bp3", "fa3", "bp4", "fa4")
 RULES = ("bp", "fa", "dfa")
 PEERS = {"bp": "PyTorch BP", "fa": "BioTorch FA", "dfa": "BioTorch DFA"}
+OPTIMIZER = "a step of the optimizer alone"
 LONG_REPEATS = 3
 """The largest number of repeats of a measurement that takes a minute."""
 
@@ -441,15 +442,17 @@ def share_of_limit(repeats: int) -> Iterator[Row]:
     ]
     for rule, hidden, rows, kind, overrides, steps in cases:
         bare = kind((784, *hidden, 10), rows)
-        spec = {"loop": "FaJax", "overrides": [*overrides, f"architecture.hidden={hidden}"], "synthetic": {}}
+        spec = {"overrides": [*overrides, f"architecture.hidden={hidden}"], "synthetic": {}}
         contestants = {
-            "fa_jax": Contestant(spec, steps),
+            "fa_jax": Contestant({"loop": "FaJax", **spec}, steps),
+            OPTIMIZER: Contestant({"loop": "OptimizerSteps", **spec}, steps),
             "XLA": Contestant({"loop": "XlaProducts", "products": bare}, steps),
         }
         for spin in (False, True):
             spec = {"loop": "TorchProducts", "products": bare, "threads": len(CORES), "spin": spin}
             contestants[f"PyTorch, {'spinning' if spin else 'passive'}"] = Contestant(spec, steps)
         rates = race(contestants, repeats)
+        optimizer = rates.pop(OPTIMIZER)
         best = max((name for name in rates if name != "fa_jax"), key=lambda name: statistics.median(rates[name]))
         name = f"784-{'-'.join(map(str, hidden))}-10, batch {rows}, {rule}"
         yield Row(
@@ -458,6 +461,13 @@ def share_of_limit(repeats: int) -> Iterator[Row]:
             "",
             ">= 0.85",
         )
+        alone = [1 / (1 / product + 1 / step) for product, step in zip(rates[best], optimizer, strict=True)]
+        yield Row(
+            f"{name}: share of the speed of these products and the optimizer's steps, each alone",
+            _ratios(rates["fa_jax"], alone),
+            "",
+        )
+        yield Row(f"{name}: {OPTIMIZER}", [1e3 / value for value in optimizer], "ms")
         flops = sum(product.flops for product in bare) / 1e9
         for contestant, values in rates.items():
             yield Row(f"{name}: {contestant}", [flops * value for value in values], "GFLOP/s")

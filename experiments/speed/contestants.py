@@ -60,20 +60,12 @@ class FaJax:
           overrides: arguments of `fa-jax`.
           synthetic: arguments of `mnist_like_task`, which replaces the task; None: the task stays.
         """
-        import hydra
         import jax
         import jax.numpy as jnp
-        from omegaconf import OmegaConf
 
-        from fa_jax.cli.build import build
-        from fa_jax.cli.groups import CONF
         from fa_jax.training.compile import make_program_of
 
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            config = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
-        if synthetic is not None:
-            config["task"] = {"_target_": "experiments.speed.contestants.mnist_like_task", **synthetic}
-        self.job = build(config, origin=None)
+        self.job = _job(overrides, synthetic)
         self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
         self.states = jax.block_until_ready(self.program.start(self.seeds, {}))
@@ -88,6 +80,55 @@ class FaJax:
         advanced = self.program.advance(self.states, self.seeds, first, last, self.program.data())
         self.states = jax.block_until_ready(advanced)
         self.step += steps
+
+
+class OptimizerSteps:
+    """The optimizer's steps of a run of `fa-jax`, with updates that are given and not computed."""
+
+    def __init__(self, overrides: Sequence[str], synthetic: dict[str, int] | None = None):
+        """Builds the job that `fa-jax` would build, and compiles the loop; arguments as for `FaJax`."""
+        import jax
+        import jax.numpy as jnp
+        import optax
+
+        job = _job(overrides, synthetic)
+        optimizer = job.learner.optimizer
+        params, _ = job.rule.init(jax.random.key(0))
+        # Each step reads one of two updates, so that nothing can be moved out of the loop.
+        self.updates = jax.tree.map(lambda leaf: jnp.stack([leaf, -leaf]), params)
+        self.state = params, optimizer.init(params)
+
+        def loop(steps, state, updates):
+            def step(i, state):
+                params, optimizer_state = state
+                of_step = jax.tree.map(lambda leaf: leaf[i % 2], updates)
+                deltas, optimizer_state = optimizer.update(of_step, optimizer_state, params)
+                return optax.apply_updates(params, deltas), optimizer_state
+
+            return jax.lax.fori_loop(0, steps, step, state)
+
+        self.loop = jax.jit(loop, donate_argnums=1)
+
+    def run(self, steps: int) -> None:
+        """Takes a number of steps."""
+        import jax
+
+        self.state = jax.block_until_ready(self.loop(steps, self.state, self.updates))
+
+
+def _job(overrides: Sequence[str], synthetic: dict[str, int] | None):
+    """Returns the job of a run of `fa-jax`; arguments as for `FaJax`."""
+    import hydra
+    from omegaconf import OmegaConf
+
+    from fa_jax.cli.build import build
+    from fa_jax.cli.groups import CONF
+
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+    if synthetic is not None:
+        config["task"] = {"_target_": "experiments.speed.contestants.mnist_like_task", **synthetic}
+    return build(config, origin=None)
 
 
 class Torch:
@@ -282,6 +323,7 @@ LOOPS = {
     loop.__name__: loop
     for loop in (
         FaJax,
+        OptimizerSteps,
         Torch,
         TorchNokland,
         TorchForwardForward,
@@ -299,7 +341,7 @@ def main(spec: dict) -> None:
     os.dup2(2, 1)  # keeps the output of libraries apart from the replies
     if cores is not None:
         os.sched_setaffinity(0, cores)
-    if loop in (FaJax, XlaProducts):
+    if loop in (FaJax, OptimizerSteps, XlaProducts):
         import jax
 
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))  # as `fa-jax` does

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -151,3 +152,10 @@ def test_bare_products_by_xla_are_those_of_numpy():
     for result, product, reference in zip(results, made, expected, strict=True):
         assert result.shape == (product.rows, product.columns)
         np.testing.assert_allclose(result, reference, rtol=1e-5)
+
+
+def test_steps_of_the_optimizer_alone_are_those_of_the_run():
+    contestant = contestants.OptimizerSteps(["task=linear", "rule=bp", "optimizer=sgd", "optimizer.learning_rate=0.25"])
+    before = jax.tree.map(np.asarray, contestant.state[0])
+    contestant.run(1)
+    jax.tree.map(lambda new, old: np.testing.assert_allclose(new, 0.75 * old, rtol=1e-6), contestant.state[0], before)
