@@ -39,6 +39,7 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
         "resnet8": {},
         "transformer": {"patch": "2", "width": "32", "blocks": "2", "mlp_width": "64"},
         "recurrent": {"hidden": "[64]"},
+        "residual_mlp": {"width": "64", "blocks": "4", "block_width": "64"},
     },
     "mnist": {
         "mlp": {"hidden": "[100,100]"},
