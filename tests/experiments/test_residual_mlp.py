@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from experiments import controlled
 from experiments.common import read_rows
+from experiments.controlled import Study
 from experiments.residual_mlp import rows
 from experiments.training import DONE, State
 from tests.reports.conftest import make_run
@@ -34,9 +36,9 @@ def test_the_rate_with_the_lowest_validation_error_is_trained_unless_it_diverges
     ]
     trials[2].metrics["test_loss"][-1] = np.nan
     assert trials[2].diverged
-    monkeypatch.setattr(rows, "state", lambda training: State(DONE, 1.0))
-    monkeypatch.setattr(rows.Training, "runs", lambda training: trials)
-    searched, final = rows.trainings("cifar10", "fa", 30, None)
+    monkeypatch.setattr(controlled, "state", lambda training: State(DONE, 1.0))
+    monkeypatch.setattr(controlled.Training, "runs", lambda training: trials)
+    searched, final = rows.STUDY.trainings("cifar10", "fa", 30, None)
     assert "optimizer.learning_rate=0.0001,0.0003,0.001,0.003,0.01" in searched.arguments
     assert {"epochs=10", "task.validation=5000"} <= set(searched.arguments)
     assert {"epochs=30", "optimizer.learning_rate=0.3"} <= set(final.arguments)
@@ -47,12 +49,12 @@ def test_the_rate_with_the_lowest_validation_error_is_trained_unless_it_diverges
 def test_a_table_has_the_margins_above_both_controls(tmp_path, monkeypatch):
     done = {rule: ended(rule, errors, signal_angle_0=80.0, signal_angle_1=91.0) for rule, errors in ERRORS.items()}
     names = {f"residual_mlp/30epochs/cifar10/{rule}": run for rule, run in done.items()}
-    monkeypatch.setattr(rows, "runs_of", lambda row: [names[row.name]] if row.name in names else [])
-    rows.collect(tmp_path, [rows.row_of("cifar10", rule, 30) for rule in ("fa", "dfa")])
+    monkeypatch.setattr(controlled, "runs_of", lambda row: [names[row.name]] if row.name in names else [])
+    rows.collect(tmp_path, [rows.STUDY.row_of("cifar10", rule, 30) for rule in ("fa", "dfa")])
     fa, dfa = read_rows(tmp_path / "measured_30epochs.csv")
     assert (fa["above frozen_blocks"], fa["above shallow"]) == ("+4.67", "+14.33")
     assert (dfa["above frozen_blocks"], dfa["above frozen_blocks, n"]) == ("-4.00", "3")
     assert fa["angles of the signals, layer by layer"] == "80 91"
-    monkeypatch.setattr(rows, "HERE", tmp_path)
+    monkeypatch.setattr(Study, "folder", tmp_path)
     assert "-8.97 to +0.97" in rows.tables()
     assert pytest.approx(float(fa["test error"]), abs=0.01) == 60.33

@@ -26,9 +26,9 @@ ROWS = {
         for name, overrides, _ in kao2019.runs(row)
     },
     **{
-        f"residual_mlp {network} {rule}": residual_mlp.overrides(network, rule, 30)
-        for network in residual_mlp.NETWORKS
-        for rule in residual_mlp.RULES
+        f"residual_mlp {network} {rule}": residual_mlp.STUDY.overrides(network, rule, 30)
+        for network in residual_mlp.STUDY.networks
+        for rule in residual_mlp.STUDY.rules
     },
     **{f"hinton2022 {name}": list(overrides) for name, overrides in hinton2022.ROWS.items()},
 }

@@ -1,0 +1,176 @@
+"""Studies of rules beside controls: a learning rate for each rule, runs of several seeds, margins above the controls.
+
+On each network, a rule tries learning rates on held-out examples. Its run has the best of them and all training
+examples. The controls are rules in which all or most hidden layers keep their random start; a rule is above one by the
+control's test error less its own, in pairs over the seeds.
+"""
+
+import argparse
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from experiments import queue
+from experiments.common import read_rows, write_table
+from experiments.training import DONE, Row, Training, runs_of, state
+from fa_jax.records.reader import Run
+from fa_jax.reports.comparison import Comparison, compare
+
+CONTROLS = ("frozen_blocks", "shallow")
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """Some rules and controls on some networks."""
+
+    name: str
+    """Of the experiment, and of its folder in `outputs`."""
+    networks: Mapping[str, tuple[str, ...]]
+    """The arguments of `fa-jax` that choose the task and the network, by name."""
+    recipe: tuple[str, ...]
+    """The other arguments that all runs share."""
+    rules: tuple[str, ...]
+    rates: Callable[[str], Sequence[float]]
+    """Returns the learning rates that a rule tries."""
+    lengths: Mapping[int, float]
+    """Estimated hours of a rule on a network, by epochs."""
+    trial_epochs: Callable[[int], int]
+    """Returns the epochs of a trial, given those of a run."""
+    held_out: int
+    """Training examples on which trials are judged."""
+    for_rule: Callable[[str], Sequence[str]] = lambda rule: ()
+    """Returns further arguments of a rule."""
+    seeds: int = 5
+    trial_seeds: int = 2
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the committed results."""
+        return Path(__file__).parent / self.name
+
+    def overrides(self, network: str, rule: str, epochs: int) -> tuple[str, ...]:
+        """Returns the arguments of a rule on a network, without the learning rate."""
+        return (*self.networks[network], *self.recipe, f"rule={rule}", *self.for_rule(rule), f"epochs={epochs}")
+
+    def trials(self, network: str, rule: str, epochs: int) -> Training:
+        """Returns the sweep over learning rates."""
+        swept = "optimizer.learning_rate=" + ",".join(f"{rate:g}" for rate in self.rates(rule))
+        further = (f"seeds={self.trial_seeds}", f"task.validation={self.held_out}", "probe=0", "checkpoint=false")
+        folder = self._outputs(network, rule, epochs) / "trials"
+        arguments = (*self.overrides(network, rule, self.trial_epochs(epochs)), swept, *further)
+        return Training(folder, arguments, is_sweep=True)
+
+    def trainings(self, network: str, rule: str, epochs: int, seeds: int | None) -> Iterator[Training]:
+        """Yields the trials of a rule, and when they are done its run with the best rate; seeds as in `rows`."""
+        searched = self.trials(network, rule, epochs)
+        yield searched
+        if state(searched).kind != DONE:
+            return
+        rate = f"optimizer.learning_rate={best_rate(searched.runs()):g}"
+        asked, defaults = ((f"seeds={seeds}",), ()) if seeds is not None else ((), (f"seeds={self.seeds}",))
+        folder = self._outputs(network, rule, epochs) / "tuned"
+        yield Training(folder, (*self.overrides(network, rule, epochs), rate, *asked), defaults)
+
+    def row_of(self, network: str, rule: str, epochs: int, seeds: int | None = None) -> Row:
+        """Returns the row of a rule on a network."""
+        hours = self.lengths[epochs] * (1 if seeds is None else seeds / self.seeds)
+        folder = self._outputs(network, rule, epochs)
+        name = f"{self.name}/{folder.relative_to(Path('outputs') / self.name)}"
+        return Row(name, folder, lambda: self.trainings(network, rule, epochs, seeds), hours)
+
+    def rows(self, seeds: int | None = None) -> list[Row]:
+        """Returns all rows; seeds are those that were asked for, None: as recorded, or those of the study."""
+        return [
+            self.row_of(network, rule, epochs, seeds)
+            for epochs in self.lengths
+            for network in self.networks
+            for rule in self.rules
+        ]
+
+    def collect(self, into: Path, chosen: Sequence[Row]) -> None:
+        """Tabulates those of some rows that are done, one table for each length; controls are read beside them."""
+        names = {row.name for row in chosen}
+        for epochs in self.lengths:
+            lines = []
+            for network in self.networks:
+                done = {rule: run for rule in self.rules for run in runs_of(self.row_of(network, rule, epochs))}
+                compared = compare(list(done.values())) if done else None
+                lines += [
+                    (self.measured(network, rule, compared), [run])
+                    for rule, run in done.items()
+                    if compared is not None and self.row_of(network, rule, epochs).name in names
+                ]
+            if lines:
+                write_table(into / f"measured_{epochs}epochs.csv", lines, "network", "rule")
+
+    def measured(self, network: str, rule: str, compared: Comparison) -> dict[str, Any]:
+        """Returns a row of the table: the last epoch, and how far it is above each control that is done."""
+        rules = [condition.run.choices["rule"] for condition in compared.conditions]
+        run = compared.conditions[rules.index(rule)].run
+        final, rate = (run.summary or {})["final"], run.config["optimizer"]["learning_rate"]
+        error = final["test_error"]
+        angles = [
+            f"{final[name]['mean']:.0f}" for name in final if name.startswith("signal_angle_") and final[name]["n"]
+        ]
+        found: dict[str, Any] = {
+            "network": network,
+            "rule": rule,
+            "n": error["n"],
+            "diverged": len(run.diverged),
+            "learning rate": f"{rate:g}",
+            "at the edge of the grid": rate in (min(self.rates(rule)), max(self.rates(rule))),
+            **{
+                name: "" if error[key] is None else f"{error[key]:.2f}"
+                for name, key in (("test error", "mean"), ("low", "low"), ("high", "high"))
+            },
+            "angles of the signals, layer by layer": " ".join(angles),
+            **{f"above {control}{part}": "" for control in CONTROLS for part in ("", ", n", ", low", ", high")},
+        }
+        for margin in compared.margins:
+            if rules[margin.condition] == rule:
+                above = f"above {rules[margin.control]}"
+                found |= {above: f"{margin.margin:+.2f}", f"{above}, n": margin.n}
+                found |= {f"{above}, low": f"{margin.low:+.2f}", f"{above}, high": f"{margin.high:+.2f}"}
+        return found
+
+    def recorded(self, epochs: int) -> list[dict[str, str]]:
+        """Returns the committed rows of a length."""
+        return read_rows(self.folder / f"measured_{epochs}epochs.csv")
+
+    def main(self, description: str | None, default: Sequence[str], tables: Callable[[], str]) -> None:
+        """Trains and collects rows, or prints their tables.
+
+        Args:
+          description: the text of `--help`.
+          default: the names of rows, without the study's, that are trained if none are named.
+          tables: returns the tables of the committed results.
+        """
+        parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+        parser.add_argument("rows", nargs="*", default=list(default), help="names of rows, or of folders of rows")
+        parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
+        queue.add_options(parser)
+        chosen = parser.parse_args()
+        if chosen.table:
+            print(tables())
+            return
+        queue.follow(parser, chosen, [f"{self.name}/{name}" for name in chosen.rows], self.name)
+
+    def _outputs(self, network: str, rule: str, epochs: int) -> Path:
+        return Path("outputs") / self.name / f"{epochs}epochs" / network / rule
+
+
+def best_rate(runs: Sequence[Run]) -> float:
+    """Returns the learning rate of the trials with the lowest mean validation error; one that diverges is none."""
+
+    def error(run: Run) -> float:
+        return float("inf") if run.diverged else (run.summary or {})["final"]["validation_error"]["mean"]
+
+    return min(runs, key=error).config["optimizer"]["learning_rate"]
+
+
+def markdown(lines: Sequence[Sequence[str]], columns: Mapping[str, str]) -> str:
+    """Returns a Markdown table, given its lines and the alignment of each column."""
+    return tabulate(lines, list(columns), "pipe", disable_numparse=True, colalign=list(columns.values()))
