@@ -101,6 +101,7 @@ def direct(
     density,
     rank: int | None,
     shared: bool,
+    shared_positions: bool,
 ) -> LayerArrays:
     """Draws a matrix from the output error to each hidden layer.
 
@@ -115,17 +116,23 @@ def direct(
       rank: of each matrix; None: full.
       shared: whether all layers use the first rows of one matrix, as wide as the widest layer (Launay, Poli, Krzakala,
         arXiv 1906.04554, 2019). Scales and densities may still differ.
+      shared_positions: whether all positions of a layer (tokens, pixels) use one matrix, which is divided by their
+        number: so a readout of the mean over positions sends its error back. It can only align with a matrix that they
+        share.
 
     Returns:
       `[*stack, outputs, *shape]` by the name of each hidden layer with activation `[*stack, batch, *shape]`.
 
     Raises:
-      BadOption: if an option is out of range, the network marks no hidden layer, or the rank exceeds that of a matrix.
+      BadOption: if an option is out of range or has no effect, the network marks no hidden layer, or the rank exceeds
+        that of a matrix.
     """
     del params
     require_hidden(network)
-    names = list(network.hidden_shapes)
-    return _direct(network, key, names, distribution, scale, density, rank, switch("shared", shared))
+    names, at_positions = list(network.hidden_shapes), switch("shared_positions", shared_positions)
+    if at_positions and all(len(hidden.shape) == 1 for hidden in network.hidden_shapes.values()):
+        raise BadOption("must be false: no hidden layer has positions, such as tokens or pixels", "shared_positions")
+    return _direct(network, key, names, distribution, scale, density, rank, switch("shared", shared), at_positions)
 
 
 def first_layer(
@@ -134,7 +141,8 @@ def first_layer(
     """Draws a matrix from the output error to the first hidden layer alone; arguments as for `direct`."""
     del params
     require_hidden(network)
-    return _direct(network, key, list(network.hidden_shapes)[:1], distribution, scale, density, rank, shared=False)
+    first = list(network.hidden_shapes)[:1]
+    return _direct(network, key, first, distribution, scale, density, rank, shared=False, shared_positions=False)
 
 
 def to_input(
@@ -197,22 +205,29 @@ def require_all_hidden(network: Network, feedback: LayerArrays) -> LayerArrays:
     return feedback
 
 
-def _direct(network, key, names, distribution, scale, density, rank, shared: bool) -> LayerArrays:
+def _direct(
+    network, key, names, distribution, scale, density, rank, shared: bool, shared_positions: bool
+) -> LayerArrays:
     draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, DISTRIBUTIONS))
     scales, densities = _scales(scale, len(names)), _densities(density, len(names))
     outputs = network.outputs
-    sizes = {name: math.prod(network.hidden_shapes[name].shape) for name in names}
+    shapes = {name: network.hidden_shapes[name].shape for name in names}
+    if shared_positions:
+        shapes = {name: (*[1] * (len(shape) - 1), shape[-1]) for name, shape in shapes.items()}
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     _check_rank(rank, {name: (size, outputs) for name, size in sizes.items()})
     feedback = {}
     for i, (name, chosen) in enumerate(zip(names, draws, strict=True)):
         value_key, density_key = jax.random.split(jax.random.fold_in(key, 0 if shared else i))
-        stack, shape = network.hidden_shapes[name]
+        stack, full_shape = network.hidden_shapes[name]
         # Drawn transposed, so that with one hidden layer the draw equals that of `layerwise`.
         drawn = (max(sizes.values()), outputs) if shared else (*stack, sizes[name], outputs)
         full = sparsify(density_key, _matrix(value_key, drawn, outputs, chosen.draw, scales[i], rank), densities[i])
         if shared:
             full = jnp.broadcast_to(full[: sizes[name]], (*stack, sizes[name], outputs))
-        feedback[name] = jnp.moveaxis(full.reshape(*stack, *shape, outputs), -1, len(stack))
+        matrix = jnp.moveaxis(full.reshape(*stack, *shapes[name], outputs), -1, len(stack))
+        positions = math.prod(full_shape) // sizes[name]
+        feedback[name] = jnp.broadcast_to(matrix / positions, (*stack, outputs, *full_shape))
     return feedback
 
 

@@ -140,7 +140,9 @@ def magnitudes(**options):
 
 def direct(**options):
     """An `init_feedback` for rules that send the signal directly to every hidden layer."""
-    return functools.partial(feedback.direct, **{**DRAWN, "rank": None, "shared": False, **options})
+    return functools.partial(
+        feedback.direct, **{**DRAWN, "rank": None, "shared": False, "shared_positions": False, **options}
+    )
 
 
 def first_layer(**options):

@@ -9,7 +9,8 @@ belong to the first block. The error crosses the kernels of queries, keys, value
 replaced in feedback alignment. What lies between them (norms, softmax, the products of queries with keys and of
 attention with values) has no weights that mix units, and keeps its derivative. In direct feedback alignment the signal
 that a block receives passes through its own weights, as in the first of the two placements of Launay et al., one
-feedback after each block.
+feedback after each block. All tokens receive the same signal by default (`feedback.shared_positions`): the readout sees
+their mean, and its weights cannot align with a matrix for each.
 
 Dosovitskiy et al., "An Image is Worth 16x16 Words", ICLR 2021 (arXiv 2010.11929), with the mean over tokens in place of
 a class token (Beyer, Zhai, Kolesnikov, arXiv 2205.01580, 2022). Launay, Poli, Boniface, Krzakala, "Direct Feedback

@@ -257,3 +257,8 @@ def test_bad_options_are_named(shape, options, message):
     escaped = message.replace("(", r"\(").replace(")", r"\)").replace("?", r"\?")
     with pytest.raises(BadOption, match=f"^{escaped}"):
         transformer(shape, OUTPUTS, **{**TRANSFORMER, **options})
+
+
+def test_direct_feedback_is_one_matrix_for_all_tokens_by_default(compose):
+    for rule, shared in (("dfa", True), ("drtp", True), ("sdfa", True), ("direct_target_propagation", False)):
+        assert compose("task=digits", "architecture=transformer", f"rule={rule}").feedback.shared_positions == shared

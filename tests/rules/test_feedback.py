@@ -2,21 +2,25 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
 from fa_jax import feedback
 from fa_jax.checks import BadOption
-from fa_jax.core import Stream, stream
+from fa_jax.core import Batch, Stream, stream
 from fa_jax.feedback import forward_paths
 from fa_jax.initializers import DISTRIBUTIONS
 from fa_jax.losses import cross_entropy
+from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
+from fa_jax.primitives import Hidden
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
-from tests.conftest import MLP, assert_trees_equal, direct, layerwise
+from tests.conftest import MLP, assert_trees_close, assert_trees_equal, direct, layerwise
 
+LOSS = cross_entropy().value
 DENSE = {"distribution": "uniform", "scale": 0.5, "density": 1.0}
 
 
@@ -108,7 +112,7 @@ def test_direct_feedback_has_a_matrix_for_each_hidden_layer():
 @pytest.mark.parametrize(("factory", "init_feedback"), [(fa, layerwise()), (dfa, direct())], ids=["fa", "dfa"])
 def test_feedback_is_drawn_from_its_stream(factory, init_feedback):
     network, key = make_network(), jax.random.key(3)
-    params, drawn = factory(network, cross_entropy().value, init_feedback=init_feedback).init(key)
+    params, drawn = factory(network, LOSS, init_feedback=init_feedback).init(key)
     assert_trees_equal(drawn, init_feedback(network, stream(key, Stream.FEEDBACK), params))
 
 
@@ -185,9 +189,33 @@ def test_bad_options_are_named(options, message):
     [
         ({"distribution": "weights"}, "^distribution must be one of uniform, normal, fan_uniform, fan_normal"),
         ({"shared": "yes"}, "^shared must be true or false; got 'yes'"),
+        ({"shared_positions": 1}, "^shared_positions must be true or false; got 1"),
+        ({"shared_positions": True}, "^shared_positions must be false: no hidden layer has positions"),
         ({"rank": 11}, "^rank must be at most 10, the full rank of the feedback of stages_0/hidden; got 11"),
     ],
 )
 def test_bad_options_of_direct_feedback_are_named(options, message):
     with pytest.raises(BadOption, match=message):
         draw_direct(**options)
+
+
+class MeanOverPositions(nn.Module):
+    """A hidden layer at each of five positions, whose mean is read out."""
+
+    @nn.compact
+    def __call__(self, x):
+        hidden = Hidden(name="hidden")(nn.tanh(nn.Dense(4, name="layer")(x)))
+        return nn.Dense(3, name="readout")(hidden.mean(1))
+
+
+def test_feedback_shared_by_positions_is_that_of_fa_behind_their_mean():
+    network = Network(MeanOverPositions(), (5, 6))
+    random = np.random.default_rng(0)
+    batch = Batch(random.normal(size=(7, 5, 6)), np.eye(3)[random.integers(0, 3, 7)], jax.random.key(0))
+    params, by_layer = fa(network, LOSS, init_feedback=layerwise(density=1.0)).init(jax.random.key(1))
+    rule = dfa(network, LOSS, init_feedback=direct(density=1.0, shared_positions=True))
+    _, feedback = rule.init(jax.random.key(1))
+    assert feedback["hidden"].shape == (3, 5, 4)
+    np.testing.assert_allclose(feedback["hidden"][:, 2], by_layer["readout"].T / 5, rtol=1e-6)
+    expected = fa(network, LOSS, init_feedback=layerwise()).updates(params, by_layer, batch)
+    assert_trees_close(rule.updates(params, feedback, batch), expected, rtol=1e-4, atol=1e-7)
