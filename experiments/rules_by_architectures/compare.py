@@ -15,13 +15,16 @@ outputs/rules_by_architectures; finished ones are not trained again. The tables 
 """
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from scipy import stats
 from tabulate import tabulate
 
 from experiments import queue
 from experiments.common import read_rows
+from experiments.controlled import CONTROLS
 from experiments.rules_by_architectures.case import HELD_OUT, SIZES, TRIAL_SEEDS, Case, default_scale, row_of
 from fa_jax.cli.build import build
 from fa_jax.cli.groups import choices
@@ -36,6 +39,7 @@ COLUMNS = {
     "as it comes (%)": "right",
     "tuned (%)": "right",
     "95 % interval": "left",
+    **dict.fromkeys((f"above {control}" for control in CONTROLS), "left"),
     "learning rate": "right",
     "feedback scale": "right",
     "angle": "right",
@@ -44,6 +48,36 @@ COLUMNS = {
     "compiling (s)": "right",
     "memory (MB)": "right",
 }
+
+
+class Margin(NamedTuple):
+    """How far a rule is above a control: the control's mean test error less its own, in points."""
+
+    mean: float
+    low: float
+    """With `high`, the 95 % interval by Welch's t: the seeds are not paired, since the tables have no single ones."""
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.mean:+.2f} ({self.low:+.2f} to {self.high:+.2f})"
+
+
+def above(row: dict[str, str], control: dict[str, str]) -> Margin | None:
+    """Returns how far a row of a measured table is above its control; None if less than two seeds of one are left."""
+    counts = [int(one["n"]) for one in (control, row)]
+    if min(counts) < 2:
+        return None
+    means = [float(one["test error"]) for one in (control, row)]
+    half_widths = [(float(one["high"]) - float(one["low"])) / 2 for one in (control, row)]
+    variances = [
+        (half_width / stats.t.ppf(0.975, n - 1)) ** 2 for half_width, n in zip(half_widths, counts, strict=True)
+    ]
+    whole, mean = sum(variances), means[0] - means[1]
+    if not whole:
+        return Margin(mean, mean, mean)
+    freedom = whole**2 / sum(variance**2 / (n - 1) for variance, n in zip(variances, counts, strict=True))
+    half_width = float(stats.t.ppf(0.975, freedom)) * whole**0.5
+    return Margin(mean, mean - half_width, mean + half_width)
 
 
 def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
@@ -88,19 +122,23 @@ def table(path: Path) -> str:
             for values in ("as it comes", "tuned")
         )
         ordered = sorted(tuned, key=lambda rule: float(tuned[rule]["test error"] or "inf"))
-        lines = [line(rule, plain[rule], tuned[rule]) for rule in ordered]
+        lines = [line(rule, plain[rule], tuned[rule], [tuned.get(control) for control in CONTROLS]) for rule in ordered]
         text = tabulate(lines, list(COLUMNS), "pipe", disable_numparse=True, colalign=list(COLUMNS.values()))
         parts.append(f"{architecture}:\n\n{text}\n")
     return "\n".join(parts)
 
 
-def line(rule: str, plain: dict[str, str], tuned: dict[str, str]) -> list[str]:
-    """Returns the `COLUMNS` of a rule; all numbers but the first are those of the tuned values."""
+def line(
+    rule: str, plain: dict[str, str], tuned: dict[str, str], controls: Sequence[dict[str, str] | None]
+) -> list[str]:
+    """Returns the `COLUMNS` of a rule; all numbers but the first are of the tuned values, as are the `CONTROLS`."""
+    margins = [None if rule in CONTROLS or control is None else above(tuned, control) for control in controls]
     return [
         rule,
         test_error(plain),
         test_error(tuned),
         f"{tuned['low']} to {tuned['high']}" if tuned["low"] else "-",
+        *("-" if margin is None else str(margin) for margin in margins),
         tuned["learning rate"] + (" (edge)" if tuned["at the edge of the grid"] == "True" else ""),
         tuned["feedback scale"] or "-",
         f"{tuned['angle of the first layer']}°" if tuned["angle of the first layer"] else "-",

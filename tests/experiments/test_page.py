@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from experiments import page, queue
+from experiments import learning, page, queue
 from experiments.lillicrap2014.reproduced import bound
 from experiments.reproduced import (
     COVERED,
@@ -20,12 +20,17 @@ from experiments.reproduced import (
     judge,
     yes,
 )
+from experiments.rules.recorded import Recorded
 
 RESULTS = functools.cache(lambda: {name: module.results() for name, module in page.modules().items()})
 
 
 def test_the_page_is_what_the_script_writes():
     assert page.PAGE.read_text() == page.written(), "run `python -m experiments.page`"
+
+
+def test_the_page_on_learning_is_what_the_script_writes():
+    assert learning.PAGE.read_text() == learning.page(Recorded()), "run `python -m experiments.learning`"
 
 
 def test_every_result_has_a_verdict_and_names_a_row_that_can_be_trained():

@@ -2,7 +2,9 @@
 
 import shutil
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from experiments.common import read_rows
 from experiments.rules_by_architectures import compare, draw
@@ -10,6 +12,7 @@ from experiments.rules_by_architectures.case import Case, NotTrained, case_of, r
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.tuned import TABLE
+from fa_jax.records.statistics import summarise
 
 
 @pytest.fixture
@@ -128,7 +131,7 @@ def test_row_of_which_every_seed_diverged_has_no_error_and_says_so():
     row = {"rule": "dfa", "diverged": "5", "n": "0", "test error": "", "low": "", "high": "", "learning rate": "0.03"}
     row |= {"at the edge of the grid": "False", "feedback scale": "1", "angle of the first layer": "", "MB": "1"}
     row |= {"seed-steps/s": "1", "Mflop a step": "", "compile seconds": "1"}
-    assert compare.line("dfa", row, row)[1:4] == ["(5 of 5 diverged)", "(5 of 5 diverged)", "-"]
+    assert compare.line("dfa", row, row, [row, None])[1:6] == ["(5 of 5 diverged)", "(5 of 5 diverged)", *"---"]
 
 
 def test_rule_that_is_not_defined_on_an_architecture_has_no_config(capsys):
@@ -143,3 +146,19 @@ def test_the_figure_has_every_measured_rule_from_the_lowest_error_down_to_the_hi
     errors = [line.get_xdata()[0] for line in axes.lines if line.get_marker() == "o"]
     assert errors == sorted(tuned.values(), reverse=True)
     assert len(axes.get_yticklabels()) == len(tuned)
+
+
+def test_the_margin_above_a_control_has_welchs_interval():
+    samples = np.array([5.0, 6.5, 5.5, 7.0]), np.array([3.0, 2.0, 4.5])
+    control, row = ({"n": len(sample), **columns(sample)} for sample in samples)
+    margin = compare.above(row, control)
+    expected = stats.ttest_ind(*samples, equal_var=False).confidence_interval(0.95)
+    assert (margin.low, margin.high) == pytest.approx((expected.low, expected.high))
+    assert margin.mean == pytest.approx(6.0 - 9.5 / 3)
+    assert compare.above({**row, "n": "1"}, control) is None
+
+
+def columns(sample):
+    """The columns of a measured table for the errors of some seeds."""
+    summary = summarise(sample.tolist())
+    return {"test error": summary.mean, "low": summary.low, "high": summary.high}

@@ -1,0 +1,175 @@
+"""The page `experiments/learning.md`: which rules learn in their hidden layers, how deep, and at which cost.
+
+    python -m experiments.learning
+
+It reads the recorded tables of rules_by_architectures, depth, residual_mlp and tables, and trains nothing. Every
+statement of the page follows from them, and a test holds the page to what this script writes.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from experiments.controlled import CONTROLS, markdown
+from experiments.depth import rows as depth
+from experiments.residual_mlp import rows as residual_mlp
+from experiments.rules.recorded import Recorded, cost
+from experiments.rules_by_architectures.compare import Margin, above
+from experiments.tables import results as tables
+
+PAGE = Path(__file__).parent / "learning.md"
+TASKS = {"digits": "digits", "mnist": "MNIST"}
+FROZEN, SHALLOW = CONTROLS
+
+
+class Measured:
+    """The margins of every rule above a control, by network."""
+
+    def __init__(self, recorded: Recorded, control: str):
+        tuned = [row for row in recorded.measured if row["values"] == "tuned"]
+        of_control = {(row["task"], row["architecture"]): row for row in tuned if row["rule"] == control}
+        self.networks = list(of_control)
+        self.margins: dict[str, dict[tuple[str, str], Margin | None]] = {}
+        for row in tuned:
+            network = row["task"], row["architecture"]
+            if network in of_control and row["rule"] not in CONTROLS:
+                self.margins.setdefault(row["rule"], {})[network] = above(row, of_control[network])
+
+    def above(self, rule: str) -> list[tuple[str, str]]:
+        """Returns the networks on which the whole interval of a rule is above the control."""
+        return [network for network, margin in self.margins[rule].items() if margin is not None and margin.low > 0]
+
+
+def page(recorded: Recorded) -> str:
+    """Returns the text of the page."""
+    shallow, frozen = Measured(recorded, SHALLOW), Measured(recorded, FROZEN)
+    names = [name for name in recorded.needs if name in shallow.margins]
+    names.sort(key=lambda name: -len(shallow.above(name)))
+    everywhere = [name for name in names if len(shallow.above(name)) == len(shallow.margins[name])]
+    nowhere = [name for name in names if not shallow.above(name)]
+    some = [name for name in names if name not in (*everywhere, *nowhere)]
+    beside_frozen = [name for name in names if name in frozen.margins]
+    above_frozen = [name for name in beside_frozen if frozen.above(name)]
+    parts = [
+        "# Which rules learn in their hidden layers",
+        SOURCES,
+        INTRODUCTION,
+        "## In short",
+        _bullets(
+            [
+                f"**Above random hidden layers wherever they were trained** ({len(everywhere)} of {len(names)} rules): "
+                f"{_names(everywhere, shallow)}.",
+                f"**Above them on some networks, not on all**: {_names(some, shallow)}.",
+                f"**Nowhere above them**: {_names(nowhere, shallow)}.",
+                f"**Above frozen blocks**, where the first layer alone learns, by backprop, on at least one network: "
+                f"{len(above_frozen)} of {len(beside_frozen)} rules: {_names(above_frozen, frozen)}. On none: "
+                f"{_names([name for name in beside_frozen if name not in above_frozen], frozen)}.",
+                *_of_depth(),
+                *_of_residual(),
+                f"**Published comparison tables**: {tables.summary(tables.recorded(tables.HERE))}",
+            ]
+        ),
+        "In brackets: the networks on which this holds, of those with the control on which the rule was trained.",
+        "## Above random hidden layers, by network",
+        READING,
+        markdown(_lines(recorded, names, shallow), _columns(shallow)),
+        "## Above frozen blocks",
+        "The same, beside the control whose first layer learns.",
+        markdown(_lines(recorded, beside_frozen, frozen), _columns(frozen)),
+        "## By depth",
+        "Digits, dense networks of 64 units in each of so many hidden layers: test errors in %, and the margins above "
+        "`shallow` ([depth](depth)).",
+        depth.tables() if depth.STUDY.recorded(depth.EPOCHS) else "Not measured yet.",
+        "## In pre-norm residual networks",
+        "CIFAR-10, with AdamW ([residual_mlp](residual_mlp)).",
+        residual_mlp.tables() or "Not measured yet.",
+        "## Published rows",
+        "A published error that a network with random hidden layers reaches is no evidence that hidden layers learn.\n"
+        "The column *reached by* in [tables](tables) says which controls reach it.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+SOURCES = """Written by `python -m experiments.learning` from the tables of
+[rules_by_architectures](rules_by_architectures), [depth](depth), [residual_mlp](residual_mlp) and [tables](tables),
+which say how each number was measured."""
+INTRODUCTION = """A low test error does not show that hidden layers learn: with random ones, a readout alone comes to
+95 % of digits. So every rule stands beside two controls with the same network, trials and seeds. In
+[`shallow`](rules/shallow.md) the hidden layers keep their random start, and the readout learns. In
+[`frozen_blocks`](rules/frozen_blocks.md) the first layer learns, too, by backprop through the random ones above it: a
+rule may reach as much by its first layer alone. *Above* is the error of the control less that of the rule. Here a rule
+*learns* on a network if the 95 % interval of this difference lies above 0. The intervals are of single comparisons: of
+a hundred differences that are nothing, two or three would lie above 0."""
+READING = """Points of test error, tuned values, five seeds each; in round brackets if the 95 % interval (Welch's t)
+contains 0, bold if it lies below 0; empty: not measured, or not defined. *Cost* counts operations per step, those of
+`bp` on the dense network of MNIST being 1 (with a `t`, the time)."""
+
+
+def _names(names: Iterable[str], measured: Measured) -> str:
+    """Returns rules as a list in words, each with the number of networks on which it is above the control."""
+    found = [f"`{name}` ({len(measured.above(name))} of {len(measured.margins[name])})" for name in names]
+    return ", ".join(found) or "none"
+
+
+def _bullets(sentences: Sequence[str]) -> str:
+    return "\n".join(f"* {sentence}" for sentence in sentences)
+
+
+def _columns(measured: Measured) -> dict[str, str]:
+    names = [f"{TASKS[task]}, {architecture}" for task, architecture in measured.networks]
+    return {"rule": "left", **dict.fromkeys(names, "right"), "cost": "right"}
+
+
+def _lines(recorded: Recorded, names: Sequence[str], measured: Measured) -> list[list[str]]:
+    """Returns the lines of the table of margins."""
+    bp = recorded.row("bp", "mnist", "mlp") or {}
+    lines = []
+    for name in names:
+        row = recorded.row(name, "mnist", "mlp")
+        cells = [_cell(measured.margins[name].get(network)) for network in measured.networks]
+        lines.append([f"[`{name}`](rules/{name}.md)", *cells, "" if row is None else cost(row, bp)])
+    return lines
+
+
+def _cell(margin: Margin | None) -> str:
+    if margin is None:
+        return ""
+    text = f"{margin.mean:+.1f}"
+    return text if margin.low > 0 else f"**{text}**" if margin.high < 0 else f"({text})"
+
+
+def _of_depth() -> list[str]:
+    """Returns the sentence on the deepest networks, if they are measured."""
+    deepest = max(depth.DEPTHS)
+    rows = [
+        row
+        for row in depth.STUDY.recorded(depth.EPOCHS)
+        if row["network"] == f"{deepest}x{depth.WIDTH}" and row["rule"] not in CONTROLS and row["above shallow, low"]
+    ]
+    if not rows:
+        return []
+    learn = [f"`{row['rule']}`" for row in rows if float(row["above shallow, low"]) > 0]
+    rest = [f"`{row['rule']}`" for row in rows if float(row["above shallow, low"]) <= 0]
+    text = f"**With {deepest} hidden layers** on digits, above random ones: {', '.join(learn) or 'none'}; not above: "
+    return [f"{text}{', '.join(rest) or 'none'}."]
+
+
+def _of_residual() -> list[str]:
+    """Returns the sentences on residual networks, those that are measured."""
+    sentences = []
+    for epochs in residual_mlp.STUDY.lengths:
+        for row in residual_mlp.STUDY.recorded(epochs):
+            margin, low, high = (row[f"above {FROZEN}{part}"] for part in ("", ", low", ", high"))
+            if row["rule"] not in CONTROLS and low:
+                sentences.append(
+                    f"In a residual network on {row['network']}, {epochs} epochs, `{row['rule']}` is {margin} points "
+                    f"above frozen blocks ({low} to {high})."
+                )
+    return sentences
+
+
+def main() -> None:
+    PAGE.write_text(page(Recorded()))
+
+
+if __name__ == "__main__":
+    main()
