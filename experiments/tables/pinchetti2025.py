@@ -8,9 +8,9 @@ SETTING = Setting("pinchetti2025", "MNIST", ("experiment=pinchetti2025/mnist",),
 PC, CROSS_ENTROPY = "rule=predictive_coding", "loss=cross_entropy"
 
 
-def rate(value: float) -> str:
-    """Returns the option of a rate that starts at a value, here at 0, and rises to 1.1 times that."""
-    return f"optimizer.learning_rate={1.1 * value:.6g}"
+def adamw(rate: float, decay: float) -> tuple[str, str]:
+    """Returns the options of a weight decay, and of a rate that rises to 1.1 times a value, here from 0."""
+    return f"optimizer.learning_rate={1.1 * rate:.6g}", f"optimizer.weight_decay={decay:g}"
 
 
 def inference(steps: int, size: float, momentum: float) -> tuple[str, ...]:
@@ -20,11 +20,11 @@ def inference(steps: int, size: float, momentum: float) -> tuple[str, ...]:
 
 def rows() -> Iterator[Row]:
     """Yields the rows of the table."""
-    yield SETTING.row("PC-SE", PC, *inference(8, 0.01053, 0.65), rate(2.969e-4), cost=4.0)
-    yield SETTING.row("PC-CE", PC, CROSS_ENTROPY, *inference(5, 0.01828, 0.35), rate(2.996e-4), cost=3.0)
+    yield SETTING.row("PC-SE", PC, *inference(8, 0.01053, 0.65), *adamw(2.969e-4, 3.55e-4), cost=4.0)
+    yield SETTING.row("PC-CE", PC, CROSS_ENTROPY, *inference(5, 0.01828, 0.35), *adamw(2.996e-4, 3.31e-3), cost=3.0)
     target = "rule.nudging=target", "rule.nudging_strength=0.55"
     yield SETTING.row(
-        "PN", PC, *target, "rule.nudging_sign=fixed", *inference(5, 0.05805, 0.7), rate(2.988e-4), cost=3.0
+        "PN", PC, *target, "rule.nudging_sign=fixed", *inference(5, 0.05805, 0.7), *adamw(2.988e-4, 1.42e-4), cost=3.0
     )
     yield SETTING.row(
         "CN",
@@ -35,7 +35,7 @@ def rows() -> Iterator[Row]:
         "rule.nudging_sign=drawn",
         "rule.sign_period=468",
         *inference(7, 0.03523, 0.9),
-        rate(2.848e-4),
+        *adamw(2.848e-4, 2.20e-4),
         cost=3.5,
         note="the sign of an epoch is drawn; the authors' runs have a stored list, 15 of 25 negative.",
     )
@@ -43,12 +43,12 @@ def rows() -> Iterator[Row]:
         "BP-CE",
         "rule=bp",
         CROSS_ENTROPY,
-        rate(2.81e-4),
+        *adamw(2.81e-4, 1.48e-3),
         note="GELU, where the authors' run has the hard hyperbolic tangent.",
     )
-    yield SETTING.row("BP-SE", "rule=bp", rate(2.749e-4))
-    yield SETTING.row("frozen hidden layers", "rule=shallow", rate(2.749e-4), kind=CONTROL, cost=0.5)
-    yield SETTING.row("frozen blocks", "rule=frozen_blocks", rate(2.749e-4), kind=PARTIAL)
+    yield SETTING.row("BP-SE", "rule=bp", *adamw(2.749e-4, 5.12e-3))
+    yield SETTING.row("frozen hidden layers", "rule=shallow", *adamw(2.749e-4, 5.12e-3), kind=CONTROL, cost=0.5)
+    yield SETTING.row("frozen blocks", "rule=frozen_blocks", *adamw(2.749e-4, 5.12e-3), kind=PARTIAL)
 
 
 TABLE = Table(
@@ -59,7 +59,7 @@ TABLE = Table(
     (
         "The authors' program keeps the epoch of the lowest test error of each of seven seeds, and the mean of the "
         "five best seeds; here all seven count.",
-        "Their weights decay as in AdamW, by 1 % at most in a whole run; here they do not.",
+        "Their rate rises from its first value to 1.1 times that; here from 0.",
         "Their test error is that of 9,984 images, which fill batches.",
         "The published numbers but that of iPC are remembered: read the differences as a check of order alone.",
     ),
