@@ -2,6 +2,7 @@
 
     python -m experiments.residual_mlp.rows                                 CIFAR-10 for 30 epochs, all rules
     python -m experiments.residual_mlp.rows 30epochs/cifar10/fa             one of them
+    python -m experiments.residual_mlp.rows 10epochs/cifar10                a shorter one, for two cores
     python -m experiments.residual_mlp.rows 100epochs/cifar10 30epochs      the length of 2026; all networks
     python -m experiments.residual_mlp.rows --status                        how far the rows have come
     python -m experiments.residual_mlp.rows --table                         prints the tables
@@ -30,7 +31,7 @@ STUDY = Study(
     ),
     rules=(*CONTROLS, "bp", "fa", "dfa"),
     rates=lambda rule: (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
-    lengths={30: 1.0, 100: 3.0},
+    lengths={10: 0.3, 30: 1.0, 100: 3.0},
     trial_epochs=lambda epochs: max(1, epochs // 3),
     held_out=5000,
 )
