@@ -15,6 +15,8 @@ from fa_jax.cli.compose import compose
 from fa_jax.cli.tuned import TABLE
 from fa_jax.records.environment import commit
 
+RATE, SCALE = "optimizer.learning_rate", "feedback.scale"
+"""The options that are tuned."""
 OUTPUTS = Path("outputs/rules_by_architectures")
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 RATES_OF = {
@@ -29,7 +31,7 @@ RATES_OF = {
 SCALE_FACTORS = (1 / 3, 3.0)
 RATE_FACTORS = (3**-0.5, 3**0.5)
 BEYOND, FURTHER = 10**0.5, 4
-"""The factor from a rate at the edge of the grid to the next one beyond, and the largest number of these."""
+"""The factor from a rate at the edge of the grid to the next one beyond, and the most steps of the search beyond."""
 SIZES: dict[str, dict[str, dict[str, str]]] = {
     "digits": {
         "mlp": {"hidden": "[100,100]"},
@@ -113,31 +115,56 @@ class Case:
         return [float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"] for run in runs]
 
     def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
-        """Returns the values with the lowest validation error, and whether the rate is the lowest or highest tried."""
-        errors = self.errors_by_rate()
-        rate = _best(errors)
-        best = {"optimizer.learning_rate": rate}
+        """Returns the best rate and feedback scale, and whether the search ended before it came to a lowest point.
+
+        Args:
+          scale: the default scale of the feedback; None: the rule has none.
+        """
+        by_rate = self.errors_by_rate()
+        errors = {(rate, scale): by_rate[rate] for rate in sorted(by_rate)}
+        rate, _ = _best(errors)
         if scale is None:
-            option, more = "optimizer.learning_rate", [rate * factor for factor in RATE_FACTORS]
+            self._try_rates(errors, [rate * factor for factor in RATE_FACTORS], None)
+            best = _best(errors)
+            return {RATE: best[0]}, not min(errors) < best < max(errors)
+        self._try_scales(errors, rate, [scale * factor for factor in SCALE_FACTORS])
+        best, ended = _best(errors), True
+        if best[1] == scale:
+            ended = min(by_rate) < rate < max(by_rate)
         else:
-            option, more = "feedback.scale", [scale * factor for factor in SCALE_FACTORS]
-        of_more = self.validation_errors(option, more, {} if scale is None else best)
-        candidates = [(errors[rate], best)]
-        candidates += [(error, {**best, option: value}) for error, value in zip(of_more, more, strict=True)]
-        values = min(candidates, key=lambda candidate: candidate[0])[1]
-        return values, not min(errors) < values["optimizer.learning_rate"] < max(errors)
+            # Another scale may go with another rate, and one beyond may be better.
+            for _ in range(FURTHER):
+                centre = best
+                self._try_rates(errors, [centre[0] / BEYOND, centre[0] * BEYOND], centre[1])
+                self._try_scales(errors, centre[0], [centre[1] * SCALE_FACTORS[centre[1] > scale]])
+                best = _best(errors)
+                if ended := best == centre:
+                    break
+        return {RATE: best[0]} | ({} if best[1] == scale else {SCALE: best[1]}), not ended
+
+    def _try_rates(self, errors: dict[tuple, float], rates: Sequence[float], scale: float | None) -> None:
+        """Adds the validation errors with some rates at a scale, without those that are known."""
+        known = {f"{rate:.4g}" for rate, at_scale in errors if at_scale == scale}
+        if new := [rate for rate in rates if f"{rate:.4g}" not in known]:
+            found = self.validation_errors(RATE, new, {} if scale is None else {SCALE: scale})
+            errors |= {(rate, scale): error for rate, error in zip(new, found, strict=True)}
+
+    def _try_scales(self, errors: dict[tuple, float], rate: float, scales: Sequence[float]) -> None:
+        """Adds the validation errors with some scales at a rate."""
+        found = self.validation_errors(SCALE, scales, {RATE: rate})
+        errors |= {(rate, scale): error for scale, error in zip(scales, found, strict=True)}
 
     def errors_by_rate(self) -> dict[float, float]:
         """Returns the mean validation error for each learning rate of the grid, and beyond its edge if that is best."""
-        option, rates = "optimizer.learning_rate", RATES_OF.get(self.rule, RATES)
-        errors = dict(zip(rates, self.validation_errors(option, rates, {}), strict=True))
+        rates = RATES_OF.get(self.rule, RATES)
+        errors = dict(zip(rates, self.validation_errors(RATE, rates, {}), strict=True))
         for _ in range(FURTHER):
-            lowest, highest, best = min(errors), max(errors), _best(errors)
+            lowest, highest, best = min(errors), max(errors), _best(dict(sorted(errors.items())))
             if lowest < best < highest:
                 break
             # Where every rate diverges, lower ones may not.
             beyond = highest * BEYOND if best == highest and errors[best] < float("inf") else lowest / BEYOND
-            (errors[beyond],) = self.validation_errors(option, [beyond], {})
+            (errors[beyond],) = self.validation_errors(RATE, [beyond], {})
         return errors
 
     def tuned_row(self, values: dict[str, float], optimizer: str) -> dict[str, str]:
@@ -178,9 +205,9 @@ class Case:
         return Training(self.folder / name.replace(" ", "_"), arguments, defaults)
 
 
-def _best(errors: dict[float, float]) -> float:
-    """Returns the rate with the lowest error, of equal ones the lowest rate."""
-    return min(errors, key=lambda rate: (errors[rate], rate))
+def _best(errors: dict[Any, float]) -> Any:
+    """Returns the values with the lowest error, of equal ones the first."""
+    return min(errors, key=errors.__getitem__)
 
 
 def _overrides(values: dict[str, float]) -> list[str]:

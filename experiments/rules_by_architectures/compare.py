@@ -9,7 +9,8 @@
 Every rule has seven trials of two seeds each on held-out examples: five learning rates at the default feedback scale,
 then a third and three times that scale at the best rate; a rule without a feedback scale tries two more rates around
 the best. If the best of the five rates is the lowest or the highest, or all diverge, up to four rates beyond are tried
-until it is not. The rule is trained on all training examples, with the default and with the best values. Runs are in
+until it is not. If another scale is best, the search goes on from there, up to four steps, with rates beside it and the
+scale beyond. The rule is trained on all training examples, with the default and with the best values. Runs are in
 outputs/rules_by_architectures; finished ones are not trained again. The tables go to its folder `results`; with
 `--update`, they go to this folder, and the best values to conf/tuned.csv, where `tuned=true` reads them.
 """
