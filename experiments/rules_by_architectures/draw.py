@@ -1,9 +1,9 @@
 """Draws the tuned test errors of every rule on one architecture, with their 95 % intervals.
 
-    python -m experiments.rules_by_architectures.draw digits mlp
+    python -m experiments.rules_by_architectures.draw mnist mlp
 
-Reads `measured_<task>.csv`, and writes `<task>_<architecture>.png` beside it. The line is the control, whose hidden
-layers do not learn.
+Reads `measured_<task>.csv`, and writes `<task>_<architecture>.png` beside it. The lines are the controls: `shallow`,
+whose hidden layers do not learn, and `frozen_blocks`, of which the first does.
 """
 
 import argparse
@@ -12,12 +12,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from experiments.common import read_rows
+from experiments.controlled import CONTROLS
 from experiments.rules_by_architectures.compare import HERE
 from fa_jax.reports.figures import STYLE
 from fa_jax.reports.labels import NAMES
 from fa_jax.reports.looks import OTHERS, PAPER
-
-CONTROL = "shallow"
 
 
 def figure(task: str, architecture: str) -> Figure:
@@ -32,11 +31,11 @@ def figure(task: str, architecture: str) -> Figure:
         drawn = Figure(figsize=(6.4, 0.8 + 0.19 * len(rows)), layout="constrained")
         axes = drawn.add_subplot()
         for i, row in enumerate(rows):
-            colour = PAPER.get(row["rule"], OTHERS[1])
+            colour = PAPER[CONTROLS[1]] if row["rule"] in CONTROLS else PAPER.get(row["rule"], OTHERS[1])
             error, low, high = (float(row[column]) for column in ("test error", "low", "high"))
             axes.plot([max(low, 0), high], [i, i], color=colour, linewidth=1.4)
             axes.plot(error, i, "o", color=colour, markersize=4)
-            if row["rule"] == CONTROL:
+            if row["rule"] in CONTROLS:
                 axes.axvline(error, color=colour, linewidth=0.7, linestyle=":")
         axes.set_yticks(range(len(rows)), [NAMES.get(row["rule"], row["rule"]) for row in rows], fontsize=7)
         axes.set_ylim(-0.7, len(rows) - 0.3)
