@@ -259,6 +259,7 @@ def test_bad_options_are_named(shape, options, message):
         transformer(shape, OUTPUTS, **{**TRANSFORMER, **options})
 
 
-def test_direct_feedback_is_one_matrix_for_all_tokens_by_default(compose):
+def test_direct_feedback_is_one_small_matrix_for_all_tokens_by_default(compose):
     for rule, shared in (("dfa", True), ("drtp", True), ("sdfa", True), ("direct_target_propagation", False)):
-        assert compose("task=digits", "architecture=transformer", f"rule={rule}").feedback.shared_positions == shared
+        feedback = compose("task=digits", "architecture=transformer", f"rule={rule}").feedback
+        assert (feedback.shared_positions, feedback.scale) == (shared, 0.1 if shared else 1.0)
