@@ -12,6 +12,7 @@ from fa_jax.api.train import GROUPS
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.given import Given
+from fa_jax.cli.trust import Origin
 from fa_jax.records.reader import Run as Record
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.reports import comparison
@@ -112,7 +113,8 @@ def report(
 
 
 def _job(record: Record, trusted: tuple[str, ...], given: Mapping[str, Given]) -> Job:
-    return build_recorded(f"load({str(record.folder)!r}): its config.yaml", record.config, trusted, given)
+    origin = Origin(f"load({str(record.folder)!r}): its config.yaml", trusted, from_python=True)
+    return build_recorded(origin, record.config, given)
 
 
 def _folders(verb: str, folders: Sequence[str | Path]) -> list[Path]:

@@ -95,7 +95,8 @@ def train(
         raise BadOption(f"must be options of runs; got {' '.join(overrides)}", "overrides", complete=True)
     own = None if config_dir is None else str(config_dir)
     trusted = trust if isinstance(trust, str) else ",".join(trust)
-    arguments = arguments._replace(config_dir=own, options={"trust": trusted} if trusted else {}, multirun=True)
+    with_trust = {"trust": trusted} if trusted else {}
+    arguments = arguments._replace(config_dir=own, options=with_trust, multirun=True, from_python=True)
     with one_line_errors(arguments.overrides):
         combinations = list(_combinations(values, arguments))
         chosen = {"hydra.run.dir": folder, "hydra.sweep.dir": folder} if folder is not None else {}

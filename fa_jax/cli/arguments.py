@@ -33,6 +33,8 @@ class Arguments(NamedTuple):
     """Whether a flag is one of `HYDRA_FLAGS`."""
     dry_run: bool = False
     """Whether it is said what would be trained, and nothing is trained."""
+    from_python: bool = False
+    """Whether they were not typed but are those of a call, as of `fa_jax.train`."""
 
     @property
     def trusted(self) -> list[str]:

@@ -1,7 +1,7 @@
 """From a resolved config to a `Job`, with every option checked before anything is compiled."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -141,29 +141,28 @@ def _check_display(display: Any) -> None:
         raise BadOption(f"must be a colour such as '#CC3311', or null; got {colour!r}", "display.colour")
 
 
-def build_recorded(name: str, config: Config, trusted: Sequence[str], given: Mapping[str, Given] | None = None) -> Job:
+def build_recorded(origin: Origin, config: Config, given: Mapping[str, Given] | None = None) -> Job:
     """Returns the job of a recorded config, in which options may be missing or of any type.
 
     Args:
-      name: of the config, for messages.
+      origin: of the config: its name, for messages, and the packages whose functions it may call.
       config: as recorded.
-      trusted: packages whose functions it may call.
       given: as for `build`.
 
     Raises:
       BadOption: if nothing can be built from it, or it calls what is not trusted.
     """
     check_given(config, given or {})
-    check_config(
-        {group: node for group, node in config.items() if group not in (given or {})}, Origin(name, tuple(trusted))
-    )
+    check_config({group: node for group, node in config.items() if group not in (given or {})}, origin)
     try:
-        return build(config, Origin(trusted=tuple(trusted)), given)
+        return build(config, origin._replace(name="the config"), given)
     except BadOption as mistake:
-        raise BadOption(f"{name}: {mistake}") from None
+        is_of_data = origin.from_python and "task" not in (given or {}) and (mistake.option or "").startswith("task")
+        hint = "; if the data are elsewhere now, fa_jax.load(folder, task=...) takes them" if is_of_data else ""
+        raise BadOption(f"{origin.name}: {mistake}{hint}") from None
     except Exception as problem:
         reason = f"{type(problem).__name__}: {problem}".partition("\n")[0]
-        raise BadOption(f"{name}: nothing can be built from it: {reason}") from None
+        raise BadOption(f"{origin.name}: nothing can be built from it: {reason}") from None
 
 
 @functools.lru_cache(maxsize=2)

@@ -95,7 +95,7 @@ def compose(
     """
     from_folder = _origin(arguments) if origin is None else Origin(origin, tuple(arguments.trusted))
     if arguments.config_dir is not None:
-        check_config_dir(f"--config-dir={arguments.config_dir}", arguments.config_dir)
+        check_config_dir(_named_config_dir(arguments), arguments.config_dir)
     runs = []
     with initialized():
         is_sweep, jobs, master = _jobs(arguments)
@@ -148,8 +148,14 @@ def _origin(arguments: Arguments) -> Origin | None:
     searched = arguments.value_of("hydra.searchpath")
     if arguments.config_dir is None and searched is None:
         return None
-    name = f"hydra.searchpath={searched}" if arguments.config_dir is None else f"--config-dir={arguments.config_dir}"
-    return Origin(f"the config from {name}", tuple(arguments.trusted), tuple(arguments.overrides))
+    name = f"hydra.searchpath={searched}" if arguments.config_dir is None else _named_config_dir(arguments)
+    trusted, typed = tuple(arguments.trusted), tuple(arguments.overrides)
+    return Origin(f"the config from {name}", trusted, typed, arguments.from_python)
+
+
+def _named_config_dir(arguments: Arguments) -> str:
+    """Returns the argument that names the folder of configs, as it was given."""
+    return f"config_dir={arguments.config_dir!r}" if arguments.from_python else f"--config-dir={arguments.config_dir}"
 
 
 def _own_experiment(arguments: Arguments) -> list[str]:

@@ -13,7 +13,7 @@ from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import check_folder, check_recorded_overrides
+from fa_jax.cli.trust import Origin, check_folder, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.environment import changes, environment, own_packages
 from fa_jax.records.files import remove_temporary
@@ -50,7 +50,7 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
         request = functools.partial(unfinished_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, request)
     config = distributed.broadcast(lambda: _read_config(folder, force=force))
-    job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
+    job = build_recorded(Origin(f"resume={folder}: its config.yaml", tuple(trusted)), config)
     say(console, f"resuming {folder}")
     with resumable(folder):
         run_logged(job, config, folder, resume=True)
@@ -69,7 +69,7 @@ def unfinished_job(
         say(Console(), "is finished already")
         return None
     config = _read_config(folder, force=force)
-    job = build_recorded(f"resume={folder}: its config.yaml", config, trusted)
+    job = build_recorded(Origin(f"resume={folder}: its config.yaml", tuple(trusted)), config)
     return Request(job, config, folder, resume=True)
 
 

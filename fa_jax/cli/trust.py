@@ -48,6 +48,12 @@ class Origin(NamedTuple):
     """Packages whose functions it may call too."""
     typed: tuple[str, ...] = ()
     """Overrides that the user typed; functions named there are their own."""
+    from_python: bool = False
+    """Whether it is opened from Python, where messages name arguments as they are written there."""
+
+    def allowing(self, package: str) -> str:
+        """Returns the argument that trusts a package."""
+        return f'trust="{package}"' if self.from_python else f"trust={package}"
 
 
 def check_config(config: Mapping[str, Any], origin: Origin) -> None:
@@ -184,15 +190,16 @@ def _check_target(target: Any, origin: Origin) -> None:
         root = str(target).partition(".")[0]
         hint = "" if is_found(root) else f" (and there is no module {root}, installed or in the working folder)"
         raise BadOption(
-            f"{origin.name} calls {target}, which is none of fa_jax's factories{hint}; trust=PACKAGE or "
-            f"{VARIABLE}=PACKAGE allows the functions of a package"
+            f"{origin.name} calls {target}, which is none of fa_jax's factories{hint}; "
+            f"{origin.allowing('PACKAGE')} or the environment variable {VARIABLE}=PACKAGE allows the functions of a "
+            "package"
         )
     try:
         module = imported(target).__module__
     except Exception as problem:  # whatever the import of a package raises
         raise BadOption(f"{origin.name} calls {target}, which cannot be imported: {place_of(problem)}") from None
     if not _is_below(f"{module}.", packages):
-        raise BadOption(f"{origin.name} calls {target}, which {module} defines; trust={module} allows it")
+        raise BadOption(f"{origin.name} calls {target}, which {module} defines; {origin.allowing(module)} allows it")
 
 
 def trusted_everywhere() -> tuple[str, ...]:
@@ -221,7 +228,7 @@ def _check_logger(config: Mapping[str, Any], origin: Origin) -> None:
     for option, value in logger.items():
         is_typed = any(override.lstrip("+").startswith(f"logger.{option}=") for override in origin.typed)
         if not is_typed and usual.get(option) != value:
-            raise BadOption(f"{origin.name} sets logger.{option}={value}; trust={LOGGER} allows it")
+            raise BadOption(f"{origin.name} sets logger.{option}={value}; {origin.allowing(LOGGER)} allows it")
 
 
 def _nodes(config: Any) -> Iterator[Mapping[str, Any]]:
