@@ -17,6 +17,7 @@ from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
 from fa_jax.cli.build import are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
 from fa_jax.cli.errors import one_line_errors
+from fa_jax.cli.feedback_options import check_used
 from fa_jax.cli.given import OBJECT, Given
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import new_folder
@@ -100,7 +101,9 @@ def train(
     with one_line_errors(arguments.overrides):
         combinations = list(_combinations(values, arguments))
         chosen = {"hydra.run.dir": folder, "hydra.sweep.dir": folder} if folder is not None else {}
-        runs = [run for combination in combinations for run in _compose(combination, chosen)]
+        rules = len(rule) if isinstance(rule, list) else 1
+        runs = [run for one in combinations for run in _compose(one, chosen, further_rules=rules > 1)]
+        check_used([run.composed for run in runs])
         show = functools.partial(Progress, bar=progress, plain_lines=False)
         if not record:
             with tempfile.TemporaryDirectory(prefix="fa_jax_") as temporary:
@@ -159,10 +162,11 @@ def _combinations(values: Mapping[str, Any], arguments: Arguments) -> Iterator[_
         yield _Combination(arguments._replace(overrides=[*words, *arguments.overrides]), given)
 
 
-def _compose(combination: _Combination, chosen: Mapping[str, Any]) -> list[_New]:
+def _compose(combination: _Combination, chosen: Mapping[str, Any], *, further_rules: bool) -> list[_New]:
     arguments, given = combination
     folders = [f"{option}={_text(option, str(path))}" for option, path in chosen.items()]
-    composition = compose(arguments._replace(overrides=[*arguments.overrides, *folders]), given=given)
+    with_folders = arguments._replace(overrides=[*arguments.overrides, *folders])
+    composition = compose(with_folders, given=given, further_rules=further_rules)
     if (launcher := composition.master.hydra.runtime.choices["hydra/launcher"]) != "basic":
         raise BadOption(
             "has no effect from Python, where runs are trained one after another", f"hydra/launcher={launcher}"

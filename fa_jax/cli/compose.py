@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.errors import first_line
-from fa_jax.cli.given import OBJECT, OBJECTS, Given, recorded_config
+from fa_jax.cli.feedback_options import check_used, once_each, without_unused
+from fa_jax.cli.given import OBJECT, OBJECTS, Given, draws_feedback, recorded_config
 from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
@@ -42,6 +43,8 @@ class Composed:
     """Where the config comes from, if the user did not type it."""
     given: Mapping[str, Given]
     """Python objects, by the config group whose choice they replace."""
+    left_out: tuple[str, ...] = ()
+    """Feedback options that are for other rules of the command, since this one has no feedback."""
 
     @functools.cached_property
     def job(self) -> "Job":
@@ -81,31 +84,38 @@ class Composition(NamedTuple):
 
 
 def compose(
-    arguments: Arguments, *, origin: str | None = None, given: Mapping[str, Given] | None = None
+    arguments: Arguments,
+    *,
+    origin: str | None = None,
+    given: Mapping[str, Given] | None = None,
+    further_rules: bool = False,
 ) -> Composition:
     """Composes the configs that arguments ask for.
+
+    Of several rules, those without feedback are trained without the options of it.
 
     Args:
       arguments: as they were typed.
       origin: where they come from, if not from the command line; then they are not trusted.
       given: Python objects, by the config group whose choice they replace.
+      further_rules: whether the same options are for other rules too, whose configs are composed apart.
 
     Raises:
-      BadOption: if there is no such option or choice.
+      BadOption: if there is no such option or choice, or no rule has the feedback whose options are set.
     """
     from_folder = _origin(arguments) if origin is None else Origin(origin, tuple(arguments.trusted))
     if arguments.config_dir is not None:
         check_config_dir(_named_config_dir(arguments), arguments.config_dir)
     runs = []
     with initialized():
-        is_sweep, jobs, master = _jobs(arguments)
+        is_sweep, jobs, master = _jobs(arguments, given or {}, further_rules=further_rules)
         if from_folder is not None:
             of_hydra = re.compile(r"\W*hydra\b(?!\.searchpath)")
             typed = [override for override in arguments.overrides if of_hydra.match(override)]
             typed += _own_experiment(arguments)
             pristine = hydra.compose("config", typed, return_hydra_config=True).hydra
             check_hydra(from_folder.name, master.hydra, pristine)
-        for number, overrides in enumerate(jobs):
+        for number, (overrides, left_out) in enumerate(jobs):
             config = _compose(overrides, arguments) if is_sweep else master.copy()
             if config.get("tuned") is True:
                 config = _compose([*tuned_overrides(config.hydra.runtime.choices), *overrides], arguments)
@@ -122,7 +132,9 @@ def compose(
             if "choices" in plain:
                 raise BadOption("is no option; choices are those of config groups, such as rule=fa", "choices")
             recorded = recorded_config({"choices": choices, **plain}, given or {})
-            runs.append(Composed(recorded, overrides, folder, from_folder, given or {}))
+            runs.append(Composed(recorded, overrides, folder, from_folder, given or {}, left_out))
+    if not further_rules:
+        check_used(runs)
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
 
 
@@ -164,11 +176,29 @@ def _own_experiment(arguments: Arguments) -> list[str]:
     return [f"experiment={name}"] if name in choices_in(CONF, "experiment") else []
 
 
-def _jobs(arguments: Arguments) -> tuple[bool, list[list[str]], DictConfig]:
-    """Returns whether this is a sweep, the overrides of each job, and the config of the whole."""
+def _jobs(
+    arguments: Arguments, given: Mapping[str, Given], *, further_rules: bool
+) -> tuple[bool, list[tuple[list[str], tuple[str, ...]]], DictConfig]:
+    """Returns whether this is a sweep, its jobs, and the config of the whole.
+
+    Of each job, these are its overrides, and the feedback options that it is made without.
+    """
     parsed = parse_overrides(arguments.overrides)
     _check_groups(parsed)
-    master = _compose(list(next(_product(parsed))), arguments)
+
+    @functools.cache
+    def has_feedback(*choices: str) -> bool:
+        if "rule" in given:
+            return draws_feedback(given["rule"].make)
+        return _compose(list(choices), arguments).hydra.runtime.choices["feedback"] is not None
+
+    def usable(job: Sequence[str], overrides: Sequence[Override]) -> tuple[list[str], tuple[str, ...]]:
+        if not further_rules and not any(one.key_or_group == "rule" and one.is_sweep_override() for one in overrides):
+            return list(job), ()
+        return without_unused(job, lambda others: has_feedback(*(one for one in others if _is_choice(one))))
+
+    first, _ = usable(next(_product(parsed)), parsed)
+    master = _compose(first, arguments)
     is_sweep = arguments.multirun or master.hydra.mode == RunMode.MULTIRUN
     swept = [override for override in parsed if override.is_sweep_override()]
     if swept and not is_sweep:
@@ -178,9 +208,15 @@ def _jobs(arguments: Arguments) -> tuple[bool, list[list[str]], DictConfig]:
     if not is_sweep and launcher != "basic":
         raise BadOption("starts the runs of a sweep, so it needs --multirun", f"hydra/launcher={launcher}")
     if not is_sweep:
-        return False, [arguments.overrides], master
+        return False, [(arguments.overrides, ())], master
     from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    return True, [list(job) for job in _product([*parse_overrides(from_config), *parsed])], master
+    overrides = [*parse_overrides(from_config), *parsed]
+    return True, once_each([usable(job, overrides) for job in _product(overrides)]), master
+
+
+def _is_choice(override: str) -> bool:
+    """Returns whether an override chooses a config of a group."""
+    return override.lstrip("+").partition("=")[0].partition("@")[0] in LISTED
 
 
 def _check_groups(overrides: Sequence[Override]) -> None:

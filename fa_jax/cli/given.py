@@ -73,6 +73,11 @@ def function_node(function: Callable) -> dict[str, Any]:
     return unnamed(name_of(function), *_code(bare), sorted((k, _described(v)) for k, v in keywords.items()))
 
 
+def draws_feedback(factory: Callable) -> bool:
+    """Returns whether the factory of a rule takes a function that draws its feedback."""
+    return "init_feedback" in inspect.signature(factory).parameters
+
+
 def name_of(thing: Any) -> str:
     """Returns a short name of a function or an object."""
     while isinstance(thing, functools.partial):

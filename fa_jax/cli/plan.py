@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from fa_jax.cli.compose import Composed, Composition
+from fa_jax.cli.feedback_options import notes
 from fa_jax.cli.together import Alike, alike
 from fa_jax.records import schema
 from fa_jax.records.options import options
@@ -50,6 +51,8 @@ def show(composition: Composition, folder: Path) -> None:
     programs = list(alike(runs)) if launcher == "basic" else apart
     how = "one after another" if launcher == "basic" else f"by hydra/launcher={launcher}"
     say(console, f"would train {_count(len(runs), 'run')} in {folder}, in {_count(len(programs), 'program')}, {how}")
+    for note in notes(runs):
+        say(console, note)
     show_programs(runs, programs, console, named=composition.is_sweep)
 
 

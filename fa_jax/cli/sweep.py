@@ -20,6 +20,7 @@ from rich.console import Console
 from fa_jax.checks import BadOption
 from fa_jax.cli import results
 from fa_jax.cli.compose import Composed, Composition
+from fa_jax.cli.feedback_options import notes
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.single import logged, resumable, run_together_logged
 from fa_jax.cli.terminal import cores
@@ -78,6 +79,8 @@ def run(
     lock = locks.acquire(folder)
     try:
         write_json(folder / SWEEP, record._asdict())
+        for note in notes(composition.runs):
+            say(Console(), note)
         with resumable(folder):
             try:
                 if launcher["_target_"].endswith("BasicLauncher"):

@@ -79,16 +79,16 @@ def test_objects_train_as_the_same_names_do(runs):
     def my_rule(network, loss, *, init_feedback):
         return fa(network, loss, init_feedback=init_feedback)
 
-    given = fa_jax.train(
+    _, given = fa_jax.train(
         task=task,
         network=lambda shape, outputs: named.job.network,
-        rule=my_rule,
+        rule=["bp", my_rule],
         loss=named.job.loss,
         optimizer=optax.sgd(0.1),
         feedback="layerwise",
         **SHORT,
         record=False,
-    )[0]
+    )
     assert_trees_equal((given.params, given.feedback), (named.params, named.feedback))
     assert given.record.choices["rule"] == "my_rule"
     assert given.record.choices["task"] == "arrays"
@@ -149,6 +149,7 @@ def test_lists_of_names_and_objects_train_every_combination(folder):
         ),
         ({"task": data, "network": Net()}, "^task must be a name, a fa_jax.core.Task, or arrays"),
         ({"network": [], "rule": "bp"}, "^network must have at least one entry"),
+        ({"rule": ["bp", "shallow"], "feedback": "direct"}, "^feedback has no effect, since none of the rules has fe"),
     ],
 )
 def test_a_mistake_is_a_value_error_of_one_line(folder, arguments, message):

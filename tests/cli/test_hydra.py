@@ -13,6 +13,7 @@ from fa_jax.cli import sweep
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose as compose_all
 from fa_jax.cli.compose import parse_overrides
+from fa_jax.cli.feedback_options import notes
 from fa_jax.cli.groups import choices
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.main import main
@@ -38,6 +39,13 @@ def test_sweep_jobs_match_hydra_s_sweeper_in_order(overrides):
         ((*expected,),) = BasicSweeper.split_arguments(parse_overrides(overrides), max_batch_size=None)
     runs = compose_all(parse(["--multirun", *overrides])).runs
     assert [run.overrides for run in runs] == expected
+
+
+def test_feedback_options_of_a_sweep_are_for_the_rules_that_have_feedback():
+    composition = compose_all(parse(["--multirun", "rule=bp,fa,shallow", "feedback.scale=3,4"]))
+    scales = ["rule=fa", "feedback.scale=3"], ["rule=fa", "feedback.scale=4"]
+    assert [run.overrides for run in composition.runs] == [["rule=bp"], *scales, ["rule=shallow"]]
+    assert notes(composition.runs) == ["without feedback.scale, since these have no feedback: rule=bp,shallow"]
 
 
 def test_a_sweep_of_an_experiment_can_be_overridden():

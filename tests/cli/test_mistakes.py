@@ -34,7 +34,7 @@ MISTAKES = {
     "+choices.rule=fa": "choices is no option; choices are those of config groups, such as rule=fa",
     "hidden=[9]": "hidden is no option; did you mean 'architecture.hidden'?",
     "task=digits rule=forward_forward rule.foo=3": "rule.foo is no option with rule=forward_forward; valid: rule.good",
-    "--multirun rule=fa,bp feedback.scale=3,4": "feedback.scale is no option with rule=bp, which has no feedback to",
+    "--multirun rule=bp,shallow feedback.scale=3": "feedback.scale has no effect, since none of the rules has feedback",
     "rule=bp feedback.scale=1": "feedback.scale is no option with rule=bp, which has no feedback to initialise",
     "+rule.foo=1 rule=fa": "rule: got an unexpected keyword argument 'foo'",
     "+architecture.foo=1": "architecture: got an unexpected keyword argument 'foo'",
