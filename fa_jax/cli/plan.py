@@ -1,6 +1,7 @@
 """`--dry-run`: what would be trained, in which programs and folders, and how long earlier runs of the kind took."""
 
 import datetime
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,7 +79,7 @@ def show_programs(
         parts += [f"together, since they differ in {' and '.join(numbers[0])} alone"] if numbers[0] else []
         say(console, f"{', '.join(parts)}: {_duration(estimates[-1])}", style="bold")
         for i in indices if named else ():
-            say(console, f"  {runs[i].folder}  {' '.join(runs[i].overrides)}")
+            say(console, f"  {runs[i].folder}  {shlex.join(runs[i].overrides)}")
     known = [seconds for seconds in estimates if seconds is not None]
     if len(known) == len(programs) and (len(programs) > 1 or times != 1):
         say(console, f"in all {_duration(times * sum(known))}")

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -116,7 +117,7 @@ def _run_jobs(
     """Trains jobs that differ in numbers alone; errors are recorded and printed."""
     requests = []
     for composed, of_job in zip(jobs, numbers, strict=True):
-        say(Console(), f"{composed.folder} {' '.join(composed.overrides)}", style="bold")
+        say(Console(), f"{composed.folder}  {shlex.join(composed.overrides)}", style="bold")
         try:
             requested = request(composed, folder / composed.folder, command)
         except Exception as problem:

@@ -126,7 +126,7 @@ def _run_study(
                 if not study.trials[trial.number].state.is_finished():
                     study.tell(trial, state=optuna.trial.TrialState.FAIL)
         for i, (trial, outcome) in enumerate(zip(asked, outcomes, strict=True)):
-            text = " ".join(f"{key}={value}" for key, value in values[i].items())
+            text = shlex.join(f"{key}={value}" for key, value in values[i].items())
             say(console, f"trial {trial.number}, {done + i + 1} of {trials}: {text}: {outcome}")
     _report(study, column, metric, ranges, folder, console)
 

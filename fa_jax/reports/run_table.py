@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-import rich.table
+from rich.console import Group
 
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
@@ -15,7 +15,7 @@ SUMMARISED = ("signal_angle", "weight_angle", "growth")
 """The metrics that the table shows beside the scores."""
 
 
-def run_table(run: Run) -> rich.table.Table:
+def run_table(run: Run) -> Group:
     """Returns the table at the end of a run: scores and angles over seeds at the last evaluation."""
     summary = run.summary or {"final": {}}
     rows, shown = [], []
@@ -23,7 +23,7 @@ def run_table(run: Run) -> rich.table.Table:
         column = run.columns[name]
         if (column.split or column.metric in SUMMARISED) and numbers["n"]:
             chosen = numbers["geometric"] if column.logarithmic else numbers
-            label = column.qualified(name, *(["geometric"] if column.logarithmic else []))
+            label = column.qualified(name, column.unit, *(["geometric"] if column.logarithmic else []))
             interval = interval_text(chosen["low"], chosen["high"])
             numbers_shown = [marked(number_text(chosen["mean"]), run, name), interval, number_text(numbers["median"])]
             rows.append([label, *numbers_shown, str(numbers["n"]), random_text(column)])

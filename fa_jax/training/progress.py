@@ -92,7 +92,7 @@ def _range(metric: Metric, runs: Sequence[np.ndarray]) -> str:
     digits, name = ".3g" if metric.logarithmic else ".4g", f"test_{metric.name}"
     if not means:
         return f"{name} not finite"
-    return f"{name} {min(means):{digits}} to {max(means):{digits}} in {len(runs)} runs"
+    return f"{name} {min(means):{digits}} to {max(means):{digits}}{_unit(metric)} in {len(runs)} runs"
 
 
 def _mean(metric: Metric, values: np.ndarray) -> float:
@@ -105,6 +105,10 @@ def _summary(metric: Metric, values: np.ndarray) -> str:
     if not len(finite):
         return f"{name} not finite"
     mean, digits = _mean(metric, finite), ".3g" if metric.logarithmic else ".4g"
-    text = f"{name} {mean:{digits}} ({finite.min():{digits}} to {finite.max():{digits}}), n = {len(finite)}"
-    others = len(values) - len(finite)
-    return text + (f", {others} not finite" if others else "")
+    low, high, n, others = finite.min(), finite.max(), len(finite), len(values) - len(finite)
+    seeds = f"{low:{digits}} to {high:{digits}} over {n} seeds" if n > 1 else "1 seed"
+    return f"{name} {mean:{digits}}{_unit(metric)} ({seeds}{f', {others} not finite' if others else ''})"
+
+
+def _unit(metric: Metric) -> str:
+    return f" {metric.unit}" if metric.unit else ""

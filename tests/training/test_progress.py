@@ -36,8 +36,8 @@ def test_lines_state_the_fraction_done_and_the_mean_and_range_over_seeds(console
         run_progress.show(6400, [{"test_error": np.array([2.0, np.nan]), "test_loss": np.ones(2)}])
 
     assert console_text(call).splitlines() == [
-        "  0 %  0 examples  test_error 91 (90 to 92), n = 2",
-        "100 %  6400 examples  test_error 2 (2 to 2), n = 1, 1 not finite",
+        "  0 %  0 examples  test_error 91 % (90 to 92 over 2 seeds)",
+        "100 %  6400 examples  test_error 2 % (1 seed, 1 not finite)",
     ]
 
 
@@ -57,10 +57,10 @@ def test_a_terminal_shows_a_bar_with_the_geometric_mean_of_a_logarithmic_metric(
 
     text = console_text(call, (NSE,), is_terminal=True)
     assert "50 %" in text
-    assert "test_nse 0.1 (0.01 to 1)" in text
+    assert "test_nse 0.1 (0.01 to 1 over 2 seeds)" in text
 
 
 def test_only_the_test_scores_of_the_given_metrics_are_shown(console_text):
     values = {f"{split}_{name}": np.ones(1) for split in ("train", "test") for name in ("loss", "error", "nse")}
     text = console_text(lambda run_progress: run_progress.show(0, [values]), (NSE, ERROR))
-    assert text.strip() == "0 %  0 examples  test_nse 1 (1 to 1), n = 1  test_error 1 (1 to 1), n = 1"
+    assert text.strip() == "0 %  0 examples  test_nse 1 (1 seed)  test_error 1 % (1 seed)"
