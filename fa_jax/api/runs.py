@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, overload
 from matplotlib.figure import Figure
 
 from fa_jax.api.run import Run
-from fa_jax.checks import BadOption, choose
+from fa_jax.checks import BadOption
 from fa_jax.records.reader import KEYS
 from fa_jax.records.reader import Run as Record
 from fa_jax.reports import comparison
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.controls import margin_table
 from fa_jax.reports.figures import angles_figure, curves_figure
-from fa_jax.reports.labels import labels
+from fa_jax.reports.labels import labels, matching
 from fa_jax.reports.layers import layer_table
 from fa_jax.reports.options import figure_options
 from fa_jax.reports.paper import paper_table
@@ -42,14 +42,24 @@ class Runs(Sequence[Run]):
     @overload
     def __getitem__(self, index: slice) -> "Runs": ...
     def __getitem__(self, index: int | str | slice) -> "Run | Runs":
-        """Returns a run by its number or its label, such as `fa`; or some of them."""
-        if isinstance(index, str):
-            by_label = {name.lower(): run for name, run in zip(self.labels, self._runs, strict=True)}
-            rules = [run.record.choices["rule"] for run in self._runs]
-            if rules.count(index) == 1:
-                return self._runs[rules.index(index)]
-            return choose("the label of a run", index.lower(), by_label)
-        return Runs(self._runs[index]) if isinstance(index, slice) else self._runs[index]
+        """Returns a run, by its number or its name, or some of them.
+
+        A name is a label, as tables show it, a rule, or what was typed: `"FA learning_rate=0.1"`, `"fa"`, or
+        `"rule=fa optimizer.learning_rate=0.1"`.
+
+        Raises:
+          BadOption: if a name is that of no run, or of several.
+        """
+        if isinstance(index, slice):
+            return Runs(self._runs[index])
+        if not isinstance(index, str):
+            return self._runs[index]
+        found = matching(index, self.records, self.labels)
+        if len(found) != 1:
+            several = f"; {len(found)} runs are {index!r}" if found else f"; got {index!r}"
+            named = [self.labels[i] for i in found] or self.labels
+            raise BadOption(f"the name of a run must be one of {', '.join(named)}{several}")
+        return self._runs[found[0]]
 
     def __repr__(self) -> str:
         return f"<Runs: {', '.join(self.labels)}>"

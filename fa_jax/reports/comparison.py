@@ -102,7 +102,7 @@ def compare(
     rules = [condition.run.choices["rule"] for condition in compared]
     said = notes.run_notes(compared, names, metric)
     if contrasts is not None:
-        pairs = declared(contrasts, compared, names, rules)
+        pairs = declared(contrasts, compared, names)
         said += notes.unasked_notes(names, pairs)
     elif against is None and REFERENCE not in rules:
         pairs = []

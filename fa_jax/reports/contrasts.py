@@ -15,6 +15,7 @@ from fa_jax.checks import BadOption, nearest
 from fa_jax.records.columns import Column, merged
 from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import Summary
+from fa_jax.reports.labels import matching
 from fa_jax.reports.paired import holm, paired, seeds_needed, t_test, wilcoxon_tests
 
 OF_THE_RULE = (
@@ -63,20 +64,23 @@ def planned(conditions: Sequence[Condition], names: Sequence[str], against: str)
     as the learning rate. A condition with no such partner, or with several equally close ones, has no contrast.
 
     Raises:
-      BadOption: if no condition has that rule or label.
+      BadOption: if it names no condition.
     """
-    rules = [condition.run.choices["rule"] for condition in conditions]
-    if against not in (*rules, *names):
-        valid = list(dict.fromkeys((*rules, *names)))
+    chosen = references(conditions, names, against)
+    if not chosen:
+        valid = _valid(conditions, names)
         raise BadOption(f"must be one of {', '.join(valid)}; got {against!r}{nearest(against, valid)}", "against")
-    references = [i for i, rule in enumerate(rules) if against in (rule, names[i])]
-    return _closest(conditions, [i for i in range(len(conditions)) if i not in references], references)
+    return _closest(conditions, [i for i in range(len(conditions)) if i not in chosen], chosen)
 
 
-def declared(
-    text: str, conditions: Sequence[Condition], names: Sequence[str], rules: Sequence[str]
-) -> list[tuple[int, int]]:
-    """Returns the pairs of a text such as `dfa:bp,dfa:fa`, each side the label or the rule of conditions.
+def references(conditions: Sequence[Condition], names: Sequence[str], against: str) -> list[int]:
+    """Returns the conditions of a rule, and those that a text names otherwise, as for `labels.matching`."""
+    named = matching(against, [condition.run for condition in conditions], names)
+    return [i for i, condition in enumerate(conditions) if condition.run.choices["rule"] == against or i in named]
+
+
+def declared(text: str, conditions: Sequence[Condition], names: Sequence[str]) -> list[tuple[int, int]]:
+    """Returns the pairs of a text such as `dfa:bp,dfa:fa`, each side what names conditions for `labels.matching`.
 
     If a rule has several conditions, each is paired with the closest of the other side, as by `planned`.
 
@@ -88,7 +92,7 @@ def declared(
         sides = contrast.split(":")
         if len(sides) != 2:
             raise BadOption(f"must be pairs such as dfa:bp,dfa:fa; got {contrast!r}", "contrasts")
-        left, right = (_matching(side.strip(), names, rules) for side in sides)
+        left, right = (_matching(side, conditions, names) for side in sides)
         closest = [(left[0], right[0])] if len(left) == len(right) == 1 else _closest(conditions, left, right)
         if not closest:
             raise BadOption(f"contrasts: {contrast} names conditions of which no two differ in their rule alone")
@@ -170,12 +174,16 @@ def without_rule(condition: Condition) -> dict[str, str]:
     return chosen | {"task": condition.run.choices["task"]}
 
 
-def _matching(side: str, names: Sequence[str], rules: Sequence[str]) -> list[int]:
-    matching = [i for i, name in enumerate(names) if name == side] or [i for i, r in enumerate(rules) if r == side]
-    if not matching:
-        valid = ", ".join(dict.fromkeys((*rules, *names)))
-        raise BadOption(f"must name two of {valid}; got {side!r}", "contrasts")
-    return matching
+def _matching(side: str, conditions: Sequence[Condition], names: Sequence[str]) -> list[int]:
+    found = matching(side, [condition.run for condition in conditions], names)
+    if not found:
+        raise BadOption(f"must name two of {', '.join(_valid(conditions, names))}; got {side.strip()!r}", "contrasts")
+    return found
+
+
+def _valid(conditions: Sequence[Condition], names: Sequence[str]) -> list[str]:
+    """Returns the rules and the labels, which name conditions."""
+    return list(dict.fromkeys((*(condition.run.choices["rule"] for condition in conditions), *names)))
 
 
 def _contrast(conditions: Sequence[Condition], i: int, j: int, metric: str, summary: Summary) -> Contrast:

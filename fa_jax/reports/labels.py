@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from fa_jax.records.reader import Run
@@ -95,6 +95,22 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return exact
 
 
+def matching(text: str, runs: Sequence[Run], names: Sequence[str]) -> list[int]:
+    """Returns which runs a text names, in upper or lower case.
+
+    Args:
+      text: a label such as `FA learning_rate=0.1`, a rule such as `fa`, or what was typed, such as
+        `rule=fa optimizer.learning_rate=0.1`; a label counts before a rule, and this before options.
+      runs: among which to find them.
+      names: their labels.
+    """
+    wanted = text.strip().lower()
+    found = [i for i, name in enumerate(names) if name == text] or [
+        i for i, name in enumerate(names) if name.lower() == wanted
+    ]
+    return found or [i for i, run in enumerate(runs) if _is_described(wanted, run)]
+
+
 def setting_text(setting: Sequence[tuple[str, str]], *, short: bool = True) -> str:
     """Returns a setting as text, such as `learning_rate=0.1`, without options that are absent."""
     parts = []
@@ -121,6 +137,32 @@ def _options(run: Run) -> dict[str, str]:
     """Returns the choices and the options of a run that are not null, by name."""
     described = {group: str(run.choices.get(group)) for group in GROUPS} | run.options
     return {key: value for key, value in described.items() if value != NULL}
+
+
+def _is_described(text: str, run: Run) -> bool:
+    """Returns whether a text in lower case is the rule of a run, options of it, or both."""
+    rules = [
+        name for name in (run.choices["rule"].lower(), rule_label(run).lower()) if f"{text} ".startswith(f"{name} ")
+    ]
+    words = text[max(map(len, rules), default=0) :].split()
+    described = {**run.choices, **run.options}
+    return bool(rules or words) and all(_has_option(word, described) for word in words)
+
+
+def _has_option(word: str, described: Mapping[str, str | None]) -> bool:
+    """Returns whether options have the value that `name=value` says, where the name may lack its first parts."""
+    name, _, value = word.partition("=")
+    values = [str(own) for key, own in described.items() if f".{key.lower()}".endswith(f".{name}")]
+    return any(
+        value in (own.lower().replace(" ", ""), short_value(own).lower()) or _is_equal(value, own) for own in values
+    )
+
+
+def _is_equal(value: str, own: str) -> bool:
+    try:
+        return float(value) == float(own)
+    except ValueError:
+        return False
 
 
 def _text(one: Described, several_tasks: bool, *, short: bool) -> str:

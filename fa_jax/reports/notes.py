@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fa_jax.records.conditions import Condition, differences
-from fa_jax.reports.contrasts import differing_options
+from fa_jax.reports.contrasts import differing_options, references
 
 NAMED = 6
 """The number of items that a note lists."""
@@ -50,21 +50,20 @@ def reference_notes(
     compared: Sequence[Condition], names: Sequence[str], pairs: Sequence[tuple[int, int]], against: str
 ) -> list[str]:
     """Returns which condition of several each was contrasted with, and which conditions are in no contrast, and why."""
-    rules = [condition.run.choices["rule"] for condition in compared]
-    references = [i for i, pair in enumerate(zip(rules, names, strict=True)) if against in pair]
-    unpaired = [i for i in range(len(compared)) if i not in (*references, *(i for i, _ in pairs))]
+    chosen = references(compared, names, against)
+    unpaired = [i for i in range(len(compared)) if i not in (*chosen, *(i for i, _ in pairs))]
     notes = []
-    if pairs and len(references) > 1:
-        text = f"{len(references)} conditions are of {against}; each other one is contrasted with the closest of them"
-        unused = [names[i] for i in references if i not in [j for _, j in pairs]]
+    if pairs and len(chosen) > 1:
+        text = f"{len(chosen)} conditions are of {against}; each other one is contrasted with the closest of them"
+        unused = [names[i] for i in chosen if i not in [j for _, j in pairs]]
         notes.append(text + (f", which is never {first(unused, ', ')}" if unused else ""))
     if unpaired:
         reasons = []
         for i in unpaired:
-            differing = min((differing_options(compared[i], compared[j]) for j in references), key=len)
+            differing = min((differing_options(compared[i], compared[j]) for j in chosen), key=len)
             also, several = f"differs also in {first(differing, ', ')}", f"matches several conditions of {against}"
             reasons.append(f"{names[i]} {also if differing else several}")
-        example = f"contrasts='{names[unpaired[-1]]}:{names[references[0]]}'"
+        example = f"contrasts='{names[unpaired[-1]]}:{names[chosen[0]]}'"
         notes.append(f"without a contrast: {first(reasons, '; ')}. {example} asks for it all the same")
     return notes
 

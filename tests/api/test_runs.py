@@ -86,6 +86,18 @@ def test_tables_are_those_of_the_command_line_and_show_in_a_notebook(runs):
         runs[:1].contrasts()
 
 
+def test_a_run_is_named_by_its_label_its_rule_or_what_was_typed(runs):
+    for name in ("FA", "fa", "rule=fa", "fa architecture.hidden=[9,8]", "FA hidden=[9,8]"):
+        assert runs[name] is runs[1]
+    assert runs["associated learning"] is runs[-1]
+    twice = Runs([*runs, runs[0]])
+    with pytest.raises(fa_jax.BadOption, match=r"^the name of a run must be one of BP, BP \(2\); 2 runs are 'rule=bp'"):
+        twice["rule=bp"]
+    assert twice["BP (2)"] is runs[0]
+    with pytest.raises(fa_jax.BadOption, match=r"one of BP, FA, associated learning; got 'fa learning_rate=3'"):
+        runs["fa learning_rate=3"]
+
+
 def test_the_frame_has_every_recorded_number(runs):
     frame = runs.frame()
     assert len(frame) == 3 * 3 * 3
@@ -140,7 +152,7 @@ def test_wrong_examples_are_refused_in_one_line(runs):
         (lambda: run.updates(x[:3], jnp.ones((3,))), "^y must be the targets of x"),
         (lambda: run.predict(x, seed=9), r"^seed must be one of \[3, 1, 2\]; got 9"),
         (lambda: without_signals.signals(x, y), "^rule=fa has no learning signals of hidden layers"),
-        (lambda: runs["nonsense"], "^the label of a run must be one of"),
+        (lambda: runs["nonsense"], "^the name of a run must be one of BP, FA, associated learning; got 'nonsense'"),
     ):
         with pytest.raises(fa_jax.BadOption, match=message):
             call()
@@ -156,7 +168,7 @@ def test_only_what_is_there_and_trusted_is_opened(runs, folder):
         (folder / "copy" / name).write_text((runs[0].folder / name).read_text())
     config = (runs[0].folder / "config.yaml").read_text()
     (folder / "copy" / "config.yaml").write_text(config.replace("fa_jax.rules.bp.bp", "os.mkdir\n  path: taken"))
-    with pytest.raises(fa_jax.BadOption, match=r"its config.yaml calls os.mkdir, which is none of fa_jax's factories"):
+    with pytest.raises(fa_jax.BadOption, match=r"calls os.mkdir, which is none of fa_jax's .*; trust=.PACKAGE. or the"):
         fa_jax.load("copy")
     assert not (folder / "taken").exists()
 
