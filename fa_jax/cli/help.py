@@ -1,5 +1,7 @@
 """The texts of `fa-jax --help` and `fa-jax list`."""
 
+import textwrap
+from collections import Counter
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -9,6 +11,8 @@ from rich.text import Text
 from fa_jax.checks import choose
 from fa_jax.cli.groups import LISTED, check_config_dir, choices, take_config_dir
 
+WIDTH = 116
+"""The most characters in a line of choices."""
 HELP = """\
 fa-jax trains neural networks without backpropagation, and compares learning rules over seeds.
 
@@ -20,9 +24,9 @@ usage
   fa-jax status DIR...                    how far the runs in folders have come
   fa-jax tune [overrides, some with ranges] [trials=20] [metric=] [output=]
                                           find the best values of options by Optuna, on held-out examples
-  fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=] [columns=] [spread=] [format=]
-                                          compare the runs in folders: tables, contrasts with p, figures, which also
-                                          take title=, size=6x4, font_size=, axis=epochs, layers=
+  fa-jax compare DIR... [metric=] [against=] [contrasts=] [output=] [columns=] [contrast_columns=]
+                [spread=] [format=]       compare the runs in folders: tables, contrasts with p, figures, which also
+                                          take title=, size=6x4, font_size=, axis=epochs, layers=, notes=false
   fa-jax report DIR...                    the same as an HTML page, report.html
   fa-jax list [groups]                    the choices of config groups
   fa-jax new KIND NAME [package=mylab]    write the files to begin a rule, architecture, task or measure with
@@ -85,6 +89,20 @@ def print_help(words: Sequence[str]) -> None:
     """Prints how to use `fa-jax`, with the choices of each config group."""
     config_dir, _ = take_config_dir(words)
     check_config_dir(config_dir)
-    listed = {group: choices(group, config_dir) for group in LISTED}
-    lines = [f"  {group:18} {', '.join(names)}" for group, names in listed.items() if names]
-    print(HELP.format(choices="\n".join(lines)), end="")
+    listed = {group: list(choices(group, config_dir)) for group in LISTED}
+    print(HELP.format(choices="\n".join(_row(group, names) for group, names in listed.items() if names)), end="")
+
+
+def _row(group: str, names: Sequence[str]) -> str:
+    """Returns the choices of a group in lines; of those in folders, the folders with the number in each."""
+    folders = Counter(name.partition("/")[0] for name in names if "/" in name)
+    shown = [name for name in names if "/" not in name] + [f"{folder}/ ({n})" for folder, n in folders.items()]
+    text = ", ".join(shown) + (f"; fa-jax list {group} shows all {len(names)}" if folders else "")
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"  {group:18} ",
+        subsequent_indent=" " * 21,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

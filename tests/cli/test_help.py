@@ -41,7 +41,8 @@ def test_help_shows_verbs_choices_and_options(capsys, words):
     for verb in VERBS:
         assert f"fa-jax {verb}" in printed or verb in ("train", "help")
     for group in LISTED:
-        assert all(name in printed for name in choices(group))
+        assert all(name.partition("/")[0] in printed for name in choices(group))
+    assert max(map(len, printed.splitlines())) <= 120
 
 
 NO_JAX = """
