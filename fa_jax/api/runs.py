@@ -10,6 +10,7 @@ from fa_jax.checks import BadOption
 from fa_jax.records.reader import KEYS
 from fa_jax.records.reader import Run as Record
 from fa_jax.reports import comparison
+from fa_jax.reports.contrast_table import contrast_table
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.controls import margin_table
 from fa_jax.reports.figures import angles_figure, curves_figure
@@ -19,7 +20,7 @@ from fa_jax.reports.options import figure_options
 from fa_jax.reports.paper import paper_table
 from fa_jax.reports.rates import Rates, rates_tables
 from fa_jax.reports.rates_figure import rates_figure
-from fa_jax.reports.tables import Table, contrast_table, score_table
+from fa_jax.reports.tables import Table, score_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,21 +115,30 @@ class Runs(Sequence[Run]):
         compared = self.comparison(metric)
         return score_table(compared.conditions, compared.names, metric)
 
-    def contrasts(self, metric: str | None = None, *, against: str | None = None, pairs: str | None = None) -> Table:
+    def contrasts(
+        self,
+        metric: str | None = None,
+        *,
+        against: str | None = None,
+        pairs: str | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Table:
         """Returns the differences between rules in pairs over seeds, with intervals and tests.
 
         Args:
           metric: as for `summary`.
           against: the rule that the others are contrasted with; None: `bp`.
           pairs: contrasts such as `dfa:bp,dfa:fa` instead.
+          columns: of `difference`, `interval`, `d`, `p_t`, `holm_t`, `p_wilcoxon`, `holm_wilcoxon`, `n` and `needed`;
+            None: all.
 
         Raises:
-          BadOption: if there is nothing to contrast; the message says why.
+          BadOption: if there is nothing to contrast, or no such column; the message says why.
         """
         compared = self.comparison(metric, against=against, contrasts=pairs)
         if not compared.contrasts:
             raise BadOption(f"there are no contrasts: {'; '.join(compared.notes) or 'there is one condition'}")
-        table = contrast_table(compared.contrasts, compared.names, columns_of(compared.conditions))
+        table = contrast_table(compared.contrasts, compared.names, columns_of(compared.conditions), columns)
         return table._replace(caption="\n".join([table.caption, *compared.notes]))
 
     def above_frozen(self, metric: str | None = None) -> Table:
@@ -203,6 +213,7 @@ class Runs(Sequence[Run]):
         size: tuple[float, float] | None = None,
         font_size: float | None = None,
         axis: str | None = None,
+        notes: bool = True,
     ) -> Figure:
         """Returns the learning curves: the mean over seeds, with its 95 % interval or fewer than five single seeds.
 
@@ -214,12 +225,13 @@ class Runs(Sequence[Run]):
           size: width and height in inches.
           font_size: in points.
           axis: `examples` or `epochs`.
+          notes: whether lines, bands and marks are explained below the panels.
 
         Raises:
           BadOption: if nothing is evaluated, or an option is wrong.
         """
         compared = self.comparison(metric)
-        options = figure_options(title, size, font_size, axis)
+        options = figure_options(title, size, font_size, axis, notes=notes)
         return curves_figure([c.run for c in compared.conditions], metric, options, compared.names)
 
     def plot_angles(
@@ -230,18 +242,19 @@ class Runs(Sequence[Run]):
         size: tuple[float, float] | None = None,
         font_size: float | None = None,
         axis: str | None = None,
+        notes: bool = True,
     ) -> Figure:
         """Returns the angles of the learning signals to backprop's, with a panel for each hidden layer.
 
         Args:
           layers: counted from 0 at the input; None: the first and the last.
-          title, size, font_size, axis: as for `plot`.
+          title, size, font_size, axis, notes: as for `plot`.
 
         Raises:
           BadOption: if none is recorded, or an option is wrong.
         """
         compared = self.comparison()
-        options = figure_options(title, size, font_size, axis, layers)
+        options = figure_options(title, size, font_size, axis, layers, notes)
         return angles_figure([c.run for c in compared.conditions], options, compared.names)
 
     def plot_rates(
@@ -251,6 +264,7 @@ class Runs(Sequence[Run]):
         title: str | None = None,
         size: tuple[float, float] | None = None,
         font_size: float | None = None,
+        notes: bool = True,
     ) -> Figure:
         """Returns the metric at the end of training against the number that a sweep varies; arguments as for `plot`.
 
@@ -258,7 +272,7 @@ class Runs(Sequence[Run]):
           BadOption: if no rule differs in a number, or an option is wrong.
         """
         compared = self.comparison(metric)
-        return rates_figure(compared.conditions, _swept(compared), figure_options(title, size, font_size))
+        return rates_figure(compared.conditions, _swept(compared), figure_options(title, size, font_size, notes=notes))
 
 
 def _swept(compared: comparison.Comparison) -> list[Rates]:

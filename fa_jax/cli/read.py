@@ -17,9 +17,9 @@ from fa_jax.reports.tables import terminal, wide_console
 from fa_jax.text import say
 
 COMPARED = ("metric", "against", "contrasts", "output")
-TABLE = ("columns", "spread", "format")
+TABLE = ("columns", "contrast_columns", "spread", "format")
 OPTIONS = {
-    "compare": (*COMPARED, *TABLE, "title", "size", "font_size", "axis", "layers"),
+    "compare": (*COMPARED, *TABLE, "title", "size", "font_size", "axis", "layers", "notes"),
     "report": (*COMPARED, "title", "axis", "layers"),
 }
 """The options of each verb."""
@@ -35,19 +35,25 @@ def compare(words: Sequence[str]) -> None:
 
     def write(compared: comparison.Comparison, folder: Path, options: Mapping[str, str]) -> None:
         chosen = formats(options.get("format"))
-        columns = listed(options["columns"]) if "columns" in options else None
+        columns, of_contrasts = (
+            listed(options[name]) if name in options else None for name in ("columns", "contrast_columns")
+        )
         spread = options.get("spread", "interval")
         drawn = figure_options(**of_figures(options))
         if not (set(chosen) & set(IMAGES)) and (typed := of_figures(options)):
             raise BadOption(f"must be left out with format={options['format']}, which draws nothing", next(iter(typed)))
-        if not (set(chosen) & set(FILES)) and (typed := [name for name in ("columns", "spread") if name in options]):
+        if not (set(chosen) & set(FILES)) and (typed := [name for name in TABLE[:-1] if name in options]):
             raise BadOption(f"must be left out with format={options['format']}, which has no table", typed[0])
-        comparison.write(compared, folder, drawn, formats=chosen, columns=columns, spread=spread)
+        if of_contrasts and (chosen == ("csv",) or not compared.contrasts):
+            reason = "with format=csv, which has all of them" if compared.contrasts else "since there are no contrasts"
+            raise BadOption(f"must be left out {reason}", "contrast_columns")
+        tables = {"columns": columns, "spread": spread, "contrast_columns": of_contrasts}
+        comparison.write(compared, folder, drawn, formats=chosen, **tables)
         if len(chosen) == 1 and chosen[0] in FILES:
             print((folder / FILES[chosen[0]]).read_text(encoding="utf-8"), end="")
             comparison.show_notes(compared, Console(stderr=True))
         else:
-            comparison.show(compared, wide_console(), columns, spread)
+            comparison.show(compared, wide_console(), **tables)
 
     _compare("compare", words, write, "comparison: {}/comparison.*")
 

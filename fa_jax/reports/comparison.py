@@ -20,6 +20,7 @@ from fa_jax.records.conditions import Condition, conditions
 from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
 from fa_jax.reports import notes
+from fa_jax.reports.contrast_table import PAPER, contrast_table
 from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, planned
 from fa_jax.reports.controls import Margin, control_notes, margin_table, margins
 from fa_jax.reports.export import score_rows, write_contrasts, write_csv, write_margins
@@ -28,7 +29,7 @@ from fa_jax.reports.labels import labels
 from fa_jax.reports.options import IMAGES, FigureOptions
 from fa_jax.reports.paper import paper_rows, paper_table
 from fa_jax.reports.rates import Rates, find_rates, rates_notes, rates_rows, rates_tables
-from fa_jax.reports.tables import Score, Table, contrast_table, score_table, scores, terminal
+from fa_jax.reports.tables import Score, Table, score_table, scores, terminal
 from fa_jax.text import say
 
 REFERENCE = "bp"
@@ -66,15 +67,17 @@ class Comparison:
         """The sweeps of one number, one per task."""
         return find_rates(self.conditions, self.metric)
 
-    def tables(self, spread: str = "interval") -> list[Table]:
+    def tables(self, spread: str = "interval", contrast_columns: Sequence[str] | None = None) -> list[Table]:
         """Returns the tables that follow the scores: those of sweeps, of contrasts, and of what is above a control.
 
         Args:
           spread: as for `paper_table`.
+          contrast_columns: as for `contrast_table`.
         """
         found = [table for rates in self.rates for table in rates_tables(self.conditions, rates, spread)]
         if self.contrasts:
-            found.append(contrast_table(self.contrasts, self.names, columns_of(self.conditions)))
+            columns = columns_of(self.conditions)
+            found.append(contrast_table(self.contrasts, self.names, columns, contrast_columns))
         if self.margins:
             found.append(margin_table(self.margins, self.names, columns_of(self.conditions)))
         return found
@@ -120,7 +123,11 @@ def compare(
 
 
 def show(
-    comparison: Comparison, console: Console, columns: Sequence[str] | None = None, spread: str = "interval"
+    comparison: Comparison,
+    console: Console,
+    columns: Sequence[str] | None = None,
+    spread: str = "interval",
+    contrast_columns: Sequence[str] | None = None,
 ) -> None:
     """Prints the tables and the notes.
 
@@ -129,13 +136,14 @@ def show(
       console: to print on.
       columns: of the table of scores, as for `paper_table`; None: mean, intervals, median and others of one metric.
       spread: as for `paper_table`.
+      contrast_columns: as for `contrast_table`.
     """
     compared, names = comparison.conditions, comparison.names
     if columns is None:
         first = score_table(compared, names, comparison.metric, comparison.scores)
     else:
         first = paper_table(compared, names, columns, spread)
-    for table in (first, *comparison.tables(spread)):
+    for table in (first, *comparison.tables(spread, contrast_columns)):
         console.print(terminal(_first_rows(table), console.width))
     show_notes(comparison, console)
 
@@ -158,6 +166,7 @@ def write(
     formats: Sequence[str] = ALL,
     columns: Sequence[str] | None = None,
     spread: str = "interval",
+    contrast_columns: Sequence[str] | None = None,
 ) -> None:
     """Writes the tables and the figures into a folder, which is created; earlier ones are replaced.
 
@@ -167,6 +176,7 @@ def write(
       options: of the figures.
       formats: of `options.FORMATS`.
       columns, spread: of the table for a paper, as for `paper_table`.
+      contrast_columns: of the contrasts in Markdown and LaTeX, as for `contrast_table`; None: `PAPER`.
     """
     compared, names, metric = comparison.conditions, comparison.names, comparison.metric
     paper = paper_table(compared, names, columns or (metric and [metric, "n"]) or None, spread)
@@ -180,7 +190,8 @@ def write(
             write_margins(comparison.margins, names, folder / "controls.csv")
         if comparison.rates:
             write_csv(folder / "rates.csv", rates_rows(compared, comparison.rates))
-    tables = [paper, *comparison.tables(spread)] if {"markdown", "latex"} & set(formats) else []
+    with_tables = {"markdown", "latex"} & set(formats)
+    tables = [paper, *comparison.tables(spread, contrast_columns or PAPER)] if with_tables else []
     if "markdown" in formats:
         write_text(folder / "comparison.md", "\n".join(table.markdown() for table in tables))
     if "latex" in formats:

@@ -82,7 +82,7 @@ def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping
         [names[margin.condition], names[margin.control], *texts, str(margin.n)]
         for margin, texts in zip(found, shown, strict=True)
     ]
-    judged = ", ".join(dict.fromkeys(columns[m.metric].qualified(columns[m.metric].label) for m in found))
+    judged = ", ".join(dict.fromkeys(columns[margin.metric].axis for margin in found))
     caption = (
         f"{judged}: how much better than the control, in pairs over the n seeds that both have; where it is not above "
         "0, the hidden layers are worth no more than those of the control, which do not learn"

@@ -1,9 +1,8 @@
-"""Tables of recorded runs as files: CSV, Markdown and LaTeX. Recorded text is escaped for each of them."""
+"""Tables of recorded runs as files: CSV and Markdown. Recorded text is escaped for each of them."""
 
 import csv
 import io
 import re
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,37 +16,23 @@ from fa_jax.reports.flags import seeds_flagged
 from fa_jax.reports.tables import Score, Table, state
 from fa_jax.text import printable
 
-LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
-LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-LATEX |= {"<": "$<$", ">": "$>$", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
-LATEX |= {"±": r"$\pm$", "−": "$-$", "×": r"$\times$", "÷": r"$\div$", "°": r"$^\circ$", "–": "--", "†": r"\dag{}"}
-"""What characters are in LaTeX."""
-HEADING, NARROW = 20, 6
-"""In LaTeX, the characters of a heading's line, and the largest number of columns in the size of the text."""
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
-SUPERSCRIPT, PLAIN_DIGITS = str.maketrans("0123456789-", SUPERSCRIPTS), str.maketrans(SUPERSCRIPTS, "0123456789-")
+SUPERSCRIPT = str.maketrans("0123456789-", SUPERSCRIPTS)
 FORMULA = ("=", "+", "-", "@")
 """The first characters of a cell that a spreadsheet would evaluate."""
 
 
 def markdown(table: Table) -> str:
     """Returns a Markdown table with its caption below."""
+    from tabulate import tabulate
+
     caption = "\n".join(map(_markdown_text, table.caption.split("\n")))
-    return f"{_tabulated(table, 'github', _markdown_text, '**{}**')}\n\n{caption}\n"
-
-
-def latex(table: Table, label: str = "comparison") -> str:
-    """Returns a LaTeX `table` environment with rules of booktabs, small if it has many columns."""
-    # Tabulate escapes nothing here: emphasis and signs are commands already.
-    tabular = _tabulated(table, "latex_raw", _latex_text, r"\textbf{{{}}}", _latex_heading)
-    top, middle, bottom = (rf"\{name}rule" for name in ("top", "mid", "bottom"))
-    for rule in (top, middle, bottom):
-        tabular = tabular.replace(r"\hline", rule, 1)
-    # One paragraph of sentences: a caption may not hold an empty line.
-    caption = " ".join(f"{_latex_text(line[0].upper() + line[1:])}." for line in table.caption.split("\n") if line)
-    head = ["% needs \\usepackage{booktabs}", r"\begin{table}", r"\centering", rf"\caption{{{caption}}}"]
-    small = [r"\footnotesize\setlength{\tabcolsep}{3pt}"] if len(table.headings) > NARROW else []
-    return "\n".join([*head, rf"\label{{tab:{label}}}", *small, tabular, r"\end{table}", ""])
+    rows = [list(map(_markdown_text, row)) for row in table.rows]
+    for i, j in table.bold:
+        rows[i][j] = f"**{rows[i][j]}**"
+    headings, alignment = list(map(_markdown_text, table.headings)), ("left", *["right"] * (len(table.headings) - 1))
+    style = {"disable_numparse": True, "colalign": alignment, "preserve_whitespace": False}
+    return f"{tabulate(rows, headings, 'github', **style)}\n\n{caption}\n"
 
 
 def score_rows(
@@ -151,28 +136,3 @@ def typeset(text: str) -> str:
 def _markdown_text(text: str) -> str:
     """Returns text in which nothing is a cell's end, code, emphasis, a link or HTML in Markdown."""
     return re.sub(r"[\\|`\[\]*~]|<(?=[A-Za-z/!?])|&(?=[A-Za-z#])", r"\\\g<0>", typeset(printable(text)))
-
-
-def _latex_text(text: str) -> str:
-    """Returns text in which nothing is a command in LaTeX, with signs as LaTeX writes them."""
-    escaped = "".join(LATEX.get(character, character) for character in typeset(printable(text)))
-    powers = re.sub(f"10([{SUPERSCRIPTS}]+)", lambda power: f"$10^{{{power[1].translate(PLAIN_DIGITS)}}}$", escaped)
-    return re.sub(r"(?<!\\)\$\$", "", powers)  # two formulas side by side are one
-
-
-def _latex_heading(text: str) -> str:
-    """Returns a heading in lines."""
-    lines = [_latex_text(line) for line in textwrap.wrap(text, HEADING, break_long_words=False)]
-    # Braces keep a bracket after a line's end from being its argument.
-    return lines[0] if len(lines) == 1 else r"\shortstack[r]{" + r" \\{} ".join(lines) + "}"
-
-
-def _tabulated(table: Table, form: str, escape: Any, bold: str, escape_heading: Any = None) -> str:
-    from tabulate import tabulate
-
-    alignment = ("left", *["right"] * (len(table.headings) - 1))
-    rows = [list(map(escape, row)) for row in table.rows]
-    headings = list(map(escape_heading or escape, table.headings))
-    for i, j in table.bold:
-        rows[i][j] = bold.format(rows[i][j])
-    return tabulate(rows, headings, tablefmt=form, disable_numparse=True, colalign=alignment, preserve_whitespace=False)

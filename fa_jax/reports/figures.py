@@ -50,9 +50,10 @@ def in_rows(sizes: Sequence[tuple[float, float]], below: float, options: FigureO
 
     Args:
       sizes: width and height of each part, in inches.
-      below: the height of the notes at the lower end, in inches.
+      below: the height of the notes at the lower end, in inches, if there are to be any.
       options: the size of the figure, if it is given, and the title.
     """
+    below = below if options.notes else 0.0
     width, height = options.size or (
         max(width for width, _ in sizes),
         sum(height for _, height in sizes) + below + 0.3 * bool(options.title),
@@ -62,6 +63,13 @@ def in_rows(sizes: Sequence[tuple[float, float]], below: float, options: FigureO
     if options.title:
         figure.suptitle(drawn(options.title))
     return figure, figure.subfigures(len(sizes), 1, squeeze=False, height_ratios=[height for _, height in sizes])[:, 0]
+
+
+def add_notes(figure: Figure, notes: str, options: FigureOptions) -> None:
+    """Writes notes at the lower end of a figure, unless they are to be left out."""
+    if options.notes:
+        style = {"fontsize": 0.72 * options.font_size, "color": GREY, "ha": "left", "va": "bottom"}
+        figure.text(0.01, 0.005, notes, **style)
 
 
 def comparison_figure(
@@ -189,7 +197,7 @@ def _figure(
         width = figure.get_figwidth()
         for part, (title, of_group) in zip(parts, blocks.items(), strict=True):
             draw_group(part, of_group, title if len(blocks) > 1 else "", options, width)
-        figure.text(0.01, 0.005, notes, fontsize=0.72 * options.font_size, color=GREY, ha="left", va="bottom")
+        add_notes(figure, notes, options)
     return figure
 
 

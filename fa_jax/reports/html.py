@@ -13,13 +13,14 @@ from fa_jax.records.files import write_text
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import Comparison
+from fa_jax.reports.contrast_table import contrast_table
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.controls import margin_table
 from fa_jax.reports.layers import layer_table
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.page_data import SHOW_ALL, SHOWN, is_sparse, judged_by, page_data
 from fa_jax.reports.rates import rates_notes, rates_tables
-from fa_jax.reports.tables import Table, contrast_table, score_table
+from fa_jax.reports.tables import Table, score_table
 
 PAGE = Path(__file__).parent / "page"
 DEFAULT = FigureOptions()

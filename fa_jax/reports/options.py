@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from fa_jax.checks import BadOption, choose, integer, number
+from fa_jax.checks import BadOption, choose, integer, number, switch
 
 AXES = {"examples": "training examples", "epochs": "epochs"}
 """What curves may be drawn over, with the label of the axis."""
 IMAGES = ("png", "pdf", "svg")
 TABLES = ("csv", "markdown", "latex")
+SWITCH = {"true": True, "false": False}
+"""What may be typed."""
 FORMATS: dict[str, None] = dict.fromkeys((*IMAGES, *TABLES))
 
 
@@ -25,10 +27,17 @@ class FigureOptions(NamedTuple):
     """One of `AXES`."""
     layers: tuple[int, ...] | None = None
     """The hidden layers whose angles are drawn; None: the first and the last."""
+    notes: bool = True
+    """Whether lines, bands and marks are explained below the panels; a paper says it in its caption."""
 
 
 def figure_options(
-    title: str | None = None, size: Any = None, font_size: Any = None, axis: str | None = None, layers: Any = None
+    title: str | None = None,
+    size: Any = None,
+    font_size: Any = None,
+    axis: str | None = None,
+    layers: Any = None,
+    notes: Any = None,
 ) -> FigureOptions:
     """Returns the options of figures; None stands for the default.
 
@@ -44,6 +53,7 @@ def figure_options(
         default.font_size if font_size is None else number("font_size", _number(font_size), least=1, most=100),
         axis,
         None if layers is None else _layers(layers),
+        default.notes if notes is None else switch("notes", SWITCH.get(notes, notes)),
     )
 
 

@@ -14,8 +14,8 @@ from matplotlib.figure import SubFigure
 from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import Summary
 from fa_jax.reports.contrasts import columns_of
-from fa_jax.reports.curves import FEWEST, GREY, LINE_WIDTH, LINES, drawn
-from fa_jax.reports.figures import DEFAULT, STYLE, Drawing, in_rows
+from fa_jax.reports.curves import FEWEST, LINE_WIDTH, LINES, drawn
+from fa_jax.reports.figures import DEFAULT, STYLE, Drawing, add_notes, in_rows
 from fa_jax.reports.looks import Look, is_wide
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import TOGETHER, grid, legend
@@ -69,8 +69,7 @@ def rates_figure(conditions: Sequence[Condition], rates: Sequence[Rates], option
         notes += ["ring: chosen on validation examples"] * any(one.validation for one in rates)
         notes += ["of tied values the lowest"] * any(line.tied for one in rates for line in one.lines)
         notes += ["cross: every seed diverged"] * diverged
-        style = {"fontsize": 0.72 * options.font_size, "color": GREY, "ha": "left", "va": "bottom"}
-        figure.text(0.01, 0.005, textwrap.fill("; ".join(notes), int(22 * width)), **style)
+        add_notes(figure, textwrap.fill("; ".join(notes), int(22 * width)), options)
     return figure
 
 

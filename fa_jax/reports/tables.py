@@ -1,12 +1,12 @@
 """Tables of recorded runs, and how the terminal shows them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import rich.table
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
+from rich.console import Console, Group
 from rich.text import Text
 
 from fa_jax.records.columns import Column
@@ -21,10 +21,9 @@ from fa_jax.records.statistics import (
     summarise,
     summarise_logarithm,
 )
-from fa_jax.reports.contrasts import Contrast, columns_of
+from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.flags import marked, meanings
-from fa_jax.reports.numbers import difference_texts, interval_text, number_text
-from fa_jax.reports.paired import MAX_SEEDS
+from fa_jax.reports.numbers import interval_text, number_text
 from fa_jax.text import printable
 
 WIDTH = 160
@@ -53,7 +52,7 @@ class Table(NamedTuple):
         Args:
           label: of the environment, after `tab:`.
         """
-        from fa_jax.reports.export import latex
+        from fa_jax.reports.latex import latex
 
         return latex(self, label)
 
@@ -129,7 +128,10 @@ def score_table(
     columns = columns_of(conditions)
     judged = [m for m in dict.fromkeys(metrics) if m in columns]
     runs = [condition.run for condition in conditions]
-    titles = [run.columns[m].qualified(m) if m in run.columns else m for run, m in zip(runs, metrics, strict=True)]
+    titles = [
+        run.columns[m].qualified(m, run.columns[m].unit) if m in run.columns else m
+        for run, m in zip(runs, metrics, strict=True)
+    ]
     shown = list(dict.fromkeys(title for title, m in zip(titles, metrics, strict=True) if m in columns))
     several = len(shown) > 1
     states = [state(condition) for condition in conditions]
@@ -175,50 +177,14 @@ def score_table(
     return Table(headings, rows, caption)
 
 
-def contrast_table(contrasts: Sequence[Contrast], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
-    """Returns one row per contrast; `columns` describe their metrics."""
-    ratio = {contrast.metric: columns[contrast.metric].logarithmic for contrast in contrasts}
-    kinds = " or ".join(dict.fromkeys("ratio" if ratio[contrast.metric] else "difference" for contrast in contrasts))
-    headings = ["contrast", kinds, "95 % (t)", "d", "p (t)", "Holm", "p (W)", "Holm", "n", "needed"]
-    rows = []
-    shown = difference_texts([(one.metric, one.difference, one.low, one.high) for one in contrasts], ratio)
-    for contrast, (difference, interval) in zip(contrasts, shown, strict=True):
-        is_ratio, untested = ratio[contrast.metric], math.isnan(contrast.effect)
-        needed = f"> {MAX_SEEDS:,}" if contrast.seeds_needed is None else str(contrast.seeds_needed)
-        p_values = contrast.p_t, contrast.holm_t, contrast.p_wilcoxon, contrast.holm_wilcoxon
-        rows.append(
-            [
-                f"{names[contrast.condition]} {'/' if is_ratio else '-'} {names[contrast.against]}",
-                difference,
-                "-" if untested else interval,
-                "-" if untested else f"{contrast.effect:.2f}",
-                *map(_p, p_values),
-                str(contrast.n),
-                "-" if untested else needed,
-            ]
-        )
-    fewest = min((contrast.n for contrast in contrasts if not math.isnan(contrast.p_wilcoxon)), default=6)
-    metrics = ", ".join(dict.fromkeys(columns[c.metric].qualified(columns[c.metric].label) for c in contrasts))
-    caption = (
-        f"{metrics}, mean {kinds} in pairs over the n seeds that both have; d: Cohen's of "
-        f"the pairs; two-sided p by paired t and Wilcoxon (W), Holm's for {len(contrasts)} "
-        f"contrast{'s' if len(contrasts) != 1 else ''}\n"
-        "needed: seeds for a power of 80 % at the 5 % level with this d; -: all pairs differ by the same "
-        "amount, as far as float32 resolves it"
-    )
-    if fewest < 6:
-        caption += f"\nwith {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}"
-    return Table(headings, rows, caption)
-
-
 def wide_console() -> Console:
     """Returns a console; outside of a terminal it has room for every column."""
     console = Console()
     return console if console.is_terminal else Console(width=WIDTH)
 
 
-def terminal(table: Table, width: int) -> rich.table.Table:
-    """Returns a table for a terminal of this width."""
+def terminal(table: Table, width: int) -> Group:
+    """Returns a table for a terminal of this width, with its caption below."""
     columns = list(range(len(table.headings)))
     headings, *rows = [[printable(cell) for cell in row] for row in (table.headings, *table.rows)]
     widths = [max(len(row[i]) for row in (headings, *rows)) + 2 for i in columns]
@@ -226,14 +192,13 @@ def terminal(table: Table, width: int) -> rich.table.Table:
         if sum(widths[j] for j in columns) > width and headings[i] in OPTIONAL:
             columns.remove(i)
     caption = Text("\n".join(map(printable, table.caption.split("\n"))), style="table.caption")
-    style: dict[str, Any] = {"box": SIMPLE_HEAD, "collapse_padding": True, "pad_edge": False}
-    shown = rich.table.Table(**style, caption=caption, caption_justify="left")
+    shown = rich.table.Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
     for i in columns:
         justify = "right" if i else "left"
         shown.add_column(Text(headings[i], "table.header"), justify=justify, overflow="fold", no_wrap=i > 0)
     for number, row in enumerate(rows):
         shown.add_row(*(Text(row[i], "bold" if (number, i) in table.bold else "") for i in columns))
-    return shown
+    return Group(shown, caption)
 
 
 def state(condition: Condition) -> str:
@@ -257,7 +222,3 @@ def _random_angles(runs: Sequence[Run]) -> str:
     columns = [run.columns["signal_angle_0"] for run in runs if "signal_angle_0" in run.columns]
     texts = dict.fromkeys(random_text(column) for column in columns if column.random is not None)
     return f"; of random signals, the angle is {' or '.join(texts)}°" if 0 < len(texts) < 4 else ""
-
-
-def _p(value: float) -> str:
-    return "-" if math.isnan(value) else "<0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,6 +1,8 @@
 """What runs record is text in every table, and files are replaced rather than written through a link."""
 
 import csv
+import shutil
+import subprocess
 
 import pytest
 from matplotlib.figure import Figure
@@ -11,8 +13,9 @@ from fa_jax.records.reader import find_runs
 from fa_jax.reports import comparison
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.curves import curves_of, draw_curves
-from fa_jax.reports.export import latex, markdown
+from fa_jax.reports.export import markdown
 from fa_jax.reports.html import write_report
+from fa_jax.reports.latex import latex
 from fa_jax.reports.tables import Table, terminal
 
 HOSTILE = "=HYPERLINK(1)|[a](b) `c` <i> [/b] \x1b]52;c;x\x07 a_b $x$"
@@ -51,12 +54,36 @@ def test_hostile_text_is_escaped_in_latex(hostile_table):
     assert "\x1b" not in text
 
 
-def test_a_long_heading_is_broken_and_a_wide_table_is_small_in_latex():
+LONG = "weight mirror hidden=[200,100] learning_rate=0.3"
+
+
+def test_a_wide_table_is_small_in_latex_and_long_headings_and_labels_are_broken():
     heading = "angle of the learning signal [layer 0]"
     text = latex(Table(["run", heading], [["fa", "1"]], "about"))
     assert r"\shortstack[r]{angle of the \\{} learning signal \\{} [layer 0]}" in text
-    assert r"\footnotesize" not in text
-    assert r"\footnotesize" in latex(Table(["run", *"abcdef"], [["fa", *"123456"]], "about"))
+    assert r"\begin{tabular}{lr}" in text
+    assert "small" not in text
+    assert r"\footnotesize" in latex(Table(["run", *"abcdef"], [["fa", *6 * ["12.3 ± 4.5"]]], "about"))
+    text = latex(Table(["run", *"abcdef"], [[f"{LONG} - {LONG}", *6 * ["12.3"]]], "about"))
+    assert r"{>{\raggedright\hangindent=1em\arraybackslash}p{1" in text
+    assert r"=0.3 $-$~weight" in text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [1, 4, 7, 9])
+@pytest.mark.parametrize("label", ["FA", LONG, f"{LONG} - {LONG}"])
+def test_a_table_fits_the_line_of_a_page(tmp_path, columns, label):
+    if shutil.which("pdflatex") is None:
+        pytest.skip("there is no LaTeX")
+    cells = ["-12.34 ± 0.56", "0.123", "1.000", "-1.2 – -0.3", "5", "p (t)", "1.000", "2102", "0.062"][:columns]
+    headings = ["test error (%)", "p (Holm)", "angle of the signal to backprop's, layer 0", *"abcdef"][:columns]
+    text = latex(Table(["run", *headings], [[label, *cells]] * 3, "about"))
+    page = r"\documentclass{article}\usepackage{array,booktabs}\begin{document}" + text + r"\end{document}"
+    (tmp_path / "page.tex").write_text(page.replace("%", "\n%", 1))
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    result = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout
+    assert "Overfull" not in result.stdout
 
 
 @pytest.mark.parametrize("value", ["=HYPERLINK(1)", "+a", "@SUM(1)", "-a", " =1", "\t=1"])

@@ -131,6 +131,6 @@ def test_files_have_every_value(tmp_path):
         r"Mean $\pm$ half of the 95 \% interval of the mean by Student's t",
         r"Test error (\%) on mnist",
         "Test error on mnist",
-        "Test error",
+        r"Test error (\%)",
     ]
     assert not any("\\_error" in caption for caption in captions)

@@ -15,6 +15,7 @@ from fa_jax.records.locks import acquire, release
 from fa_jax.records.reader import read_run
 from fa_jax.records.statistics import DIVERGED
 from fa_jax.reports.comparison import compare, show, write
+from fa_jax.reports.contrast_table import contrast_table
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import curves_of, draw_curves
 from fa_jax.reports.figures import comparison_figure
@@ -22,7 +23,7 @@ from fa_jax.reports.labels import labels
 from fa_jax.reports.looks import looks
 from fa_jax.reports.run_table import run_caption, run_table
 from fa_jax.reports.status import status_table
-from fa_jax.reports.tables import contrast_table, score_table, terminal
+from fa_jax.reports.tables import score_table, terminal
 
 
 def printed(table):
@@ -87,7 +88,7 @@ def test_runs_with_different_main_metrics_are_each_judged_by_their_own(record):
     assert [run.main_metric for run in runs] == ["test_nse", "test_error"]
     table = scores(runs)
     assert table.headings[1:3] == ["metric", "mean"]
-    assert [row[1:3] for row in table.rows] == [["test_nse", "0.01"], ["test_error", "3"]]
+    assert [row[1:3] for row in table.rows] == [["test_nse", "0.01"], ["test_error (%)", "3"]]
     assert "test NSE: geometric mean, test error: mean" in printed(terminal(table, 160))
 
 
@@ -99,7 +100,7 @@ def test_tables_judge_a_run_by_the_metric_that_its_task_declares_first(record, t
     compared = compare(runs)
     assert [condition.run.main_metric for condition in compared.conditions] == [main, main]
     assert [contrast.metric for contrast in compared.contrasts] == [main]
-    assert scores(runs).headings[1] == main
+    assert scores(runs).headings[1] == f"{main} (%)"
     assert [row[1] for row in scores(runs).rows] == ["7", "3"]
     console = Console(width=160, record=True, file=io.StringIO())
     show(compared, console)
@@ -199,16 +200,15 @@ def test_training_scores_by_another_prediction_are_marked_in_tables_and_figures(
     bp = with_training(record("bp")[-1], "")
     run = with_training(run, "softmax")
     alone, both = (conditions(runs) for runs in ([run], [run, bp]))
-    assert "train_error (softmax)" in score_table(alone, ["FF"], "train_error").headings
+    assert "train_error (softmax, %)" in score_table(alone, ["FF"], "train_error").headings
     table = score_table(both, ["FF", "BP"], "train_error")
     titles = [row[table.headings.index("metric")] for row in table.rows]
-    assert titles == ["train_error (softmax)", "train_error"]
+    assert titles == ["train_error (softmax, %)", "train_error (%)"]
     compared = compare([run, bp], metric="train_error", contrasts="forward_forward:bp")
-    assert (
-        "train error (some by softmax)" in contrast_table(compared.contrasts, compared.names, columns_of(both)).caption
-    )
+    table = contrast_table(compared.contrasts, compared.names, columns_of(both))
+    assert "train error (some by softmax, %)" in table.caption
     run.summary["final"]["train_error"] = run.summary["final"]["test_error"]
-    assert "train_error (softmax)" in printed(run_table(run))
+    assert "train_error (softmax, %)" in printed(run_table(run))
     for runs, axis, names in (
         ([run], "train error (softmax, %)", ["Forward-Forward, n = 2"]),
         ([run, bp], "train error (some by softmax, %)", ["Forward-Forward (softmax), n = 2", "BP, n = 2"]),
