@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.ticker import MultipleLocator
 
 from fa_jax.records.columns import merged
 from fa_jax.records.reader import Run
@@ -107,10 +108,12 @@ def draw_angles(axes: Axes, curves: Sequence[Curve], layer: int, axis: str = "ex
                 mean = _draw(axes, x, values, curve, None, logarithmic=False, markers=markers)
                 _draw_marks(axes, curve, column, x, mean)
     axes.axhline(90, color=GREY, linewidth=0.6)
-    for half_width in widest_random([curve.run for curve in shown], column):
+    random = widest_random([curve.run for curve in shown], column)
+    for half_width in random:
         axes.axhspan(90 - half_width, 90 + half_width, color=GREY, alpha=0.13, linewidth=0, zorder=0.4)
-    axes.set_ylim(0, min(180, max(100, axes.get_ylim()[1])))
-    axes.set_yticks(np.arange(0, axes.get_ylim()[1], 30))
+    highest = max((_highest(curve, column) for curve in shown), default=0.0)
+    axes.set_ylim(0, min(180, 1.03 * max(97, highest, *(90 + half_width for half_width in random))))
+    axes.yaxis.set_major_locator(MultipleLocator(30))
     _label_axis(axes, [curve.run for curve in curves], axis)
     axes.set_ylabel(f"angle to BP's signal,\nlayer {layer} (degrees)")
 
@@ -183,6 +186,13 @@ def _draw(
         seeds = [np.column_stack([x, row]) for row in values]
         axes.add_collection(LineCollection(seeds, colors=colour, linewidths=0.5, alpha=0.5), autolim=False)
     return mean
+
+
+def _highest(curve: Curve, column: str) -> float:
+    """Returns the largest value that is drawn of a curve: of its band, or of a seed where these are drawn."""
+    _, values = curve.run.curves(column)
+    drawn_values = band(values, logarithmic=False)[2] if len(values) >= FEWEST else values
+    return float(np.nanmax(drawn_values)) if np.isfinite(drawn_values).any() else 0.0
 
 
 def _draw_marks(axes: Axes, curve: Curve, metric: str, x: np.ndarray, mean: np.ndarray) -> None:

@@ -82,6 +82,24 @@ def test_title_size_letters_axis_and_layers_are_as_asked(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.svg"]
 
 
+@pytest.mark.parametrize("seeds", [2, 5])
+@pytest.mark.parametrize("rules", [("fa", "shallow"), ("fa", "dfa", "usf", "shallow")])
+def test_no_angle_is_cut(rules, seeds):
+    runs = [run_of(rule, seeds, rate=rate) for rule in rules for rate in RATES[:3]]
+    for i, run in enumerate(runs):
+        run.metrics["signal_angle_0"][-seeds:] = 95 + 5 * i
+    for axes in angles_figure(runs, figure_options(layers="0")).findobj(mpl.axes.Axes):
+        assert axes.get_ylim()[1] > 95 + 5 * i
+
+
+def test_notes_below_the_panels_can_be_left_out():
+    def texts(notes):
+        return [text.get_text() for text in curves_figure([run_of("fa")], options=figure_options(notes=notes)).texts]
+
+    assert texts("false") == texts(False) == []
+    assert texts(None) == ["line: mean over seeds; thin lines: single seeds, where there are fewer than 5"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
