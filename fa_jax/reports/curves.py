@@ -14,7 +14,7 @@ from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band
 from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import Described, describe, labels
-from fa_jax.reports.looks import Look, looks
+from fa_jax.reports.looks import Look, looks, over_logarithm
 from fa_jax.reports.options import AXES
 from fa_jax.text import printable
 
@@ -203,6 +203,6 @@ def _draw_marks(axes: Axes, curve: Curve, metric: str, x: np.ndarray, mean: np.n
 
 
 def _label_axis(axes: Axes, runs: Sequence[Run], axis: str) -> None:
-    if any(run.config["spacing"] == "log" for run in runs):
-        axes.set_xscale("log")
+    if over_logarithm(runs, KEYS[axis]):
+        axes.set_xscale("log", nonpositive="mask")
     axes.set_xlabel(AXES[axis])

@@ -34,6 +34,8 @@ STYLE: Any = {
 }
 DEFAULT = FigureOptions()
 CURVES, ANGLES = "curves", "angles"
+LETTERS = 200
+"""The number of characters of notes in a line of an inch, times the size of letters in points."""
 
 
 class Drawing(Figure):
@@ -63,6 +65,12 @@ def in_rows(sizes: Sequence[tuple[float, float]], below: float, options: FigureO
     if options.title:
         figure.suptitle(drawn(options.title))
     return figure, figure.subfigures(len(sizes), 1, squeeze=False, height_ratios=[height for _, height in sizes])[:, 0]
+
+
+def wrapped(notes: Sequence[str], width: float, options: FigureOptions) -> str:
+    """Returns notes in lines that fit a figure of a width in inches."""
+    letters = int(LETTERS * width / options.font_size)
+    return "\n".join(textwrap.fill(note, letters) for note in notes)
 
 
 def add_notes(figure: Figure, notes: str, options: FigureOptions) -> None:
@@ -189,9 +197,10 @@ def _figure(
         with_spread = any(
             len(curves) <= MANY for part in blocks.values() for one in part for curves in one.rules.values()
         )
-        notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)
-        notes += "".join(f"\n{line}" for line in _explained([b for of_group in blocks.values() for b in of_group]))
         sizes = [size_of(of_group) for of_group in blocks.values()]
+        notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)
+        notes += _explained([block for of_group in blocks.values() for block in of_group])
+        notes = wrapped(notes, (options.size or max(sizes))[0], options)
         below = (0.11 * (notes.count("\n") + 1) + 0.05) * options.font_size / 9
         figure, parts = in_rows(sizes, below, options)
         width = figure.get_figwidth()
@@ -201,7 +210,7 @@ def _figure(
     return figure
 
 
-def _explanation(runs: Sequence[Run], *, with_spread: bool) -> str:
+def _explanation(runs: Sequence[Run], *, with_spread: bool) -> list[str]:
     """Explains lines, and bands if there are any, and what diverged means if a seed has."""
     logarithmic = [run.columns[run.main_metric].logarithmic for run in runs]
     both = "mean (geometric on a logarithmic axis)" if any(logarithmic) else "mean"
@@ -211,13 +220,13 @@ def _explanation(runs: Sequence[Run], *, with_spread: bool) -> str:
         parts.append("band: 95 % interval of that mean (Student's t)")
     if with_spread and any(1 < n < FEWEST for n in counts):
         parts.append(f"thin lines: single seeds, where there are fewer than {FEWEST}")
-    return "; ".join(parts) + (f"\n{textwrap.fill(DIVERGED, 100)}" if any(run.diverged for run in runs) else "")
+    return ["; ".join(parts), *([DIVERGED] if any(run.diverged for run in runs) else [])]
 
 
 def _explained(blocks: Sequence[Block]) -> list[str]:
     """Explains grey bands and crosses, if there are any."""
     shown = [(curve.run, block.column) for block in blocks for curve in block.curves]
-    crosses = [textwrap.fill(line, 100) for line in meanings(shown, CROSS, at_end=False)]
+    crosses = meanings(shown, CROSS, at_end=False)
     angles = [block for block in blocks if block.layer is not None]
     if not any(widest_random([curve.run for curve in block.curves], block.column) for block in angles):
         return crosses

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrast_table import contrast_table
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.controls import margin_table
+from fa_jax.reports.labels import rule_label
 from fa_jax.reports.layers import layer_table
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.page_data import SHOW_ALL, SHOWN, is_sparse, judged_by, page_data
@@ -48,7 +50,7 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
     compared, names = comparison.conditions, comparison.names
     runs = [run for condition in compared for run in (*condition.used, *condition.left_out)]
     tasks = ", ".join(dict.fromkeys(run.choices["task"] for run in runs))
-    rules = ", ".join(dict.fromkeys(run.choices["rule"] for run in runs))
+    rules = ", ".join(dict.fromkeys(map(rule_label, runs)))
     data = page_data(comparison, options)
     layers = next(iter(data["angles"].values()), [])
     if options.layers and options.layers[0] not in layers:
@@ -139,11 +141,18 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
             "seeds": _ranges(run.seeds),
             "time": run.environment.get("time", "")[:19],
             "commit": (run.environment.get("commit") or "")[:8],
-            "command": " ".join(["fa-jax", *run.environment.get("command", [])[1:]]),
+            "command": _command(run.environment.get("command", [])),
         }
         for condition, name in zip(conditions, names, strict=True)
         for run in (*condition.used, *condition.left_out)
     ]
+
+
+def _command(words: Sequence[str]) -> str:
+    """Returns what started a run: a command to be pasted, or the arguments of a call from Python."""
+    if words[:1] == ["fa_jax.train"]:
+        return " ".join(words)
+    return shlex.join(["fa-jax", *words[1:]])
 
 
 def _quoted(path: str) -> str:

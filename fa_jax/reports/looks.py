@@ -23,8 +23,10 @@ DASHES = ("solid", "dash", "dot", "dashdot")
 HEX = re.compile(r"#[0-9a-fA-F]{6}")
 WIDE = 5
 """The ratio of the largest to the smallest value above which an axis is logarithmic."""
-LIGHTEST = 0.7
-"""The share of white in the lightest shade of a colour."""
+LENGTHS = 8
+"""The ratio of the longest to the shortest run above which their axis is logarithmic: the short would be a stripe."""
+LIGHTEST, DARKEST = 80.0, 38.0
+"""The lightness of the lightest shade of a colour and of the darkest one, as L* of CIELAB from 0 to 100."""
 
 
 class Look(NamedTuple):
@@ -59,10 +61,13 @@ def looks(
 
 
 def of_setting(colour: str, position: int, total: int) -> tuple[str, str]:
-    """Returns the shade of a rule's colour and the line style of one of so many settings."""
+    """Returns the shade of a rule's colour and the line style of one of so many settings.
+
+    Neighbours in shade have different lines.
+    """
     if total <= len(DASHES):
         return colour, DASHES[position]
-    return shade(colour, position / (total - 1)), DASHES[position % 2]
+    return shade(colour, position / (total - 1)), DASHES[position % len(DASHES)]
 
 
 def positions(described: Sequence[Described]) -> list[tuple[int, int]]:
@@ -84,12 +89,35 @@ def is_colour(value: object) -> bool:
 
 
 def shade(colour: str, position: float) -> str:
-    """Returns a shade of a colour `#rrggbb`, from light at 0 to the colour, or darker if it is light, at 1."""
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    luminance = 0.2126 * red + 0.7152 * green + 0.0722 * blue
-    white, black = LIGHTEST * (1 - 0.5 * luminance) * (1 - position), 0.5 * luminance * position
-    mixed = ((c + (1 - c) * white) * (1 - black) for c in (red, green, blue))
+    """Returns a shade of a colour `#rrggbb`, from light at 0 to dark at 1, in equal steps of lightness."""
+    own = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    target = LIGHTEST + position * (min(DARKEST, _lightness(own)) - LIGHTEST)
+    end = float(target > _lightness(own))  # it is mixed with white or with black
+    low, high, mixed = 0.0, 1.0, own
+    for _ in range(12):
+        share = (low + high) / 2
+        mixed = [(1 - share) * c + share * end for c in own]
+        low, high = (share, high) if (_lightness(mixed) < target) == bool(end) else (low, share)
     return "#" + "".join(f"{round(255 * c):02X}" for c in mixed)
+
+
+def _lightness(rgb: Sequence[float]) -> float:
+    """Returns L* of CIELAB of sRGB components from 0 to 1."""
+    linear = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in rgb)
+    y = sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    return 116 * y ** (1 / 3) - 16 if y > 0.008856 else 903.3 * y
+
+
+def over_logarithm(runs: Sequence[Run], key: str) -> bool:
+    """Returns whether curves are drawn over a logarithmic axis: they were evaluated so, or some are much shorter.
+
+    Args:
+      runs: to be drawn.
+      key: what they are drawn over, `examples` or `epoch`.
+    """
+    ends = [float(run.metrics[key].max()) for run in runs if run.metrics and run.is_finished]
+    is_uneven = len(ends) > 1 and 0 < LENGTHS * min(ends) <= max(ends)
+    return is_uneven or any(run.config["spacing"] == "log" for run in runs)
 
 
 def _colours(runs: Sequence[Run]) -> dict[str, str]:

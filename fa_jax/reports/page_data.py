@@ -13,7 +13,7 @@ from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import rule_label
-from fa_jax.reports.looks import Look, is_wide, looks
+from fa_jax.reports.looks import Look, is_wide, looks, over_logarithm
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.paper import summary_of
 from fa_jax.reports.rates import Rates, line_looks
@@ -45,7 +45,7 @@ def page_data(comparison: Comparison, options: FigureOptions) -> dict[str, Any]:
         "axes": {name: columns[name].axis for name in shown},
         "bounds": {name: columns[name].bounds for name in shown},
         "logarithmic": [name for name, column in columns.items() if column.logarithmic],
-        "log_x": any(run.config["spacing"] == "log" for run in runs),
+        "log_x": over_logarithm(runs, "examples" if options.axis == "examples" else "epoch"),
         "axis": options.axis,
         "angles": {metric: sorted(numbers) for metric, numbers in layers.items()},
         "layer": options.layers[0] if options.layers else None,

@@ -1,7 +1,6 @@
 """The figure of a sweep of one number: the metric at its end against that number, one line per rule."""
 
 import math
-import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import Summary
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import FEWEST, LINE_WIDTH, LINES, drawn
-from fa_jax.reports.figures import DEFAULT, STYLE, Drawing, add_notes, in_rows
+from fa_jax.reports.figures import DEFAULT, STYLE, Drawing, add_notes, in_rows, wrapped
 from fa_jax.reports.looks import Look, is_wide
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import TOGETHER, grid, legend
@@ -69,7 +68,7 @@ def rates_figure(conditions: Sequence[Condition], rates: Sequence[Rates], option
         notes += ["ring: chosen on validation examples"] * any(one.validation for one in rates)
         notes += ["of tied values the lowest"] * any(line.tied for one in rates for line in one.lines)
         notes += ["cross: every seed diverged"] * diverged
-        add_notes(figure, textwrap.fill("; ".join(notes), int(22 * width)), options)
+        add_notes(figure, wrapped(["; ".join(notes)], width, options), options)
     return figure
 
 

@@ -98,6 +98,18 @@ def test_notes_below_the_panels_can_be_left_out():
 
     assert texts("false") == texts(False) == []
     assert texts(None) == ["line: mean over seeds; thin lines: single seeds, where there are fewer than 5"]
+    narrow = curves_figure([run_of("fa", 5)], options=figure_options(size="3x3"))
+    assert [len(line) <= 67 for text in narrow.texts for line in text.get_text().split("\n")] == [True, True]
+
+
+@pytest.mark.parametrize(("last", "scale"), [(700, "linear"), (900, "log")])
+def test_runs_that_are_short_against_others_are_drawn_over_a_logarithmic_axis(last, scale):
+    runs = [run_of("fa", 5), run_of("bp", 5)]
+    runs[1].metrics["examples"][-5:] = last
+    (axes,) = curves_figure(runs).findobj(mpl.axes.Axes)
+    assert axes.get_xscale() == scale
+    drawn = axes.transData.transform(axes.lines[0].get_xydata())
+    assert np.isfinite(drawn).all(1).tolist() == [scale == "linear", True]  # 0 is not far to the left of the axis
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,8 @@ def test_metric_axes_bands_and_seeds_can_be_chosen(open_report):
     page.locator("#axis").select_option("epochs")
     assert page.evaluate("document.getElementById('curve-plot').layout.xaxis.title.text") == "epochs"
     assert page.evaluate("document.getElementById('curve-plot').data[0].x") == [0, 1]
+    page.locator("#log-x").check()  # on a logarithmic axis there is no 0
+    assert page.evaluate("document.getElementById('curve-plot').data[0].x") == [1]
     page.locator("#metric").select_option("test_loss")
     page.locator("#log-y").check()
     assert page.evaluate("document.getElementById('curve-plot').layout.yaxis.title.text") == "test loss"
@@ -158,7 +160,7 @@ def test_the_page_is_readable_on_any_screen(open_report, width, scheme):
     page = open_report(width, scheme)
     assert page.evaluate("document.scrollingElement.scrollWidth") <= width
     wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).length"
-    assert width > 600 or page.evaluate(wide) == 0
+    assert page.evaluate(wide) == 0
     colours = [page.evaluate(f"getComputedStyle(document.body).{name}") for name in ("color", "backgroundColor")]
     ink, paper = (sum(map(int, re.findall(r"\d+", colour)[:3])) / 765 for colour in colours)
     assert (ink > paper) == (scheme == "dark")
@@ -202,7 +204,7 @@ def test_a_sweep_has_a_plot_with_the_values_chosen_on_validation(tmp_path):
 
 def test_values_of_a_config_are_shown_as_text(open_report):
     page = open_report()
-    assert page.title() == "mnist: bp, dfa, fa"
+    assert page.title() == "mnist: BP, DFA, FA"
     assert MALICE in page.locator("#run").inner_text()
 
 

@@ -1,9 +1,10 @@
 """A rule has one colour and one marker, a setting one line, in every figure of a comparison."""
 
+import numpy as np
 import pytest
 
 from fa_jax.reports.labels import NAMES, describe, labels
-from fa_jax.reports.looks import DASHES, OTHERS, PAPER, looks, shade
+from fa_jax.reports.looks import DASHES, OTHERS, PAPER, _lightness, looks, shade
 from tests.reports.conftest import make_run
 
 
@@ -13,6 +14,10 @@ def colours(*runs):
 
 def run_of(rule, rate=0.1, **display):
     return make_run(rule, [1.0, 2.0], rate=rate, options={"display": display} if display else {})
+
+
+def shades(colour, n):
+    return [shade(colour, i / (n - 1)) for i in range(n)]
 
 
 def test_rules_of_the_paper_have_its_colours_and_others_their_own_in_any_company():
@@ -44,8 +49,12 @@ def test_more_settings_than_lines_are_shades_from_light_to_dark():
     greens = [int(look.colour[1:3], 16) for look in shown]
     assert greens == sorted(greens, reverse=True)
     assert len({look.colour for look in shown}) == 6 > len(DASHES)
+    assert [look.dash for look in shown] == [*DASHES, *DASHES[:2]]
     assert shade("#000000", 1) == "#000000"
-    assert int(shade("#DDCC77", 1)[1:3], 16) < 0xDD  # a light colour becomes darker
+    for colour in (*OTHERS, *PAPER.values()):  # lightness falls in equal steps, of 8 at least among six
+        lightness = [_lightness([int(s[i : i + 2], 16) / 255 for i in (1, 3, 5)]) for s in shades(colour, 6)]
+        np.testing.assert_allclose(np.diff(lightness), np.diff(lightness).mean(), atol=0.5)
+        assert np.diff(lightness).mean() < -8
 
 
 def test_a_rule_can_choose_its_label_and_its_colour():

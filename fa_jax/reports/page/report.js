@@ -62,12 +62,16 @@ function traces(i, metric, name, shade, dash, withBand, withSeeds) {
   const condition = data.conditions[i];
   const curve = condition.metrics[metric];
   if (!curve) return [];
-  const over = by("axis").value, x = condition[over], traced = [];
+  const over = by("axis").value, logX = by("log-x").checked, traced = [];
+  /* On a logarithmic axis there is no 0, to the left of which Plotly would go on with a flat line. */
+  const points = condition[over].map((_, k) => k).filter((k) => !logX || condition[over][k] > 0);
+  const at = (values) => points.map((k) => values[k]), x = at(condition[over]);
   const hover = `${name}<br>%{x} ${over}: %{y}<extra></extra>`;
   if (withBand && curve.low) {
-    const inside = x.map((_, k) => k).filter((k) => curve.low[k] !== null && curve.high[k] !== null);
+    const inside = points.filter((k) => curve.low[k] !== null && curve.high[k] !== null);
+    const places = inside.map((k) => condition[over][k]);
     traced.push({
-      x: [...inside.map((k) => x[k]), ...inside.map((k) => x[k]).reverse()],
+      x: [...places, ...[...places].reverse()],
       y: [...inside.map((k) => curve.high[k]), ...inside.map((k) => curve.low[k]).reverse()],
       fill: "toself", fillcolor: faded(shade, 0.18), line: { width: 0 }, hoverinfo: "skip", mode: "lines", showlegend: false,
     });
@@ -75,17 +79,18 @@ function traces(i, metric, name, shade, dash, withBand, withSeeds) {
   if ((withSeeds || (withBand && !curve.low)) && curve.seeds) {
     for (const [seed, y] of curve.seeds.entries()) {
       traced.push({
-        x, y, mode: "lines", showlegend: false, line: { width: 0.8, color: faded(shade, 0.45) },
+        x, y: at(y), mode: "lines", showlegend: false, line: { width: 0.8, color: faded(shade, 0.45) },
         hovertemplate: `${name}, seed ${condition.seeds[seed]}<br>%{x} ${over}: %{y}<extra></extra>`,
       });
     }
   }
   traced.push({
-    x, y: curve.mean, mode: "lines+markers", line: { width: 2, color: shade, dash }, name, hovertemplate: hover,
+    x, y: at(curve.mean), mode: "lines+markers", line: { width: 2, color: shade, dash }, name, hovertemplate: hover,
     marker: { symbol: condition.symbol, size: 7, maxdisplayed: 7, color: shade },
   });
-  if (curve.marked) traced.push({
-    x: curve.marked.map((k) => x[k]), y: curve.marked.map((k) => curve.mean[k]), mode: "markers", showlegend: false,
+  const marked = points.filter((k) => (curve.marked || []).includes(k));
+  if (marked.length) traced.push({
+    x: marked.map((k) => condition[over][k]), y: marked.map((k) => curve.mean[k]), mode: "markers", showlegend: false,
     marker: { symbol: "x-thin", size: 9, line: { width: 2, color: shade } }, hovertemplate: `${name}, marked<br>%{x} ${over}: %{y}<extra></extra>`,
   });
   return traced;
@@ -245,7 +250,7 @@ function makeSortable(table) {
     const button = document.createElement("button");
     button.type = "button";
     button.className = "sort";
-    button.textContent = cell.textContent;
+    button.append(...cell.childNodes);
     button.addEventListener("click", () => sortBy(table, column));
     cell.replaceChildren(button);
   });
