@@ -17,8 +17,8 @@ from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
 from fa_jax.cli.build import are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
 from fa_jax.cli.errors import one_line_errors
-from fa_jax.cli.feedback_options import check_used
 from fa_jax.cli.given import OBJECT, Given
+from fa_jax.cli.rule_options import check_used
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import new_folder
 from fa_jax.cli.sweep import Record

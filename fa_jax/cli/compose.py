@@ -19,10 +19,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.errors import first_line
-from fa_jax.cli.feedback_options import check_used, once_each, without_unused
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, draws_feedback, recorded_config
 from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
 from fa_jax.cli.hydra_context import initialized
+from fa_jax.cli.rule_options import RunOverrides, has_key, without_unused
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
 
@@ -44,7 +44,7 @@ class Composed:
     given: Mapping[str, Given]
     """Python objects, by the config group whose choice they replace."""
     left_out: tuple[str, ...] = ()
-    """Feedback options that are for other rules of the command, since this one has no feedback."""
+    """Options that are for other rules of the command, since this one does not have them."""
 
     @functools.cached_property
     def job(self) -> "Job":
@@ -92,7 +92,7 @@ def compose(
 ) -> Composition:
     """Composes the configs that arguments ask for.
 
-    Of several rules, those without feedback are trained without the options of it.
+    Of several rules, each is trained without those options of rules and of their feedback that it does not have.
 
     Args:
       arguments: as they were typed.
@@ -101,7 +101,7 @@ def compose(
       further_rules: whether the same options are for other rules too, whose configs are composed apart.
 
     Raises:
-      BadOption: if there is no such option or choice, or no rule has the feedback whose options are set.
+      BadOption: if there is no such option or choice, or no rule has an option.
     """
     from_folder = _origin(arguments) if origin is None else Origin(origin, tuple(arguments.trusted))
     if arguments.config_dir is not None:
@@ -133,8 +133,6 @@ def compose(
                 raise BadOption("is no option; choices are those of config groups, such as rule=fa", "choices")
             recorded = recorded_config({"choices": choices, **plain}, given or {})
             runs.append(Composed(recorded, overrides, folder, from_folder, given or {}, left_out))
-    if not further_rules:
-        check_used(runs)
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
 
 
@@ -178,27 +176,26 @@ def _own_experiment(arguments: Arguments) -> list[str]:
 
 def _jobs(
     arguments: Arguments, given: Mapping[str, Given], *, further_rules: bool
-) -> tuple[bool, list[tuple[list[str], tuple[str, ...]]], DictConfig]:
-    """Returns whether this is a sweep, its jobs, and the config of the whole.
-
-    Of each job, these are its overrides, and the feedback options that it is made without.
-    """
+) -> tuple[bool, list[RunOverrides], DictConfig]:
+    """Returns whether this is a sweep, the overrides of each job, and the config of the whole."""
     parsed = parse_overrides(arguments.overrides)
     _check_groups(parsed)
+    composed = functools.cache(lambda *choices: _compose(list(choices), arguments))
 
-    @functools.cache
-    def has_feedback(*choices: str) -> bool:
+    def has_option(overrides: Sequence[str], name: str) -> bool:
+        is_feedback = name.startswith("feedback")
         if "rule" in given:
-            return draws_feedback(given["rule"].make)
-        return _compose(list(choices), arguments).hydra.runtime.choices["feedback"] is not None
+            return is_feedback and draws_feedback(given["rule"].make)
+        config = composed(*(override for override in overrides if _is_choice(override)))
+        return config.hydra.runtime.choices["feedback"] is not None if is_feedback else has_key(config, name)
 
-    def usable(job: Sequence[str], overrides: Sequence[Override]) -> tuple[list[str], tuple[str, ...]]:
+    def usable(overrides: Sequence[Override]) -> list[RunOverrides]:
+        jobs = [list(job) for job in _product(overrides)]
         if not further_rules and not any(one.key_or_group == "rule" and one.is_sweep_override() for one in overrides):
-            return list(job), ()
-        return without_unused(job, lambda others: has_feedback(*(one for one in others if _is_choice(one))))
+            return [RunOverrides(job) for job in jobs]
+        return without_unused(jobs, has_option, further=further_rules)
 
-    first, _ = usable(next(_product(parsed)), parsed)
-    master = _compose(first, arguments)
+    master = _compose(usable(parsed)[0].kept, arguments)
     is_sweep = arguments.multirun or master.hydra.mode == RunMode.MULTIRUN
     swept = [override for override in parsed if override.is_sweep_override()]
     if swept and not is_sweep:
@@ -208,10 +205,9 @@ def _jobs(
     if not is_sweep and launcher != "basic":
         raise BadOption("starts the runs of a sweep, so it needs --multirun", f"hydra/launcher={launcher}")
     if not is_sweep:
-        return False, [(arguments.overrides, ())], master
+        return False, [RunOverrides(arguments.overrides)], master
     from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    overrides = [*parse_overrides(from_config), *parsed]
-    return True, once_each([usable(job, overrides) for job in _product(overrides)]), master
+    return True, usable([*parse_overrides(from_config), *parsed]), master
 
 
 def _is_choice(override: str) -> bool:

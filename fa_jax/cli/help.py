@@ -58,7 +58,7 @@ common options
   feedback.scale=0.5                of the feedback weights; also feedback.distribution, feedback.density
   measure=separation                further measures of hidden layers
   task.data_dir=PATH                the data directory of TFDS; else $TFDS_DATA_DIR
-  processes=auto                    train on the devices of several processes, see README.md
+  processes=auto                    train on the devices of several processes, see conf/README.md
   hydra.run.dir=PATH                the folder of the run; hydra.sweep.dir for a sweep
 
 A run writes its numbers, figures and weights to outputs/. Exit codes: 0 done, 1 a run is not finished, 2 a mistake in
@@ -77,6 +77,7 @@ def print_list(words: Sequence[str]) -> None:
     for group in groups:
         choose("list", group, dict.fromkeys(LISTED))
     console = Console()
+    console = console if console.is_terminal else Console(width=WIDTH)
     for group in groups or LISTED:
         table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, line in choices(group, config_dir).items():

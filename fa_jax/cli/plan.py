@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 from fa_jax.cli.compose import Composed, Composition
-from fa_jax.cli.feedback_options import notes
+from fa_jax.cli.rule_options import notes
 from fa_jax.cli.together import Alike, alike
 from fa_jax.records import schema
 from fa_jax.records.options import options

@@ -21,8 +21,8 @@ from rich.console import Console
 from fa_jax.checks import BadOption
 from fa_jax.cli import results
 from fa_jax.cli.compose import Composed, Composition
-from fa_jax.cli.feedback_options import notes
 from fa_jax.cli.hydra_context import initialized
+from fa_jax.cli.rule_options import notes
 from fa_jax.cli.single import logged, resumable, run_together_logged
 from fa_jax.cli.terminal import cores
 from fa_jax.cli.together import alike

@@ -149,7 +149,7 @@ def test_lists_of_names_and_objects_train_every_combination(folder):
         ),
         ({"task": data, "network": Net()}, "^task must be a name, a fa_jax.core.Task, or arrays"),
         ({"network": [], "rule": "bp"}, "^network must have at least one entry"),
-        ({"rule": ["bp", "shallow"], "feedback": "direct"}, "^feedback has no effect, since none of the rules has fe"),
+        ({"rule": ["bp", "shallow"], "feedback": "direct"}, "^feedback has no effect: none of the rules has it, bp, "),
     ],
 )
 def test_a_mistake_is_a_value_error_of_one_line(folder, arguments, message):

@@ -13,10 +13,10 @@ from fa_jax.cli import sweep
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose as compose_all
 from fa_jax.cli.compose import parse_overrides
-from fa_jax.cli.feedback_options import notes
 from fa_jax.cli.groups import choices
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.main import main
+from fa_jax.cli.rule_options import notes
 
 SHORT = ["task.train_examples=8", "evaluations=1", "seeds=1", "probe=0", "checkpoint=false"]
 
@@ -41,11 +41,19 @@ def test_sweep_jobs_match_hydra_s_sweeper_in_order(overrides):
     assert [run.overrides for run in runs] == expected
 
 
-def test_feedback_options_of_a_sweep_are_for_the_rules_that_have_feedback():
-    composition = compose_all(parse(["--multirun", "rule=bp,fa,shallow", "feedback.scale=3,4"]))
-    scales = ["rule=fa", "feedback.scale=3"], ["rule=fa", "feedback.scale=4"]
-    assert [run.overrides for run in composition.runs] == [["rule=bp"], *scales, ["rule=shallow"]]
-    assert notes(composition.runs) == ["without feedback.scale, since these have no feedback: rule=bp,shallow"]
+def test_options_of_rules_in_a_sweep_are_for_the_rules_that_have_them():
+    words = ["--multirun", "rule=bp,fa,node_perturbation", "feedback.scale=3,4", "rule.sigma=0.1"]
+    composition = compose_all(parse(words))
+    assert [run.overrides for run in composition.runs] == [
+        ["rule=bp"],
+        *(["rule=fa", f"feedback.scale={scale}"] for scale in (3, 4)),
+        ["rule=node_perturbation", "rule.sigma=0.1"],
+    ]
+    assert notes(composition.runs) == [
+        "without feedback.scale, rule.sigma, which these do not have: rule=bp",
+        "without rule.sigma, which these do not have: rule=fa",
+        "without feedback.scale, which these do not have: rule=node_perturbation",
+    ]
 
 
 def test_a_sweep_of_an_experiment_can_be_overridden():
