@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from fa_jax.api.given_objects import arrays, given_object
 from fa_jax.api.run import Run
 from fa_jax.api.runs import Runs
-from fa_jax.checks import BadOption
+from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
 from fa_jax.cli.build import are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
@@ -94,6 +94,8 @@ def train(
     arguments = parse([word for word in (*words, *map(str, overrides)) if word not in MULTIRUN])
     if arguments != Arguments(arguments.overrides, {}):
         raise BadOption(f"must be options of runs; got {' '.join(overrides)}", "overrides", complete=True)
+    if config_dir is not None and not is_folder(config_dir):
+        raise BadOption(f"must be a folder of configs; got {str(config_dir)!r}", "config_dir", complete=True)
     own = None if config_dir is None else str(config_dir)
     trusted = trust if isinstance(trust, str) else ",".join(trust)
     with_trust = {"trust": trusted} if trusted else {}

@@ -274,6 +274,7 @@ def _report(study: Any, column: str, metric: Metric, ranges: Ranges, folder: Pat
     rows = [[str(t.number), f"{t.value:.4g}", *(short(t.params[name]) for name in names)] for t in complete[:10]]
     pruned = len(study.trials) - len(complete)
     caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
-    console.print(terminal(Table(["trial", column, *names], rows, caption), console.width))
+    heading = f"{column} ({metric.unit})" if metric.unit else column
+    console.print(terminal(Table(["trial", heading, *names], rows, caption), console.width))
     best = [*ranges.fixed, *(f"{key}={value}" for key, value in complete[0].params.items())]
     say(console, shlex.join(["fa-jax", *ranges.arguments.own_words, *best]))

@@ -77,7 +77,7 @@ def _contrast_caption(contrasts: Sequence[Contrast], what: str, shown: Sequence[
     if fewest < 6 and {"p_wilcoxon", "holm_wilcoxon"} & {*shown}:
         lines.append(f"with {fewest} pairs, Wilcoxon's p cannot fall below {2.0 ** (1 - fewest):.2g}")
     left_out = [heading for name, heading in COLUMNS.items() if name not in shown]
-    lines += [f"not shown, and in contrasts.csv: {', '.join(left_out)}"] * bool(left_out)
+    lines += [f"not shown: {', '.join(left_out)}"] * bool(left_out)
     return "\n".join(lines)
 
 

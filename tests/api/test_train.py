@@ -148,6 +148,7 @@ def test_lists_of_names_and_objects_train_every_combination(folder):
             "needs a choice of it, such as feed",
         ),
         ({"task": data, "network": Net()}, "^task must be a name, a fa_jax.core.Task, or arrays"),
+        ({"config_dir": "nowhere"}, "^config_dir must be a folder of configs; got 'nowhere'"),
         ({"network": [], "rule": "bp"}, "^network must have at least one entry"),
         ({"rule": ["bp", "shallow"], "feedback": "direct"}, "^feedback has no effect: none of the rules has it, bp, "),
     ],
