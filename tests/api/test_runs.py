@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import yaml
 
 import fa_jax
 from fa_jax.api.run import Run
@@ -171,6 +172,10 @@ def test_only_what_is_there_and_trusted_is_opened(runs, folder):
     with pytest.raises(fa_jax.BadOption, match=r"calls os.mkdir, which is none of fa_jax's .*; trust=.PACKAGE. or the"):
         fa_jax.load("copy")
     assert not (folder / "taken").exists()
+    task = {"_target_": "fa_jax.tasks.files.arrays", "path": "gone.npz", "preprocessing": None, "validation": 0}
+    (folder / "copy" / "config.yaml").write_text(yaml.safe_dump({**yaml.safe_load(config), "task": task}))
+    with pytest.raises(fa_jax.BadOption, match=r"gone.npz is none; if the data are elsewhere now, fa_jax.load\("):
+        fa_jax.load("copy")
 
 
 def test_folders_are_compared_and_reported(runs, folder):

@@ -161,6 +161,13 @@ def test_a_mistake_is_a_value_error_of_one_line(folder, arguments, message):
     assert not list(folder.iterdir())
 
 
+def test_a_folder_of_configs_that_is_not_trusted_is_named_as_it_was_given(folder):
+    (folder / "own" / "rule").mkdir(parents=True)
+    (folder / "own" / "rule" / "mine.yaml").write_text("_target_: os.mkdir\npath: taken\n")
+    with pytest.raises(fa_jax.BadOption, match=r"config from config_dir='own' calls os.mkdir, .*; trust=.PACKAGE. or"):
+        fa_jax.train(rule="mine", config_dir="own")
+
+
 def test_hydra_and_jax_are_as_they_were(folder):
     (folder / "own").mkdir()
     (folder / "own" / "mine.yaml").write_text("a: 1\n")
