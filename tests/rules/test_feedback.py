@@ -24,13 +24,19 @@ LOSS = cross_entropy().value
 DENSE = {"distribution": "uniform", "scale": 0.5, "density": 1.0}
 
 
+@functools.cache
 def make_network(hidden=(300, 200), **options):
     return mlp((50,), 10, hidden=list(hidden), dropout=0.0, **{**MLP, **options})
 
 
+@functools.cache
+def initial_params(network):
+    return network.init(jax.random.key(1))
+
+
 def draw(init_feedback, network=None):
     network = network or make_network()
-    return init_feedback(network, jax.random.key(0), network.init(jax.random.key(1)))
+    return init_feedback(network, jax.random.key(0), initial_params(network))
 
 
 def draw_layerwise(**options):
@@ -87,7 +93,7 @@ def test_list_gives_each_layer_its_scale():
 
 def test_copied_feedback_is_the_forward_weights_times_the_scale():
     network = make_network()
-    weights = network.kernels(network.init(jax.random.key(1)))
+    weights = network.kernels(initial_params(network))
     for name, b in draw(layerwise(distribution="weights", scale=0.5, density=1.0), network).items():
         np.testing.assert_array_equal(b, 0.5 * weights[name])
 
@@ -134,14 +140,14 @@ def test_shared_feedback_is_one_matrix_of_which_each_layer_takes_its_width():
 
 
 def test_scanned_layers_share_feedback_too():
-    drawn = draw_direct(make_network([8] * 12), distribution="normal", scale=1.0, shared=True)
+    drawn = draw_direct(make_network((8,) * 12), distribution="normal", scale=1.0, shared=True)
     first, stack = drawn.values()
     assert stack.shape == (11, 10, 8)
     np.testing.assert_array_equal(stack, np.broadcast_to(first, stack.shape))
 
 
 def test_forward_paths_are_the_jacobians_of_the_linear_network():
-    network = make_network([7] * 12, activation="linear")
+    network = make_network((7,) * 12, activation="linear")
     params = network.init(jax.random.key(0))
     paths = forward_paths(network, params)
     weights = network.kernels(params)
@@ -152,7 +158,7 @@ def test_forward_paths_are_the_jacobians_of_the_linear_network():
     assert paths["stages_0/hidden"].shape == (10, 7)
 
 
-@pytest.mark.parametrize("hidden", [[7, 7, 7], [7, 6, 5], [7] * 12])
+@pytest.mark.parametrize("hidden", [(7, 7, 7), (7, 6, 5), (7,) * 12])
 def test_forward_paths_are_the_jacobians_of_equally_wide_layers_too(hidden):
     network = make_network(hidden, activation="linear")
     params = network.init(jax.random.key(0))

@@ -1,5 +1,6 @@
 """Forward direct feedback alignment: its feedback is an estimate of the mean Jacobian, in numpy without autodiff."""
 
+import functools
 import itertools
 
 import jax
@@ -17,7 +18,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.forward_dfa import forward_dfa, jacobian_estimate
 from fa_jax.rules.forward_gradient import activity_noise, activity_signals, exact
-from tests.conftest import CNN, RANDOM_WEIGHTS, assert_trees_close, direct, random_batch, to_float64
+from tests.conftest import CNN, RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -25,11 +26,15 @@ pytestmark = pytest.mark.usefixtures("float64")
 LOSS = squared_error(output="linear", derivative="exact").value
 
 
-def make(activation="tanh", hidden=(4, 3), size=4, init_feedback=direct_zeros):
+@functools.cache
+def make(activation="tanh", hidden=(4, 3), size=4):
+    """A rule on a small network, random params, feedback of zeros, and a batch."""
     options = {"activation": activation, "biases": True, "dropout": 0.0, **RANDOM_WEIGHTS}
     network = mlp((5,), 3, hidden=list(hidden), **options)
-    rule = forward_dfa(network, LOSS, init_feedback=init_feedback)
-    return network, rule, *to_float64(rule.init(jax.random.key(1))), random_batch((5,), 3, size, dtype=np.float64)
+    rule = forward_dfa(network, LOSS, init_feedback=direct_zeros)
+    params, shapes = jax.eval_shape(rule.init, jax.random.key(1))
+    feedback = jax.tree.map(lambda s: jnp.zeros(s.shape), shapes)
+    return network, compiled(rule), to_float64(filled(params)), feedback, random_batch((5,), 3, size, dtype=np.float64)
 
 
 def jacobians(network, params, batch, activation):
@@ -44,12 +49,16 @@ def jacobians(network, params, batch, activation):
 
 
 def noise_of(network, params, batch):
-    return activity_noise(network, params, batch, batch.key, jax.random.normal, spare_silent=False)
+    def draw(params, batch):
+        return activity_noise(network, params, batch, batch.key, jax.random.normal, spare_silent=False)
+
+    return jax.jit(draw)(params, batch)
 
 
 @pytest.mark.parametrize("hidden", [(4, 3), (4,) * 9], ids=["unrolled", "scanned"])
 def test_feedback_follows_the_derivatives_of_the_logits_along_the_noise(hidden):
-    network, rule, params, feedback, batch = make(hidden=hidden, init_feedback=direct())
+    network, rule, params, feedback, batch = make(hidden=hidden)
+    feedback = filled(feedback)
     noise = noise_of(network, params, batch)
     u = reference.unstack(network.hidden_shapes, noise)
     tangent = sum(
@@ -66,7 +75,7 @@ def test_the_mean_estimate_over_a_basis_is_the_mean_jacobian():
     rows = np.sqrt(7) * np.eye(7)
     noise = {"stages_0/hidden": rows[:, :4], "stages_1/hidden": rows[:, 4:]}
     noise = {name: jnp.broadcast_to(u[:, None], (7, 4, u.shape[-1])) for name, u in noise.items()}
-    estimates = jax.vmap(lambda u: jacobian_estimate(network, params, batch, u))(noise)
+    estimates = jax.jit(jax.vmap(lambda u: jacobian_estimate(network, params, batch, u)))(noise)
     expected = jacobians(network, params, batch, "relu")
     for estimate, jacobian in zip(estimates.values(), expected, strict=True):
         np.testing.assert_allclose(estimate.mean(0), jacobian.mean(0), rtol=1e-10, atol=1e-14)
@@ -84,7 +93,7 @@ def test_with_the_mean_jacobian_as_feedback_the_last_hidden_layer_learns_by_back
     """And every other one too if the Jacobian is the same for all examples."""
     network, rule, params, _, batch = make(activation, size=size)
     feedback = mean_jacobians(network, params, batch, activation)
-    updates, gradient = rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch)
+    updates, gradient = rule.updates(params, feedback, batch), compiled(bp(network, LOSS)).updates(params, (), batch)
     for name in ("stages_1", "readout"):
         assert_trees_close(updates[name], gradient[name], rtol=1e-10, atol=1e-14)
     kernels = [tree["stages_0"]["linear"]["kernel"] for tree in (updates, gradient)]
@@ -131,7 +140,6 @@ def test_an_optimizer_that_makes_no_moving_average_is_refused(change, message):
 
 def test_from_zero_feedback_only_the_readout_moves():
     _, rule, params, feedback, batch = make()
-    assert not any(np.any(b) for b in jax.tree.leaves(feedback))
     updates = rule.updates(params, feedback, batch)
     assert not any(np.any(u) for name in ("stages_0", "stages_1") for u in jax.tree.leaves(updates[name]))
     assert np.any(updates["readout"]["kernel"])
@@ -143,7 +151,7 @@ def test_over_all_signs_the_estimate_is_even_and_has_the_variance_of_the_formula
     network, _, params, _, batch = make(hidden=(2, 1), size=size)
     signs = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=3 * size))).reshape(-1, size, 3)
     noise = {"stages_0/hidden": signs[..., :2], "stages_1/hidden": signs[..., 2:]}
-    estimates = jax.vmap(lambda u: jacobian_estimate(network, params, batch, u))(noise)
+    estimates = jax.jit(jax.vmap(lambda u: jacobian_estimate(network, params, batch, u)))(noise)
     expected = jacobians(network, params, batch, "tanh")
     total = sum((j**2).sum(2) for j in expected)
     for estimate, j in zip(estimates.values(), expected, strict=True):
@@ -155,8 +163,9 @@ def test_over_all_signs_the_estimate_is_even_and_has_the_variance_of_the_formula
 
 def test_feedback_of_a_feature_map_is_that_of_every_position():
     network = cnn((4, 4, 1), 3, **{**CNN, "topology": "conv2x3p2"})
-    rule = forward_dfa(network, LOSS, init_feedback=direct_zeros)
+    rule = compiled(forward_dfa(network, LOSS, init_feedback=direct_zeros))
     params, feedback = to_float64(rule.init(jax.random.key(0)))
+    assert not any(np.any(b) for b in jax.tree.leaves(feedback))
     batch = random_batch((4, 4, 1), 3, size=2, dtype=np.float64)
     (u,) = noise_of(network, params, batch).values()
     # The readout alone is above this layer.

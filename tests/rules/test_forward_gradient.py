@@ -15,7 +15,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.forward_gradient import activity_signals, central, exact, forward_gradient, one_sided, weight_update
 from fa_jax.rules.node_perturbation import node_perturbation
-from tests.conftest import RANDOM_WEIGHTS, assert_trees_close, random_batch, to_float64
+from tests.conftest import RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -31,17 +31,19 @@ OPTIONS = {
 }
 
 
+@functools.cache
 def make_network(activation="tanh", hidden=(4, 3), **options):
     return mlp(
         (5,), 3, hidden=list(hidden), activation=activation, biases=True, dropout=0.0, **RANDOM_WEIGHTS, **options
     )
 
 
+@functools.cache
 def make(activation="tanh", hidden=(4, 3), size=4, **options):
     network = make_network(activation, hidden)
     batch = random_batch((5,), 3, size=size, dtype=np.float64)
-    params = to_float64(network.init(jax.random.key(1)))
-    return network, forward_gradient(network, LOSS, **{**OPTIONS, **options}), params, batch
+    params = to_float64(filled(jax.eval_shape(network.init, jax.random.key(1))))
+    return network, compiled(forward_gradient(network, LOSS, **{**OPTIONS, **options})), params, batch
 
 
 class Backprop:
@@ -126,7 +128,7 @@ def test_the_mean_over_a_basis_of_all_hidden_units_is_backprop():
     network, _, params, batch = make("relu")
     noise = over_directions(network, np.sqrt(7) * np.eye(7))
     noise = {name: jnp.broadcast_to(u, (7, 4, u.shape[-1])) for name, u in noise.items()}
-    signals = jax.vmap(lambda u: activity_signals(network, LOSS, params, batch, u, exact))(noise)
+    signals = jax.jit(jax.vmap(lambda u: activity_signals(network, LOSS, params, batch, u, exact)))(noise)
     bp_pass = Backprop(network, params, batch, "relu")
     for signal, expected in zip(signals.values(), bp_pass.signals, strict=True):
         np.testing.assert_allclose(signal.mean(0), expected, rtol=1e-10, atol=1e-14)
@@ -136,15 +138,16 @@ def test_the_mean_over_a_basis_of_all_weights_is_the_gradient():
     network, _, params, batch = make(hidden=(2,))
     flat, unravel = ravel_pytree(params)
     directions = jax.vmap(unravel)(jnp.sqrt(len(flat)) * jnp.eye(len(flat)))
-    updates = jax.vmap(lambda v: weight_update(network, LOSS, params, batch, v, exact))(directions)
+    updates = jax.jit(jax.vmap(lambda v: weight_update(network, LOSS, params, batch, v, exact)))(directions)
     mean = jax.tree.map(lambda u: u.mean(0), updates)
-    assert_trees_close(mean, bp(network, LOSS).updates(params, (), batch), rtol=1e-9, atol=1e-13)
+    assert_trees_close(mean, compiled(bp(network, LOSS)).updates(params, (), batch), rtol=1e-9, atol=1e-13)
 
 
 def test_weight_perturbation_is_a_projection_on_its_direction():
     network, _, params, batch = make(hidden=(2,))
-    gradient, unravel = ravel_pytree(bp(network, LOSS).updates(params, (), batch))
+    gradient, unravel = ravel_pytree(compiled(bp(network, LOSS)).updates(params, (), batch))
 
+    @jax.jit
     def update(v):
         return ravel_pytree(weight_update(network, LOSS, params, batch, unravel(v), exact))[0]
 
@@ -167,9 +170,12 @@ def test_errors_of_finite_differences_shrink_with_the_noise():
         errors = [error(make(derivative=kind, sigma=sigma)[1]) for sigma in (2e-3, 1e-3)]
         assert errors[1] > 0
         np.testing.assert_allclose(errors[0] / errors[1], ratio, rtol=0.02)
-    same = [error(node_perturbation(network, LOSS, sigma=1e-3)), error(make(derivative="one_sided", sigma=1e-3)[1])]
+    same = [
+        error(compiled(node_perturbation(network, LOSS, sigma=1e-3))),
+        error(make(derivative="one_sided", sigma=1e-3)[1]),
+    ]
     assert same[0] == same[1]
-    assert error(node_perturbation(network, LOSS, sigma=1e-6)) < 2e-5 * np.linalg.norm(true)
+    assert error(compiled(node_perturbation(network, LOSS, sigma=1e-6))) < 2e-5 * np.linalg.norm(true)
 
 
 def test_differences_of_a_function():
@@ -187,7 +193,7 @@ def test_over_all_signs_of_two_examples_the_mean_is_backprop_and_the_variance_th
     network, _, params, batch = make("linear", hidden=(3,), size=2)
     signs = jnp.asarray(list(itertools.product([-1.0, 1.0], repeat=6))).reshape(64, 2, 3)
     (name,) = network.hidden_shapes
-    signals = jax.vmap(lambda u: activity_signals(network, LOSS, params, batch, {name: u}, exact))(signs)[name]
+    signals = jax.jit(jax.vmap(lambda u: activity_signals(network, LOSS, params, batch, {name: u}, exact)))(signs)[name]
     bp_pass = Backprop(network, params, batch, "linear")
     np.testing.assert_allclose(signals.mean(0), bp_pass.signals[0], rtol=1e-10, atol=1e-14)
     updates = np.einsum("ni,knj->kij", bp_pass.inputs[0], signals)
@@ -237,8 +243,8 @@ def test_noise_in_activities_is_refused_with_batch_statistics():
     with pytest.raises(BadOption, match=r"^is not defined for noise in activities with batch statistics"):
         forward_gradient(network, LOSS, **OPTIONS)
     rule = forward_gradient(network, LOSS, **{**OPTIONS, "perturb": "weights"})
-    params, _ = rule.init(jax.random.key(0))
-    updates = rule.updates(params, (), random_batch((5,), 3, size=4))
+    params, _ = filled(jax.eval_shape(rule.init, jax.random.key(0)))
+    updates = jax.jit(rule.updates)(params, (), random_batch((5,), 3, size=4))
     for path in network.statistics_paths:
         assert not np.any(functools.reduce(lambda tree, name: tree[name], path, updates))
     assert np.any(updates["readout"]["kernel"])

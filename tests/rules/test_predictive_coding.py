@@ -16,7 +16,17 @@ from fa_jax.networks.resnet import resnet
 from fa_jax.rules.backward import hidden_gradient
 from fa_jax.rules.bp import bp
 from fa_jax.rules.predictive_coding.rule import predictive_coding
-from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, RESNET, assert_trees_close, compiled, random_batch, to_float64
+from tests.conftest import (
+    CNN,
+    MLP,
+    RANDOM_WEIGHTS,
+    RESNET,
+    assert_trees_close,
+    compiled,
+    filled,
+    random_batch,
+    to_float64,
+)
 from tests.rules import reference
 from tests.rules.predictive_coding_reference import Reference
 
@@ -39,6 +49,7 @@ SQUARED_ERROR = squared_error(output="linear", derivative="exact").value
 CROSS_ENTROPY = cross_entropy().value
 
 
+@functools.cache
 def make_mlp(hidden=(4, 3, 3), activation="tanh", dropout=0.0):
     options = {**MLP, **RANDOM_WEIGHTS, "activation": activation}
     return mlp((5,), 3, hidden=list(hidden), dropout=dropout, **options)
@@ -49,8 +60,12 @@ def make_rule(network, loss=SQUARED_ERROR, **options):
 
 
 def draw(network, size=4):
-    params = to_float64(network.init(jax.random.key(1)))
+    params = to_float64(filled(jax.eval_shape(network.init, jax.random.key(1))))
     return params, random_batch(network.input_shape, network.outputs, size=size, dtype=np.float64)
+
+
+def backprop(network, loss):
+    return compiled(bp(network, loss))
 
 
 def make_reference(network, params, batch, **options):
@@ -166,7 +181,7 @@ FIXED = {"inference": "fixed_prediction", "step_size": 1.0}
 def test_zero_divergence_and_fixed_prediction_are_backprop(name, position, options):
     network = NETWORKS[name]()
     params, batch = draw(network)
-    gradient = bp(network, CROSS_ENTROPY).updates(params, (), batch)
+    gradient = backprop(network, CROSS_ENTROPY).updates(params, (), batch)
     updates = make_rule(network, CROSS_ENTROPY, error_position=position, **options).updates(params, (), batch)
     assert_trees_close(updates, gradient, rtol=1e-9, atol=1e-13)
 
@@ -175,7 +190,7 @@ def test_fixed_prediction_approaches_backprop_at_the_rate_of_its_step_size():
     """With one hidden layer the error is (1 - gamma)^T of backprop's; it differs from it one step before."""
     network = make_mlp((4,))
     params, batch = draw(network)
-    gradient = bp(network, SQUARED_ERROR).updates(params, (), batch)
+    gradient = backprop(network, SQUARED_ERROR).updates(params, (), batch)
     rule = make_rule(network, inference="fixed_prediction", steps=5, step_size=0.3)
     hidden, readout = relative_errors(network, rule.updates(params, (), batch), gradient)
     np.testing.assert_allclose((hidden, readout), (0.7**5, 0), rtol=1e-9, atol=1e-12)
@@ -193,7 +208,7 @@ def test_with_small_steps_the_update_is_backprops_times_a_power_of_the_step_size
     """k layers below the output it is gamma^k C(T, k), with an error of the order of gamma."""
     network, steps = make_mlp(), 4
     params, batch = draw(network)
-    gradient = layers_of(network, bp(network, SQUARED_ERROR).updates(params, (), batch))
+    gradient = layers_of(network, backprop(network, SQUARED_ERROR).updates(params, (), batch))
     differences = []
     for rate in (1e-3, 5e-4):
         updates = layers_of(network, make_rule(network, steps=steps, step_size=rate).updates(params, (), batch))
@@ -209,7 +224,7 @@ def test_with_small_steps_the_update_is_backprops_times_a_power_of_the_step_size
 def test_precision_nudging_approaches_backprop_as_its_strength_falls(sign, ratio):
     network = make_mlp((4, 3))
     params, batch = draw(network)
-    gradient = bp(network, CROSS_ENTROPY).updates(params, (), batch)
+    gradient = backprop(network, CROSS_ENTROPY).updates(params, (), batch)
     options = {"steps": 200, "step_size": 0.5, "nudging": "precision", "nudging_sign": sign}
     errors = [
         relative_errors(
@@ -259,7 +274,7 @@ def test_target_nudging_of_strength_1_is_none_and_of_strength_0_is_not_backprop(
         for beta in (1.0, 1e-4)
     }
     assert_trees_close(updates[1.0], plain, rtol=1e-12, atol=1e-15)
-    gradient = bp(network, SQUARED_ERROR).updates(params, (), batch)
+    gradient = backprop(network, SQUARED_ERROR).updates(params, (), batch)
     assert min(relative_errors(network, updates[1e-4], gradient)) > 0.1
 
 
