@@ -12,13 +12,22 @@ from fa_jax.networks.cnn import cnn
 from fa_jax.networks.topology import Convolution, parse
 from fa_jax.networks.variables import leaves_named
 from fa_jax.rules.bp import bp
-from tests.conftest import CNN, random_batch
+from tests.conftest import CNN, compiled, filled, random_batch
 
 NOKLAND = "conv96x5p3-conv128x5p3-conv256x5p3-2048-2048"
 
 
 def build(shape=(8, 8, 2), outputs=4, **options):
     return cnn(shape, outputs, **{**CNN, **options})
+
+
+def noise(network):
+    """Random params."""
+    return filled(jax.eval_shape(network.init, jax.random.key(0)))
+
+
+def forward(network, params, x, key=None):
+    return jax.jit(network.forward)(params, x, key=key)
 
 
 def test_network_of_the_paper_has_its_channels_and_its_ten_million_params():
@@ -32,8 +41,8 @@ def test_network_of_the_paper_has_its_channels_and_its_ten_million_params():
 @pytest.mark.parametrize(("topology", "stage"), [("conv8x3v", "readout"), ("conv8x3v-5", "stages_1")])
 def test_layer_above_the_last_convolution_reads_averages_over_positions(topology, stage):
     network, x = build(topology=topology, average_positions=True), random_batch((8, 8, 2)).inputs
-    params = network.init(jax.random.key(0))
-    logits, hiddens = network.forward(params, x)
+    params = noise(network)
+    logits, hiddens = forward(network, params, x)
     averages = np.asarray(hiddens["stages_0/hidden"]).mean((1, 2))
     linear = params[stage]["linear"]
     expected = averages @ linear["kernel"] + linear["bias"]
@@ -62,10 +71,11 @@ def test_topology_is_parsed_layer_by_layer():
 
 def test_joined_layers_are_one_stage_and_compute_the_same():
     separate, joined = build(topology="conv8x3-conv6x3p2-50-20"), build(topology="conv8x3+conv6x3p2-50+20")
-    params, x = separate.init(jax.random.key(0)), random_batch((8, 8, 2)).inputs
+    params, x = noise(separate), random_batch((8, 8, 2)).inputs
     stages = {f"stages_{i}": {f"layers_{j}": params[f"stages_{2 * i + j}"] for j in (0, 1)} for i in (0, 1)}
     joined_params = {**stages, "readout": params["readout"]}
-    np.testing.assert_allclose(joined.apply(joined_params, x), separate.apply(params, x), rtol=1e-6)
+    logits = [forward(*pair, x)[0] for pair in ((joined, joined_params), (separate, params))]
+    np.testing.assert_allclose(*logits, rtol=1e-6)
     assert [h.shape for h in separate.hidden_shapes.values()] == [(8, 8, 8), (4, 4, 6), (50,), (20,)]
     assert [h.shape for h in joined.hidden_shapes.values()] == [(4, 4, 6), (20,)]
 
@@ -111,7 +121,7 @@ def test_vectors_are_refused():
 
 def test_locally_connected_layer_with_equal_weights_is_a_convolution():
     shared, local = build(topology="conv3x3"), build(topology="conv3x3", shared_weights=False)
-    params, local_params = shared.init(jax.random.key(0)), local.init(jax.random.key(0))
+    params, local_params = noise(shared), noise(local)
     kernel, bias = params["stages_0"]["linear"]["kernel"], params["stages_0"]["linear"]["bias"]
     assert local_params["stages_0"]["linear"]["kernel"].shape == (8, 8, 18, 3)
     # Flax's local convolution has the channels of a window before its positions.
@@ -119,7 +129,8 @@ def test_locally_connected_layer_with_equal_weights_is_a_convolution():
     equal_layer = {"kernel": equal_kernels, "bias": jnp.broadcast_to(bias, (8, 8, 3))}
     local_params = {"stages_0": {"linear": equal_layer}, "readout": params["readout"]}
     x = random_batch((8, 8, 2)).inputs
-    np.testing.assert_allclose(local.apply(local_params, x), shared.apply(params, x), rtol=1e-4, atol=1e-5)
+    logits = [forward(*pair, x)[0] for pair in ((local, local_params), (shared, params))]
+    np.testing.assert_allclose(*logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -134,10 +145,10 @@ def test_initial_weights_have_the_fan_in_of_the_window(shared):
 def test_pooling_averages_activations():
     x = random_batch((8, 8, 2)).inputs
     pooled = build(topology="conv8x3p2", pooling="average", activation="linear")
-    params = pooled.init(jax.random.key(0))
-    _, hiddens = pooled.forward(params, x)
+    params = noise(pooled)
+    _, hiddens = forward(pooled, params, x)
     unpooled = build(topology="conv8x3", activation="linear")
-    _, unpooled_hiddens = unpooled.forward({**unpooled.init(jax.random.key(0)), "stages_0": params["stages_0"]}, x)
+    _, unpooled_hiddens = forward(unpooled, {**noise(unpooled), "stages_0": params["stages_0"]}, x)
     expected = np.asarray(unpooled_hiddens["stages_0/hidden"]).reshape(len(x), 4, 2, 4, 2, 8).mean((2, 4))
     np.testing.assert_allclose(hiddens["stages_0/hidden"], expected, rtol=1e-5, atol=1e-6)
 
@@ -146,16 +157,16 @@ def test_norm_is_before_the_activation_function():
     x = random_batch((8, 8, 2)).inputs
     network = build(topology="conv8x3", norm="layer", activation="linear")
     params = network.init(jax.random.key(0))
-    _, hiddens = network.forward(params, x)
+    _, hiddens = forward(network, params, x)
     normalised = np.asarray(hiddens["stages_0/hidden"])
     np.testing.assert_allclose(normalised.mean(-1), 0, atol=1e-5)
-    _, hiddens = build(topology="conv8x3", norm="layer", activation="tanh").forward(params, x)
+    _, hiddens = forward(build(topology="conv8x3", norm="layer", activation="tanh"), params, x)
     np.testing.assert_allclose(hiddens["stages_0/hidden"], np.tanh(normalised), rtol=1e-5, atol=1e-6)
 
 
 def test_dropout_is_in_every_hidden_layer():
     network = build(topology="conv8x3-50", dropout=0.5, input_dropout=0.2)
-    _, hiddens = network.forward(network.init(jax.random.key(0)), random_batch((8, 8, 2)).inputs, key=jax.random.key(1))
+    _, hiddens = forward(network, noise(network), random_batch((8, 8, 2)).inputs, jax.random.key(1))
     for h in hiddens.values():
         assert 0.4 < np.mean(np.asarray(h) == 0) < 0.6
 
@@ -163,7 +174,8 @@ def test_dropout_is_in_every_hidden_layer():
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_params_of_a_norm_learn(norm):
     network = build(topology="conv8x3", norm=norm)
-    updates = bp(network, cross_entropy().value).updates(network.init(jax.random.key(0)), (), random_batch((8, 8, 2)))
+    rule = compiled(bp(network, cross_entropy().value))
+    updates = rule.updates(network.init(jax.random.key(0)), (), random_batch((8, 8, 2)))
     (scale,) = leaves_named(updates, "scale").values()
     assert np.abs(scale).max() > 0
 
@@ -173,10 +185,10 @@ def test_batch_norm_uses_batch_statistics_in_training_and_running_ones_in_evalua
     params, batch = network.init(jax.random.key(0)), random_batch((8, 8, 2))
     plain = build(topology="conv8x3", activation="linear")
     plain_params = {"stages_0": {"linear": params["stages_0"]["linear"]}, "readout": params["readout"]}
-    _, preactivations = plain.forward(plain_params, batch.inputs)
+    _, preactivations = forward(plain, plain_params, batch.inputs)
     a = np.asarray(preactivations["stages_0/hidden"], np.float64)
     mean, var = a.mean((0, 1, 2)), a.var((0, 1, 2))
-    _, hiddens = network.forward(params, batch.inputs, key=batch.key)
+    _, hiddens = forward(network, params, batch.inputs, batch.key)
     expected = (a - mean) / np.sqrt(var + 1e-5)
     np.testing.assert_allclose(hiddens["stages_0/hidden"], expected, rtol=1e-3, atol=1e-4)
 
@@ -184,7 +196,7 @@ def test_batch_norm_uses_batch_statistics_in_training_and_running_ones_in_evalua
     running_mean, running_var = 0.19 * mean, 0.81 + 0.19 * var
     np.testing.assert_allclose(*leaves_named(updated, "mean").values(), running_mean, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(*leaves_named(updated, "var").values(), running_var, rtol=1e-4)
-    _, hiddens = network.forward(updated, batch.inputs)
+    _, hiddens = forward(network, updated, batch.inputs)
     expected = (a - running_mean) / np.sqrt(running_var + 1e-5)
     np.testing.assert_allclose(hiddens["stages_0/hidden"], expected, rtol=1e-3, atol=1e-4)
 
@@ -210,8 +222,8 @@ def test_stage_with_its_hidden_layer_before_the_dropout_has_the_same_params_mask
     network = build(topology="conv8x3+conv6x3p2-20", dropout=0.5)
     stages = [stage.with_hidden_before_dropout() for stage in network.module.stages]
     moved = Network(network.module.clone(stages=stages), network.input_shape)
-    params, x, key = network.init(jax.random.key(0)), jnp.ones((2, *network.input_shape)), jax.random.key(1)
-    (logits, ended), (same_logits, hiddens) = (n.forward(params, x, key=key) for n in (network, moved))
+    params, x, key = noise(network), jnp.ones((2, *network.input_shape)), jax.random.key(1)
+    (logits, ended), (same_logits, hiddens) = (forward(n, params, x, key) for n in (network, moved))
     np.testing.assert_array_equal(logits, same_logits)
     assert list(hiddens) == list(ended)
     first, second = hiddens.values()

@@ -1,5 +1,7 @@
 """Direct target propagation: its feedback in numpy, exact inverses, and its relation to direct feedback alignment."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,7 @@ from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.direct_target_propagation import direct_target_propagation
-from tests.conftest import MLP, RANDOM_WEIGHTS, assert_trees_equal, direct, random_batch, to_float64
+from tests.conftest import MLP, RANDOM_WEIGHTS, assert_trees_equal, compiled, direct, filled, random_batch, to_float64
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -18,11 +20,13 @@ pytestmark = pytest.mark.usefixtures("float64")
 LOSS = cross_entropy().value
 
 
+@functools.cache
 def make(hidden=(4, 3), outputs=2, activation="tanh"):
     layers = {"hidden": list(hidden), "activation": activation, "dropout": 0.0}
     network = mlp((5,), outputs, **{**MLP, **RANDOM_WEIGHTS, **layers})
     rule = direct_target_propagation(network, LOSS, init_feedback=direct(), sigma=0.2)
-    return network, rule, *to_float64(rule.init(jax.random.key(1))), random_batch((5,), outputs, 3, dtype=np.float64)
+    state = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(1))))
+    return network, compiled(rule), *state, random_batch((5,), outputs, 3, dtype=np.float64)
 
 
 def noise_of(batch, network):
@@ -59,7 +63,7 @@ def test_the_inverse_of_the_layers_above_has_nothing_to_learn():
 
 def test_updates_are_those_of_direct_feedback_alignment():
     network, rule, params, feedback, batch = make()
-    updates = dfa(network, LOSS, init_feedback=direct()).updates(params, feedback, batch)
+    updates = compiled(dfa(network, LOSS, init_feedback=direct())).updates(params, feedback, batch)
     assert_trees_equal(rule.updates(params, feedback, batch), updates)
 
 

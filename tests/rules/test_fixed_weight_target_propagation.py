@@ -1,5 +1,6 @@
 """Fixed-weight target propagation: updates in numpy, normalised targets, digits of small differences, control by V."""
 
+import functools
 from typing import Any
 
 import jax
@@ -15,7 +16,16 @@ from fa_jax.rules.fixed_weight_target_propagation import (
     normalised,
     normalised_difference,
 )
-from tests.conftest import MLP, RANDOM_WEIGHTS, assert_trees_close, layerwise, random_batch, to_float64
+from tests.conftest import (
+    MLP,
+    RANDOM_WEIGHTS,
+    assert_trees_close,
+    compiled,
+    filled,
+    layerwise,
+    random_batch,
+    to_float64,
+)
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -23,12 +33,14 @@ pytestmark = pytest.mark.usefixtures("float64")
 LOSS = cross_entropy().value
 
 
+@functools.cache
 def make(hidden=(4, 3), **options):
     layers = {"hidden": list(hidden), "activation": "tanh", "dropout": 0.0}
     network = mlp((5,), 2, **{**MLP, **RANDOM_WEIGHTS, **layers})
     merged: dict[str, Any] = {"step": 0.3, "normalised_readout": True, **options}
     rule = fixed_weight_target_propagation(network, LOSS, init_feedback=layerwise(density=1.0), **merged)
-    return rule, *to_float64(rule.init(jax.random.key(1))), random_batch((5,), 2, size=6, dtype=np.float64)
+    state = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(1))))
+    return compiled(rule), *state, random_batch((5,), 2, size=6, dtype=np.float64)
 
 
 def n(a):

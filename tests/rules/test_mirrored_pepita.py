@@ -15,7 +15,7 @@ from fa_jax.rules.bp import bp
 from fa_jax.rules.mirrored_pepita import mirrored_pepita
 from fa_jax.rules.pepita import pepita
 from fa_jax.rules.weight_mirror import kernel_estimate
-from tests.conftest import MLP, RANDOM_WEIGHTS, assert_trees_close, random_batch, to_float64
+from tests.conftest import MLP, RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -24,11 +24,12 @@ LOSS = cross_entropy().value
 OPTIONS = {"output_error": "first", "sign": "minus", "scale": 0.07}
 
 
+@functools.cache
 def make(hidden=(4, 3), activation="tanh", **options):
     network = mlp((5,), 2, hidden=list(hidden), dropout=0.0, **{**MLP, **RANDOM_WEIGHTS, "activation": activation})
     rule = mirrored_pepita(network, LOSS, **{**OPTIONS, **options})
-    params, feedback = to_float64(rule.init(jax.random.key(1)))
-    return network, rule, params, feedback, random_batch((5,), 2, size=6, dtype=np.float64)
+    params, feedback = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(1))))
+    return network, compiled(rule), params, feedback, random_batch((5,), 2, size=6, dtype=np.float64)
 
 
 @pytest.mark.parametrize("hidden", [(4, 3), (3,) * 9], ids=["unrolled", "scanned"])
@@ -37,7 +38,7 @@ def test_it_is_pepita_with_the_product_of_the_backward_weights(hidden):
     product = functools.reduce(np.matmul, reference.unstack(network.kernel_shapes, feedback)).T
     matrix = {INPUT: jnp.asarray(0.07 / 5**0.5 * product / product.std())}
     options = {"output_error": "first", "sign": "minus", "positions": "sum"}
-    fixed = pepita(network, LOSS, init_feedback=lambda *_: matrix, **options)
+    fixed = compiled(pepita(network, LOSS, init_feedback=lambda *_: matrix, **options))
     updates = rule.updates(params, feedback, batch)
     assert_trees_close(updates, fixed.updates(params, matrix, batch), rtol=1e-9, atol=1e-14)
     scaled = {name: 3 * b for name, b in feedback.items()}

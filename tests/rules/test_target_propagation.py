@@ -1,5 +1,6 @@
 """Target propagation: targets and losses of the inverses in numpy, identities, minima, digits of small differences."""
 
+import functools
 from typing import Any
 
 import jax
@@ -19,7 +20,17 @@ from fa_jax.rules.target_propagation import variants
 from fa_jax.rules.target_propagation.differences import DIFFERENCES
 from fa_jax.rules.target_propagation.passes import AUXILIARY
 from fa_jax.rules.target_propagation.rule import target_propagation
-from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, assert_trees_close, layerwise, random_batch, to_float64
+from tests.conftest import (
+    CNN,
+    MLP,
+    RANDOM_WEIGHTS,
+    assert_trees_close,
+    compiled,
+    filled,
+    layerwise,
+    random_batch,
+    to_float64,
+)
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -40,16 +51,15 @@ def make_network(hidden=(4, 3), outputs=2, activation="tanh", **options):
     return mlp((5,), outputs, **{**MLP, **RANDOM_WEIGHTS, **widths, **options})
 
 
+@functools.cache
 def make(variant, hidden=(4, 3), outputs=2, activation="tanh", **options):
-    """A rule on a 5-4-3-2 network, params, feedback with random biases and a batch of three."""
+    """A rule on a 5-4-3-2 network, random params and feedback, and a batch of three."""
     network = make_network(hidden, outputs, activation)
     init_feedback = layerwise(distribution="fan_normal", scale=1.0, density=1.0)
     merged = {"variant": variant, **SHARED, **OPTIONS[variant], **options}
     rule = target_propagation(network, LOSS, init_feedback=init_feedback, **merged)
-    params, feedback = to_float64(rule.init(jax.random.key(1)))
-    random = np.random.default_rng(5)
-    feedback = jax.tree.map(lambda v: v if np.any(v) else jnp.asarray(random.normal(size=v.shape)), feedback)
-    return network, rule, params, feedback, random_batch((5,), outputs, size=3, dtype=np.float64)
+    params, feedback = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(1))))
+    return network, compiled(rule), params, feedback, random_batch((5,), outputs, size=3, dtype=np.float64)
 
 
 def softmax(a):
@@ -219,7 +229,7 @@ def test_without_error_targets_are_the_activations(variant):
 @pytest.mark.parametrize(("variant", "factor"), [("dtp", 1), ("sdtp", 1), ("drl", 0.6), ("l_drl", 0.3)])
 def test_the_readout_follows_the_gradient(variant, factor):
     network, rule, params, feedback, batch = make(variant)
-    updates, gradient = rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch)
+    updates, gradient = rule.updates(params, feedback, batch), compiled(bp(network, LOSS)).updates(params, (), batch)
     scaled = jax.tree.map(lambda g: factor * g, gradient)
     assert_trees_close(updates["readout"], scaled["readout"], rtol=1e-12, atol=1e-14)
     if variant == "dtp":  # the last hidden layer too, at 2 alpha
@@ -233,7 +243,7 @@ def test_transposed_weights_as_inverses_of_a_linear_network_are_backprop(variant
     network, rule, params, feedback, batch = make(variant, activation="linear", **options)
     kernels = network.kernels(params)
     feedback = {name: {**part, "kernel": kernels[name]} for name, part in feedback.items()}
-    gradient = bp(network, LOSS).updates(params, (), batch)
+    gradient = compiled(bp(network, LOSS)).updates(params, (), batch)
     scaled = jax.tree.map(lambda g: factor * g, gradient)
     assert_trees_close(rule.updates(params, feedback, batch), scaled, rtol=1e-9, atol=1e-13)
 
@@ -251,7 +261,7 @@ def test_linear_inverses_send_direct_feedback():
 @pytest.mark.parametrize("variant", ["dtp", "drl"])
 def test_exact_inverses_reach_the_target_and_have_nothing_to_learn(variant):
     network, rule, params, feedback, batch = make(variant, (3, 3), 3, "linear")
-    kernels = network.kernels(params)
+    kernels, feedback = network.kernels(params), dict(feedback)
     for name, part in feedback.items():
         inverse = np.linalg.inv(kernels[name])
         bias = np.asarray(reference.leaf(params, name)["bias"])
@@ -288,7 +298,7 @@ def test_auxiliary_units_never_change():
 def test_without_inverses_only_the_readout_learns():
     network, rule, params, feedback, batch = make("sdtp")
     updates = rule.updates(params, jax.tree.map(jnp.zeros_like, feedback), batch)
-    gradient = bp(network, LOSS).updates(params, (), batch)
+    gradient = compiled(bp(network, LOSS)).updates(params, (), batch)
     assert_trees_close(updates.pop("readout"), gradient["readout"], rtol=1e-12, atol=1e-14)
     assert not any(np.any(update) for update in jax.tree.leaves(updates))
 
@@ -335,7 +345,7 @@ def test_one_hidden_layer_under_dtp_has_no_inverses():
     network, rule, params, feedback, batch = make("dtp", (4,))
     assert feedback == {}
     assert rule.learn(params, feedback, batch, None) == {}
-    scaled = jax.tree.map(lambda g: 0.6 * g, bp(network, LOSS).updates(params, (), batch)["stages_0"])
+    scaled = jax.tree.map(lambda g: 0.6 * g, compiled(bp(network, LOSS)).updates(params, (), batch)["stages_0"])
     assert_trees_close(rule.updates(params, feedback, batch)["stages_0"], scaled, rtol=1e-12, atol=1e-14)
 
 
