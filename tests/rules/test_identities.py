@@ -27,8 +27,10 @@ from tests.conftest import (
     SETTLING,
     assert_trees_close,
     assert_trees_equal,
+    compiled,
     compiled_rule,
     direct,
+    filled,
     first_layer,
     initial_state,
     layerwise,
@@ -79,6 +81,11 @@ NETWORKS = {
 }
 
 
+def noise(init):
+    """Random numbers in the shapes of an initial state."""
+    return filled(jax.eval_shape(init, jax.random.key(0)))
+
+
 def bare_gradient(network, params, batch):
     """The gradient of the Flax module, without any code of fa_jax."""
     return jax.jit(jax.grad(lambda p: LOSS(network.module.apply({"params": p}, batch.inputs), batch.targets)))(params)
@@ -86,7 +93,7 @@ def bare_gradient(network, params, batch):
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
-    params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
+    params, batch = to_float64(noise(network.init)), random_batch(network.input_shape, dtype=np.float64)
     feedback = {name: network.kernels(params)[name] for name in network.crossed_kernels}
     updates = jax.jit(FA(network, LOSS).updates)(params, feedback, batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
@@ -94,9 +101,9 @@ def test_fa_with_the_weights_as_feedback_is_backprop(float64, network):
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_fa_with_other_feedback_is_not_backprop_below_the_readout(float64, network):
-    params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
+    params, batch = to_float64(noise(network.init)), random_batch(network.input_shape, dtype=np.float64)
     rule = FA(network, LOSS)
-    updates = jax.jit(rule.updates)(params, to_float64(rule.init(jax.random.key(0))[1]), batch)
+    updates = jax.jit(rule.updates)(params, to_float64(noise(rule.init)[1]), batch)
     gradients = network.kernels(bare_gradient(network, params, batch))
     *hidden, readout = ((name, np.asarray(kernel)) for name, kernel in network.kernels(updates).items())
     for name, update in hidden:
@@ -106,21 +113,21 @@ def test_fa_with_other_feedback_is_not_backprop_below_the_readout(float64, netwo
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=list(NETWORKS))
 def test_backprop_is_the_gradient_of_the_bare_module(float64, network):
-    params, batch = to_float64(network.init(jax.random.key(0))), random_batch(network.input_shape, dtype=np.float64)
+    params, batch = to_float64(noise(network.init)), random_batch(network.input_shape, dtype=np.float64)
     updates = jax.jit(bp(network, LOSS).updates)(params, (), batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-10, atol=1e-14)
 
 
 def test_fa_with_a_copy_of_the_weights_drawn_as_feedback_is_backprop():
     network, batch = make_mlp(9, 8), random_batch()
-    rule = fa(network, LOSS, init_feedback=layerwise(**COPY))
+    rule, backprop = compiled(fa(network, LOSS, init_feedback=layerwise(**COPY))), compiled(bp(network, LOSS))
     params, feedback = rule.init(jax.random.key(0))
-    assert_trees_equal(rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch))
+    assert_trees_equal(rule.updates(params, feedback, batch), backprop.updates(params, (), batch))
 
 
 def test_fa_dfa_and_ifa_are_equal_with_one_hidden_layer():
     network, batch = make_mlp(9), random_batch()
-    rules = [factory(network, LOSS) for factory in (FA, DFA, IFA)]
+    rules = [compiled(factory(network, LOSS)) for factory in (FA, DFA, IFA)]
     fa_updates, *others = (rule.updates(*rule.init(jax.random.key(0)), batch) for rule in rules)
     for updates in others:
         assert_trees_close(updates, fa_updates, rtol=1e-6, atol=1e-8)
@@ -170,18 +177,19 @@ def test_fa_trains_an_unmodified_cnn_better_than_its_readout_alone():
 
 def test_dropout_is_equal_in_the_pass_that_computes_the_error_and_the_one_that_teaches():
     network, batch = make_mlp(9, 8, dropout=0.5), random_batch()
-    rule = DFA(network, LOSS)
-    params, feedback = rule.init(jax.random.key(0))
+    rule = compiled(DFA(network, LOSS))
+    params, feedback = noise(rule.init)
     updates = rule.updates(params, feedback, batch)["readout"]
-    assert_trees_close(updates, gradient(network, LOSS, params, batch)["readout"], rtol=1e-6, atol=1e-8)
+    expected = jax.jit(lambda params, batch: gradient(network, LOSS, params, batch))(params, batch)["readout"]
+    assert_trees_close(updates, expected, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("factory", [DFA, IFA], ids=["dfa", "ifa"])
 def test_dropout_multiplies_the_signals_too(factory):
     network, batch = make_mlp(9, 8, dropout=0.5, input_dropout=0.2), random_batch()
-    rule = factory(network, LOSS)
-    params, feedback = rule.init(jax.random.key(0))
-    logits, hiddens = network.forward(params, batch.inputs, key=batch.key)
+    rule = compiled(factory(network, LOSS))
+    params, feedback = noise(rule.init)
+    logits, hiddens = jax.jit(network.forward)(params, batch.inputs, key=batch.key)
     error = np.asarray(jax.grad(LOSS)(logits, batch.targets))
     first, second = map(np.asarray, hiddens.values())
     # Units that are kept count twice; the derivative of tanh is taken at their value before the dropout.
@@ -202,6 +210,7 @@ def test_from_zero_weights_only_direct_feedback_reaches_every_layer():
     network, batch = make_mlp(9, 8, init_scale=0.0), random_batch()
 
     def signals_and_updates(rule):
+        rule = compiled(rule)
         params, feedback = rule.init(jax.random.key(0))
         return feedback, rule.extras.signals(params, feedback, batch), rule.updates(params, feedback, batch)
 
@@ -305,7 +314,7 @@ def test_subclass_of_dense_keeps_its_gradient():
 
     network = Network(Wrapped(), (12,))
     params, batch = network.init(jax.random.key(0)), random_batch()
-    updates = bp(network, LOSS).updates(params, (), batch)
+    updates = compiled(bp(network, LOSS)).updates(params, (), batch)
     assert_trees_close(updates, bare_gradient(network, params, batch), rtol=1e-5, atol=1e-8)
 
 
@@ -316,6 +325,6 @@ def test_layer_may_be_called_by_keyword():
             return nn.Dense(4)(inputs=nn.Dense(5)(inputs=x))
 
     network, batch = Network(Keyword(), (12,)), random_batch()
-    rule = fa(network, LOSS, init_feedback=layerwise(**COPY))
+    rule, backprop = compiled(fa(network, LOSS, init_feedback=layerwise(**COPY))), compiled(bp(network, LOSS))
     params, feedback = rule.init(jax.random.key(0))
-    assert_trees_equal(rule.updates(params, feedback, batch), bp(network, LOSS).updates(params, (), batch))
+    assert_trees_equal(rule.updates(params, feedback, batch), backprop.updates(params, (), batch))
