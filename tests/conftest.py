@@ -277,11 +277,25 @@ def restored_logging():
     root.handlers[:] = handlers
 
 
+@contextlib.contextmanager
+def empty_figures():
+    """While entered, figures are saved as empty files: drawing one takes longer than a short training."""
+
+    def save(figure, path, formats=("png", "pdf"), options=None):
+        for suffix in formats:
+            path.with_name(f"{path.name}.{suffix}").touch()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("fa_jax.reports.figures.save", save)
+        yield
+
+
 @pytest.fixture
-def folder(tmp_path, monkeypatch):
-    """An empty working folder."""
+def folder(tmp_path, monkeypatch, request):
+    """An empty working folder, in which the command line saves empty figures, unless the test is marked `draws`."""
     monkeypatch.chdir(tmp_path)
-    with restored_logging():
+    draws = request.node.get_closest_marker("draws") is not None
+    with restored_logging(), contextlib.nullcontext() if draws else empty_figures():
         yield tmp_path
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from fa_jax.cli.main import main
-from tests.conftest import restored_logging
+from tests.conftest import empty_figures, restored_logging
 
 SWEEP_WORDS = [
     "--multirun",
@@ -26,7 +26,7 @@ def _empty_folder(folder):
 def finished_sweep(tmp_path_factory):
     """The folder of the sweep of `SWEEP_WORDS`, which was not interrupted."""
     sweep = tmp_path_factory.mktemp("finished") / "sweep"
-    with restored_logging():
+    with restored_logging(), empty_figures():
         assert main([*SWEEP_WORDS, f"hydra.sweep.dir={sweep}"]) == 0
     return sweep
 

@@ -29,6 +29,7 @@ def only_run(folder):
     return run
 
 
+@pytest.mark.draws
 def test_a_run_writes_all_its_files_and_prints_its_folder(folder, capsys):
     assert main(["rule=fa", *SHORT, "checkpoint=true"]) == 0
     run = only_run(folder)
@@ -46,6 +47,8 @@ def test_a_run_writes_all_its_files_and_prints_its_folder(folder, capsys):
         "checkpoint",
         "run.log",
     }
+    assert (run.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert (run.folder / "curves.pdf").read_bytes().startswith(b"%PDF")
     assert run.status["status"] == "finished"
     assert run.choices["rule"] == "fa"
     np.testing.assert_array_equal(run.metrics["examples"], [0, 0, 20, 20, 40, 40])

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from fa_jax.cli.main import main
-from tests.conftest import restored_logging
+from tests.conftest import empty_figures, restored_logging
 
 SWEEP = "--multirun task=digits rule=bp,fa seeds=3 epochs=1 evaluations=2 architecture.hidden=[10]"
 
@@ -17,7 +17,7 @@ SWEEP = "--multirun task=digits rule=bp,fa seeds=3 epochs=1 evaluations=2 archit
 def sweep(tmp_path_factory):
     """The folder of a small sweep."""
     folder = tmp_path_factory.mktemp("sweep")
-    with restored_logging():
+    with restored_logging(), empty_figures():
         assert main([*SWEEP.split(), f"hydra.sweep.dir={folder}/runs"]) == 0
     return folder / "runs"
 
@@ -60,6 +60,7 @@ def test_one_format_of_tables_is_printed_alone(sweep, tmp_path, capsys):
     assert rows[0]["n"] == "3"
 
 
+@pytest.mark.draws
 def test_figures_are_drawn_as_asked(sweep, tmp_path):
     words = ["title=digits", "size=5x3", "font_size=8", "axis=epochs", "layers=0", "format=svg"]
     assert main(["compare", str(sweep), *words, f"output={tmp_path}/out"]) == 0

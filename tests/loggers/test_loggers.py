@@ -18,7 +18,7 @@ from fa_jax.records.reader import read_run
 from fa_jax.records.statistics import summarise
 from fa_jax.records.writer import Writer
 
-RUN = ["task=digits", "rule=fa", "seeds=3", "epochs=2", "evaluations=2", "probe=10", "checkpoint=false"]
+RUN = ["task=digits", "rule=fa", "seeds=3", "epochs=2", "evaluations=2", "probe=0", "checkpoint=false"]
 DECLARED = Declared((Metric("nse", "NSE", logarithmic=True), Metric("loss", "loss")), ())
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -32,6 +32,7 @@ def expected_scalars(run_folder):
     return examples, scalars | {f"test_error/seed_{i}": values[i].tolist() for i in range(3)}
 
 
+@pytest.mark.draws
 @pytest.mark.optional
 @pytest.mark.parametrize("groups", [pytest.param([], marks=pytest.mark.slow), ["seeds_per_batch=2"]])
 def test_tensorboard_has_each_seed_and_the_mean(folder, groups):
@@ -67,6 +68,7 @@ def wandb_records(path):
             yield record
 
 
+@pytest.mark.draws
 @pytest.mark.optional
 def test_wandb_has_each_seed_and_the_mean(folder):
     pytest.importorskip("wandb")
@@ -103,6 +105,7 @@ def test_mlflow_has_each_seed_and_the_mean(folder):
     assert run.info.status == "FINISHED"
 
 
+@pytest.mark.draws
 @pytest.mark.optional
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(

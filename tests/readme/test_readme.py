@@ -23,7 +23,7 @@ from fa_jax.cli.read import OPTIONS as COMPARE_OPTIONS
 from fa_jax.cli.tune import DEFAULTS as TUNE_OPTIONS
 from fa_jax.records.reader import find_runs
 from fa_jax.tasks import tfds
-from tests.conftest import option_names, restored_logging
+from tests.conftest import empty_figures, option_names, restored_logging
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("README.md", "fa_jax/api/README.md", "conf/README.md", "CONTRIBUTING.md", "outputs/README.md")
@@ -85,7 +85,7 @@ def test_the_entry_point_of_a_package_is_of_the_group_that_is_read():
 def sweep(tmp_path_factory):
     """The folder of a small sweep."""
     sweep = tmp_path_factory.mktemp("readme") / "sweep"
-    with restored_logging():
+    with restored_logging(), empty_figures():
         words = ["--multirun", "task=digits", "rule=bp,fa", *SHORT, "checkpoint=true", f"hydra.sweep.dir={sweep}"]
         assert main(words) == 0
     return sweep
