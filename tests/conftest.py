@@ -206,6 +206,14 @@ def initial_state(name, dropout=0.0, hidden=(9, 8)):
         return compiled_rule(name, dropout, hidden)[1].init(jax.random.key(0))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Lets one process run all tests of a file, which share fixtures, rules and compiled functions."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
 @pytest.fixture
 def float64():
     """Turns on double precision for one test."""
