@@ -78,7 +78,7 @@ LONG = ["task=digits", "seeds=2", "epochs=150", "evaluations=30", "checkpoint_ev
 @pytest.mark.slow
 def test_a_run_killed_at_a_random_moment_loses_nothing(folder):
     words = [*LONG, "rule=dfa", "architecture.dropout=0.2"]
-    assert main([*words, "hydra.run.dir=whole"]) == 0
+    assert start([*words, "hydra.run.dir=whole"]).wait() == 0
     kill_at_random(folder, [*words, "hydra.run.dir=cut"], [random.Random(os.getpid()).uniform(0, 1.5)])
     assert_same_runs(folder / "whole", folder / "cut")
 

@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from fa_jax.cli.main import main
 from fa_jax.records.reader import read_run
 from tests.conftest import CUT_MNIST, assert_same_runs, kill_at_random, start
 
@@ -36,7 +35,7 @@ def kill_while_starting(folder, words, delays):
 @pytest.mark.parametrize("name", RUNS)
 def test_a_run_killed_a_hundred_times_loses_nothing(folder, name):
     words, rng = RUNS[name], random.Random(name)
-    assert main([*words, "hydra.run.dir=whole"]) == 0
+    assert start([*words, "hydra.run.dir=whole"]).wait() == 0
     kill_while_starting(folder, words, [rng.uniform(0.5, 7) for _ in range(KILLS // 2)])
     exists = (folder / "cut" / "status.json").exists()  # perhaps not yet, on a busy machine
     unfinished = not exists or read_run(folder / "cut").status["status"] == "running"
