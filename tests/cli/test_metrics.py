@@ -52,7 +52,7 @@ def test_a_run_is_judged_by_the_metric_that_its_task_declares_first(folder, caps
     (folder / "configs" / "task").mkdir(parents=True)
     (folder / "configs" / "task" / "my_digits.yaml").write_text(CONFIG.format(f"digits_by_{first}"))
     monkeypatch.syspath_prepend(folder)
-    words = ["task=my_digits", "rule=bp,fa", "seeds=2", "epochs=1", "evaluations=2", "probe=10"]
+    words = ["task=my_digits", "rule=bp,fa", "seeds=2", "epochs=1", "evaluations=2", "probe=0"]
     words += ["--config-dir=configs", "trust=my_tasks", "hydra.sweep.dir=sweep"]
     assert main(["--multirun", *words]) == 0
     printed = capsys.readouterr().out

@@ -9,7 +9,8 @@ from fa_jax.cli.main import main
 from fa_jax.records.reader import find_runs
 
 optuna = pytest.importorskip("optuna")
-FIXED = ["task=digits", "task.validation=200", "rule=fa", "seeds=2", "epochs=1", "evaluations=2", "probe=0"]
+SMALL = ["task=digits", "task.validation=200", "architecture.hidden=[9]"]
+FIXED = [*SMALL, "rule=fa", "seeds=2", "epochs=1", "evaluations=2", "probe=0"]
 RATE = "optimizer.learning_rate=tag(log,interval(1e-2,1))"
 ACCURACY_TASK = """
 from fa_jax.core import Metric
@@ -62,7 +63,7 @@ def test_a_study_goes_in_the_direction_that_its_metric_declares(folder, capsys, 
     (folder / "tasks_by_accuracy.py").write_text(ACCURACY_TASK)
     monkeypatch.syspath_prepend(folder)
     fixed = [*FIXED, "task._target_=tasks_by_accuracy.digits_by_accuracy", *metric]
-    assert main(["tune", *fixed, "optimizer.learning_rate=tag(log,interval(1e-6,1))", "trials=4"]) == 0
+    assert main(["tune", *fixed, RATE, "trials=4"]) == 0
     printed = capsys.readouterr().out
     means = {rate(run): run.summary["final"][column]["mean"] for run in trials(folder)}
     assert max(means.values()) > 1.02 * min(means.values())

@@ -44,7 +44,7 @@ VALUES = st.one_of(
     st.text("abz019.-_[]{},:=$'\" \\", max_size=6),
 )
 QUICK = hypothesis.settings(
-    max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+    max_examples=6, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
 )
 
 
