@@ -15,11 +15,11 @@ import pytest
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.single import logged
-from fa_jax.cli.terminal import end_if_orbax_waits
+from fa_jax.cli.terminal import end_if_orbax_waits, tolerant_output
 from fa_jax.training import memory
 from tests.conftest import wait_until
 
-SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=10", "checkpoint=false", "hydra.run.dir=run"]
+SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=0", "checkpoint=false", "hydra.run.dir=run"]
 LONG = ["task=digits", "seeds=2", "epochs=100000", "evaluations=4", "probe=0", "hydra.run.dir=run"]
 
 
@@ -39,6 +39,19 @@ def test_output_to_a_full_disk_does_not_end_training(folder):
     assert status(folder) == "finished"
 
 
+def test_output_without_a_reader_is_dropped(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        with pytest.raises(BrokenPipeError):
+            print("alone", flush=True)
+        with tolerant_output():
+            print("tolerated", flush=True)
+            print("dropped", flush=True)
+
+
+@pytest.mark.slow
 def test_a_reader_that_leaves_does_not_end_training(folder):
     process = started(SHORT, stdout=subprocess.PIPE)
     process.stdout.close()
