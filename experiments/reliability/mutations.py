@@ -29,11 +29,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.common import add_output_options, read_rows, results_folder
 from fa_jax.records.environment import commit, cpuinfo, now
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-TABLE = HERE / "mutations.csv"
 FIELDS = ("module", "line", "operator", "occurrence", "source", "before", "after", "result", "seconds", "noticed_by")
 FIELDS += ("judged", "time", "commit", "machine")
 PACKAGES = ("rules", "training", "metrics", "records/statistics.py")
@@ -55,11 +55,18 @@ TESTS: dict[str, tuple[str, ...]] = {
     "training/adversarial.py": ("training/test_adversarial.py",),
     "training/compile.py": ("training/test_compile.py", "training/test_loop.py", "cli/test_together.py"),
     "training/evaluation.py": ("training/test_loop.py", "metrics/test_scores.py", "metrics/test_alignment.py"),
+    "training/announce.py": ("training/test_announce.py",),
+    "training/interrupts.py": ("training/test_interrupts.py", "cli/test_resume.py"),
+    "training/job.py": ("training/test_loop.py", "cli/test_together.py"),
     "training/memory.py": ("cli/test_terminal.py", "cli/test_together.py"),
     "training/record.py": ("cli/test_resume.py", "records/test_folder.py", "cli/test_together.py"),
     "training/run.py": ("cli/test_resume.py", "cli/test_together.py", "training/test_loop.py"),
     "training": ("training/test_loop.py",),
+    "metrics/alignment.py": ("metrics/test_alignment.py", "metrics/test_signals.py"),
     "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "cli/test_metrics.py"),
+    "metrics/scores.py": ("metrics/test_scores.py", "training/test_loop.py"),
+    "metrics/separation.py": ("metrics/test_separation.py",),
+    "metrics": ("metrics/test_signals.py",),
     "records/statistics.py": ("records/test_statistics.py", "records/test_folder.py"),
 }
 """The tests of modules, or of those whose path begins so, nearest first; else those of the same name, or `BACKWARD`."""
@@ -196,9 +203,9 @@ def changed_line(before: str, after: str) -> tuple[str, str]:
     return next(((old.strip(), new.strip()) for old, new in pairs if old != new), ("", ""))
 
 
-def run(chosen: Sequence[Mutant]) -> None:
-    """Adds the results of changes that are not in the table yet."""
-    done = {tuple(row[name] for name in ("module", "operator", "occurrence", "source")) for row in rows()}
+def run(chosen: Sequence[Mutant], out: Path) -> None:
+    """Adds the results of changes to a table that are not in it yet."""
+    done = {tuple(row[name] for name in ("module", "operator", "occurrence", "source")) for row in read_rows(out)}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         ignored = shutil.ignore_patterns(".git", "__pycache__", "outputs", ".venv")
@@ -216,33 +223,26 @@ def run(chosen: Sequence[Mutant]) -> None:
                 path.write_text(text)
             lines = dict(zip(("before", "after"), changed_line(text, after), strict=True))
             where = {"time": now(), "commit": (commit() or "")[:8], "machine": cpuinfo("model name")}
-            _add({**mutant._asdict(), **lines, **result, **where})
+            add({**mutant._asdict(), **lines, **result, **where}, out)
             print(f"{i + 1} of {len(chosen)}: {mutant.module}, line {mutant.line}: {result['result']}", flush=True)
 
 
-def rows() -> list[dict[str, str]]:
-    """Returns the rows of the table."""
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _add(row: dict[str, object]) -> None:
-    is_new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
+def add(row: dict[str, object], out: Path) -> None:
+    """Adds a row to a table."""
+    is_new = not out.exists()
+    with out.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerow(row)
 
 
-def table() -> str:
-    """Returns the numbers of results by package, in Markdown."""
+def table(path: Path) -> str:
+    """Returns the numbers of results in a table by package, in Markdown."""
     names = ("caught", "time", "equivalent", "gap", "survived")
     lines = [f"| package | mutants | {' | '.join(names)} |", "| --- |" + " ---: |" * (1 + len(names))]
     counts: dict[str, Counter[str]] = {}
-    for row in rows():
+    for row in read_rows(path):
         package = row["module"].partition("/")[0]
         counts.setdefault(package, Counter())[row["judged"].partition(":")[0] or row["result"]] += 1
     counts["all"] = sum(counts.values(), Counter())
@@ -257,12 +257,14 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=150, help="the number of places")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--packages", nargs="*", default=PACKAGES, help="run those of the sample that are in these")
+    add_output_options(parser)
     parser.add_argument("--table", action="store_true", help="print the counts, and run nothing")
     arguments = parser.parse_args()
+    out = (arguments.out or HERE if arguments.table else results_folder(arguments, HERE)) / "mutations.csv"
     if not arguments.table:
         chosen = sample(arguments.sample, arguments.seed)
-        run([mutant for mutant in chosen if mutant.module.startswith(tuple(arguments.packages))])
-    print(table())
+        run([mutant for mutant in chosen if mutant.module.startswith(tuple(arguments.packages))], out)
+    print(table(out))
 
 
 if __name__ == "__main__":
