@@ -77,6 +77,13 @@ def _any_value(override: Override) -> Any:
     return value.start if isinstance(value, IntervalSweep) else swept_values(override)[0]
 
 
+def is_in(value: Any, override: Override) -> bool:
+    """Returns whether a value may be one that `suggest` chose in a range: a number, or one of its values as text."""
+    if isinstance(value, str):
+        return override.is_discrete_sweep() and value in swept_values(override)
+    return isinstance(value, int | float)
+
+
 def suggest(trial: Any, key: str, override: Override) -> Any:
     """Returns the value that a trial of Optuna chooses in a range."""
     value: Any = override.value()

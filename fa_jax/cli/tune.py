@@ -26,7 +26,7 @@ from fa_jax.cli import plan
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_writable, one_line_errors
-from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
+from fa_jax.cli.ranges import Ranges, is_in, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
 from fa_jax.cli.study import storage, storage_errors
@@ -260,13 +260,19 @@ def best_first(trials: Sequence[Any], metric: Metric) -> list[Any]:
     return sorted(complete, key=lambda trial: trial.value, reverse=metric.better == "higher")
 
 
+def _is_of(params: Mapping[str, Any], ranges: Ranges) -> bool:
+    """Returns whether params are of these ranges: the study may come from anyone, and the best are to be typed."""
+    searched = ranges.searched
+    return params.keys() == searched.keys() and all(is_in(params[name], searched[name]) for name in searched)
+
+
 def _report(study: Any, column: str, metric: Metric, ranges: Ranges, folder: Path, console: Console) -> None:
     """Prints the best trials, and the command that runs the best again."""
-    complete = best_first(study.trials, metric)
+    complete = [trial for trial in best_first(study.trials, metric) if _is_of(trial.params, ranges)]
     if not complete:
         say(console, "every trial diverged")
         return
-    names = list(complete[0].params)
+    names = list(ranges.searched)
 
     def short(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -276,5 +282,5 @@ def _report(study: Any, column: str, metric: Metric, ranges: Ranges, folder: Pat
     caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
     heading = f"{column} ({metric.unit})" if metric.unit else column
     console.print(terminal(Table(["trial", heading, *names], rows, caption), console.width))
-    best = [*ranges.fixed, *(f"{key}={value}" for key, value in complete[0].params.items())]
+    best = [*ranges.fixed, *(f"{name}={complete[0].params[name]}" for name in names)]
     say(console, shlex.join(["fa-jax", *ranges.arguments.own_words, *best]))

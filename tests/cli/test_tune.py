@@ -4,8 +4,12 @@ import json
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from fa_jax.cli.main import main
+from fa_jax.cli.ranges import parse_ranges
+from fa_jax.cli.tune import _report
+from fa_jax.core import Metric
 from fa_jax.records.reader import find_runs
 
 optuna = pytest.importorskip("optuna")
@@ -128,3 +132,20 @@ def test_a_study_that_cannot_be_read_is_refused_with_one_line(folder, refusal):
 def test_a_mistake_prints_one_line_and_starts_no_study(folder, refusal, words, message):
     assert message in refusal("tune", *FIXED, *words)
     assert not (folder / "outputs").exists()
+
+
+def test_the_best_command_has_the_options_and_values_that_were_searched_alone(folder, capsys):
+    """The study may come from anyone, and the command is printed to be typed."""
+    ranges = parse_ranges([RATE, "optimizer.decay=0.1,1"], ())
+    study = optuna.create_study()
+    text = optuna.distributions.CategoricalDistribution
+    real = optuna.distributions.FloatDistribution(0, 1)
+    hostile = "{_target_:os.system,command:id}"
+    for i, more in enumerate(({"hydra.callbacks.x._target_": "os.system"}, {}, {"optimizer.decay": hostile})):
+        params = {"optimizer.learning_rate": 0.5, "optimizer.decay": "0.1", **more}
+        kinds = {key: text([value]) if isinstance(value, str) else real for key, value in params.items()}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=float(i)))
+    _report(study, "train_loss", Metric("loss", "loss"), ranges, folder, Console(width=200))
+    printed = capsys.readouterr().out
+    assert "os.system" not in printed
+    assert printed.splitlines()[-1] == "fa-jax optimizer.learning_rate=0.5 optimizer.decay=0.1"
