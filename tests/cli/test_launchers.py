@@ -1,12 +1,17 @@
 """Sweeps whose jobs run in parallel, each in a separate process."""
 
+import json
 import os
+import pickle
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from fa_jax.records.reader import find_runs
+import fa_jax
+from fa_jax.records.reader import find_runs, read_run
 from tests.conftest import assert_same_runs
 
 WORDS = ["--multirun", "task=digits", "rule=bp,fa", "seeds=2", "epochs=1", "evaluations=2", "probe=10"]
@@ -43,3 +48,35 @@ def test_a_parallel_job_has_its_share_of_the_cores(folder):
     sweep("hydra/launcher=cores", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=parallel")
     share = max(1, len(os.sched_getaffinity(0)) // 2)
     assert {len(run.environment["devices"]) for run in find_runs(folder / "parallel")} == {share}
+
+
+class Payload:
+    """Makes a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, (str(Path("taken").absolute()),)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["cores", "submitit_local"])
+def test_a_launcher_imports_and_unpickles_nothing_of_a_foreign_folder(finished_sweep, folder, launcher):
+    pytest.importorskip(f"hydra_plugins.hydra_{'submitit' if 'submitit' in launcher else 'joblib'}_launcher")
+    shutil.copytree(finished_sweep, "copy")
+    shutil.rmtree("copy/1_bp")
+    record = json.loads(Path("copy/sweep.json").read_text())
+    Path("copy/sweep.json").write_text(
+        json.dumps({**record, "overrides": [*record["overrides"], f"hydra/launcher={launcher}"]})
+    )
+    for name in ("joblib", "submitit", "multiprocessing", "cloudpickle"):
+        Path(f"{name}.py").write_text("import os\nos.mkdir('taken')\n")
+    first = os.getpid()
+    for number in range(first, first + 2000):  # the numbers of the next processes, which jobs have
+        path = Path("copy", ".submitit", str(number), f"{number}_0_result.pkl")
+        path.parent.mkdir(parents=True)
+        path.write_bytes(pickle.dumps(("success", Payload())))
+    # As the script `fa-jax`, which unlike `python -m` does not import from the working folder.
+    command = [sys.executable, "-P", "-m", "fa_jax", "resume=copy", "force=true"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(fa_jax.__file__).parents[1])}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    assert read_run(Path("copy/1_bp")).is_finished
+    assert not Path("taken").exists()
