@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -152,6 +153,9 @@ def test_a_full_disk_at_the_final_checkpoint_is_an_error_of_the_disk(writer, mon
     with pytest.raises(OSError, match="No space left on device") as raised:
         writer.checkpoint({})
     assert raised.value.errno == errno.ENOSPC
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 2**18))
+    with pytest.raises(OSError, match="No space left on device"):  # Orbax is not asked then
+        writer.checkpoint({"a": np.zeros(1)})
 
 
 def test_a_checkpoint_is_read_bit_for_bit(writer):
