@@ -22,6 +22,7 @@ class _Kills:
     def __init__(self, folder: Path):
         """Makes the folder."""
         folder.mkdir(parents=True)
+        killed(["--version"], folder, None)  # imports what the commands need
         self._folder = folder
         self.n = 0
         self.failures: list[str] = []
@@ -117,11 +118,13 @@ def _of_reader(verb: str, folder: Path, times: int) -> Iterator[Result]:
     sweep = folder / verb / "sweep"
     before, longest = _contents(sweep), kills.seconds([verb, "sweep"])
     written = {path.name for path in sweep.iterdir() if path.is_file()} - {"sweep.json"}
-    for number, delay in enumerate(delays(verb, times, longest)):
+    for number, delay in enumerate(delays(verb, 10 * times, longest)):
         if number % 5 == 0:  # sometimes there is nothing yet
             for name in written:
                 (sweep / name).unlink(missing_ok=True)
         kills.kill([verb, "sweep"], delay, "sweep")
+        if kills.n == times:
+            break
     kills.failures += [name for name, content in before.items() if _contents(sweep).get(name) != content]
     kills.finish([verb, "sweep"])
     kills.failures += [f"{name} is left" for name in left_over(sweep)]
