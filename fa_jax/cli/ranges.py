@@ -85,7 +85,18 @@ def is_in(value: Any, override: Override) -> bool:
 
 
 def suggest(trial: Any, key: str, override: Override) -> Any:
-    """Returns the value that a trial of Optuna chooses in a range."""
+    """Returns the value that a trial of Optuna chooses in a range.
+
+    Raises:
+      BadOption: if the study has the option with other values.
+    """
+    try:
+        return _suggested(trial, key, override)
+    except ValueError as problem:
+        raise BadOption(f"has other values in the study: {problem}", key) from None
+
+
+def _suggested(trial: Any, key: str, override: Override) -> Any:
     value: Any = override.value()
     if isinstance(value, IntervalSweep) and isinstance(value.start, int) and isinstance(value.end, int):
         return trial.suggest_int(key, value.start, value.end, log="log" in value.tags)

@@ -8,6 +8,7 @@ if a seed has diverged at the end. The same arguments continue a study, also fro
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -29,7 +30,7 @@ from fa_jax.cli.errors import check_writable, one_line_errors
 from fa_jax.cli.ranges import Ranges, is_in, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
-from fa_jax.cli.study import storage, storage_errors
+from fa_jax.cli.study import opened, storage, storage_errors
 from fa_jax.cli.terminal import sigterm_interrupts
 from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_folder
@@ -104,12 +105,14 @@ def _run_study(
 
     remove_temporary(folder)
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
-        study = optuna.create_study(
+        create = functools.partial(
+            optuna.create_study,
             storage=storage(folder / STUDY),
             study_name=name,
             direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
         )
+        study = opened(create, folder / STUDY)
     # Another seed after each interruption, or the same trials would be made again.
     study.sampler = optuna.samplers.TPESampler(seed=sampler_seed + len(study.trials) + _process_offset(study))
     console = wide_console()
@@ -148,7 +151,8 @@ def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_see
     console, done = wide_console(), 0
     if (folder / STUDY).exists():
         with contextlib.suppress(KeyError):  # the file has other studies
-            done = _done(optuna.load_study(study_name=name, storage=storage(folder / STUDY)))
+            load = functools.partial(optuna.load_study, study_name=name, storage=storage(folder / STUDY))
+            done = _done(opened(load, folder / STUDY))
     if done >= trials:
         say(console, f"all {trials} trials have been made in {folder}")
         return
