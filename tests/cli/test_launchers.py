@@ -22,6 +22,12 @@ def sweep(*words):
     subprocess.run([sys.executable, "-m", "fa_jax", *WORDS, *words], check=True, capture_output=True)
 
 
+def as_script(words):
+    """Runs the script `fa-jax`, which unlike `python -m` does not import from the working folder."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(fa_jax.__file__).parents[1])}
+    subprocess.run([sys.executable, "-P", "-m", "fa_jax", *words], check=True, capture_output=True, env=environment)
+
+
 def test_zero_parallel_jobs_are_refused(refusal):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     line = refusal(*WORDS, "hydra/launcher=cores", "hydra.launcher.n_jobs=0")
@@ -50,6 +56,25 @@ def test_a_parallel_job_has_its_share_of_the_cores(folder):
     assert {len(run.environment["devices"]) for run in find_runs(folder / "parallel")} == {share}
 
 
+@pytest.mark.slow
+def test_the_jobs_of_a_launcher_find_a_rule_in_the_working_folder_and_what_it_imports(folder):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    Path("my_helper.py").write_text("from fa_jax.rules.bp import bp\n")
+    Path("my_rules.py").write_text(
+        "import my_helper\n\ndef mine(network, loss):\n    return my_helper.bp(network, loss)\n"
+    )
+    words = [
+        "task=linear",
+        "task.train_examples=40",
+        "rule._target_=my_rules.mine",
+        "seeds=1,2",
+        "evaluations=1",
+        "probe=0",
+    ]
+    as_script(["--multirun", *words, "hydra/launcher=cores", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep"])
+    assert [run.status["status"] for run in find_runs(Path("sweep"))] == ["finished"] * 2
+
+
 class Payload:
     """Makes a folder when it is unpickled."""
 
@@ -74,9 +99,6 @@ def test_a_launcher_imports_and_unpickles_nothing_of_a_foreign_folder(finished_s
         path = Path("copy", ".submitit", str(number), f"{number}_0_result.pkl")
         path.parent.mkdir(parents=True)
         path.write_bytes(pickle.dumps(("success", Payload())))
-    # As the script `fa-jax`, which unlike `python -m` does not import from the working folder.
-    command = [sys.executable, "-P", "-m", "fa_jax", "resume=copy", "force=true"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(fa_jax.__file__).parents[1])}
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    as_script(["resume=copy", "force=true"])
     assert read_run(Path("copy/1_bp")).is_finished
     assert not Path("taken").exists()
