@@ -63,9 +63,9 @@ TESTS: dict[str, tuple[str, ...]] = {
     "training/run.py": ("cli/test_resume.py", "cli/test_together.py", "training/test_loop.py"),
     "training": ("training/test_loop.py",),
     "metrics/alignment.py": ("metrics/test_alignment.py", "metrics/test_signals.py"),
-    "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "cli/test_metrics.py"),
-    "metrics/scores.py": ("metrics/test_scores.py", "training/test_loop.py"),
-    "metrics/separation.py": ("metrics/test_separation.py",),
+    "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "metrics/test_signals.py", "cli/test_metrics.py"),
+    "metrics/scores.py": ("metrics/test_scores.py", "metrics/test_signals.py"),
+    "metrics/separation.py": ("metrics/test_separation.py", "metrics/test_signals.py"),
     "metrics": ("metrics/test_signals.py",),
     "records/statistics.py": ("records/test_statistics.py", "records/test_folder.py"),
 }

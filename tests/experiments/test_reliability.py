@@ -59,7 +59,7 @@ def test_the_tests_of_each_module_exist():
     for tests in (*mutations.TESTS.values(), mutations.OF_ALL_RULES, mutations.BACKWARD):
         assert [test for test in tests if not (TESTS / test).is_file()] == []
     assert mutations.tests_of("rules/forward_forward/scff.py")[0] == ["tests/rules/test_scff.py"]
-    assert mutations.tests_of("metrics/separation.py") == [["tests/metrics/test_separation.py"]]
+    assert mutations.tests_of("metrics/rho.py") == [["tests/metrics/test_signals.py"]]
 
 
 def test_a_change_of_an_annotation_or_to_no_python_is_no_mutant():
