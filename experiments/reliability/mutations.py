@@ -2,13 +2,15 @@
 
     pip install cosmic-ray
     python -m experiments.reliability.mutations --sample 150
+    python -m experiments.reliability.mutations --sample 20 --packages metrics records/statistics.py
     python -m experiments.reliability.mutations --table
 
-The places are drawn with a fixed seed from `PACKAGES`, each with one of the changes that cosmic-ray makes there, such
-as another operator or a number plus one. The tests of `TESTS` run on a copy of the checkout. Results are added to
-`mutations.csv` one by one, so an interrupted run is continued by the same command. A change is `caught` if a test
-fails, whose name is recorded, or if the tests do not end in time (`time`). The column `judged` says of each survivor,
-after a look at it, whether it is `equivalent`, that is, no result can differ, or a `gap` in the tests, with the reason.
+The places are drawn with a fixed seed from `PACKAGES`, or from those that are named, each with one of the changes that
+cosmic-ray makes there, such as another operator or a number plus one. The tests of `TESTS` run on a copy of the
+checkout. Results are added to `mutations.csv` one by one, so an interrupted run is continued by the same command. A
+change is `caught` if a test fails, whose name is recorded, or if the tests do not end in time (`time`). The column
+`judged` says of each survivor, after a look at it, whether it is `equivalent`, that is, no result can differ, or a
+`gap` in the tests, with the reason.
 """
 
 import argparse
@@ -120,9 +122,9 @@ def mutated(text: str, mutant: Mutant) -> str:
     return changed
 
 
-def sample(n: int, seed: int) -> list[Mutant]:
-    """Returns changes of places drawn at random, one of each place; annotations are no place."""
-    paths = [CHECKOUT / "fa_jax" / package for package in PACKAGES]
+def sample(n: int, seed: int, packages: Sequence[str] = PACKAGES) -> list[Mutant]:
+    """Returns changes of places drawn at random from packages, one of each place; annotations are no place."""
+    paths = [CHECKOUT / "fa_jax" / package for package in packages]
     files = sorted({file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])})
     modules = [file.relative_to(CHECKOUT / "fa_jax").as_posix() for file in files]
     by_place: dict[tuple, list[Mutant]] = {}
@@ -256,14 +258,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=150, help="the number of places")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--packages", nargs="*", default=PACKAGES, help="run those of the sample that are in these")
+    parser.add_argument("--packages", nargs="*", default=PACKAGES, help="or modules, to draw from")
     add_output_options(parser)
     parser.add_argument("--table", action="store_true", help="print the counts, and run nothing")
     arguments = parser.parse_args()
     out = (arguments.out or HERE if arguments.table else results_folder(arguments, HERE)) / "mutations.csv"
     if not arguments.table:
-        chosen = sample(arguments.sample, arguments.seed)
-        run([mutant for mutant in chosen if mutant.module.startswith(tuple(arguments.packages))], out)
+        run(sample(arguments.sample, arguments.seed, arguments.packages), out)
     print(table(out))
 
 
