@@ -129,6 +129,6 @@ def test_the_bootstrap_is_that_of_scipy_for_each_sample_however_many_are_resampl
 
 
 def test_the_interquartile_mean_is_the_mean_of_the_middle_half():
-    assert interquartile_mean([100, 1, 2, 3, 4, 5, 6, -100, math.nan, math.inf]) == 3.5
+    assert interquartile_mean([100, 1, 2, 3, 4, 5, 60, -100, math.nan, math.inf]) == 3.5
     assert interquartile_mean([9, 1, 2, 3, 5]) == 10 / 3  # one of five at either end
     assert math.isnan(interquartile_mean([]))
