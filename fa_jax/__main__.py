@@ -9,6 +9,8 @@ import sys
 def run() -> None:
     """Runs `fa-jax` with the arguments of this process, and ends the process with its exit code."""
     codes: list[int] = []
+    # Processes that it starts import nothing from the working folder, which may come from anyone.
+    os.environ["PYTHONSAFEPATH"] = "1"
     # The first that is registered is the last that is called: all others have cleaned up by then.
     atexit.register(_end, codes)
     from fa_jax.cli import results

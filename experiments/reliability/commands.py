@@ -1,10 +1,11 @@
 """What the measurements of reliability share: commands in processes of their own, and files that have to be whole."""
 
 import csv
+import functools
 import json
+import multiprocessing
 import os
 import random
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -22,6 +23,11 @@ ENDINGS = {".png": b"IEND\xaeB`\x82", ".pdf": b"%%EOF", ".html": b"</html>"}
 """The last bytes of whole files."""
 QUICK = ["task=digits", "seeds=2", "probe=4", "architecture.hidden=[20]"]
 """Overrides of a run that takes a moment."""
+IMPORTED = ("fa_jax.cli.launch", "fa_jax.cli.tune", "fa_jax.cli.resume", "fa_jax.cli.read", "fa_jax.cli.results")
+IMPORTED += ("fa_jax.reports.html", "fa_jax.reports.figures", "fa_jax.reports.rates_figure", "jinja2", "scipy.stats")
+IMPORTED += ("optuna", "sqlalchemy", "orbax.checkpoint", "matplotlib.backends.backend_agg")
+IMPORTED += ("matplotlib.backends.backend_pdf",)
+"""What the commands import, directly or when it is needed."""
 
 
 def start(words: Sequence[str], folder: Path, **options) -> subprocess.Popen:
@@ -37,16 +43,45 @@ def run(words: Sequence[str], folder: Path, **options) -> tuple[int, str]:
     return process.returncode, printed
 
 
-def killed(words: Sequence[str], folder: Path, delay: float) -> bool:
-    """Kills a command after a delay; returns whether it had ended before."""
-    process = start(words, folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def killed(words: Sequence[str], folder: Path, delay: float | None) -> int | None:
+    """Kills a command after a delay; returns its exit code if it had ended before, else None.
+
+    The command runs in a fork of a process that has imported what it needs, so that it works from its first moment on.
+
+    Args:
+      words: the arguments of `fa-jax`.
+      folder: the working folder.
+      delay: in seconds; None: it is not killed.
+    """
+    process = _forks().Process(target=_command, args=(list(words), folder))
+    process.start()
+    process.join(delay)
+    code = process.exitcode
+    process.kill()
+    process.join()
+    return code
+
+
+@functools.cache
+def _forks() -> multiprocessing.context.ForkServerContext:
+    """Returns the context of the process that is forked."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    return context
+
+
+def _command(words: list[str], folder: Path) -> None:
+    """Runs `fa-jax` in this process, and drops what it prints."""
+    from fa_jax.__main__ import run
+
+    os.chdir(folder)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    sys.argv = ["fa-jax", *words]
     try:
-        process.wait(timeout=delay)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return False
-    return True
+        run()
+    except SystemExit as end:
+        os._exit(int(end.code or 0))
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen, seconds: float = 120) -> bool:

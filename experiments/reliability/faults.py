@@ -14,6 +14,8 @@ from experiments.reliability.commands import QUICK, difference, in_words, left_o
 
 Result = tuple[str, int, int | None, str]
 LONG = [*QUICK, "rule=fa", "epochs=600", "evaluations=20", "checkpoint_every=0"]
+MANY_ROWS = ["seeds=100", "evaluations=200", "epochs=10"]
+"""Overrides of a run with a `metrics.csv` of more than 2 MB."""
 LAUNCH = [sys.executable, "-m", "fa_jax"]
 
 
@@ -47,8 +49,7 @@ def fill(folder: Path, megabytes: float) -> None:
 def full_disks(folder: Path, times: int) -> Iterator[Result]:
     """Yields rows for a disk that becomes full while a run trains."""
     del times
-    many = ["seeds=20", "evaluations=2000", "epochs=100"]
-    metrics = [*QUICK, "rule=fa", *many, "checkpoint=false", "checkpoint_every=null"]
+    metrics = [*QUICK, "rule=fa", *MANY_ROWS, "checkpoint=false", "checkpoint_every=null"]
     yield _resumed_after_full("metrics.csv", folder / "metrics", metrics, 1.3, (2,))
     large = ["architecture.hidden=[1500,1500]", "seeds=1", "epochs=3", "checkpoint_every=0", "probe=0"]
     yield _full_checkpoint(folder / "checkpoint", [*QUICK, "rule=fa", *large])
@@ -57,8 +58,7 @@ def full_disks(folder: Path, times: int) -> Iterator[Result]:
 def full_disk_of_sweep(folder: Path, times: int) -> Iterator[Result]:
     """Yields a row for a disk that becomes full while a sweep runs."""
     del times
-    many = ["seeds=20", "evaluations=1000", "epochs=50"]
-    sweep = ["--multirun", *QUICK, "rule=bp,fa,dfa,shallow", *many, "checkpoint_every=1"]
+    sweep = ["--multirun", *QUICK, "rule=bp,fa,dfa,shallow", *MANY_ROWS, "checkpoint_every=1"]
     yield _resumed_after_full("a sweep", folder, sweep, 2.5, (1, 2))
 
 

@@ -1,8 +1,9 @@
 """Kills of sweeps, studies, comparisons and reports at random moments: nothing is lost, and every file is whole."""
 
-import shutil
+import functools
+import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from experiments.reliability.commands import QUICK, delays, difference, in_words, killed, left_over, not_whole, run
@@ -15,41 +16,62 @@ STUDY += ["optimizer.learning_rate=tag(log,interval(1e-2,1))"]
 Result = tuple[str, int, int | None, str]
 
 
-def measure(folder: Path, times: int) -> Iterator[Result]:
-    """Yields a row for each command."""
-    yield sweeps(folder / "sweeps", times)
-    yield studies(folder / "studies", times)
-    for verb in ("compare", "report"):
-        yield readers(folder / verb, verb, times)
+class _Kills:
+    """Kills of commands in a folder, and what was found to be wrong."""
+
+    def __init__(self, folder: Path):
+        """Makes the folder."""
+        folder.mkdir(parents=True)
+        killed(["--version"], folder, None)  # imports what the commands need
+        self._folder = folder
+        self.n = 0
+        self.failures: list[str] = []
+
+    def seconds(self, words: Sequence[str]) -> float:
+        """Returns how long a command takes to its end, which it has to reach."""
+        began = time.monotonic()
+        self._end(words, killed(words, self._folder, None))
+        return time.monotonic() - began
+
+    def kill(self, words: Sequence[str], delay: float, place: str) -> bool:
+        """Kills a command after a delay; returns whether it had ended. What is in `place` then must be whole."""
+        code = killed(words, self._folder, delay)
+        self.n += code is None
+        self._end(words, code or 0)
+        self.failures += not_whole(self._folder / place)
+        return code is not None
+
+    def finish(self, words: Sequence[str]) -> None:
+        """Runs a command to its end, which it has to reach."""
+        self._end(words, *run(words, self._folder))
+
+    def _end(self, words: Sequence[str], code: int | None, printed: str = "") -> None:
+        self.failures += [] if code == 0 else [f"{shlex.join(words)}: exit code {code}: {printed[-300:]}"]
+
+    def result(self, command: str, otherwise: str) -> Result:
+        """Returns the row of the kills of a command, with what is true if nothing is wrong."""
+        return f"kills of {command}", self.n, len(self.failures), in_words(self.failures, otherwise)
 
 
-def sweeps(folder: Path, times: int) -> Result:
+def sweeps(folder: Path, times: int) -> Iterator[Result]:
     """Kills sweeps of three rules, each of which is resumed until it ends like an uninterrupted one."""
-    folder.mkdir(parents=True)
-    began = time.monotonic()
-    code, printed = run([*SWEEP, "hydra.sweep.dir=whole"], folder)
-    if code:
-        return "kills of a sweep", 0, 1, f"failed: exit code {code}: {printed[-200:]}"
-    longest, failures, kills, sweep = time.monotonic() - began, [], 0, 0
+    kills = _Kills(folder / "sweeps")
+    folder, longest, number = folder / "sweeps", kills.seconds([*SWEEP, "hydra.sweep.dir=whole"]), 0
     for delay in delays("sweep", 10 * times, longest):
-        cut = folder / f"cut{sweep}"
-        exists = (cut / "sweep.json").exists()
-        words = [f"resume={cut.name}"] if exists else [*SWEEP, f"hydra.sweep.dir={cut.name}"]
-        ended = killed(words, folder, delay)
-        failures += list(not_whole(cut)) if cut.exists() else []
-        kills += not ended
-        if ended or kills == times:
-            if not ended:
-                words = [f"resume={cut.name}"] if (cut / "sweep.json").exists() else words
-                code, printed = run(words, folder)
-                failures += [] if code == 0 else [f"resume ended with {code}: {printed[-300:]}"]
-            failures += _differences(folder / "whole", cut)
-            failures += [f"{name} is left" for name in left_over(cut)]
-            sweep += 1
-        if kills == times:
+        cut = f"cut{number}"
+        words = [f"resume={cut}"] if (folder / cut / "sweep.json").exists() else [*SWEEP, f"hydra.sweep.dir={cut}"]
+        ended = kills.kill(words, delay, cut)
+        if not ended and kills.n == times:
+            resumes = (folder / cut / "sweep.json").exists()
+            kills.finish([f"resume={cut}"] if resumes else words)
+        if ended or kills.n == times:
+            kills.failures += _differences(folder / "whole", folder / cut)
+            kills.failures += [f"{name} is left" for name in left_over(folder / cut)]
+            number += 1
+        if kills.n == times:
             break
-    kept = f"{sweep} sweeps of 3 runs end bit for bit like an uninterrupted one, and nothing is left over"
-    return "kills of a sweep", kills, len(failures), in_words(failures, kept)
+    kept = f"{number} sweeps of 3 runs end bit for bit like an uninterrupted one, and nothing is left over"
+    yield kills.result("a sweep", kept)
 
 
 def _differences(whole: Path, cut: Path) -> list[str]:
@@ -59,27 +81,23 @@ def _differences(whole: Path, cut: Path) -> list[str]:
     return [*(f"{name} is missing" for name in missing), *filter(None, differing)]
 
 
-def studies(folder: Path, times: int) -> Result:
+def studies(folder: Path, times: int) -> Iterator[Result]:
     """Kills one study again and again; what it was told stays, and at the end it has all its trials."""
-    folder.mkdir(parents=True)
-    began = time.monotonic()
-    code, printed = run([*STUDY, "trials=2"], folder)
-    if code:
-        return "kills of tune", 0, 1, f"failed: exit code {code}: {printed[-200:]}"
-    longest, failures, kills, told = 1.3 * (time.monotonic() - began), [], 0, _told(folder / "study")
+    kills = _Kills(folder / "studies")
+    study, longest = folder / "studies" / "study", 1.3 * kills.seconds([*STUDY, "trials=2"])
+    told = _told(study)
     for delay in delays("tune", times, longest):
-        kills += not killed([*STUDY, "trials=100000"], folder, delay)
-        failures += list(not_whole(folder / "study"))
-        known = _told(folder / "study")
-        failures += [f"trial {number} was {value} and is {known.get(number)}" for number, value in told.items()
-                     if known.get(number) != value]  # fmt: skip
+        kills.kill([*STUDY, "trials=100000"], delay, "study")
+        known = _told(study)
+        kills.failures += [f"trial {number} was {value} and is {known.get(number)}" for number, value in told.items()
+                           if known.get(number) != value]  # fmt: skip
         told = known
     trials = len(told) + 2
-    code, printed = run([*STUDY, f"trials={trials}"], folder)
-    failures += [] if code == 0 and len(_told(folder / "study")) == trials else [f"exit code {code}: {printed[-300:]}"]
-    failures += [f"{name} is left" for name in left_over(folder / "study") if "/" not in name and "lock" not in name]
+    kills.finish([*STUDY, f"trials={trials}"])
+    kills.failures += [] if len(_told(study)) == trials else [f"{len(_told(study))} trials instead of {trials}"]
+    kills.failures += [f"{name} is left" for name in left_over(study) if "/" not in name and "lock" not in name]
     kept = f"all {len(told)} trials that ended before a kill keep their values, and the study goes on"
-    return "kills of tune", kills, len(failures), in_words(failures, kept)
+    yield kills.result("tune", kept)
 
 
 def _told(study: Path) -> dict[int, float]:
@@ -93,31 +111,29 @@ def _told(study: Path) -> dict[int, float]:
     return {trial.number: trial.value for trial in trials if trial.value is not None}
 
 
-def readers(folder: Path, verb: str, times: int) -> Result:
+def _of_reader(verb: str, folder: Path, times: int) -> Iterator[Result]:
     """Kills `compare` or `report` of a finished sweep; the runs stay as they are, and each file is old or new."""
-    folder.mkdir(parents=True)
-    code, printed = run([*SWEEP, "hydra.sweep.dir=sweep", "epochs=2", "evaluations=5"], folder)
-    before, began = _contents(folder / "sweep"), time.monotonic()
-    code_of_verb, more = run([verb, "sweep"], folder)
-    longest, failures, kills = time.monotonic() - began, [], 0
-    if code or code_of_verb:
-        return f"kills of {verb}", 0, 1, f"failed: {(printed + more)[-300:]}"
-    written = {path.name for path in (folder / "sweep").iterdir() if path.is_file()} - {"sweep.json"}
-    for number, delay in enumerate(delays(verb, times, longest)):
+    kills = _Kills(folder / verb)
+    kills.finish([*SWEEP, "hydra.sweep.dir=sweep", "epochs=2", "evaluations=5"])
+    sweep = folder / verb / "sweep"
+    before, longest = _contents(sweep), kills.seconds([verb, "sweep"])
+    written = {path.name for path in sweep.iterdir() if path.is_file()} - {"sweep.json"}
+    for number, delay in enumerate(delays(verb, 10 * times, longest)):
         if number % 5 == 0:  # sometimes there is nothing yet
             for name in written:
-                (folder / "sweep" / name).unlink(missing_ok=True)
-        kills += not killed([verb, "sweep"], folder, delay)
-        failures += list(not_whole(folder / "sweep"))
-    failures += [name for name, content in before.items() if _contents(folder / "sweep").get(name) != content]
-    code, printed = run([verb, "sweep"], folder)
-    failures += [] if code == 0 else [f"exit code {code}: {printed[-300:]}"]
-    failures += [f"{name} is left" for name in left_over(folder / "sweep")]
-    if len(find_runs(folder / "sweep")) != 3:
-        failures.append("runs are lost")
-    shutil.rmtree(folder)
-    kept = "the runs are untouched, and nothing is left over"
-    return f"kills of {verb}", kills, len(failures), in_words(failures, kept)
+                (sweep / name).unlink(missing_ok=True)
+        kills.kill([verb, "sweep"], delay, "sweep")
+        if kills.n == times:
+            break
+    kills.failures += [name for name, content in before.items() if _contents(sweep).get(name) != content]
+    kills.finish([verb, "sweep"])
+    kills.failures += [f"{name} is left" for name in left_over(sweep)]
+    kills.failures += [] if len(find_runs(sweep)) == 3 else ["runs are lost"]
+    yield kills.result(verb, "the runs are untouched, and nothing is left over")
+
+
+comparisons = functools.partial(_of_reader, "compare")
+reports = functools.partial(_of_reader, "report")
 
 
 def _contents(folder: Path) -> dict[str, bytes]:

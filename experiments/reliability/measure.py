@@ -18,12 +18,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments.common import read_rows
+from experiments.common import add_output_options, read_rows, results_folder
 from experiments.reliability import faults, kills, scale
 from fa_jax.records.environment import commit, cpuinfo, now
 
 HERE = Path(__file__).parent
-TABLE = HERE / "measured.csv"
 
 
 class Row(NamedTuple):
@@ -46,7 +45,10 @@ class Row(NamedTuple):
 Section = Callable[[Path, int], Iterator[tuple[str, int, int | None, str]]]
 """`(empty folder, times) -> (test, n, failures, result)` of each test, as soon as it is done."""
 SECTIONS: dict[str, Section] = {
-    "kills": kills.measure,
+    "sweeps": kills.sweeps,
+    "tune": kills.studies,
+    "compare": kills.comparisons,
+    "report": kills.reports,
     "disk": faults.full_disks,
     "disk_sweep": faults.full_disk_of_sweep,
     "disk_study": faults.full_disk_of_study,
@@ -59,43 +61,48 @@ SECTIONS: dict[str, Section] = {
     "metrics": scale.large_metrics,
     "records": scale.random_records,
 }
+"""The measurements; the first four are kills of a command."""
 
 
-def add(row: Row) -> None:
-    """Writes a row to the table, in place of an earlier one of the same test."""
-    rows = [Row(**kept) for kept in read_rows(TABLE) if (kept["section"], kept["test"]) != row[:2]]
+def add(row: Row, path: Path) -> None:
+    """Writes a row to a table, in place of an earlier one of the same test."""
+    rows = [Row(**kept) for kept in read_rows(path) if (kept["section"], kept["test"]) != row[:2]]
     order = list(SECTIONS)
     rows = sorted([*rows, row], key=lambda row: order.index(row.section))
-    with TABLE.open("w", newline="") as file:
+    with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
         writer.writerows(rows)
 
 
-def table() -> str:
-    """Returns the table in Markdown."""
+def table(path: Path) -> str:
+    """Returns a table in Markdown."""
     lines = ["| test | n | failures | result |", "| --- | ---: | ---: | --- |"]
-    lines += [f"| {row['test']} | {row['n']} | {row['failures']} | {row['result']} |" for row in read_rows(TABLE)]
+    lines += [f"| {row['test']} | {row['n']} | {row['failures']} | {row['result']} |" for row in read_rows(path)]
     return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("sections", nargs="*", help=f"of {', '.join(SECTIONS)}")
+    parser.add_argument("sections", nargs="*", metavar="section", help=f"some of {', '.join(SECTIONS)}; default: all")
     parser.add_argument("--times", type=int, default=100, help="the number of kills of each command")
+    add_output_options(parser)
     parser.add_argument("--table", action="store_true", help="print the table, and measure nothing")
-    arguments = parser.parse_args()
-    measured = {row["section"] for row in read_rows(TABLE)}
-    for name in [] if arguments.table else arguments.sections or [name for name in SECTIONS if name not in measured]:
+    chosen = parser.parse_args()
+    if unknown := [section for section in chosen.sections if section not in SECTIONS]:
+        parser.error(f"a section must be one of {', '.join(SECTIONS)}; got {unknown[0]}")
+    out = (chosen.out or HERE if chosen.table else results_folder(chosen, HERE)) / "measured.csv"
+    measured = {row["section"] for row in read_rows(out)}
+    for name in [] if chosen.table else chosen.sections or [name for name in SECTIONS if name not in measured]:
         folder, began = Path(tempfile.mkdtemp(prefix="reliability_")), time.monotonic()
-        for test, n, failures, result in SECTIONS[name](folder, arguments.times):
+        for test, n, failures, result in SECTIONS[name](folder, chosen.times):
             seconds, began = f"{time.monotonic() - began:.0f}", time.monotonic()
             failed = "" if failures is None else str(failures)
             where = (now()[:10], (commit() or "")[:8], cpuinfo("model name"))
-            add(Row(name, test, str(n), failed, result, seconds, *where))
+            add(Row(name, test, str(n), failed, result, seconds, *where), out)
             print(f"{name}: {test}: {failed or 'no'} failures of {n}: {result}", flush=True)
         shutil.rmtree(folder, ignore_errors=True)
-    print(table())
+    print(table(out))
 
 
 if __name__ == "__main__":

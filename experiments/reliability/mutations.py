@@ -2,13 +2,15 @@
 
     pip install cosmic-ray
     python -m experiments.reliability.mutations --sample 150
+    python -m experiments.reliability.mutations --sample 20 --packages metrics records/statistics.py
     python -m experiments.reliability.mutations --table
 
-The places are drawn with a fixed seed from `PACKAGES`, each with one of the changes that cosmic-ray makes there, such
-as another operator or a number plus one. The tests of `TESTS` run on a copy of the checkout. Results are added to
-`mutations.csv` one by one, so an interrupted run is continued by the same command. A change is `caught` if a test
-fails, whose name is recorded, or if the tests do not end in time (`time`). The column `judged` says of each survivor,
-after a look at it, whether it is `equivalent`, that is, no result can differ, or a `gap` in the tests, with the reason.
+The places are drawn with a fixed seed from `PACKAGES`, or from those that are named, each with one of the changes that
+cosmic-ray makes there, such as another operator or a number plus one. The tests of `TESTS` run on a copy of the
+checkout. Results are added to `mutations.csv` one by one, so an interrupted run is continued by the same command. A
+change is `caught` if a test fails, whose name is recorded, or if the tests do not end in time (`time`). The column
+`judged` says of each survivor, after a look at it, whether it is `equivalent`, that is, no result can differ, or a
+`gap` in the tests, with the reason.
 """
 
 import argparse
@@ -29,11 +31,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from experiments.common import add_output_options, read_rows, results_folder
 from fa_jax.records.environment import commit, cpuinfo, now
 
 HERE = Path(__file__).parent
 CHECKOUT = HERE.parents[1]
-TABLE = HERE / "mutations.csv"
 FIELDS = ("module", "line", "operator", "occurrence", "source", "before", "after", "result", "seconds", "noticed_by")
 FIELDS += ("judged", "time", "commit", "machine")
 PACKAGES = ("rules", "training", "metrics", "records/statistics.py")
@@ -55,11 +57,18 @@ TESTS: dict[str, tuple[str, ...]] = {
     "training/adversarial.py": ("training/test_adversarial.py",),
     "training/compile.py": ("training/test_compile.py", "training/test_loop.py", "cli/test_together.py"),
     "training/evaluation.py": ("training/test_loop.py", "metrics/test_scores.py", "metrics/test_alignment.py"),
+    "training/announce.py": ("training/test_announce.py",),
+    "training/interrupts.py": ("training/test_interrupts.py", "cli/test_resume.py"),
+    "training/job.py": ("training/test_loop.py", "cli/test_together.py"),
     "training/memory.py": ("cli/test_terminal.py", "cli/test_together.py"),
     "training/record.py": ("cli/test_resume.py", "records/test_folder.py", "cli/test_together.py"),
     "training/run.py": ("cli/test_resume.py", "cli/test_together.py", "training/test_loop.py"),
     "training": ("training/test_loop.py",),
-    "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "cli/test_metrics.py"),
+    "metrics/alignment.py": ("metrics/test_alignment.py", "metrics/test_signals.py"),
+    "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "metrics/test_signals.py", "cli/test_metrics.py"),
+    "metrics/scores.py": ("metrics/test_scores.py", "metrics/test_signals.py"),
+    "metrics/separation.py": ("metrics/test_separation.py", "metrics/test_signals.py"),
+    "metrics": ("metrics/test_signals.py",),
     "records/statistics.py": ("records/test_statistics.py", "records/test_folder.py"),
 }
 """The tests of modules, or of those whose path begins so, nearest first; else those of the same name, or `BACKWARD`."""
@@ -113,9 +122,9 @@ def mutated(text: str, mutant: Mutant) -> str:
     return changed
 
 
-def sample(n: int, seed: int) -> list[Mutant]:
-    """Returns changes of places drawn at random, one of each place; annotations are no place."""
-    paths = [CHECKOUT / "fa_jax" / package for package in PACKAGES]
+def sample(n: int, seed: int, packages: Sequence[str] = PACKAGES) -> list[Mutant]:
+    """Returns changes of places drawn at random from packages, one of each place; annotations are no place."""
+    paths = [CHECKOUT / "fa_jax" / package for package in packages]
     files = sorted({file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])})
     modules = [file.relative_to(CHECKOUT / "fa_jax").as_posix() for file in files]
     by_place: dict[tuple, list[Mutant]] = {}
@@ -196,9 +205,9 @@ def changed_line(before: str, after: str) -> tuple[str, str]:
     return next(((old.strip(), new.strip()) for old, new in pairs if old != new), ("", ""))
 
 
-def run(chosen: Sequence[Mutant]) -> None:
-    """Adds the results of changes that are not in the table yet."""
-    done = {tuple(row[name] for name in ("module", "operator", "occurrence", "source")) for row in rows()}
+def run(chosen: Sequence[Mutant], out: Path) -> None:
+    """Adds the results of changes to a table that are not in it yet."""
+    done = {tuple(row[name] for name in ("module", "operator", "occurrence", "source")) for row in read_rows(out)}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "checkout"
         ignored = shutil.ignore_patterns(".git", "__pycache__", "outputs", ".venv")
@@ -216,33 +225,26 @@ def run(chosen: Sequence[Mutant]) -> None:
                 path.write_text(text)
             lines = dict(zip(("before", "after"), changed_line(text, after), strict=True))
             where = {"time": now(), "commit": (commit() or "")[:8], "machine": cpuinfo("model name")}
-            _add({**mutant._asdict(), **lines, **result, **where})
+            add({**mutant._asdict(), **lines, **result, **where}, out)
             print(f"{i + 1} of {len(chosen)}: {mutant.module}, line {mutant.line}: {result['result']}", flush=True)
 
 
-def rows() -> list[dict[str, str]]:
-    """Returns the rows of the table."""
-    if not TABLE.exists():
-        return []
-    with TABLE.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def _add(row: dict[str, object]) -> None:
-    is_new = not TABLE.exists()
-    with TABLE.open("a", newline="") as file:
+def add(row: dict[str, object], out: Path) -> None:
+    """Adds a row to a table."""
+    is_new = not out.exists()
+    with out.open("a", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
         if is_new:
             writer.writeheader()
         writer.writerow(row)
 
 
-def table() -> str:
-    """Returns the numbers of results by package, in Markdown."""
+def table(path: Path) -> str:
+    """Returns the numbers of results in a table by package, in Markdown."""
     names = ("caught", "time", "equivalent", "gap", "survived")
     lines = [f"| package | mutants | {' | '.join(names)} |", "| --- |" + " ---: |" * (1 + len(names))]
     counts: dict[str, Counter[str]] = {}
-    for row in rows():
+    for row in read_rows(path):
         package = row["module"].partition("/")[0]
         counts.setdefault(package, Counter())[row["judged"].partition(":")[0] or row["result"]] += 1
     counts["all"] = sum(counts.values(), Counter())
@@ -256,13 +258,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", type=int, default=150, help="the number of places")
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--packages", nargs="*", default=PACKAGES, help="run those of the sample that are in these")
+    parser.add_argument("--packages", nargs="*", default=PACKAGES, help="or modules, to draw from")
+    add_output_options(parser)
     parser.add_argument("--table", action="store_true", help="print the counts, and run nothing")
     arguments = parser.parse_args()
+    out = (arguments.out or HERE if arguments.table else results_folder(arguments, HERE)) / "mutations.csv"
     if not arguments.table:
-        chosen = sample(arguments.sample, arguments.seed)
-        run([mutant for mutant in chosen if mutant.module.startswith(tuple(arguments.packages))])
-    print(table())
+        run(sample(arguments.sample, arguments.seed, arguments.packages), out)
+    print(table(out))
 
 
 if __name__ == "__main__":

@@ -279,6 +279,8 @@ def _compose(overrides: list[str], arguments: Arguments) -> DictConfig:
         return hydra.compose("config", overrides, return_hydra_config=True)
     except ValueError as problem:  # Hydra's answer to rule=null, for one
         raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None
+    except RecursionError:
+        raise BadOption(f"{' '.join(overrides)}: a config has lists or mappings too deep within each other") from None
 
 
 def _with_search_path(overrides: Sequence[str], paths: Sequence[str]) -> list[str]:

@@ -119,6 +119,8 @@ def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
         mark = problem.problem_mark
         place = f"{mark.name}, line {mark.line + 1}" if mark else "a config"
         raise BadOption(f"{place} is no YAML: {problem.problem}") from None
+    except yaml.reader.ReaderError as problem:
+        raise BadOption(f"{problem.name} is no YAML: {problem.reason}") from None
     except OSError as problem:
         if problem.errno not in DISK_ERRORS:
             raise

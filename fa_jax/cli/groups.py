@@ -5,6 +5,7 @@ from pathlib import Path
 
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.plugins import plugins
+from fa_jax.text import printable
 
 _PACKAGE = Path(__file__).parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"
@@ -49,8 +50,9 @@ def choices_in(folder: Path, group: str) -> dict[str, Path]:
 
 
 def _comment(path: Path) -> str:
-    lines = (line for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
-    return next((line[1:].strip() for line in lines if not line.startswith("# @package")), "")
+    text = path.read_text(encoding="utf-8", errors="replace")
+    lines = (line for line in text.splitlines() if line.startswith("#"))
+    return printable(next((line[1:].strip() for line in lines if not line.startswith("# @package")), ""))
 
 
 def take_config_dir(words: Sequence[str]) -> tuple[str | None, list[str]]:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from fa_jax.checks import choose
 from fa_jax.cli.groups import LISTED, check_config_dir, choices, take_config_dir
+from fa_jax.text import printable
 
 WIDTH = 116
 """The most characters in a line of choices."""
@@ -81,7 +82,7 @@ def print_list(words: Sequence[str]) -> None:
     for group in groups or LISTED:
         table = Table(title=group, title_justify="left", show_header=False, box=None, padding=(0, 2, 0, 0))
         for name, line in choices(group, config_dir).items():
-            table.add_row(name, Text(line))
+            table.add_row(Text(printable(name)), Text(line))
         console.print(table)
         console.print()
 
@@ -100,7 +101,7 @@ def _row(group: str, names: Sequence[str]) -> str:
     shown = [name for name in names if "/" not in name] + [f"{folder}/ ({n})" for folder, n in folders.items()]
     text = ", ".join(shown) + (f"; fa-jax list {group} shows all {len(names)}" if folders else "")
     return textwrap.fill(
-        text,
+        printable(text),
         WIDTH,
         initial_indent=f"  {group:18} ",
         subsequent_indent=" " * 21,

@@ -144,7 +144,7 @@ def factory(config: Config, name: str, node: Any = None) -> Callable[..., Any]:
 
     def call(*arguments: Any, **options: Any) -> Any:
         try:
-            inspect.signature(bound.func).bind(*arguments, **bound.keywords, **options)
+            inspect.signature(bound.func).bind(*bound.args, *arguments, **bound.keywords, **options)
         except TypeError as problem:
             raise BadOption(f"{name}: {problem}", complete=True) from None
         with within(name, choice), users_exceptions(name, target):

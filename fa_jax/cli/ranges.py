@@ -77,8 +77,26 @@ def _any_value(override: Override) -> Any:
     return value.start if isinstance(value, IntervalSweep) else swept_values(override)[0]
 
 
+def is_in(value: Any, override: Override) -> bool:
+    """Returns whether a value may be one that `suggest` chose in a range: a number, or one of its values as text."""
+    if isinstance(value, str):
+        return override.is_discrete_sweep() and value in swept_values(override)
+    return isinstance(value, int | float)
+
+
 def suggest(trial: Any, key: str, override: Override) -> Any:
-    """Returns the value that a trial of Optuna chooses in a range."""
+    """Returns the value that a trial of Optuna chooses in a range.
+
+    Raises:
+      BadOption: if the study has the option with other values.
+    """
+    try:
+        return _suggested(trial, key, override)
+    except ValueError as problem:
+        raise BadOption(f"has other values in the study: {problem}", key) from None
+
+
+def _suggested(trial: Any, key: str, override: Override) -> Any:
     value: Any = override.value()
     if isinstance(value, IntervalSweep) and isinstance(value.start, int) and isinstance(value.end, int):
         return trial.suggest_int(key, value.start, value.end, log="log" in value.tags)

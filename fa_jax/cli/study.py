@@ -2,11 +2,12 @@
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.errors import first_line
 from fa_jax.records.reader import STUDY
 
 END_OF_NAME = bytes.fromhex("d9d505f920a163d7")
@@ -16,7 +17,7 @@ END_OF_NAME = bytes.fromhex("d9d505f920a163d7")
 def storage(path: Path) -> Any:
     """Returns the storage of a study in a file; its path may have characters that would end a URL."""
     import optuna
-    import sqlalchemy.exc
+    import sqlalchemy
 
     def connect():
         # Threads may share a connection, as SQLAlchemy itself has it for files.
@@ -29,18 +30,41 @@ def storage(path: Path) -> Any:
     return optuna.storages.RDBStorage("sqlite://", engine_kwargs=engine)
 
 
+def opened(load: Callable[[], Any], path: Path) -> Any:
+    """Returns the study that Optuna loads from a file, after it has read every trial: they may come from anyone.
+
+    Raises:
+      KeyError: if there is no such study in the file.
+      BadOption: if what the file has of it cannot be read.
+    """
+    try:
+        study = load()
+        for trial in study.trials:
+            float(trial.value or 0)
+    except (KeyError, *_errors()):
+        raise
+    except Exception as problem:  # whatever damaged JSON, and other types than those of Optuna, lead to
+        raise BadOption(f"output={path.parent}: {path.name} cannot be read: {first_line(problem)}") from problem
+    return study
+
+
 @contextlib.contextmanager
 def storage_errors(folder: Path) -> Iterator[None]:
     """Turns errors of the database of a study, such as a full disk, into `BadOption`."""
-    import optuna
-    import sqlalchemy.exc
-
     try:
         yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error) as problem:
+    except _errors() as problem:
         reason = problem.__cause__ or problem  # Optuna's own message is about its sessions
         reason = str(getattr(reason, "orig", reason)).partition("\n")[0]
         raise BadOption(f"output={folder}: {STUDY} cannot be read or written: {reason}") from problem
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of the database."""
+    import optuna
+    import sqlalchemy.exc
+
+    return optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error
 
 
 def _check_journal(path: Path) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import logging
 import os
+import secrets
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -157,6 +158,9 @@ def _launch_in_parallel(folder: Path, composition: Composition, command: Sequenc
     """
     master = composition.master.copy()
     master.hydra.sweep.dir = str(folder)
+    if "submitit_folder" in master.hydra.launcher:
+        # Submitit unpickles the results of jobs, by their numbers: in a new folder, those that it wrote itself alone.
+        master.hydra.launcher.submitit_folder = str(folder / ".submitit" / secrets.token_hex(8) / "%j")
     # A job holds functions, which cannot be sent to another process: a copy without it is, and builds it there.
     runs = [dataclasses.replace(composed) for composed in composition.runs]
     task = functools.partial(_parallel_job, runs=runs, folder=folder, command=list(command), request=request)

@@ -8,6 +8,7 @@ if a seed has diverged at the end. The same arguments continue a study, also fro
 """
 
 import contextlib
+import functools
 import itertools
 import json
 import math
@@ -26,10 +27,10 @@ from fa_jax.cli import plan
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_writable, one_line_errors
-from fa_jax.cli.ranges import Ranges, parse_ranges, suggest
+from fa_jax.cli.ranges import Ranges, is_in, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
-from fa_jax.cli.study import storage, storage_errors
+from fa_jax.cli.study import opened, storage, storage_errors
 from fa_jax.cli.terminal import sigterm_interrupts
 from fa_jax.cli.together import alike
 from fa_jax.cli.trust import check_folder
@@ -104,12 +105,14 @@ def _run_study(
 
     remove_temporary(folder)
     with FileLock(folder / ".lock"):  # one of several processes creates the tables
-        study = optuna.create_study(
+        create = functools.partial(
+            optuna.create_study,
             storage=storage(folder / STUDY),
             study_name=name,
             direction="maximize" if metric.better == "higher" else "minimize",
             load_if_exists=True,
         )
+        study = opened(create, folder / STUDY)
     # Another seed after each interruption, or the same trials would be made again.
     study.sampler = optuna.samplers.TPESampler(seed=sampler_seed + len(study.trials) + _process_offset(study))
     console = wide_console()
@@ -148,7 +151,8 @@ def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_see
     console, done = wide_console(), 0
     if (folder / STUDY).exists():
         with contextlib.suppress(KeyError):  # the file has other studies
-            done = _done(optuna.load_study(study_name=name, storage=storage(folder / STUDY)))
+            load = functools.partial(optuna.load_study, study_name=name, storage=storage(folder / STUDY))
+            done = _done(opened(load, folder / STUDY))
     if done >= trials:
         say(console, f"all {trials} trials have been made in {folder}")
         return
@@ -260,13 +264,19 @@ def best_first(trials: Sequence[Any], metric: Metric) -> list[Any]:
     return sorted(complete, key=lambda trial: trial.value, reverse=metric.better == "higher")
 
 
+def _is_of(params: Mapping[str, Any], ranges: Ranges) -> bool:
+    """Returns whether params are of these ranges: the study may come from anyone, and the best are to be typed."""
+    searched = ranges.searched
+    return params.keys() == searched.keys() and all(is_in(params[name], searched[name]) for name in searched)
+
+
 def _report(study: Any, column: str, metric: Metric, ranges: Ranges, folder: Path, console: Console) -> None:
     """Prints the best trials, and the command that runs the best again."""
-    complete = best_first(study.trials, metric)
+    complete = [trial for trial in best_first(study.trials, metric) if _is_of(trial.params, ranges)]
     if not complete:
         say(console, "every trial diverged")
         return
-    names = list(complete[0].params)
+    names = list(ranges.searched)
 
     def short(value: Any) -> str:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
@@ -276,5 +286,5 @@ def _report(study: Any, column: str, metric: Metric, ranges: Ranges, folder: Pat
     caption = f"the best of {len(study.trials)} trials, {pruned} of them pruned or failed; {folder}/study.db has all"
     heading = f"{column} ({metric.unit})" if metric.unit else column
     console.print(terminal(Table(["trial", heading, *names], rows, caption), console.width))
-    best = [*ranges.fixed, *(f"{key}={value}" for key, value in complete[0].params.items())]
+    best = [*ranges.fixed, *(f"{name}={complete[0].params[name]}" for name in names)]
     say(console, shlex.join(["fa-jax", *ranges.arguments.own_words, *best]))

@@ -24,7 +24,7 @@ from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.records import schema
 from fa_jax.records.files import remove_temporary, write_json
-from fa_jax.records.writer import checkpointer
+from fa_jax.records.writer import checkpointer, require_room
 from fa_jax.training import distributed
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Checkpoints:
         # Left from before the run was resumed, perhaps damaged.
         shutil.rmtree(path, ignore_errors=True)
         try:
+            require_room(self._folder, arrays)
             path.with_suffix(".json").unlink(missing_ok=True)
             self._orbax.save(path, arrays, force=True)
         except (OSError, ValueError) as problem:

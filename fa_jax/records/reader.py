@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from fa_jax.checks import BadOption
 from fa_jax.records import schema
 from fa_jax.records.columns import Column, read_column
 from fa_jax.records.locks import is_held
@@ -170,11 +171,18 @@ def read_checkpoint(run: Run, like: Any = None) -> dict[str, Any]:
     Args:
       run: that saved them.
       like: a tree of shapes that they have; None: the containers of the tree may be others than those of the rule.
+
+    Raises:
+      BadOption: if they cannot be read, or have other shapes.
     """
     import orbax.checkpoint  # takes a second
 
-    with orbax.checkpoint.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore((run.folder / "checkpoint").absolute(), like)
+    try:
+        with orbax.checkpoint.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore((run.folder / "checkpoint").absolute(), like)
+    except Exception as problem:  # whatever Orbax raises about damaged files, or those of others
+        reason = printable(str(problem).partition("\n")[0])
+        raise BadOption(f"{run.folder}: its checkpoint cannot be read: {reason}") from problem
 
 
 def find_runs(*folders: Path) -> list[Run]:

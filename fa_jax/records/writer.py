@@ -9,12 +9,16 @@ summary.json       the last evaluation over seeds, and the cost
 checkpoint/        final params and feedback, by Orbax
 """
 
+import errno
+import logging
 import os
 import re
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from omegaconf import OmegaConf
 
@@ -25,6 +29,9 @@ from fa_jax.records.environment import environment, now, own_packages
 from fa_jax.records.files import write_json, write_text
 from fa_jax.records.reader import COLUMNS, KEYS
 from fa_jax.records.statistics import DIVERGED, has_diverged, summarise, summarise_logarithm
+
+MARGIN = 2**18
+"""The bytes that a checkpoint needs besides its arrays."""
 
 
 class Writer:
@@ -175,6 +182,7 @@ class Writer:
           OSError: if they cannot be written.
         """
         path = (self.folder / "checkpoint").absolute()
+        require_room(path, tree)
         try:
             with checkpointer() as orbax:
                 # It exists already if the run was killed just before its end.
@@ -190,9 +198,27 @@ class Writer:
         self._metrics.close()
 
 
+def require_room(path: Path, tree: Any) -> None:
+    """Checks that the disk has room for the arrays of a checkpoint: Orbax would fail in several threads at once.
+
+    Raises:
+      OSError: if it has not.
+    """
+    disk = shutil.disk_usage(path.parent)
+    needed = sum(array.nbytes for array in jax.tree.leaves(tree)) + MARGIN
+    if disk.total and disk.free < needed:  # some file systems do not say how large they are
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
 def checkpointer() -> Any:
     """Returns an Orbax checkpointer that involves process 0 alone."""
     import orbax.checkpoint  # takes a second
 
+    # What fails is raised, and said in one line.
+    logging.getLogger("absl").addFilter(_is_not_of_orbax)
     alone = orbax.checkpoint.options.MultiprocessingOptions(primary_host=0, active_processes={0})
     return orbax.checkpoint.StandardCheckpointer(multiprocessing_options=alone)
+
+
+def _is_not_of_orbax(record: logging.LogRecord) -> bool:
+    return "orbax" not in Path(record.pathname).parts

@@ -7,6 +7,7 @@ readout, epochs and tuning; where they differ in such an option, they are not co
 """
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -25,11 +26,13 @@ FIRST_LAYER_HIDDEN = ("mlp", "recurrent", "module")
 """Architectures whose control is `shallow`: their first layer is a hidden layer itself, or not known."""
 TUNED = ("optimizer.learning_rate", "feedback_optimizer", "feedback.", "rule.")
 """What a rule may have of its own without an advantage over its control."""
-OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer", "hydra.")
+OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer")
+OF_THE_RULE += ("hydra.", "hydra/", "logger", "trust=")
 """The beginnings of the arguments of a command that are not those of its control."""
-
-SHELL = set(" ()'\"$&;|<>*?{}")
-"""The characters of an argument that a shell would take for its own."""
+NAMES_CODE = re.compile(r"^[-+~]|_target_|\bmodule=|\$\{|^[^=]*@|^[\w/]+=.*\.\.")
+"""What an argument has that may call a function or read configs from elsewhere, if it is typed: a record may say it."""
+PLAIN = re.compile(r"[\w=.,:/@%\[\]-]+", re.ASCII)
+"""An argument in which a shell takes nothing for its own; some take brackets for a pattern, if there is such a file."""
 
 
 class Margin(NamedTuple):
@@ -127,13 +130,14 @@ def command(condition: Condition) -> str:
     """Returns the command that trains the control of a condition, from the one that trained the condition."""
     choices, typed = condition.run.choices, condition.run.environment.get("command", [])[1:]
     control = CONTROLS[1] if choices.get("architecture") in FIRST_LAYER_HIDDEN else CONTROLS[0]
-    if not typed or not all("=" in word or word in ("--multirun", "-m") for word in typed):
+    words = [word for word in typed if word not in ("--multirun", "-m")]
+    kept = [word for word in words if not word.startswith(OF_THE_RULE)]
+    if not typed or not all("=" in word and not NAMES_CODE.search(word) for word in kept):
         return f"rule={control}, all else equal"
-    kept = [word for word in typed if not word.startswith(OF_THE_RULE) and "=" in word]
     many = ["--multirun"] if any("," in word and "[" not in word for word in kept) else []
     feedback = ["feedback=null"] if any(word.startswith("experiment=") for word in kept) else []
     words = ["fa-jax", *many, *kept, f"rule={control}", *feedback]
-    return " ".join(shlex.quote(word) if SHELL & set(word) else word for word in words)
+    return " ".join(word if PLAIN.fullmatch(word) else shlex.quote(word) for word in words)
 
 
 def _pairs(conditions: Sequence[Condition], names: Sequence[str]) -> set[tuple[int, int]]:

@@ -3,10 +3,11 @@
 import io
 import textwrap
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
+from matplotlib import style
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -45,6 +46,11 @@ class Drawing(Figure):
         file = io.BytesIO()
         self.savefig(file, format="png")
         return file.getvalue()
+
+
+def styled(options: FigureOptions) -> AbstractContextManager[None]:
+    """Returns the context to draw in. No `matplotlibrc` changes it: one in the working folder may come from anyone."""
+    return style.context(["default", {**STYLE, "font.size": options.font_size}])
 
 
 def in_rows(sizes: Sequence[tuple[float, float]], below: float, options: FigureOptions) -> tuple[Drawing, Any]:
@@ -150,7 +156,7 @@ def angles_figure(runs: Sequence[Run], options: FigureOptions = DEFAULT, names: 
 
 def save(figure: Figure, path: Path, formats: Sequence[str] = ("png", "pdf"), options: FigureOptions = DEFAULT) -> None:
     """Saves a figure as `path.png` and `path.pdf`, or in other formats."""
-    with mpl.rc_context({**STYLE, "font.size": options.font_size}):
+    with styled(options):
         for suffix in formats:
             with whole(path.with_name(f"{path.name}.{suffix}")) as file:
                 figure.savefig(file, format=suffix)
@@ -193,7 +199,7 @@ def _figure(
         title = task if len(tasks) == len(groups) else f"{task}, {metric}"
         blocks[title] = [*([Block(curves, metric)] if CURVES in of else []), *angles]
     blocks = {title: of_group for title, of_group in blocks.items() if of_group}
-    with mpl.rc_context({**STYLE, "font.size": options.font_size}):
+    with styled(options):
         with_spread = any(
             len(curves) <= MANY for part in blocks.values() for one in part for curves in one.rules.values()
         )

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -14,7 +13,7 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import Summary
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import FEWEST, LINE_WIDTH, LINES, drawn
-from fa_jax.reports.figures import DEFAULT, STYLE, Drawing, add_notes, in_rows, wrapped
+from fa_jax.reports.figures import DEFAULT, Drawing, add_notes, in_rows, styled, wrapped
 from fa_jax.reports.looks import Look, is_wide
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import TOGETHER, grid, legend
@@ -46,7 +45,7 @@ def rates_figure(conditions: Sequence[Condition], rates: Sequence[Rates], option
       rates: the sweeps.
       options: how it is drawn.
     """
-    with mpl.rc_context({**STYLE, "font.size": options.font_size}):
+    with styled(options):
         sizes = [_size(one) for one in rates]
         below = 0.3 * options.font_size / 9
         figure, parts = in_rows(sizes, below, options)

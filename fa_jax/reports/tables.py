@@ -57,7 +57,8 @@ class Table(NamedTuple):
         return latex(self, label)
 
     def __str__(self) -> str:
-        return f"{self._tabulated('simple')}\n{self.caption}"
+        caption = "\n".join(map(printable, self.caption.split("\n")))
+        return f"{self._tabulated('simple')}\n{caption}"
 
     def _repr_html_(self) -> str:
         """Returns the table as a notebook shows it."""
@@ -71,7 +72,7 @@ class Table(NamedTuple):
 
         rows = [list(map(printable, row)) for row in self.rows]
         alignment = ("left", *["right"] * (len(self.headings) - 1))
-        return tabulate(rows, self.headings, form, disable_numparse=True, colalign=alignment)
+        return tabulate(rows, list(map(printable, self.headings)), form, disable_numparse=True, colalign=alignment)
 
 
 class Score(NamedTuple):

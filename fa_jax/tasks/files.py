@@ -1,7 +1,6 @@
 """Tasks of your own files: arrays in `.npz`, or the columns of a CSV file."""
 
 import csv as csv_reader
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +76,13 @@ def _file(option: str, path: Any) -> Path:
     """Returns the path of a file that exists."""
     if not isinstance(path, str) or not path:
         raise BadOption(f"must be the path of a file; got {path!r}", option)
-    if not Path(path).expanduser().is_file():
-        raise BadOption(f"must be the path of a file; {Path(path).absolute()} is none", option)
-    return Path(path).expanduser()
+    try:
+        found = Path(path).expanduser()
+        if found.is_file():
+            return found
+    except (OSError, RuntimeError) as problem:  # a name that is too long, or ~ of nobody
+        raise BadOption(f"must be the path of a file; {problem}", option) from None
+    raise BadOption(f"must be the path of a file; {found.absolute()} is none", option)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
@@ -88,7 +91,7 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
             loaded = np.load(file, allow_pickle=False)
             names = list(loaded.files) if isinstance(loaded, np.lib.npyio.NpzFile) else []
             content = {SYNONYMS.get(name, name): loaded[name] for name in names if SYNONYMS.get(name, name) in NAMES}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
+    except Exception as problem:  # whatever zipfile and NumPy raise about damaged bytes, and lengths beyond memory
         raise BadOption(f"must be an .npz file of numbers; {path}: {problem}".partition("\n")[0], "path") from None
     if missing := [name for name in ("x", "y") if name not in content]:
         got = f"{path} has {', '.join(names) or 'no names'}, and no {missing[0]}"

@@ -22,7 +22,7 @@ import numpy as np
 
 from fa_jax.checks import BadOption, nearest
 from fa_jax.tasks import decoded
-from fa_jax.tasks.decoded import Labelled
+from fa_jax.text import printable
 
 _log = logging.getLogger("fa_jax")
 
@@ -46,6 +46,7 @@ NAME = re.compile(r"[A-Za-z]\w*(/[\w.-]+)?")
 OWN_CLASS = re.compile(r"tensorflow_datasets\.core\.features\.\w+\.\w+")
 """The name of a class of features that TFDS itself has."""
 _BLOCK = 1000  # examples decoded at once
+_UNLIKE = (ValueError, KeyError, TypeError, IndexError, AttributeError, OverflowError, RecursionError)  # of JSON
 
 
 class Shard(NamedTuple):
@@ -70,7 +71,7 @@ class Prepared(NamedTuple):
         return BadOption(f"must hold an undamaged copy of {self.dataset}; {path} {fault}; {advice}", self.option)
 
 
-def read(dataset: str, data_dir: str | None) -> dict[str, Labelled]:
+def read(dataset: str, data_dir: str | None) -> dict[str, decoded.Labelled]:
     """Returns the training and the test split of a prepared data set.
 
     Args:
@@ -115,7 +116,7 @@ def form_of(dataset: str, data_dir: str | None) -> Dataset:
         shape = tuple(int(size) for size in image["shape"]["dimensions"])
     except OSError as error:
         raise prepared.damaged(path, f"is unreadable ({error.strerror})") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNLIKE as error:
         raise BadOption(
             f"must have the features image and label (a class); {path} describes others", "dataset"
         ) from error
@@ -125,7 +126,7 @@ def form_of(dataset: str, data_dir: str | None) -> Dataset:
     return Dataset((shape[0], shape[1], shape[2]), classes)
 
 
-def _read_split(prepared: Prepared, form: Dataset, splits: Mapping[str, Any], split: str) -> Labelled:
+def _read_split(prepared: Prepared, form: Dataset, splits: Mapping[str, Any], split: str) -> decoded.Labelled:
     """Returns a split, from the cache or else from its record files."""
     shards = _shards(prepared, splits, split)
     digest = _digest(prepared.folder, shards)
@@ -176,7 +177,7 @@ def _splits(prepared: Prepared, info: bytes) -> dict[str, Any]:
     try:
         content = json.loads(info)
         return {entry["name"]: {**entry, "fileFormat": content["fileFormat"]} for entry in content["splits"]}
-    except (ValueError, KeyError, TypeError) as error:
+    except _UNLIKE as error:
         path = prepared.folder / "dataset_info.json"
         raise prepared.damaged(path, "does not describe the record files") from error
 
@@ -187,22 +188,22 @@ def _shards(prepared: Prepared, splits: Mapping[str, Any], split: str) -> list[S
     try:
         entry = splits[split]
         written, lengths = entry["fileFormat"], [int(length) for length in entry["shardLengths"]]
+        of, dataset = f"of-{len(lengths):05d}", prepared.dataset.partition("/")[0]
         names = [
             entry["filepathTemplate"].format(
-                DATASET=prepared.dataset.partition("/")[0],
-                SPLIT=split,
-                FILEFORMAT=written,
-                SHARD_X_OF_Y=f"{index:05d}-of-{len(lengths):05d}",
+                DATASET=dataset, SPLIT=split, FILEFORMAT=written, SHARD_X_OF_Y=f"{index:05d}-{of}"
             )
             for index in range(len(lengths))
         ]
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except _UNLIKE as error:
         raise prepared.damaged(path, f"does not describe the record files of the {split} split") from error
     if written != "array_record":
         raise prepared.damaged(path, f"describes {written} files, and only array_record can be read")
     if sum(lengths) < 1 or min(lengths) < 0:
         raise prepared.damaged(path, f"promises no examples for the {split} split")
-    return [Shard(prepared.folder / name, length) for name, length in zip(names, lengths, strict=True)]
+    return [
+        Shard(prepared.folder / printable(Path(name).name), length) for name, length in zip(names, lengths, strict=True)
+    ]
 
 
 def _digest(folder: Path, shards: list[Shard]) -> str:
@@ -215,7 +216,7 @@ def _digest(folder: Path, shards: list[Shard]) -> str:
     return digest.hexdigest()
 
 
-def _decode(prepared: Prepared, form: Dataset, split: str, shards: list[Shard]) -> Labelled:
+def _decode(prepared: Prepared, form: Dataset, split: str, shards: list[Shard]) -> decoded.Labelled:
     """Decodes the record files of a split, after checking their numbers of examples."""
     # Takes half a second, and is not needed if the split is cached.
     import tensorflow_datasets as tfds

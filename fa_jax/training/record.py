@@ -1,5 +1,6 @@
 """The record of a run in progress: what is asked for, and all that its evaluations, checkpoints and end are sent to."""
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -121,6 +122,7 @@ class Record:
         summary = self.writer.summary(self.cost.report(seed_steps, job))
         all_diverged = len(self.writer.diverged) == len(summary["seeds"])
         self.writer.status("diverged" if all_diverged else "finished", "every seed diverged" if all_diverged else None)
+        self.writer.close()  # before the checkpoints are deleted: it fails if a row cannot be written
         self.outcome = summary
         self._close(finished=True)
 
@@ -152,10 +154,12 @@ class Record:
         return explained
 
     def _close(self, *, finished: bool) -> None:
-        self.writer.close()
-        self.checkpoints.close(delete=finished)
-        if self._logger:
-            self._logger.close(finished)
+        """Closes everything, also if the disk is full: else a checkpoint that is being written would be waited for."""
+        with contextlib.ExitStack() as stack:
+            if self._logger:
+                stack.callback(self._logger.close, finished)
+            stack.callback(self.checkpoints.close, delete=finished)
+            stack.callback(self.writer.close)
 
 
 def _usable(checkpoints: Checkpoints, job: Job) -> list[Checkpoint]:

@@ -25,6 +25,17 @@ def test_list_prints_each_choice_with_the_first_line_of_its_yaml(capsys):
             assert " ".join(line.split()[:3]) in printed
 
 
+def test_names_and_comments_of_a_folder_send_no_command_to_the_terminal(tmp_path, capsys):
+    (tmp_path / "rule").mkdir()
+    for name in ("mine", "a\x1b[31m[red]b"):
+        (tmp_path / "rule" / f"{name}.yaml").write_bytes(b"# \x1b]52;c;eA==\x07 \xff mine\n_target_: os.system\n")
+    for words in (["list", "rule"], ["help"]):
+        assert main([*words, "--config-dir", str(tmp_path)]) == 0
+        printed = capsys.readouterr().out
+        assert r"a\x1b[31m[red]b" in printed
+        assert not {"\x1b", "\x07"} & set(printed)
+
+
 def test_list_of_a_group_prints_this_group_alone(capsys):
     assert main(["list", "optimizer"]) == 0
     printed = capsys.readouterr().out

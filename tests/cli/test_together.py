@@ -1,5 +1,6 @@
 """Runs that differ in numbers alone are trained by one program, with the results of each alone."""
 
+import errno
 import shutil
 
 import numpy as np
@@ -11,7 +12,9 @@ from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.main import main
 from fa_jax.records import locks
+from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.records.writer import Writer
 from fa_jax.training.memory import TooLittleMemory
 from fa_jax.training.record import Record, Request, Stopped
 from fa_jax.training.run import run_together
@@ -140,6 +143,22 @@ def test_a_run_whose_folder_is_deleted_leaves_the_others(folder):
     deleted, finished = run_together(requests_of_two(folder, watch=delete))
     assert isinstance(deleted, Stopped)
     assert finished["seeds"] == [0, 1]
+
+
+def test_a_full_disk_ends_the_checkpoints_too_and_deletes_none(folder, monkeypatch):
+    """A thread that waits for one being written would keep the process for ever."""
+    closed = []
+
+    def fail(writer, *, close=Writer.close):
+        close(writer)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Writer, "close", fail)
+    monkeypatch.setattr(Checkpoints, "close", lambda checkpoints, *, delete: closed.append(delete))
+    outcomes = run_together(requests_of_two(folder))
+    assert [outcome.errno for outcome in outcomes] == [errno.ENOSPC] * 2
+    assert closed == [False, False]
+    assert read_run(folder / "0").status["status"] == "failed"
 
 
 def test_an_interrupt_while_runs_are_started_is_recorded(folder, monkeypatch):

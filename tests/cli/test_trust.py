@@ -351,6 +351,22 @@ def test_a_config_that_is_no_yaml_is_named_with_its_line(folder, refusal):
     assert "configs/rule/mine.yaml, line 3 is no YAML: expected ',' or ']'" in line
 
 
+HOSTILE_YAML = {
+    "within itself": ("x: &a [*a]\n", "a config has lists or mappings too deep within each other"),
+    "deep": (f"x: {3000 * '['}{3000 * ']'}\n", "a config has lists or mappings too deep within each other"),
+    "control characters": ("x: \x1b\n", "configs/rule/mine.yaml is no YAML: special characters are not allowed"),
+    "positional": ("_args_: [1]\n", "rule: too many positional arguments"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_YAML)
+def test_a_hostile_config_is_refused_with_one_line(folder, refusal, name):
+    content, message = HOSTILE_YAML[name]
+    (folder / "configs" / "rule").mkdir(parents=True)
+    (folder / "configs" / "rule" / "mine.yaml").write_text(f"_target_: fa_jax.rules.bp.bp\n_partial_: true\n{content}")
+    assert message in refusal("--config-dir", "configs", "rule=mine", "task.train_examples=40")
+
+
 def test_a_module_that_was_not_typed_is_called_only_if_it_is_trusted(compose, monkeypatch):
     words = ["architecture=module", "architecture.module=flax.linen.Dense", "architecture.arguments={features: 10}"]
     config = OmegaConf.to_container(compose("task=digits", "rule=bp", *words), resolve=True)

@@ -1,11 +1,18 @@
 """Tuning by Optuna: what a study tries, prunes and recommends."""
 
 import json
+import sqlite3
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from fa_jax.checks import BadOption
 from fa_jax.cli.main import main
+from fa_jax.cli.ranges import parse_ranges
+from fa_jax.cli.study import opened, storage
+from fa_jax.cli.tune import _report
+from fa_jax.core import Metric
 from fa_jax.records.reader import find_runs
 
 optuna = pytest.importorskip("optuna")
@@ -128,3 +135,53 @@ def test_a_study_that_cannot_be_read_is_refused_with_one_line(folder, refusal):
 def test_a_mistake_prints_one_line_and_starts_no_study(folder, refusal, words, message):
     assert message in refusal("tune", *FIXED, *words)
     assert not (folder / "outputs").exists()
+
+
+def test_the_best_command_has_the_options_and_values_that_were_searched_alone(folder, capsys):
+    """The study may come from anyone, and the command is printed to be typed."""
+    ranges = parse_ranges([RATE, "optimizer.decay=0.1,1"], ())
+    study = optuna.create_study()
+    text = optuna.distributions.CategoricalDistribution
+    real = optuna.distributions.FloatDistribution(0, 1)
+    hostile = "{_target_:os.system,command:id}"
+    for i, more in enumerate(({"hydra.callbacks.x._target_": "os.system"}, {}, {"optimizer.decay": hostile})):
+        params = {"optimizer.learning_rate": 0.5, "optimizer.decay": "0.1", **more}
+        kinds = {key: text([value]) if isinstance(value, str) else real for key, value in params.items()}
+        study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=float(i)))
+    _report(study, "train_loss", Metric("loss", "loss"), ranges, folder, Console(width=200))
+    printed = capsys.readouterr().out
+    assert "os.system" not in printed
+    assert printed.splitlines()[-1] == "fa-jax optimizer.learning_rate=0.5 optimizer.decay=0.1"
+
+
+DAMAGES = (
+    "UPDATE trial_values SET value = 'x'",
+    f"UPDATE trial_params SET distribution_json = '{'[' * 10**5}'",
+    *(
+        pytest.param(change, marks=pytest.mark.slow)
+        for change in (
+            "UPDATE trial_params SET distribution_json = '{'",
+            """UPDATE trial_params SET distribution_json = '{"name": "os.system", "attributes": {}}'""",
+            "UPDATE trials SET state = 'x'",
+            "UPDATE study_directions SET direction = 'x'",
+        )
+    ),
+)
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_study_with_damaged_rows_is_refused_with_one_line(tmp_path, damage):
+    path = tmp_path / "study.db"
+
+    def load():
+        return optuna.create_study(storage=storage(path), study_name="mine", load_if_exists=True)
+
+    kinds = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    load().add_trial(optuna.trial.create_trial(params={"x": 0.5}, distributions=kinds, value=1.0))
+    assert len(opened(load, path).trials) == 1
+    with sqlite3.connect(path) as database:
+        database.execute(damage)
+    with pytest.raises(BadOption, match=r"study.db cannot be read: ") as raised:
+        opened(load, path)
+    assert "\n" not in str(raised.value)

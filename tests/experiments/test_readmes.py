@@ -11,6 +11,7 @@ import pytest
 from experiments.common import read_rows
 from experiments.lillicrap2014 import common as lillicrap2014
 from experiments.nokland2016 import rows as nokland2016
+from experiments.reliability import measure, mutations
 from experiments.rules_by_architectures import compare
 from experiments.speed import record
 
@@ -29,11 +30,17 @@ PRINTED = {
     ),
     "nokland2016": nokland2016.tables,
     "rules_by_architectures": lambda: "\n\n".join(map(compare.table, measured("rules_by_architectures"))),
+    "reliability": lambda: "\n\n".join(
+        (
+            measure.table(EXPERIMENTS / "reliability" / "measured.csv"),
+            mutations.table(EXPERIMENTS / "reliability" / "mutations.csv"),
+        )
+    ),
     "speed": lambda: "\n\n".join(
         record.table(read_rows(path)) for path in (*measured("speed"), EXPERIMENTS / "speed" / "commands.csv")
     ),
 }
-TABLES = {"lillicrap2014": 4, "nokland2016": 2, "rules_by_architectures": 9, "speed": 13}
+TABLES = {"lillicrap2014": 4, "nokland2016": 2, "reliability": 2, "rules_by_architectures": 9, "speed": 13}
 """The number of tables that a script prints."""
 
 

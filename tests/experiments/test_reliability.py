@@ -47,19 +47,19 @@ def test_delays_are_the_same_each_time_and_failures_come_first():
     assert in_words(["a\nb", "c"], "fine") == "failed: a b"
 
 
-def test_a_row_takes_the_place_of_an_earlier_one_of_the_same_test(tmp_path, monkeypatch):
-    monkeypatch.setattr(measure, "TABLE", tmp_path / "measured.csv")
-    rows = [measure.Row("seeds", "b", "1", "0", "x", *4 * "-"), measure.Row("kills", "a", "1", "0", "x", *4 * "-")]
+def test_a_row_takes_the_place_of_an_earlier_one_of_the_same_test(tmp_path):
+    path = tmp_path / "measured.csv"
+    rows = [measure.Row("seeds", "b", "1", "0", "x", *4 * "-"), measure.Row("tune", "a", "1", "0", "x", *4 * "-")]
     for row in (*rows, rows[0]._replace(result="y")):
-        measure.add(row)
-    assert measure.table().splitlines()[2:] == ["| a | 1 | 0 | x |", "| b | 1 | 0 | y |"]
+        measure.add(row, path)
+    assert measure.table(path).splitlines()[2:] == ["| a | 1 | 0 | x |", "| b | 1 | 0 | y |"]
 
 
 def test_the_tests_of_each_module_exist():
     for tests in (*mutations.TESTS.values(), mutations.OF_ALL_RULES, mutations.BACKWARD):
         assert [test for test in tests if not (TESTS / test).is_file()] == []
     assert mutations.tests_of("rules/forward_forward/scff.py")[0] == ["tests/rules/test_scff.py"]
-    assert mutations.tests_of("metrics/scores.py") == [["tests/metrics/test_scores.py"]]
+    assert mutations.tests_of("metrics/rho.py") == [["tests/metrics/test_signals.py"]]
 
 
 def test_a_change_of_an_annotation_or_to_no_python_is_no_mutant():
@@ -71,12 +71,11 @@ def test_a_change_of_an_annotation_or_to_no_python_is_no_mutant():
     assert mutations.changed_line("a\nb\n", "a\n  c\n") == ("b", "c")
 
 
-def test_counts_of_mutants_are_those_of_the_table(tmp_path, monkeypatch):
-    monkeypatch.setattr(mutations, "TABLE", tmp_path / "mutations.csv")
-    assert mutations.rows() == []
+def test_counts_of_mutants_are_those_of_the_table(tmp_path):
+    path = tmp_path / "mutations.csv"
     for result, judged in (("caught", ""), ("survived", "gap: x"), ("survived", "equivalent: y")):
-        mutations._add({"module": "rules/fa.py", "result": result, "judged": judged})
-    assert mutations.table().splitlines()[-1] == "| all | 3 | 1 | 0 | 1 | 1 | 0 |"
+        mutations.add({"module": "rules/fa.py", "result": result, "judged": judged}, path)
+    assert mutations.table(path).splitlines()[-1] == "| all | 3 | 1 | 0 | 1 | 1 | 0 |"
 
 
 def test_a_json_file_of_ours_is_whole(tmp_path):

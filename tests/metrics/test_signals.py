@@ -17,8 +17,11 @@ from fa_jax.core import Batch, Extras, Rule
 from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.metrics.alignment import ALIGNMENT, FLOOR, alignment
 from fa_jax.metrics.null_angle import null_angle
+from fa_jax.metrics.pseudobackprop import pseudobackprop
 from fa_jax.metrics.rho import rho
 from fa_jax.metrics.scale import LARGEST_GROWTH, SCALE, growth
+from fa_jax.metrics.scores import ERROR
+from fa_jax.metrics.separation import separation
 from fa_jax.metrics.sign_agreement import agreement, sign_agreement
 from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
@@ -324,3 +327,22 @@ def test_one_hidden_layer_has_a_scale_and_no_growth_and_unmarked_layers_have_nei
     assert list(compute(SCALE, BP, random_batch())) == ["scale_0"]
     unmarked = Network(nn.Dense(4), (12,))
     assert SCALE.compute(BP, unmarked, LOSS, unmarked.init(jax.random.key(0)), (), random_batch()) == {}
+
+
+BOUNDS = {"degrees": (0, 180), "%": (0, 100), "rho": (-1, 1), "sign_agreement": (0, 1)}
+HIGHER = ("rho", "sign_agreement", "separation")
+
+
+def test_metrics_declare_their_bounds_what_is_better_and_what_is_plotted():
+    measures = (ALIGNMENT, SCALE, separation(), pseudobackprop(), rho(directions=3), sign_agreement(), null_angle())
+    metrics = [ERROR, *(metric for measure in measures for metric in measure.metrics)]
+    assert len({metric.name for metric in metrics}) == len(metrics) == 19
+    for metric in metrics:
+        assert metric.bounds == BOUNDS.get(metric.name, BOUNDS.get(metric.unit, (None, None))), metric.name
+        is_norm = metric.name.endswith("norm") or metric.name in ("dead_signals", "scale", "growth")
+        better = "higher" if metric.name in HIGHER else "neither" if is_norm else "lower"
+        assert metric.better == better, metric.name
+        assert metric.plotted == (not is_norm or metric.name == "growth"), metric.name
+        assert metric.logarithmic == (metric.name in ("reference_norm", "scale", "growth")), metric.name
+        judged_by_reference = metric.name in ("signal_angle", "null_angle", "rho", "sign_agreement")
+        assert (metric.flag is not None) == (judged_by_reference or metric.name == "growth"), metric.name

@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from fa_jax.checks import BadOption
+from fa_jax.records import writer
 from fa_jax.records.checkpoints import Checkpoints
 
 
@@ -151,3 +153,13 @@ def test_arrays_of_other_shapes_are_refused(run_folder, like):
     first, _ = checkpoints.usable(30)
     with pytest.raises(BadOption, match="holds arrays of other shapes than the code has now; start a new run"):
         checkpoints.load(first, like)
+
+
+def test_without_room_on_the_disk_a_checkpoint_is_not_begun(run_folder, monkeypatch, caplog):
+    before = sorted(run_folder.rglob("*"))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 2**18))
+    checkpoints = Checkpoints(run_folder)
+    checkpoints.save(1, 20, make_tree(8), {"training": 5.0})
+    checkpoints.close(delete=False)
+    assert "no checkpoint was written: [Errno 28] No space left on device" in caplog.text
+    assert sorted(run_folder.rglob("*")) == before

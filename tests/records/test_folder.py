@@ -2,10 +2,12 @@
 
 import errno
 import json
+import shutil
 
 import numpy as np
 import pytest
 
+from fa_jax.checks import BadOption
 from fa_jax.records.columns import Declared
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import find_runs, read_checkpoint, read_run
@@ -152,6 +154,9 @@ def test_a_full_disk_at_the_final_checkpoint_is_an_error_of_the_disk(writer, mon
     with pytest.raises(OSError, match="No space left on device") as raised:
         writer.checkpoint({})
     assert raised.value.errno == errno.ENOSPC
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(2**30, 2**30, 2**18))
+    with pytest.raises(OSError, match="No space left on device"):  # Orbax is not asked then
+        writer.checkpoint({"a": np.zeros(1)})
 
 
 def test_a_checkpoint_is_read_bit_for_bit(writer):
@@ -163,3 +168,12 @@ def test_a_checkpoint_is_read_bit_for_bit(writer):
     restored = read_checkpoint(read_run(writer.folder))
     np.testing.assert_array_equal(restored["params"]["readout"]["kernel"], tree["params"]["readout"]["kernel"])
     np.testing.assert_array_equal(restored["feedback"]["readout"], tree["feedback"]["readout"])
+
+
+@pytest.mark.parametrize("content", ["[" * 10**5, '{"tree_metadata": {}}', '{"value_type": "os.system"}', ""])
+def test_a_checkpoint_of_other_metadata_is_refused_with_one_line(writer, content):
+    writer.checkpoint({"params": {"readout": np.ones((1, 2))}})
+    (writer.folder / "checkpoint" / "_METADATA").write_text(content)
+    with pytest.raises(BadOption, match="its checkpoint cannot be read: ") as raised:
+        read_checkpoint(read_run(writer.folder), {"params": {"readout": np.ones((1, 2))}})
+    assert "\n" not in str(raised.value)

@@ -7,7 +7,17 @@ import pytest
 from scipy import stats
 
 from fa_jax.core import Metric
-from fa_jax.records.statistics import band, has_diverged, summarise, summarise_logarithm
+from fa_jax.records import statistics
+from fa_jax.records.statistics import (
+    band,
+    bootstrap_interval,
+    bootstrap_intervals,
+    has_diverged,
+    interquartile_mean,
+    summarise,
+    summarise_logarithm,
+    summarise_rows,
+)
 
 
 def test_the_interval_is_student_s():
@@ -88,3 +98,37 @@ def test_a_band_is_the_summary_at_each_point(logarithmic):
     summarise_column = summarise_logarithm if logarithmic else summarise
     points = [summarise_column(column) for column in values.T]
     np.testing.assert_allclose(curves, np.array([(p.mean, p.low, p.high) for p in points]).T, rtol=1e-12)
+
+
+@pytest.mark.parametrize("missing", [(), (1, 2)])
+@pytest.mark.parametrize("seeds", [1, 2, 6])
+def test_summaries_of_rows_are_those_of_each(seeds, missing):
+    values = np.random.default_rng(0).normal(size=(3, seeds))
+    if missing and seeds > 2:
+        values[missing] = np.nan
+    np.testing.assert_allclose(summarise_rows(values), [summarise(row) for row in values], rtol=1e-12)
+
+
+def test_the_bootstrap_covers_the_mean_as_often_as_its_docstring_says():
+    random = np.random.default_rng(0)
+    intervals = [bootstrap_interval(random.normal(size=10), 499) for _ in range(600)]
+    assert abs(np.mean([low <= 0 <= high for low, high in intervals]) - 0.91) < 0.035  # three standard errors
+
+
+def test_the_bootstrap_is_that_of_scipy_for_each_sample_however_many_are_resampled_at_once(monkeypatch):
+    random = np.random.default_rng(0)
+    samples = [random.normal(size=n) for n in (5, 3, 5, 2)]
+    for value in (1.0, math.nan):  # neither one value nor equal ones have an interval
+        assert np.isnan(bootstrap_intervals([[value], [1.0, 1.0, value]])).all()
+    found = bootstrap_intervals([[*samples[0], math.nan, math.inf], *samples[1:]], 499)
+    for sample, interval in zip(samples, found, strict=True):
+        options = {"n_resamples": 499, "method": "BCa", "rng": np.random.default_rng(0)}
+        assert interval == tuple(stats.bootstrap((sample,), np.mean, **options).confidence_interval)
+    monkeypatch.setattr(statistics, "BOOTSTRAP_NUMBERS", 1)
+    assert bootstrap_intervals(samples, 499) == found
+
+
+def test_the_interquartile_mean_is_the_mean_of_the_middle_half():
+    assert interquartile_mean([100, 1, 2, 3, 4, 5, 60, -100, math.nan, math.inf]) == 3.5
+    assert interquartile_mean([9, 1, 2, 3, 5]) == 10 / 3  # one of five at either end
+    assert math.isnan(interquartile_mean([]))

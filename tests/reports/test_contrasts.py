@@ -9,7 +9,6 @@ from scipy import stats
 
 from fa_jax.checks import BadOption
 from fa_jax.records.conditions import conditions
-from fa_jax.records.statistics import bootstrap_interval, bootstrap_intervals, interquartile_mean
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.paired import seeds_needed
 from tests.reports.conftest import make_run
@@ -208,19 +207,3 @@ def test_seeds_needed_give_the_power_of_a_simulation():
     assert 0.79 < power < 0.84
     assert power_of_fewer < 0.81
     assert others == [n, 2, None, None]
-
-
-def test_the_bootstrap_covers_the_mean_as_often_as_its_docstring_says():
-    random = np.random.default_rng(0)
-    intervals = [bootstrap_interval(random.normal(size=10), 499) for _ in range(600)]
-    assert abs(np.mean([low <= 0 <= high for low, high in intervals]) - 0.91) < 0.035  # three standard errors
-    assert math.isnan(bootstrap_interval([1.0, 1.0])[0])
-    assert math.isnan(bootstrap_interval([1.0])[0])
-    samples = [random.normal(size=n) for n in (5, 3, 5)] + [[1.0]]
-    together = bootstrap_intervals(samples, 499)
-    assert together[:3] == [bootstrap_interval(sample, 499) for sample in samples[:3]]
-
-
-def test_the_interquartile_mean_is_the_mean_of_the_middle_half():
-    assert interquartile_mean([100, 1, 2, 3, 4, 5, 6, -100]) == 3.5
-    assert math.isnan(interquartile_mean([]))

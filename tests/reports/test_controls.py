@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shlex
 
 import numpy as np
 import pytest
@@ -89,6 +90,32 @@ def test_where_no_control_was_run_a_note_has_its_command():
     (note,) = compare([on("cnn", make_run("fa", FA), ["fa_jax.train", "task: wine"])]).control_notes
     assert note.endswith("rule=frozen_blocks, all else equal (of FA)")
     assert compare([make_run("bp", FA)]).control_notes == []
+
+
+HOSTILE = (
+    "+hydra.callbacks.x._target_=os.system",
+    "++task.x={_target_:os.system,command:id}",
+    "task={_target_:os.system}",
+    "architecture.module=os.system",
+    "loss@hydra.callbacks=../../x",
+    "task=../../../stranger/task",
+    "seeds=${oc.env:HOME}",
+    "--config-dir=stranger",
+)
+
+
+@pytest.mark.parametrize("word", HOSTILE)
+def test_a_command_to_be_typed_names_no_code_and_no_configs_of_a_record(word):
+    (note,) = compare([on("cnn", make_run("fa", FA), ["task=mnist", word])]).control_notes
+    assert note.endswith("rule=frozen_blocks, all else equal (of FA)")
+
+
+def test_a_command_to_be_typed_has_nothing_that_a_shell_would_run():
+    words = ["task=`id`", "seeds=1;id", "task.x=a\\id", "task.y=!!"]
+    left_out = ["logger=wandb", "logger.uri=x", "hydra/launcher=slurm", "trust=os"]
+    (note,) = compare([on("cnn", make_run("fa", FA), [*words, *left_out])]).control_notes
+    shown = note.removeprefix("no control; train it, and compare both folders: ").removesuffix(" (of FA)")
+    assert shlex.split(shown) == ["fa-jax", *words, "rule=frozen_blocks"]
 
 
 def test_margins_are_written_and_shown_in_python(tmp_path):

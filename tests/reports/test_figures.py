@@ -57,6 +57,13 @@ def test_fewer_than_five_seeds_are_drawn_one_by_one_instead_of_a_band(seeds, kin
     )
 
 
+def test_no_matplotlibrc_changes_a_figure(tmp_path):
+    for name, settings in (("plain", {}), ("hostile", {"text.usetex": True, "lines.linestyle": ":", "font.size": 40})):
+        with mpl.rc_context(settings):  # as of a file in the working folder
+            figures.save(curves_figure([run_of("fa")]), tmp_path / name, ["png"])
+    assert (tmp_path / "plain.png").read_bytes() == (tmp_path / "hostile.png").read_bytes()
+
+
 def test_each_task_and_each_metric_has_its_panel():
     runs = [run_of("fa"), run_of("fa", task="linear", metric="nse"), run_of("bp")]
     figure = curves_figure(runs)

@@ -1,6 +1,7 @@
 """Tasks of arrays: from memory, `.npz` and CSV; what does not fit is refused with the name of the array."""
 
 import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -106,17 +107,32 @@ def test_an_npz_file_is_its_arrays(tmp_path):
     np.testing.assert_array_equal(task.test.targets, CLASSES[:2])
 
 
+DAMAGED = ("huge", "long", "deep", "encrypted", "method")
+"""Files whose header or archive numpy and zipfile refuse, each with an exception of its own."""
+
+
 def test_a_file_that_is_no_npz_of_numbers_is_refused(tmp_path):
     np.savez(tmp_path / "objects.npz", x=np.array([{}]), y=[1])
     np.savez(tmp_path / "other.npz", inputs=X)
     np.save(tmp_path / "one.npy", X)
     (tmp_path / "text.npz").write_text("no")
     (tmp_path / "cut.npz").write_bytes((tmp_path / "objects.npz").read_bytes()[:200])
+    for name, header in (("huge", b"(4000000000000, 2)"), ("long", b"(99999999999999999999, 2)"), ("deep", b"((4,), ")):
+        with zipfile.ZipFile(tmp_path / f"{name}.npz", "w") as file:
+            described = b"{'descr': '<f8', 'fortran_order': False, 'shape': %s}" % header
+            file.writestr("x.npy", b"\x93NUMPY\x01\x00\x76\x00" + described.ljust(117) + b"\n")
+    packed = bytearray((tmp_path / "huge.npz").read_bytes())
+    for name, flag, value in (("encrypted", 6, 1), ("method", 8, 99)):
+        changed, directory = packed.copy(), packed.find(b"PK\x01\x02")
+        changed[flag] = changed[directory + flag + 2] = value
+        (tmp_path / f"{name}.npz").write_bytes(changed)
     for name, message in (
         ("nowhere.npz", f"path must be the path of a file; {tmp_path}/nowhere.npz is none"),
         ("objects.npz", "path must be an .npz file of numbers; "),
         ("text.npz", "path must be an .npz file of numbers; "),
         ("cut.npz", "path must be an .npz file of numbers; "),
+        *((f"{name}.npz", "path must be an .npz file of numbers; ") for name in DAMAGED),
+        ("a" * 300, "path must be the path of a file; [Errno 36] File name too long"),
         ("one.npy", "path must hold the arrays x and y, as of np.savez(path, x=x, y=y); "),
         (
             "other.npz",

@@ -413,13 +413,33 @@ def test_an_undecodable_record_is_refused(copy):
     assert f"{path} is cut off or corrupt" in refusal(copy)
 
 
+HOSTILE = (
+    {"shardLengths": [float("inf")]},
+    {"filepathTemplate": "{NOBODY}"},
+    {"filepathTemplate": 3},
+    {"shardLengths": 7},
+)
+
+
+@pytest.mark.parametrize("entry", HOSTILE)
+def test_entries_of_other_types_are_refused(copy, entry):
+    _edit_info(copy / VERSION, "train", **entry)
+    assert "dataset_info.json does not describe the record files of the train split" in refusal(copy)
+
+
+def test_a_record_file_lies_in_the_folder_of_its_data_set(copy):
+    outside = copy.parent / "mine\0"
+    _edit_info(copy / VERSION, "train", filepathTemplate=str(outside))
+    assert f"{copy / VERSION}/mine\\x00 is missing" in refusal(copy)
+
+
 @pytest.mark.parametrize("promised", ["159", "161", "60000"])
 def test_a_wrong_number_of_examples_is_refused(copy, promised):
     _edit_info(copy / VERSION, "train", shardLengths=[promised])
     assert f"{TRAIN} holds 160 examples instead of {promised}" in refusal(copy)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "{}", '{"fileFormat": "array_record", "splits": []}'])
+@pytest.mark.parametrize("content", ["", "{", "[]", "{}", "[" * 10**5, '{"fileFormat": "array_record", "splits": []}'])
 def test_a_damaged_dataset_info_is_refused(copy, content):
     (copy / VERSION / "dataset_info.json").write_text(content)
     line = refusal(copy)
