@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from experiments.common import read_rows
+from experiments.depth import rows as depth
 from experiments.lillicrap2014 import common as lillicrap2014
 from experiments.nokland2016 import rows as nokland2016
 from experiments.reliability import measure, mutations
@@ -25,6 +26,7 @@ def measured(experiment):
 
 
 PRINTED = {
+    "depth": depth.tables,
     "lillicrap2014": lambda: "\n\n".join(
         lillicrap2014.markdown(path.stem.removeprefix("measured_")) for path in measured("lillicrap2014")
     ),
@@ -40,7 +42,7 @@ PRINTED = {
         record.table(read_rows(path)) for path in (*measured("speed"), EXPERIMENTS / "speed" / "commands.csv")
     ),
 }
-TABLES = {"lillicrap2014": 4, "nokland2016": 2, "reliability": 2, "rules_by_architectures": 9, "speed": 13}
+TABLES = {"depth": 1, "lillicrap2014": 4, "nokland2016": 2, "reliability": 2, "rules_by_architectures": 9, "speed": 13}
 """The number of tables that a script prints."""
 
 
