@@ -27,7 +27,8 @@ def train(words: Sequence[str]) -> int:
         with waiting, one_line_errors(arguments.overrides):
             composition = compose(arguments)
     elif arguments._replace(options={}, config_dir=None) != Arguments([], {}):
-        raise BadOption(f"takes all options from the folder; got also {' '.join(words)}", f"resume={target}")
+        further = " ".join(word for word in words if word.partition("=")[0] not in arguments.options)
+        raise BadOption(f"takes all options from the folder; got also {further}", f"resume={target}")
     is_sweep = composition is not None and composition.is_sweep
     trains = not (arguments.show_config or arguments.dry_run or target or set(arguments.options) & set(PROCESSES))
     with results.ahead("sweep" if is_sweep else "run") if trains else contextlib.nullcontext():

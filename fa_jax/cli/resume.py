@@ -13,7 +13,7 @@ from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.compose import Composed, Composition, compose
 from fa_jax.cli.single import report, resumable, run_logged
-from fa_jax.cli.trust import Origin, check_folder, check_recorded_overrides
+from fa_jax.cli.trust import Origin, check_config, check_folder, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.environment import changes, environment, own_packages
 from fa_jax.records.files import remove_temporary
@@ -49,8 +49,9 @@ def resume(folder: Path, *, force: bool, trusted: Sequence[str]) -> int:
         command = ["fa-jax", "--multirun", *record.overrides]
         request = functools.partial(unfinished_job, force=force, trusted=tuple(trusted))
         return sweep.run(folder, composition, record, command, request)
-    config = distributed.broadcast(lambda: _read_config(folder, force=force))
-    job = build_recorded(Origin(f"resume={folder}: its config.yaml", tuple(trusted)), config)
+    origin = _origin(folder, trusted)
+    config = distributed.broadcast(lambda: _read_config(folder, origin, force=force))
+    job = build_recorded(origin, config)
     say(console, f"resuming {folder}")
     with resumable(folder):
         run_logged(job, config, folder, resume=True)
@@ -68,8 +69,9 @@ def unfinished_job(
         _tidy(folder)
         say(Console(), "is finished already")
         return None
-    config = _read_config(folder, force=force)
-    job = build_recorded(Origin(f"resume={folder}: its config.yaml", tuple(trusted)), config)
+    origin = _origin(folder, trusted)
+    config = _read_config(folder, origin, force=force)
+    job = build_recorded(origin, config)
     return Request(job, config, folder, resume=True)
 
 
@@ -79,8 +81,12 @@ def _tidy(folder: Path) -> None:
     remove_temporary(folder)
 
 
-def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
-    """Returns the config of a run that may be resumed; it is not trusted."""
+def _origin(folder: Path, trusted: Sequence[str]) -> Origin:
+    return Origin(f"resume={folder}: its config.yaml", tuple(trusted))
+
+
+def _read_config(folder: Path, origin: Origin, *, force: bool) -> dict[str, Any]:
+    """Returns the config of a run that may be resumed, which calls nothing but what its origin trusts."""
     option = f"resume={folder}"
     if not (folder / "config.yaml").exists() or not (folder / "status.json").exists():
         raise BadOption(f"{option}: no run is recorded there; give the folder that holds its config.yaml")
@@ -93,6 +99,7 @@ def _read_config(folder: Path, *, force: bool) -> dict[str, Any]:
         raise BadOption(f"{option}: this run has {recorded.status['status']}; there is nothing left to do")
     if is_held(folder):
         raise BadOption(f"{option}: another process is running this")
+    check_config(recorded.config, origin)  # first: no message says that force=true resumes what is not trusted
     _check_unchanged(option, [recorded], force=force)
     return recorded.config
 

@@ -88,7 +88,7 @@ def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping
     judged = ", ".join(dict.fromkeys(columns[margin.metric].axis for margin in found))
     caption = (
         f"{judged}: how much better than the control, in pairs over the n seeds that both have; where it is not above "
-        "0, the hidden layers are worth no more than those of the control, which do not learn"
+        "0, the layers that learn in the run and not in the control add nothing"
     )
     unequal = [
         f"{names[margin.condition]} and {names[margin.control]} in {first(margin.unequal, ', ')}"

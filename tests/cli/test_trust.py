@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import re
 import shutil
 import sqlite3
 import struct
@@ -175,6 +176,17 @@ def test_a_config_that_was_not_typed_calls_only_factories(place, target):
         config[place] = {**config[place], "nested": [[call]]}
     with pytest.raises(BadOption, match="which is none of fa_jax's factories"):
         build(config)
+
+
+def test_what_is_not_trusted_is_refused_before_it_is_said_that_force_resumes(finished_sweep, folder, refusal):
+    interrupted_copy(
+        finished_sweep, folder, lambda text: re.sub(r"_target_: fa_jax\.rules\S+", "_target_: os.mkdir", text)
+    )
+    path = folder / "run" / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "other"}))
+    line = refusal("resume=run")
+    assert "os.mkdir, which is none of fa_jax's factories" in line
+    assert "force" not in line
 
 
 @pytest.mark.parametrize("call", ["os.mkdir [taken]", "pathlib.PosixPath [x]"])
