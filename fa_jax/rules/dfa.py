@@ -17,9 +17,10 @@ from collections.abc import Callable
 import jax
 
 from fa_jax.core import Batch, LossFunction, PyTree, Rule, Stream, stream
-from fa_jax.feedback import InitFeedback, forward_paths, project_all, require_all_hidden
+from fa_jax.feedback import InitFeedback, require_all_hidden
 from fa_jax.network import Network
 from fa_jax.rules.backward import backward_rule
+from fa_jax.rules.projection import forward_paths, project_all
 
 
 def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:

@@ -20,9 +20,10 @@ import jax.numpy as jnp
 
 from fa_jax.checks import number
 from fa_jax.core import LossFunction, Rule
-from fa_jax.feedback import InitFeedback, project
+from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
 from fa_jax.rules.dfa import dfa
+from fa_jax.rules.projection import project
 
 
 def direct_target_propagation(

@@ -14,10 +14,11 @@ import jax.numpy as jnp
 
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule, Stream, stream
-from fa_jax.feedback import InitFeedback, forward_paths, project_all
+from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
 from fa_jax.rules.backward import backward_rule
 from fa_jax.rules.dfa import output_error
+from fa_jax.rules.projection import forward_paths, project_all
 from fa_jax.rules.stagewise import require_dense_stages
 
 

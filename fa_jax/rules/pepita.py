@@ -22,10 +22,11 @@ import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose
 from fa_jax.core import Extras, LayerArrays, LossFunction, Measure, Metric, PyTree, Rule, Stream, stream
-from fa_jax.feedback import INPUT, InitFeedback, forward_paths, project
+from fa_jax.feedback import INPUT, InitFeedback
 from fa_jax.metrics.alignment import angle
 from fa_jax.network import Network
 from fa_jax.networks.fast_gradients import observe_with_fast_gradient
+from fa_jax.rules.projection import forward_paths, project
 from fa_jax.rules.stagewise import require_chain, require_no_norm
 
 SIGNS = {"plus": 1.0, "minus": -1.0}

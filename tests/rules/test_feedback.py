@@ -10,7 +10,6 @@ import pytest
 from fa_jax import feedback
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, Stream, stream
-from fa_jax.feedback import forward_paths
 from fa_jax.initializers import DISTRIBUTIONS
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network
@@ -18,6 +17,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.primitives import Hidden
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
+from fa_jax.rules.projection import forward_paths
 from tests.conftest import MLP, assert_trees_close, assert_trees_equal, direct, layerwise
 
 LOSS = cross_entropy().value
