@@ -22,12 +22,15 @@ from fa_jax.cli.errors import first_line
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, draws_feedback, recorded_config
 from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
 from fa_jax.cli.hydra_context import initialized
-from fa_jax.cli.rule_options import RunOverrides, has_key, without_unused
+from fa_jax.cli.rule_options import RunOverrides, without_unused
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
 
 if TYPE_CHECKING:
     from fa_jax.training.job import Job
+
+ABSENT = object()
+"""Stands for the value of an option that a config does not have."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,7 +190,9 @@ def _jobs(
         if "rule" in given:
             return is_feedback and draws_feedback(given["rule"].make)
         config = composed(*(override for override in overrides if _is_choice(override)))
-        return config.hydra.runtime.choices["feedback"] is not None if is_feedback else has_key(config, name)
+        if is_feedback:
+            return config.hydra.runtime.choices["feedback"] is not None
+        return OmegaConf.select(config, name, default=ABSENT) is not ABSENT
 
     def usable(overrides: Sequence[Override]) -> list[RunOverrides]:
         jobs = [list(job) for job in _product(overrides)]

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from fa_jax.checks import BadOption
 
@@ -61,14 +61,6 @@ def notes(runs: Sequence[_Composed]) -> list[str]:
         if run.left_out:
             rules.setdefault(", ".join(run.left_out), {})[run.choices["rule"]] = None
     return [f"without {options}, which these do not have: rule={','.join(of)}" for options, of in rules.items()]
-
-
-def has_key(node: Any, name: str) -> bool:
-    """Returns whether a config has a value of a dotted name."""
-    *path, key = name.split(".")
-    for part in path:
-        node = node.get(part, {})
-    return key in node
 
 
 def _missing(job: Sequence[str], has_option: HasOption) -> set[str]:

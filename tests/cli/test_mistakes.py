@@ -137,6 +137,7 @@ MISTAKES = {
     # The command itself
     "hydra.run.dir=file/below": "is a file; choose a folder",
     "hydra.run.dir=/proc/below": "hydra.run.dir=/proc/below: ",
+    "--multirun rule=bp,predictive_coding rule.steps.x=1": "rule.steps.x is no option with rule=bp",
     "rule=fa,bp": "rule has several values; --multirun trains with each of them, and [a,b] is a list",
     "run": "the verb must be one of train, tune, compare, report, status, list, new, check, help; got 'run'",
     "list ruels": "list must be one of rule, task, architecture, feedback, ",
