@@ -135,11 +135,13 @@ def _read_sweep(folder: Path, *, force: bool, trusted: Sequence[str]) -> tuple[s
             f"{option}: it uses configs from {record.config_dir}; --config-dir {record.config_dir} allows it, "
             "and trust=PACKAGE the functions that they call"
         )
-    runs = find_runs(folder)
-    _check_unchanged(option, runs, force=force)
+    runs, origin = find_runs(folder), Origin(f"{option}: its {SWEEP}", tuple(trusted))
     given = {"trust": f"[{','.join(trusted)}]"}
     arguments = Arguments(record.overrides, given, multirun=True, config_dir=config_dir)
-    composition = compose(arguments, origin=f"{option}: its {SWEEP}")
+    composition = compose(arguments, origin=origin.name)
+    for composed in composition.runs:
+        check_config(composed.config, origin)  # before the next check, as in `_read_config`
+    _check_unchanged(option, runs, force=force)
     composition.build()
     for recorded in runs:
         if recorded.config not in [composed.config for composed in composition.runs]:

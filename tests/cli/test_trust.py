@@ -189,6 +189,18 @@ def test_what_is_not_trusted_is_refused_before_it_is_said_that_force_resumes(fin
     assert "force" not in line
 
 
+def test_a_sweep_that_is_not_trusted_is_refused_before_it_is_said_that_force_resumes(finished_sweep, folder, refusal):
+    shutil.copytree(finished_sweep, "copy")
+    record = json.loads((folder / "copy" / "sweep.json").read_text())
+    record["overrides"].append("+measure.mine={_target_:os.mkdir,path:taken}")
+    (folder / "copy" / "sweep.json").write_text(json.dumps(record))
+    path = folder / "copy" / "1_bp" / "environment.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "other"}))
+    line = refusal("resume=copy")
+    assert "os.mkdir, which is none of fa_jax's factories" in line
+    assert "force" not in line
+
+
 @pytest.mark.parametrize("call", ["os.mkdir [taken]", "pathlib.PosixPath [x]"])
 def test_yaml_tags_in_a_recorded_config_make_no_objects(finished_sweep, folder, refusal, call):
     interrupted_copy(
