@@ -150,12 +150,7 @@ class Study:
         """
         parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
         parser.add_argument("rows", nargs="*", default=list(default), help="names of rows, or of folders of rows")
-        parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
-        queue.add_options(parser)
-        chosen = parser.parse_args()
-        if chosen.table:
-            print(tables())
-            return
+        chosen = queue.parsed(parser, lambda chosen: tables())
         queue.follow(parser, chosen, [f"{self.name}/{name}" for name in chosen.rows], self.name)
 
     def _outputs(self, network: str, rule: str, epochs: int) -> Path:

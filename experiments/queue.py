@@ -17,7 +17,7 @@ import importlib
 import signal
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -164,6 +164,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add_output_options(parser)
 
 
+def parsed(parser: argparse.ArgumentParser, tables: Callable[[argparse.Namespace], str]) -> argparse.Namespace:
+    """Returns what was typed, with `add_options`; `--table` prints the recorded tables and ends the process.
+
+    Args:
+      parser: with the other arguments of the command.
+      tables: returns the tables, given what was typed.
+    """
+    parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
+    add_options(parser)
+    chosen = parser.parse_args()
+    if chosen.table:
+        print(tables(chosen))
+        parser.exit()
+    return chosen
+
+
 def follow(
     parser: argparse.ArgumentParser,
     options: argparse.Namespace,
@@ -175,7 +191,7 @@ def follow(
 
     Args:
       parser: that reports mistakes.
-      options: those of `add_options`.
+      options: those of `add_options`, as from `parsed`.
       names: of rows, as for `select`.
       experiment: whose rows they are; None: all.
       more: rows besides those that the experiment declares.

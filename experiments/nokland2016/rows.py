@@ -275,12 +275,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*", default=SHORT, help=f"of {', '.join(ROWS)}; default: the short runs")
     parser.add_argument("--epochs", type=int, choices=LENGTHS, default=10)
     parser.add_argument("--rules", nargs="+", default=(), help="some of the rules of the rows; default: all")
-    parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
-    queue.add_options(parser)
-    chosen = parser.parse_args()
-    if chosen.table:
-        print(tables())
-        return
+    chosen = queue.parsed(parser, lambda chosen: tables())
     try:
         for name in chosen.rows:
             rules = choose("a row", name, ROWS).rules

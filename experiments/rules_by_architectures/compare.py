@@ -165,12 +165,7 @@ def main() -> None:
     parser.add_argument("--rules", nargs="*", choices=rules, default=rules)
     parser.add_argument("--epochs", type=float)
     parser.add_argument("--trial-seeds", type=int, default=TRIAL_SEEDS, help="of each trial")
-    parser.add_argument("--table", action="store_true", help="print the tables as Markdown, and train nothing")
-    queue.add_options(parser)
-    chosen = parser.parse_args()
-    if chosen.table:
-        print(table(HERE / f"measured_{chosen.task}.csv"))
-        return
+    chosen = queue.parsed(parser, lambda chosen: table(HERE / f"measured_{chosen.task}.csv"))
     architectures = chosen.architectures or list(SIZES[chosen.task])
     cases = [
         Case(chosen.task, name, rule, chosen.epochs, chosen.trial_seeds)

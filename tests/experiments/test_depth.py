@@ -8,7 +8,7 @@ from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 
 
-@pytest.mark.parametrize("rule", ["shallow", "kolen_pollack", pytest.param("sdfa", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("rule", ["shallow", "kolen_pollack"])
 def test_rows_are_composed_on_the_deepest_network(rule):
     (run,) = compose(parse(list(rows.STUDY.overrides("16x64", rule, 30)))).runs
     assert run.config["architecture"]["hidden"] == [64] * 16
