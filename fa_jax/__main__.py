@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import gc
 import os
 import sys
 
@@ -11,6 +12,8 @@ def run() -> None:
     codes: list[int] = []
     # Processes that it starts import nothing from the working folder, which may come from anyone.
     os.environ["PYTHONSAFEPATH"] = "1"
+    # Imports and tracing make many objects that stay: Python's own thresholds look through them for a tenth of a start.
+    gc.set_threshold(50_000, 20, 50)
     # The first that is registered is the last that is called: all others have cleaned up by then.
     atexit.register(_end, codes)
     from fa_jax.cli import results
