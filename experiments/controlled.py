@@ -115,7 +115,7 @@ class Study:
         angles = [
             f"{final[name]['mean']:.0f}" for name in final if name.startswith("signal_angle_") and final[name]["n"]
         ]
-        found: dict[str, Any] = {
+        row: dict[str, Any] = {
             "network": network,
             "rule": rule,
             "n": error["n"],
@@ -132,9 +132,9 @@ class Study:
         for margin in compared.margins:
             if rules[margin.condition] == rule:
                 above = f"above {rules[margin.control]}"
-                found |= {above: f"{margin.margin:+.2f}", f"{above}, n": margin.n}
-                found |= {f"{above}, low": f"{margin.low:+.2f}", f"{above}, high": f"{margin.high:+.2f}"}
-        return found
+                row |= {above: f"{margin.margin:+.2f}", f"{above}, n": margin.n}
+                row |= {f"{above}, low": f"{margin.low:+.2f}", f"{above}, high": f"{margin.high:+.2f}"}
+        return row
 
     def recorded(self, epochs: int) -> list[dict[str, str]]:
         """Returns the committed rows of a length."""

@@ -46,7 +46,7 @@ def page(recorded: Recorded) -> str:
     names.sort(key=lambda name: -len(shallow.above(name)))
     everywhere = [name for name in names if len(shallow.above(name)) == len(shallow.margins[name])]
     nowhere = [name for name in names if not shallow.above(name)]
-    some = [name for name in names if name not in (*everywhere, *nowhere)]
+    partly = [name for name in names if name not in (*everywhere, *nowhere)]
     beside_frozen = [name for name in names if name in frozen.margins]
     above_frozen = [name for name in beside_frozen if frozen.above(name)]
     parts = [
@@ -59,7 +59,7 @@ def page(recorded: Recorded) -> str:
                 f"**Above random hidden layers wherever they were trained**, which for many is on two networks alone "
                 f"({len(everywhere)} of {len(names)} rules): "
                 f"{_names(everywhere, shallow)}.",
-                f"**Above them on some networks, not on all**: {_names(some, shallow)}.",
+                f"**Above them on some networks, not on all**: {_names(partly, shallow)}.",
                 f"**Nowhere above them**: {_names(nowhere, shallow)}.",
                 f"**Above frozen blocks**, where the first layer alone learns, by backprop, on at least one network: "
                 f"{len(above_frozen)} of {len(beside_frozen)} rules: {_names(above_frozen, frozen)}. On none: "
@@ -108,8 +108,8 @@ there is one hidden layer. *Cost* counts operations per step, those of `bp` on t
 
 def _names(names: Iterable[str], measured: Measured) -> str:
     """Returns rules as a list in words, each with the number of networks on which it is above the control."""
-    found = [f"`{name}` ({len(measured.above(name))} of {len(measured.margins[name])})" for name in names]
-    return ", ".join(found) or "none"
+    texts = [f"`{name}` ({len(measured.above(name))} of {len(measured.margins[name])})" for name in names]
+    return ", ".join(texts) or "none"
 
 
 def _bullets(sentences: Sequence[str]) -> str:

@@ -93,10 +93,10 @@ def standing(row: Row) -> Standing:
     """Returns how far a row has come."""
     if not row.folder.exists():
         return Standing(NOT_STARTED, 0.0, row.hours)
-    found = next_of(row)
-    if found is None:
+    following = next_of(row)
+    if following is None:
         return Standing(DONE, 1.0, 0.0)
-    state = found[1]
+    state = following[1]
     return Standing(state.kind, state.share, None if row.hours is None else row.hours * (1 - state.share))
 
 
@@ -123,13 +123,13 @@ def _hours(hours: float | None) -> str:
 
 def refusal(row: Row) -> str | None:
     """Returns why a row that was not started cannot be: a wrong argument, or data that are missing."""
-    found = next_of(row)
-    if found is None or found[1].kind != NOT_STARTED:
+    following = next_of(row)
+    if following is None or following[1].kind != NOT_STARTED:
         return None
-    arguments = [*found[0].arguments, *found[0].defaults]
+    arguments = [*following[0].arguments, *following[0].defaults]
     try:
         with one_line_errors(arguments):
-            for run in compose(parse([*(["--multirun"] if found[0].is_sweep else []), *arguments])).runs:
+            for run in compose(parse([*(["--multirun"] if following[0].is_sweep else []), *arguments])).runs:
                 if "dataset" in run.config["task"]:
                     tfds.find(run.config["task"]["dataset"], run.config["task"].get("data_dir"))
     except BadOption as problem:
@@ -225,12 +225,12 @@ def run(
     if not rows:
         raise BadOption("name the rows to train; --status lists those that were started")
 
-    def collect(some: Sequence[Row]) -> None:
+    def collect(selected: Sequence[Row]) -> None:
         for name, module in modules.items():
-            if own := [row for row in some if row.name.startswith(f"{name}/")]:
+            if of_module := [row for row in selected if row.name.startswith(f"{name}/")]:
                 out = options.out / name if options.out and not experiment else options.out
                 here = results_folder(argparse.Namespace(update=options.update, out=out), HERE / name)
-                module.collect(here, own)
+                module.collect(here, of_module)
 
     if options.collect:
         collect(rows)

@@ -140,9 +140,9 @@ def _different(training: Training, recorded: Sequence[str]) -> str:
 def next_of(row: Row) -> tuple[Training, State] | None:
     """Returns the first training of a row that is not done, and its state; None if all are."""
     for training in row.trainings():
-        found = state(training)
-        if found.kind != DONE:
-            return training, found
+        standing = state(training)
+        if standing.kind != DONE:
+            return training, standing
     return None
 
 
@@ -214,12 +214,12 @@ def _start(
     force: bool,
 ) -> tuple[Row, Training, subprocess.Popen | None] | None:
     """Starts the next training of a row; returns None if there is none that can be started."""
-    found = next_of(row)
-    if found is None:
+    following = next_of(row)
+    if following is None:
         if row.name in begun:
             finished(row)
         return None
-    training, now = found
+    training, now = following
     if now.kind == UNUSABLE:
         problems.append(f"{row.name}: {now.why}")
         return None

@@ -45,9 +45,9 @@ def tolerance(recorded: Measured, new: Measured, spread: float | None, numbers: 
       spread: the least standard deviation over seeds that is assumed if it was measured with few; None: none.
       numbers: how many are compared, so that all hold together with `CONFIDENCE`.
     """
-    known = [one for one in (recorded, new) if one.sd is not None and one.seeds > 1]
-    freedom = sum(one.seeds - 1 for one in known)
-    sd = (sum((one.seeds - 1) * one.sd**2 for one in known) / freedom) ** 0.5 if known else None
+    known = [measured for measured in (recorded, new) if measured.sd is not None and measured.seeds > 1]
+    freedom = sum(measured.seeds - 1 for measured in known)
+    sd = (sum((measured.seeds - 1) * measured.sd**2 for measured in known) / freedom) ** 0.5 if known else None
     if spread is not None and freedom < LEAST_FREEDOM:
         sd, freedom = max(sd or 0.0, spread), math.inf
     if sd is None:

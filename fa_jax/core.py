@@ -147,9 +147,9 @@ class Stream(enum.IntEnum):
     """The augmentation of training images."""
 
 
-def stream(key: jax.Array, which: Stream) -> jax.Array:
+def stream(key: jax.Array, number: Stream) -> jax.Array:
     """Returns the key of one random stream, given a seed's key, `jax.random.key(seed)`."""
-    return jax.random.fold_in(key, int(which))
+    return jax.random.fold_in(key, int(number))
 
 
 class Split(NamedTuple):

@@ -73,20 +73,20 @@ def imported(name: str) -> Any:
     parts = name.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise ImportError(f"{name!r} is not the name of something in a module, such as mylab.nets.ViT")
-    found: Any = importlib.import_module(parts[0])
+    value: Any = importlib.import_module(parts[0])
     for i, part in enumerate(parts[1:], 1):
-        if not hasattr(found, part):
+        if not hasattr(value, part):
             path = ".".join(parts[: i + 1])
             try:
                 importlib.import_module(path)
             except ModuleNotFoundError as problem:
                 if problem.name != path:  # a module that this one imports
                     raise
-                where = getattr(found, "__file__", None)
+                where = getattr(value, "__file__", None)
                 place = f" ({where})" if where else ""
                 raise ImportError(f"{'.'.join(parts[:i])}{place} has no {part}") from None
-        found = getattr(found, part)
-    return found
+        value = getattr(value, part)
+    return value
 
 
 def place_of(problem: BaseException) -> str:

@@ -50,13 +50,13 @@ def result(line: dict[str, str], measured: dict[str, dict[str, str]]) -> Result:
     if shown is None:
         return new
     row, note, shorter = measured[shown], "", shown == SHORTER.get(name)
-    found = errors(row, line["by"])
-    seeds, (first, *_) = int(row["seeds"]), found.values()
+    by_inference = errors(row, line["by"])
+    seeds, (first, *_) = int(row["seeds"]), by_inference.values()
     interval = interval_of(first, row.get("sd, last epoch", ""), seeds)
     verdicts = set()
     if line["low"]:
         bound = float(line["low"]), float(line["high"])
-        verdicts = {judge(value, bound, interval, seeds, int(line["least"])) for value in found.values()}
+        verdicts = {judge(value, bound, interval, seeds, int(line["least"])) for value in by_inference.values()}
     if name == WORSE:
         verdicts = {YES if first > errors(measured["hybrid"], line["by"])["softmax"] else NO}
     if shown != name:
@@ -64,7 +64,7 @@ def result(line: dict[str, str], measured: dict[str, dict[str, str]]) -> Result:
     printed = [float(number) for number in re.findall(r"[\d.]+", line["error"])]
     paper = printed if verdicts and not shorter else []
     texts = []
-    for kind, value in found.items():
+    for kind, value in by_inference.items():
         # Where two are published, the first is by goodness.
         difference = f" ({value - paper[0 if kind == 'goodness' else -1]:+.2f})" if paper else ""
         texts.append(f"{value:.2f} by {kind}{difference}")

@@ -91,7 +91,7 @@ def verdict(row: dict[str, str], accepted: str, printed: str) -> str:
 
 def results() -> list[Result]:
     """Returns every check of the three tasks."""
-    found = []
+    collected = []
     for name, task in TASKS.items():
         path = HERE / f"measured_{name}.csv"
         _, machine, *rest = path.read_text().splitlines()[0].split(", ")
@@ -103,7 +103,7 @@ def results() -> list[Result]:
                 printed, known = match[1], "read" if row["row"] == "20" else "digitised"
             elif p_value := P_VALUES.get(row["row"]):
                 printed, known = f"better, p = {p_value}", "read"
-            found.append(
+            collected.append(
                 Result(
                     f"{task}, {row['check']}",
                     printed or "–",
@@ -120,14 +120,14 @@ def results() -> list[Result]:
             if row["check"] == DIFFERENCE:
                 below = f"FA is better, by {PRINTED['bp'] - PRINTED['fa']:.1f}"
                 better = YES if float(row["measured"]) < 0 else NO
-                new = found[-1]._replace(what=f"{task}, FA ends below BP", published=below, provenance="read")
-                found.append(new._replace(accepted="FA below BP", verdict=better))
-    return [*found, *searched()]
+                new = collected[-1]._replace(what=f"{task}, FA ends below BP", published=below, provenance="read")
+                collected.append(new._replace(accepted="FA below BP", verdict=better))
+    return [*collected, *searched()]
 
 
 def searched() -> list[Result]:
     """Returns the ends of the curves of task 3 with the teacher that the search found, and the ratio of FA's."""
-    found = []
+    compared = []
     for row in read_rows(HERE / "best_any_shallow.csv"):
         if row["settings"] != "closest":
             continue
@@ -139,15 +139,15 @@ def searched() -> list[Result]:
             what, text = f"{where}, {NAMES[curve][0]} at 400000", f"{value:.2e} (x {value / paper:.2g})"
             accepted = f"within a factor {FACTOR}"
             end = Result(what, f"{paper:.2g}", "digitised", accepted, YES if holds else NO, "", text, row["seeds"])
-            found.append(end._replace(cost=machine, run=SEARCHED))
+            compared.append(end._replace(cost=machine, run=SEARCHED))
         below = float(row["ratio"]) <= 1 and float(row["p"]) < 0.01
         text = f"{row['ratio']}, p = {row['p']}"
         name = f"{where}, FA, four layers over FA, three layers, at 400000, paired t over seeds"
         ratio = Result(
             name, f"better, p = {P_VALUES['16']}", "read", "ratio at most 1.0, p < 0.01", YES if below else NO, ""
         )
-        found.append(ratio._replace(measured=text, seeds=row["seeds"], cost=machine, run=SEARCHED))
-    return found
+        compared.append(ratio._replace(measured=text, seeds=row["seeds"], cost=machine, run=SEARCHED))
+    return compared
 
 
 def claims(row: str) -> list[Claim]:
@@ -165,7 +165,7 @@ def claims(row: str) -> list[Claim]:
 
 def _check(name: str, check: str, runs: Sequence[Run]) -> Measured | None:
     """Returns what a check measures in runs; None if it is one of other runs."""
-    (found,) = [one for one in CHECKS[name](runs) if one.check == check] or [None]
-    if found is None:
+    (matching,) = [candidate for candidate in CHECKS[name](runs) if candidate.check == check] or [None]
+    if matching is None:
         return None
-    return from_interval(float(found.measured), float(found.low), float(found.high), int(found.seeds))
+    return from_interval(float(matching.measured), float(matching.low), float(matching.high), int(matching.seeds))

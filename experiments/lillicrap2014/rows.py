@@ -23,9 +23,9 @@ def collect(into: Path, chosen: Sequence[Row]) -> None:
     names = {row.name: row for row in chosen}
     for task in TASKS:
         # A figure may need several rows, of which some may not be among those that were chosen.
-        own = [names.get(row.name, row) for row in task.rows()]
-        if any(row.name in names for row in own):
-            task.collect(into, own)
+        chosen_rows = [names.get(row.name, row) for row in task.rows()]
+        if any(row.name in names for row in chosen_rows):
+            task.collect(into, chosen_rows)
 
 
 if __name__ == "__main__":

@@ -65,10 +65,10 @@ def result(task: str, name: str, line: dict[str, str]) -> Result:
     points = tolerance(task, model, rule)
     text = f"{float(error):.2f} ± {sd}" if error else "does not train"
     accepted = f"above {UNTRAINED:g}" if not error else f"± {points}" if points else ""
-    found = measured().get((name, rule))
-    epochs, row = found if found else (FULL[0], {})
+    measurement = measured().get((name, rule))
+    epochs, row = measurement if measurement else (FULL[0], {})
     new = Result(what, text, line["provenance"], accepted, NOT_MEASURED, row_of(name, rule, epochs).name)
-    if not found:
+    if not measurement:
         return new._replace(row=row_of(name, rule, FULL[0]).name)
     at_stop = bool(row.get("test error there"))
     value = float(row["test error there"] if at_stop else row[f"test error, epoch {epochs}"])

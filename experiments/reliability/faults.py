@@ -84,8 +84,8 @@ def _resumed_after_full(what: str, folder: Path, words: list[str], megabytes: fl
         runs = [path.parent.relative_to(folder / "whole") for path in sorted((folder / "whole").rglob("status.json"))]
         failures += list(filter(None, (difference(folder / "whole" / name, disk / "cut" / name) for name in runs)))
         failures += [f"{name} is left" for name in left_over(disk / "cut")]
-    said = "one line; when there is room again, the run is resumed, and ends bit for bit as without"
-    return f"disk full in the middle of {what}", 1, len(failures), in_words(failures, said)
+    success = "one line; when there is room again, the run is resumed, and ends bit for bit as without"
+    return f"disk full in the middle of {what}", 1, len(failures), in_words(failures, success)
 
 
 def _full_checkpoint(folder: Path, words: list[str]) -> Result:
@@ -101,8 +101,8 @@ def _full_checkpoint(folder: Path, words: list[str]) -> Result:
         (disk / "ballast").unlink()
         failures += outcome(*run(["resume=run"], disk), (0,))
         failures += [f"{name} is left" for name in left_over(disk / "run")]
-    said = "training goes on, the final weights end the run with one line, and it can be resumed"
-    return "disk full in the middle of a checkpoint", 1, len(failures), in_words(failures, said)
+    success = "training goes on, the final weights end the run with one line, and it can be resumed"
+    return "disk full in the middle of a checkpoint", 1, len(failures), in_words(failures, success)
 
 
 def _full_study(folder: Path) -> Result:
@@ -120,8 +120,8 @@ def _full_study(folder: Path) -> Result:
         (disk / "ballast").unlink()
         failures += outcome(*run([*words, "trials=8"], disk), (0,))
         failures += list(not_whole(disk / "study"))
-    said = "one line; when there is room again, the same command goes on"
-    return "disk full in the middle of tune's database", 1, len(failures), in_words(failures, said)
+    success = "one line; when there is room again, the same command goes on"
+    return "disk full in the middle of tune's database", 1, len(failures), in_words(failures, success)
 
 
 def two_processes(folder: Path, times: int) -> Iterator[Result]:
@@ -144,8 +144,8 @@ def two_processes(folder: Path, times: int) -> Iterator[Result]:
                 failures += [f"a traceback: {text[-300:]}" for text in printed if "Traceback" in text]
             failures += list(not_whole(place / "run"))
             failures += [f"{name} is left" for name in left_over(place / "run")]
-        said = "one of them trains, the other one ends with one line"
-        yield f"two processes start {what}", n, len(failures), in_words(failures, said)
+        success = "one of them trains, the other one ends with one line"
+        yield f"two processes start {what}", n, len(failures), in_words(failures, success)
 
 
 def signals(folder: Path, times: int) -> Iterator[Result]:
@@ -166,8 +166,10 @@ def signals(folder: Path, times: int) -> Iterator[Result]:
             if codes != (0,):
                 failures += outcome(*run([f"resume={name}"], folder), (0,))
             failures += list(filter(None, [difference(folder / "whole", folder / name)]))
-        said = "does not end it" if codes == (0,) else "ends it with one line; resumed, it ends bit for bit as without"
-        yield f"{number.name} while a run trains", n, len(failures), in_words(failures, said)
+        success = (
+            "does not end it" if codes == (0,) else "ends it with one line; resumed, it ends bit for bit as without"
+        )
+        yield f"{number.name} while a run trains", n, len(failures), in_words(failures, success)
         failures = []
     process = start([*LONG, "hydra.run.dir=pipe"], folder, stderr=subprocess.DEVNULL)
     assert process.stdout is not None
@@ -196,8 +198,8 @@ def clock_set_back(folder: Path, times: int) -> Iterator[Result]:
     failures += list(filter(None, [difference(folder / "whole", folder / "cut")]))
     for verb in ("status", "compare", "report"):
         failures += outcome(*run([verb, ".", *(["output=out"] if verb != "status" else [])], folder), (0,))
-    said = "a run whose files are ten years in the future is resumed, bit for bit, and compared"
-    yield "a clock that goes back", 1, len(failures), in_words(failures, said)
+    success = "a run whose files are ten years in the future is resumed, bit for bit, and compared"
+    yield "a clock that goes back", 1, len(failures), in_words(failures, success)
 
 
 def few_open_files(folder: Path, times: int) -> Iterator[Result]:

@@ -164,8 +164,8 @@ def tests_of(module: str) -> list[list[str]]:
     parts = Path(module).with_suffix("").parts
     subject = parts[1] if parts[0] in ("rules", "metrics") else parts[-1]
     known = next((tests for path, tests in TESTS.items() if module.startswith(path)), None)
-    own = f"{parts[0]}/test_{subject}.py"
-    tests = known or ((own,) if (CHECKOUT / "tests" / own).exists() else BACKWARD)
+    mirrored = f"{parts[0]}/test_{subject}.py"
+    tests = known or ((mirrored,) if (CHECKOUT / "tests" / mirrored).exists() else BACKWARD)
     calls = [[f"tests/{test}"] for test in tests]
     if parts[0] == "rules":
         calls.append([*(f"tests/{test}" for test in OF_ALL_RULES), "-k", subject])

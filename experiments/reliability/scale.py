@@ -96,5 +96,5 @@ def random_records(folder: Path, times: int) -> Iterator[Result]:
     words = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "slow", test]
     process = subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     failures = [] if process.returncode == 0 else [process.stdout[-500:]]
-    said = "each is read, or skipped with one line that names the file; status, compare, report and resume go on"
-    yield "records of random types", 10_000, len(failures), in_words(failures, said)
+    success = "each is read, or skipped with one line that names the file; status, compare, report and resume go on"
+    yield "records of random types", 10_000, len(failures), in_words(failures, success)

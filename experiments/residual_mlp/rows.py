@@ -57,9 +57,9 @@ def tables() -> str:
 
 def _line(row: dict[str, str]) -> list[str]:
     low, high = (row[f"above frozen_blocks, {end}"] for end in ("low", "high"))
-    said = {**row, "95 % interval": f"{low} to {high}" if low else ""}
-    said["learning rate"] += " (edge)" if row["at the edge of the grid"] == "True" else ""
-    return [said[column] for column in COLUMNS]
+    texts = {**row, "95 % interval": f"{low} to {high}" if low else ""}
+    texts["learning rate"] += " (edge)" if row["at the edge of the grid"] == "True" else ""
+    return [texts[column] for column in COLUMNS]
 
 
 if __name__ == "__main__":

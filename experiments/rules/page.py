@@ -171,8 +171,8 @@ def _other_results(rule: Rule, recorded: Recorded) -> list[str]:
     if not others:
         return []
     table = markdown_table(others, {"experiment": "left", "what": "left", "seeds": "right", "result": "left"})
-    said = "Their pages have the commands and the settings. Errors are test errors."
-    return ["## In other experiments", f"{said}\n\n{table}"]
+    explanation = "Their pages have the commands and the settings. Errors are test errors."
+    return ["## In other experiments", f"{explanation}\n\n{table}"]
 
 
 def _in_order(result: Result) -> list:

@@ -23,8 +23,8 @@ class Recorded:
     def row(self, rule: str, task: str, architecture: str, values: str = "tuned") -> dict[str, str] | None:
         """Returns the recorded result of a rule; None: there is none."""
         key = rule, task, architecture, values
-        found = (r for r in self.measured if (r["rule"], r["task"], r["architecture"], r["values"]) == key)
-        return next(found, None)
+        matches = (r for r in self.measured if (r["rule"], r["task"], r["architecture"], r["values"]) == key)
+        return next(matches, None)
 
 
 def cost(row: dict[str, str], bp: dict[str, str]) -> str:

@@ -125,19 +125,19 @@ def _defaults(config: dict[str, Any]) -> dict[str, str]:
 
 def _options(path: Path, config: dict[str, Any], defaults: dict[str, str]) -> list[Option]:
     """Returns the options of a rule, then those of its feedback, then what its YAML sets in other groups."""
-    own = dict(_commented(path))
-    options = [option for name, option in own.items() if name.startswith("rule.")]
+    commented = dict(_commented(path))
+    options = [option for name, option in commented.items() if name.startswith("rule.")]
     if "feedback" in defaults:
         drawn = _of_feedback(defaults["feedback"])
-        for name in own.keys() & drawn.keys():
-            drawn[name] = own[name]._replace(meaning=own[name].meaning or drawn[name].meaning)
+        for name in commented.keys() & drawn.keys():
+            drawn[name] = commented[name]._replace(meaning=commented[name].meaning or drawn[name].meaning)
         options.append(Option("feedback", defaults["feedback"], _first_line("feedback", defaults["feedback"])))
         options += drawn.values()
     for group in ("optimizer", "feedback_optimizer", "architecture"):
         if group in defaults:
             described = "of the feedback" if group == "feedback_optimizer" else ""
             options.append(Option(group, defaults[group], described or _first_line("optimizer", defaults[group])))
-        options += [option for name, option in own.items() if name.startswith(f"{group}.")]
+        options += [option for name, option in commented.items() if name.startswith(f"{group}.")]
     return options
 
 

@@ -146,13 +146,13 @@ class Case:
         """Adds the validation errors with some rates at a scale, without those that are known."""
         known = {f"{rate:.4g}" for rate, at_scale in errors if at_scale == scale}
         if new := [rate for rate in rates if f"{rate:.4g}" not in known]:
-            found = self.validation_errors(RATE, new, {} if scale is None else {SCALE: scale})
-            errors |= {(rate, scale): error for rate, error in zip(new, found, strict=True)}
+            validated = self.validation_errors(RATE, new, {} if scale is None else {SCALE: scale})
+            errors |= {(rate, scale): error for rate, error in zip(new, validated, strict=True)}
 
     def _try_scales(self, errors: dict[tuple, float], rate: float, scales: Sequence[float]) -> None:
         """Adds the validation errors with some scales at a rate."""
-        found = self.validation_errors(SCALE, scales, {RATE: rate})
-        errors |= {(rate, scale): error for scale, error in zip(scales, found, strict=True)}
+        validated = self.validation_errors(SCALE, scales, {RATE: rate})
+        errors |= {(rate, scale): error for scale, error in zip(scales, validated, strict=True)}
 
     def errors_by_rate(self) -> dict[float, float]:
         """Returns the mean validation error for each learning rate of the grid, and beyond its edge if that is best."""

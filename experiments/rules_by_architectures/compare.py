@@ -65,11 +65,11 @@ class Margin(NamedTuple):
 
 def above(row: dict[str, str], control: dict[str, str]) -> Margin | None:
     """Returns how far a row of a measured table is above its control; None if less than two seeds of one are left."""
-    counts = [int(one["n"]) for one in (control, row)]
+    counts = [int(side["n"]) for side in (control, row)]
     if min(counts) < 2:
         return None
-    means = [float(one["test error"]) for one in (control, row)]
-    half_widths = [(float(one["high"]) - float(one["low"])) / 2 for one in (control, row)]
+    means = [float(side["test error"]) for side in (control, row)]
+    half_widths = [(float(side["high"]) - float(side["low"])) / 2 for side in (control, row)]
     variances = [
         (half_width / stats.t.ppf(0.975, n - 1)) ** 2 for half_width, n in zip(half_widths, counts, strict=True)
     ]

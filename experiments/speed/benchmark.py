@@ -418,14 +418,14 @@ def compiling(repeats: int) -> Iterator[Row]:
 
 def share_of_limit(repeats: int) -> Iterator[Row]:
     """Measures which share of the speed of their bare matrix products training loops reach."""
-    one, three, batch = [1000], [1000] * 3, 64
+    one_layer, three, batch = [1000], [1000] * 3, 64
     plain = ["task=mnist", "architecture.activation=tanh", f"batch_size={batch}", "optimizer=sgd", "seeds=1"]
     ff = ["task=mnist", "rule=forward_forward", "architecture.activation=relu", "seeds=1"]
     al = ["experiment=kao2019/mnist", "probe=0", "seeds=1"]
     kinds = {"bp": limit.backpropagation, "fa": limit.backpropagation, "dfa": limit.direct_feedback}
     cases = [
         (rule, hidden, batch, kind, [f"rule={rule}", *plain], 400 // len(hidden) ** 2)
-        for hidden in (one, three)
+        for hidden in (one_layer, three)
         for rule, kind in kinds.items()
     ]
     cases += [("forward_forward", three, 100, limit.forward_forward, [*ff, "batch_size=100"], 40)]

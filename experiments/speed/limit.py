@@ -129,8 +129,8 @@ class XlaProducts:
             for left, right in map(_operands, made)
         ]
 
-        def product(which, kind, left, right):
-            left = left[which].T if kind.transposed == "left" else left[which]
+        def product(index, kind, left, right):
+            left = left[index].T if kind.transposed == "left" else left[index]
             return left @ (right.T if kind.transposed == "right" else right)
 
         def loop(steps, operands, results):

@@ -123,7 +123,7 @@ def _names(rows: Sequence[Row], table: Table) -> str:
     settings = {row.label: [other.setting for other in rows if other.label == row.label] for row in rows}
     every = {label: sum(row.label == label for row in table.rows) for label in settings}
     names = [
-        label if len(found) == every[label] else f"{label} ({', '.join(found)})" for label, found in settings.items()
+        label if len(tasks) == every[label] else f"{label} ({', '.join(tasks)})" for label, tasks in settings.items()
     ]
     return "; ".join(names)
 

@@ -23,41 +23,48 @@ from experiments.training import Row, Training, next_of
 
 def rows(seeds: int | None = None) -> list[Row]:
     """Returns all rows, such as `tables/frenkel2021/500/fa`; seeds are those that were asked for."""
-    declared = {name_of(one): one for table in TABLES.values() for one in table.rows}
+    declared = {name_of(declared_row): declared_row for table in TABLES.values() for declared_row in table.rows}
     return [
-        Row(name, one.folder, lambda one=one: trainings(one, seeds), one.hours + one.search_hours)
-        for name, one in declared.items()
+        Row(
+            name,
+            declared_row.folder,
+            lambda declared_row=declared_row: trainings(declared_row, seeds),
+            declared_row.hours + declared_row.search_hours,
+        )
+        for name, declared_row in declared.items()
     ]
 
 
-def name_of(one: row.Row) -> str:
+def name_of(declared_row: row.Row) -> str:
     """Returns the name of a row; rows that are one rule share it."""
-    return f"tables/{one.folder.relative_to(row.OUTPUTS).as_posix()}"
+    return f"tables/{declared_row.folder.relative_to(row.OUTPUTS).as_posix()}"
 
 
-def trainings(one: row.Row, seeds: int | None = None) -> Iterator[Training]:
+def trainings(declared_row: row.Row, seeds: int | None = None) -> Iterator[Training]:
     """Yields the search of a row if it needs one, and its run."""
     chosen = ()
-    if one.search:
-        sweep = sweep_of(one)
+    if declared_row.search:
+        sweep = sweep_of(declared_row)
         yield sweep
-        chosen = choice(one, sweep.runs()).arguments
-    given = [argument for argument in one.arguments if seeds is None or not argument.startswith("seeds=")]
+        chosen = choice(declared_row, sweep.runs()).arguments
+    given = [argument for argument in declared_row.arguments if seeds is None or not argument.startswith("seeds=")]
     asked = () if seeds is None else (f"seeds={seeds}",)
-    yield Training(one.folder, (*given, *chosen, *asked))
+    yield Training(declared_row.folder, (*given, *chosen, *asked))
 
 
 def collect(into: Path, chosen: Sequence[Row]) -> None:
     """Tabulates those of some rows that are done: in this folder in the README, too."""
-    done = {one.name: list(one.trainings()) for one in chosen if next_of(one) is None}
+    done = {
+        declared_row.name: list(declared_row.trainings()) for declared_row in chosen if next_of(declared_row) is None
+    }
     for table in TABLES.values():
         lines = []
-        for one in table.rows:
-            if name_of(one) in done:
-                *searched, last = done[name_of(one)]
+        for declared_row in table.rows:
+            if name_of(declared_row) in done:
+                *searched, last = done[name_of(declared_row)]
                 (run,) = last.runs()
-                found = choice(one, searched[0].runs()) if searched else None
-                lines.append((results.measured(table, one, run, found), [run]))
+                searched_choice = choice(declared_row, searched[0].runs()) if searched else None
+                lines.append((results.measured(table, declared_row, run, searched_choice), [run]))
         if lines:
             write_table(into / results.MEASURED, lines, "table", "row")
     results.write(into)

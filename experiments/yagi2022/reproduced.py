@@ -21,7 +21,7 @@ def results() -> list[Result]:
     highest end of the intervals of all teachers here.
     """
     measured = [row for row in read_rows(HERE / "measured.csv") if row["measure"] == "test_loss"]
-    found = []
+    compared = []
     for line in read_rows(HERE / "published.csv"):
         task, plan = line["task"], PLANS.get(line["task"])
         if plan is None or line["measure"] != "test_loss" or line["epoch"] != str(plan.epochs[-1]):
@@ -46,9 +46,9 @@ def results() -> list[Result]:
                 seeds=seeds,
                 verdict=COVERED if low <= float(line["value"]) <= high else NO,
             )
-        found.append(new)
+        compared.append(new)
     assert set(MARKERS) == set(KNOWN_BY)
-    return found
+    return compared
 
 
 def claims(row: str) -> list[Claim]:

@@ -42,8 +42,8 @@ def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any)
     option = f"load({str(folder)!r})"
     if not is_folder(folder) or not (Path(folder) / "config.yaml").exists():
         below = len(find_runs(Path(folder))) if is_folder(folder) else 0
-        found = f"; {below} are recorded below: fa_jax.compare opens them" if below else ""
-        raise BadOption(f"{option}: no run is recorded there{found}")
+        advice = f"; {below} are recorded below: fa_jax.compare opens them" if below else ""
+        raise BadOption(f"{option}: no run is recorded there{advice}")
     try:
         record = read_run(folder)
     except (OSError, ValueError) as problem:

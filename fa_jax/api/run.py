@@ -151,16 +151,16 @@ class Run:
     def _signals(self) -> Callable:
         def signals(params, feedback, batch: Batch) -> Compared:
             layers: Any = self.job.rule.extras.signals
-            own: LayerArrays = layers(params, feedback, batch)
-            return Compared(own, hidden_gradient(self.job.network, self.job.loss.value, params, batch))
+            by_rule: LayerArrays = layers(params, feedback, batch)
+            return Compared(by_rule, hidden_gradient(self.job.network, self.job.loss.value, params, batch))
 
         return jax.jit(jax.vmap(signals, (0, 0, None)))
 
     @functools.cached_property
     def _updates(self) -> Callable:
         def updates(params, feedback, batch: Batch) -> Compared:
-            own = self.job.rule.updates(params, feedback, batch)
-            return Compared(own, gradient(self.job.network, self.job.loss.value, params, batch))
+            by_rule = self.job.rule.updates(params, feedback, batch)
+            return Compared(by_rule, gradient(self.job.network, self.job.loss.value, params, batch))
 
         return jax.jit(jax.vmap(updates, (0, 0, None)))
 
@@ -172,8 +172,8 @@ class Run:
         if seed not in self.seeds:
             raise BadOption(f"must be one of {self.seeds}; got {seed!r}", "seed", complete=True)
         i = self.seeds.index(seed)
-        one = jax.tree.map(lambda a: a[i : i + 1], trees)
-        return jax.tree.map(lambda a: a[0], function(*one, argument))
+        of_seed = jax.tree.map(lambda a: a[i : i + 1], trees)
+        return jax.tree.map(lambda a: a[0], function(*of_seed, argument))
 
     def _inputs(self, x: Any) -> jax.Array:
         stored = self.task.train.inputs

@@ -55,12 +55,12 @@ class Runs(Sequence[Run]):
             return Runs(self._runs[index])
         if not isinstance(index, str):
             return self._runs[index]
-        found = matching(index, self.records, self.labels)
-        if len(found) != 1:
-            several = f"; {len(found)} runs are {index!r}" if found else f"; got {index!r}"
-            named = [self.labels[i] for i in found] or self.labels
+        matches = matching(index, self.records, self.labels)
+        if len(matches) != 1:
+            several = f"; {len(matches)} runs are {index!r}" if matches else f"; got {index!r}"
+            named = [self.labels[i] for i in matches] or self.labels
             raise BadOption(f"the name of a run must be one of {', '.join(named)}{several}")
-        return self._runs[found[0]]
+        return self._runs[matches[0]]
 
     def __repr__(self) -> str:
         return f"<Runs: {', '.join(self.labels)}>"

@@ -96,15 +96,15 @@ def train(
         raise BadOption(f"must be options of runs; got {' '.join(overrides)}", "overrides", complete=True)
     if config_dir is not None and not is_folder(config_dir):
         raise BadOption(f"must be a folder of configs; got {str(config_dir)!r}", "config_dir", complete=True)
-    own = None if config_dir is None else str(config_dir)
+    configs = None if config_dir is None else str(config_dir)
     trusted = trust if isinstance(trust, str) else ",".join(trust)
     with_trust = {"trust": trusted} if trusted else {}
-    arguments = arguments._replace(config_dir=own, options=with_trust, multirun=True, from_python=True)
+    arguments = arguments._replace(config_dir=configs, options=with_trust, multirun=True, from_python=True)
     with one_line_errors(arguments.overrides):
         combinations = list(_combinations(values, arguments))
         chosen = {"hydra.run.dir": folder, "hydra.sweep.dir": folder} if folder is not None else {}
         rules = len(rule) if isinstance(rule, list) else 1
-        runs = [run for one in combinations for run in _compose(one, chosen, further_rules=rules > 1)]
+        runs = [run for combination in combinations for run in _compose(combination, chosen, further_rules=rules > 1)]
         check_used([run.composed for run in runs])
         show = functools.partial(Progress, bar=progress, plain_lines=False)
         if not record:
@@ -114,7 +114,7 @@ def train(
         option = "folder" if folder is not None else "hydra.sweep.dir" if is_sweep else "hydra.run.dir"
         with new_folder(option, runs[0].parent(is_sweep), is_typed=folder is not None) as parent:
             if is_sweep and not any(run.given for run in runs):
-                sweep = Record(combinations[0].arguments.overrides, own, len(runs))
+                sweep = Record(combinations[0].arguments.overrides, configs, len(runs))
                 parent.mkdir(parents=True, exist_ok=True)
                 write_json(parent / SWEEP, sweep._asdict())
             return _train(runs, parent, show)
@@ -150,12 +150,14 @@ def _combinations(values: Mapping[str, Any], arguments: Arguments) -> Iterator[_
         group, several = GROUPS[argument], value if isinstance(value, list) else [value]
         if not several:
             raise BadOption("must have at least one entry; got []", argument, complete=True)
-        names = [one for one in several if isinstance(one, str)]
-        things = [one for one in several if not isinstance(one, str)]
+        names = [entry for entry in several if isinstance(entry, str)]
+        things = [entry for entry in several if not isinstance(entry, str)]
         if not things:
             choices.append([(group, ",".join(names))])
         else:
-            choices.append([(group, one if isinstance(one, str) else given_object(group, one)) for one in several])
+            choices.append(
+                [(group, entry if isinstance(entry, str) else given_object(group, entry)) for entry in several]
+            )
     for combination in itertools.product(*choices):
         given = {group: value for group, value in combination if isinstance(value, Given)}
         words = [f"{group}={OBJECT if group in given else value}" for group, value in combination]
@@ -175,7 +177,7 @@ def _compose(combination: _Combination, chosen: Mapping[str, Any], *, further_ru
         )
     composition.build()
     run_folder = Path(composition.master.hydra.run.dir)
-    command = ["fa_jax.train", *arguments.overrides, *(f"{group}: {one.name}" for group, one in given.items())]
+    command = ["fa_jax.train", *arguments.overrides, *(f"{group}: {thing.name}" for group, thing in given.items())]
     return [_New(composed, given, composition.folder, run_folder, command) for composed in composition.runs]
 
 
@@ -212,10 +214,12 @@ def _text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple | range) or type(value).__module__ == "numpy":
-        entries = [_text(name, one) for one in (value if isinstance(value, list | tuple | range) else value.tolist())]
+        entries = [
+            _text(name, entry) for entry in (value if isinstance(value, list | tuple | range) else value.tolist())
+        ]
         return ",".join(entries) if name in SWEPT else f"[{','.join(entries)}]"
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}: {_text('', one)}" for key, one in value.items()) + "}"
+        return "{" + ",".join(f"{key}: {_text('', entry)}" for key, entry in value.items()) + "}"
     if isinstance(value, int | float):
         return repr(value)
     if not isinstance(value, str | Path):

@@ -110,8 +110,8 @@ def _vmapped(case: Case) -> str | None:
     keys = jax.vmap(jax.random.key)(jnp.arange(2))
     params, feedback = jax.vmap(case.job.rule.init)(keys)
     both = jax.vmap(case.job.rule.updates, (0, 0, None))(params, feedback, case.batch)
-    one = case.updates(params=jax.tree.map(lambda a: a[1], params), feedback=jax.tree.map(lambda a: a[1], feedback))
-    return _different(jax.tree.map(lambda a: a[1], both), one, 1e-3)
+    alone = case.updates(params=jax.tree.map(lambda a: a[1], params), feedback=jax.tree.map(lambda a: a[1], feedback))
+    return _different(jax.tree.map(lambda a: a[1], both), alone, 1e-3)
 
 
 def _mean(case: Case) -> str | None:

@@ -196,7 +196,9 @@ def _jobs(
 
     def usable(overrides: Sequence[Override]) -> list[RunOverrides]:
         jobs = [list(job) for job in _product(overrides)]
-        if not further_rules and not any(one.key_or_group == "rule" and one.is_sweep_override() for one in overrides):
+        if not further_rules and not any(
+            override.key_or_group == "rule" and override.is_sweep_override() for override in overrides
+        ):
             return [RunOverrides(job) for job in jobs]
         return without_unused(jobs, has_option, further=further_rules)
 

@@ -35,7 +35,11 @@ class Given(NamedTuple):
 def recorded_config(config: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:
     """Returns a config in which the nodes and choices of groups say which objects were given."""
     names = {group: thing.name for group, thing in given.items()}
-    return {**config, "choices": {**config["choices"], **names}, **{group: one.node for group, one in given.items()}}
+    return {
+        **config,
+        "choices": {**config["choices"], **names},
+        **{group: choice.node for group, choice in given.items()},
+    }
 
 
 def with_factories(config: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:

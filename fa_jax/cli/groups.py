@@ -35,11 +35,11 @@ def choices(group: str, config_dir: str | None = None) -> dict[str, str]:
       group: its name.
       config_dir: a folder of further configs, which are listed after those of fa_jax and of plug-ins.
     """
-    found = {}
+    comments = {}
     for folder in (CONF, *config_folders(config_dir)):
         names = choices_in(folder, group)
-        found |= {name: _comment(path) for name, path in names.items() if name not in found}
-    return found
+        comments |= {name: _comment(path) for name, path in names.items() if name not in comments}
+    return comments
 
 
 def choices_in(folder: Path, group: str) -> dict[str, Path]:

@@ -85,8 +85,10 @@ def _resumption(words: Sequence[str], folder: Path) -> str:
 
     config_dir, others = take_config_dir(words)
     packages = sorted(named_modules(others, _trusted(others)) - {"fa_jax"})
-    own = [] if config_dir is None else ["--config-dir", config_dir]
-    return shlex.join(["fa-jax", f"resume={folder}", *own, *([f"trust={','.join(packages)}"] if packages else [])])
+    config_option = [] if config_dir is None else ["--config-dir", config_dir]
+    return shlex.join(
+        ["fa-jax", f"resume={folder}", *config_option, *([f"trust={','.join(packages)}"] if packages else [])]
+    )
 
 
 def _trusted(words: Sequence[str]) -> list[str]:

@@ -55,8 +55,8 @@ def new(words: Sequence[str]) -> None:
         write_text(path, template.replace("NAME", name).replace("PACKAGE", package))
     if not (code.parent / "__init__.py").exists():
         write_text(code.parent / "__init__.py", "")
-    console, own = Console(), f"fa-jax --config-dir {config_dir} trust={package}"
+    console, command = Console(), f"fa-jax --config-dir {config_dir} trust={package}"
     say(console, f"wrote {code} and {config}")
-    say(console, f"check it:  {own.replace('fa-jax', 'fa-jax check')} {kind}={name}")
+    say(console, f"check it:  {command.replace('fa-jax', 'fa-jax check')} {kind}={name}")
     more = "" if kind == "task" else " task=digits"
-    say(console, f"train it:  {own}{more} {kind}={name}")
+    say(console, f"train it:  {command}{more} {kind}={name}")

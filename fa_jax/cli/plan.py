@@ -88,7 +88,7 @@ def show_programs(
 
 def earlier(runs: Sequence[Composed], below: Path) -> dict[str, Took]:
     """Returns how long finished runs below a folder took, by their kind: the newest of each kind that is asked for."""
-    missing, found = {_kind(composed.config) for composed in runs}, {}
+    missing, known = {_kind(composed.config) for composed in runs}, {}
     summaries = [path for path in below.rglob("summary.json") if path.is_file()]
     for path in sorted(summaries, key=lambda path: path.stat().st_mtime, reverse=True)[:READ]:
         if not missing:
@@ -100,9 +100,9 @@ def earlier(runs: Sequence[Composed], below: Path) -> dict[str, Took]:
         except (OSError, ValueError, KeyError, TypeError):  # it is damaged, or of an older version
             continue
         if kind in missing and took is not None:
-            found[kind] = took
+            known[kind] = took
             missing.remove(kind)
-    return found
+    return known
 
 
 def _took(config: Mapping[str, Any], summary: schema.Summary) -> Took | None:
@@ -135,11 +135,11 @@ def _is_fraction(value: str) -> bool:
 def _seconds(runs: Sequence[Composed], took: Mapping[str, Took]) -> float | None:
     """Returns how long one program of several runs may take; None: there is no earlier run of the kind of one."""
     of_runs = [took.get(_kind(composed.config)) for composed in runs]
-    known = [one for one in of_runs if one is not None]
+    known = [earlier_run for earlier_run in of_runs if earlier_run is not None]
     if len(known) < len(runs):
         return None
-    training = sum(one.seconds(composed) for one, composed in zip(known, runs, strict=True))
-    return max(one.compiling for one in known) + training
+    training = sum(earlier_run.seconds(composed) for earlier_run, composed in zip(known, runs, strict=True))
+    return max(earlier_run.compiling for earlier_run in known) + training
 
 
 def _duration(seconds: float | None) -> str:

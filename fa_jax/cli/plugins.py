@@ -47,20 +47,20 @@ def plugins(conf: Path) -> tuple[Plugin, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _installed(conf: Path, search_path: tuple[str, ...]) -> tuple[Plugin, ...]:
-    found: dict[str, Plugin] = {}
+    plugins: dict[str, Plugin] = {}
     for distribution in distributions(path=list(search_path)):
         for entry in distribution.entry_points.select(group=GROUP):
             plugin = _plugin(distribution, entry)
-            found.setdefault(f"{plugin.name} {entry.name}", plugin)  # the first on the path is the one that counts
+            plugins.setdefault(f"{plugin.name} {entry.name}", plugin)  # the first on the path is the one that counts
     owners = {path.relative_to(conf): "fa_jax" for path in conf.rglob("*.yaml")}
-    for plugin in found.values():
+    for plugin in plugins.values():
         for path in sorted(plugin.folder.rglob("*.yaml")):
             config = path.relative_to(plugin.folder)
             if config.parts[0] == "hydra":
                 raise BadOption(f"{plugin.name}: it has configs of Hydra; only the command line may choose those")
             if (owner := owners.setdefault(config, plugin.name)) != plugin.name:
                 raise BadOption(f"{plugin.name}: {owner} has a {config} too; give this one another name")
-    return tuple(found.values())
+    return tuple(plugins.values())
 
 
 def _plugin(distribution: Distribution, entry: EntryPoint) -> Plugin:

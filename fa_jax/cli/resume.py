@@ -162,15 +162,15 @@ def _named(config_dir: str, trusted: Sequence[str]) -> str | None:
 def _check_unchanged(option: str, runs: Sequence[Run], *, force: bool) -> None:
     """Checks that code and packages are those that the runs started with; else results might differ."""
     for recorded in [] if force else runs:
-        own = own_packages(recorded.config)
-        current, packages = environment(own=own), recorded.environment["packages"]
+        user_packages = own_packages(recorded.config)
+        current, packages = environment(user_packages=user_packages), recorded.environment["packages"]
         # Whether a package of the user that is not found may be called at all is decided when the job is built.
-        unknown = {name for name in own if name not in current["packages"]}
+        unknown = {name for name in user_packages if name not in current["packages"]}
         before = {name: version for name, version in packages.items() if name not in unknown}
         differences = list(changes({**recorded.environment, "packages": before}, current))
         if differences:
-            which = "it" if len(runs) == 1 else recorded.folder.name
-            reason = f"since {which} started, {', '.join(differences)}"
+            subject = "it" if len(runs) == 1 else recorded.folder.name
+            reason = f"since {subject} started, {', '.join(differences)}"
             raise BadOption(f"{option}: {reason}, so its result might differ; force=true resumes it")
 
 

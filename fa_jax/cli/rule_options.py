@@ -71,5 +71,5 @@ def _missing(job: Sequence[str], has_option: HasOption) -> set[str]:
 
 def _option(override: str) -> str:
     """Returns the option of a rule or of its feedback that an override sets; of others, an empty text."""
-    found = OPTION.match(override)
-    return (found[1] or found[2]) if found else ""
+    match = OPTION.match(override)
+    return (match[1] or match[2]) if match else ""

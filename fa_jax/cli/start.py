@@ -40,8 +40,8 @@ def start(arguments: Arguments, composition: Composition | None, words: Sequence
         distributed.check_same("code", [commit(), versions()])
         with one_line_errors(arguments.overrides):
             if composition is None:
-                own = [] if arguments.config_dir is None else [arguments.config_dir]
-                return _resume(arguments, arguments.options["resume"], own)
+                config_dirs = [] if arguments.config_dir is None else [arguments.config_dir]
+                return _resume(arguments, arguments.options["resume"], config_dirs)
             return _start(arguments, composition, words)
 
 
@@ -67,11 +67,11 @@ def _start(arguments: Arguments, composition: Composition, words: Sequence[str])
         below = Path(arguments.value_of(option) or "outputs")
         unfinished = distributed.broadcast(lambda: str(resume.find_unfinished(composition, below) or ""))
         if unfinished:  # what was just typed is trusted
-            own = [] if arguments.config_dir is None else [arguments.config_dir]
+            config_dirs = [] if arguments.config_dir is None else [arguments.config_dir]
             if arguments.dry_run:
                 say(Console(), f"would resume {unfinished}; nothing was trained")
                 return 0
-            return _resume(arguments, unfinished, [LOGGER, *own])
+            return _resume(arguments, unfinished, [LOGGER, *config_dirs])
     if arguments.dry_run:
         plan.show(composition, composition.folder)
         return 0

@@ -94,7 +94,7 @@ def check_hydra(name: str, node: DictConfig, pristine: DictConfig) -> None:
     for group, choice in node.runtime.choices.items():
         _check_choice(name, group, choice)
     # Much of the node is unknown before a run starts, so it is not resolved.
-    usual, actual = (_flat(OmegaConf.to_container(one, resolve=False)) for one in (pristine, node))
+    usual, actual = (_flat(OmegaConf.to_container(tree, resolve=False)) for tree in (pristine, node))
     for option in sorted(usual.keys() | actual.keys()):
         is_allowed = any(option == prefix or option.startswith(f"{prefix}.") for prefix in PER_RUN)
         if not is_allowed and usual.get(option) != actual.get(option):

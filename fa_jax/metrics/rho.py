@@ -51,7 +51,7 @@ def rho(*, directions: int) -> Measure:
 
         def losses(perturbations):
             logits = network.apply(params, batch.inputs, key=batch.key, perturbations=perturbations)
-            return jax.vmap(lambda one, target: loss(one[None], target[None]))(logits, batch.targets)
+            return jax.vmap(lambda logit, target: loss(logit[None], target[None]))(logits, batch.targets)
 
         _, derivative = jax.linearize(losses, zeros)
 

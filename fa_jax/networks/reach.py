@@ -93,14 +93,14 @@ def multiplying(forward: Callable[[PyTree, jax.Array], Any], params: PyTree, inp
     closed = jax.make_jaxpr(
         lambda leaves, x: forward(traverse_util.unflatten_dict(dict(zip(flat, leaves, strict=True))), x)
     )(list(flat.values()), inputs)
-    found: set[str] = set()
+    multiplied: set[str] = set()
     names: list[Names] = [frozenset(["/".join(path)]) for path in flat]
-    _follow(closed.jaxpr, [*names, *[None] * (len(closed.jaxpr.invars) - len(names))], found)
-    return frozenset(found)
+    _follow(closed.jaxpr, [*names, *[None] * (len(closed.jaxpr.invars) - len(names))], multiplied)
+    return frozenset(multiplied)
 
 
-def _follow(jaxpr: Any, arguments: Sequence[Names], found: set[str]) -> list[Names]:
-    """Follows params through a jaxpr, adds those that multiply activations to `found`, and returns its results."""
+def _follow(jaxpr: Any, arguments: Sequence[Names], multiplied: set[str]) -> list[Names]:
+    """Follows params through a jaxpr, adds those that multiply activations to `multiplied`, and returns its results."""
     known: dict[Any, Names] = dict.fromkeys(jaxpr.constvars, frozenset())
     known |= dict(zip(jaxpr.invars, arguments, strict=True))
 
@@ -112,15 +112,15 @@ def _follow(jaxpr: Any, arguments: Sequence[Names], found: set[str]) -> list[Nam
         if equation.primitive.name in PRODUCTS:
             pure = [names for names in operands if names]
             if any(names is None for names in operands):
-                found.update(*pure)
-        results = _inside(equation, operands, found)
+                multiplied.update(*pure)
+        results = _inside(equation, operands, multiplied)
         if results is None or len(results) != len(equation.outvars):
             results = [_joined(operands)] * len(equation.outvars)
         known |= dict(zip(equation.outvars, results, strict=True))
     return [of(variable) for variable in jaxpr.outvars]
 
 
-def _inside(equation: Any, operands: list[Names], found: set[str]) -> list[Names] | None:
+def _inside(equation: Any, operands: list[Names], multiplied: set[str]) -> list[Names] | None:
     """Follows params through the jaxprs in an equation, if it has any."""
     results: list[list[Names]] = []
     for inner in jex.jaxprs_in_params(equation.params):
@@ -135,7 +135,7 @@ def _inside(equation: Any, operands: list[Names], found: set[str]) -> list[Names
             start = equation.params.get("num_consts", equation.params.get("body_nconsts", 0))
             stop = start + equation.params.get("num_carry", size)
             arguments = [None if start <= i < stop else names for i, names in enumerate(arguments)]
-        results.append(_follow(jaxpr, arguments, found))
+        results.append(_follow(jaxpr, arguments, multiplied))
     if not results or any(len(result) != len(results[0]) for result in results):
         return None
     return [_joined(values) for values in zip(*results, strict=True)]

@@ -25,12 +25,12 @@ KNOWN = ("fa_jax", "jax", "flax", "optax")
 """The packages whose versions are recorded in any case."""
 
 
-def environment(command: Sequence[str] | None = None, own: Collection[str] = ()) -> dict[str, Any]:
+def environment(command: Sequence[str] | None = None, user_packages: Collection[str] = ()) -> dict[str, Any]:
     """Returns the environment of this process, as it is recorded.
 
     Args:
       command: what was typed; None: the arguments of this process.
-      own: packages of the user, as of `own_packages`.
+      user_packages: packages of the user, as of `own_packages`.
     """
     return {
         "time": now(),
@@ -41,20 +41,20 @@ def environment(command: Sequence[str] | None = None, own: Collection[str] = ())
         "processor": cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "packages": {**versions(), **{name: described for name in own if (described := _describe(name))}},
+        "packages": {**versions(), **{name: described for name in user_packages if (described := _describe(name))}},
         "settings": {name: getattr(jax.config, name) for name in SETTINGS},
     }
 
 
 def own_packages(config: Any) -> list[str]:
     """Returns the packages of the user whose functions a config calls."""
-    found: set[str] = set()
+    packages: set[str] = set()
     for key, value in config.items() if isinstance(config, Mapping) else enumerate(config):
         if key in ("_target_", "module") and isinstance(value, str) and "." in value:
-            found.add(value.partition(".")[0])
+            packages.add(value.partition(".")[0])
         elif isinstance(value, Mapping | list):
-            found |= set(own_packages(value))
-    return sorted(found - set(KNOWN))
+            packages |= set(own_packages(value))
+    return sorted(packages - set(KNOWN))
 
 
 def _describe(package: str) -> str | None:

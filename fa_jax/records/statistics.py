@@ -149,9 +149,9 @@ def bootstrap_intervals(samples: Sequence[Sequence[float]], resamples: int = 999
     for size, indices in of_size.items():
         at_once = max(1, BOOTSTRAP_NUMBERS // (resamples * size))
         for start in range(0, len(indices), at_once):
-            some = indices[start : start + at_once]
-            data, options = np.stack([finite[i] for i in some]), {"n_resamples": resamples, "method": "BCa"}
+            chunk = indices[start : start + at_once]
+            data, options = np.stack([finite[i] for i in chunk]), {"n_resamples": resamples, "method": "BCa"}
             result = bootstrap((data,), np.mean, axis=-1, rng=np.random.default_rng(0), **options).confidence_interval
-            for i, low, high in zip(some, result.low.tolist(), result.high.tolist(), strict=True):
+            for i, low, high in zip(chunk, result.low.tolist(), result.high.tolist(), strict=True):
                 intervals[i] = (low, high)
     return intervals

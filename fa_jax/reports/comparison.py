@@ -74,13 +74,13 @@ class Comparison:
           spread: as for `paper_table`.
           contrast_columns: as for `contrast_table`.
         """
-        found = [table for rates in self.rates for table in rates_tables(self.conditions, rates, spread)]
+        shown = [table for rates in self.rates for table in rates_tables(self.conditions, rates, spread)]
         if self.contrasts:
             columns = columns_of(self.conditions)
-            found.append(contrast_table(self.contrasts, self.names, columns, contrast_columns))
+            shown.append(contrast_table(self.contrasts, self.names, columns, contrast_columns))
         if self.margins:
-            found.append(margin_table(self.margins, self.names, columns_of(self.conditions)))
-        return found
+            shown.append(margin_table(self.margins, self.names, columns_of(self.conditions)))
+        return shown
 
 
 def compare(
@@ -103,23 +103,23 @@ def compare(
     if metric is not None and metric not in columns:
         raise BadOption(f"must be one of {', '.join(columns)}; got {metric!r}{nearest(metric, columns)}", "metric")
     rules = [condition.run.choices["rule"] for condition in compared]
-    said = notes.run_notes(compared, names, metric)
+    lines = notes.run_notes(compared, names, metric)
     if contrasts is not None:
         pairs = declared(contrasts, compared, names)
-        said += notes.unasked_notes(names, pairs)
+        lines += notes.unasked_notes(names, pairs)
     elif against is None and REFERENCE not in rules:
         pairs = []
         if len(compared) > 1:
-            said.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
+            lines.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
     else:
         pairs = planned(compared, names, against or REFERENCE)
-        said += notes.reference_notes(compared, names, pairs, against or REFERENCE)
+        lines += notes.reference_notes(compared, names, pairs, against or REFERENCE)
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
-    said += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]
-    said += flag_notes(compared, names)
+    lines += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]
+    lines += flag_notes(compared, names)
     above = margins(compared, names, metric)
-    return Comparison(compared, names, metric, computed, said, above, control_notes(compared, names, above))
+    return Comparison(compared, names, metric, computed, lines, above, control_notes(compared, names, above))
 
 
 def show(

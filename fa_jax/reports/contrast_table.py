@@ -43,7 +43,9 @@ def contrast_table(
     kinds = " or ".join(dict.fromkeys("ratio" if ratio[contrast.metric] else "difference" for contrast in contrasts))
     headings = {**COLUMNS, "difference": kinds}
     headings |= {f"holm_{test}": "Holm" for test in ("t", "wilcoxon") if f"p_{test}" in shown}
-    texts = difference_texts([(one.metric, one.difference, one.low, one.high) for one in contrasts], ratio)
+    texts = difference_texts(
+        [(contrast.metric, contrast.difference, contrast.low, contrast.high) for contrast in contrasts], ratio
+    )
     rows = []
     for contrast, (difference, interval) in zip(contrasts, texts, strict=True):
         untested = math.isnan(contrast.effect)

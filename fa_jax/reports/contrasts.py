@@ -175,10 +175,10 @@ def without_rule(condition: Condition) -> dict[str, str]:
 
 
 def _matching(side: str, conditions: Sequence[Condition], names: Sequence[str]) -> list[int]:
-    found = matching(side, [condition.run for condition in conditions], names)
-    if not found:
+    indices = matching(side, [condition.run for condition in conditions], names)
+    if not indices:
         raise BadOption(f"must name two of {', '.join(_valid(conditions, names))}; got {side.strip()!r}", "contrasts")
-    return found
+    return indices
 
 
 def _valid(conditions: Sequence[Condition], names: Sequence[str]) -> list[str]:

@@ -61,7 +61,7 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
       names: their labels.
       metric: a column; None: the main metric of each.
     """
-    found = []
+    computed = []
     for i, j in sorted(_pairs(conditions, names)):
         judged = metric or conditions[i].run.main_metric
         runs = [conditions[k].run for k in (i, j)]
@@ -73,26 +73,26 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
             _, summary, _ = paired(conditions, left, right, judged)
             scale = math.exp if runs[0].columns[judged].logarithmic else float
             values = map(scale, (summary.mean, summary.low, summary.high))
-            found.append(Margin(i, j, judged, summary.n, *values, unequal=_unequal(conditions[i], conditions[j])))
-    return found
+            computed.append(Margin(i, j, judged, summary.n, *values, unequal=_unequal(conditions[i], conditions[j])))
+    return computed
 
 
-def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
+def margin_table(computed: Sequence[Margin], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
     """Returns one row per margin; `columns` describe their metrics."""
-    is_ratio = {margin.metric: columns[margin.metric].logarithmic for margin in found}
-    shown = difference_texts([(one.metric, one.margin, one.low, one.high) for one in found], is_ratio)
+    is_ratio = {margin.metric: columns[margin.metric].logarithmic for margin in computed}
+    shown = difference_texts([(margin.metric, margin.margin, margin.low, margin.high) for margin in computed], is_ratio)
     rows = [
         [names[margin.condition], names[margin.control], *texts, str(margin.n)]
-        for margin, texts in zip(found, shown, strict=True)
+        for margin, texts in zip(computed, shown, strict=True)
     ]
-    judged = ", ".join(dict.fromkeys(columns[margin.metric].axis for margin in found))
+    judged = ", ".join(dict.fromkeys(columns[margin.metric].axis for margin in computed))
     caption = (
         f"{judged}: how much better than the control, in pairs over the n seeds that both have; where it is not above "
         "0, the layers that learn in the run and not in the control add nothing"
     )
     unequal = [
         f"{names[margin.condition]} and {names[margin.control]} in {first(margin.unequal, ', ')}"
-        for margin in found
+        for margin in computed
         if margin.unequal
     ]
     if unequal:
@@ -100,11 +100,11 @@ def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping
     return Table(["run", "control", "above it", "95 % (t)", "n"], rows, caption)
 
 
-def control_notes(conditions: Sequence[Condition], names: Sequence[str], found: Sequence[Margin]) -> list[str]:
+def control_notes(conditions: Sequence[Condition], names: Sequence[str], computed: Sequence[Margin]) -> list[str]:
     """Returns which rules have no control to compare with: in what those that are there differ, or how to train one."""
     controls = [j for j, condition in enumerate(conditions) if _is_control(condition)]
     described = [frozenset(without_rule(condition).items()) for condition in conditions]
-    without = set(range(len(conditions))) - set(controls) - {margin.condition for margin in found}
+    without = set(range(len(conditions))) - set(controls) - {margin.condition for margin in computed}
     differing, of_command = [], {}
     for i in sorted(without):
         condition = conditions[i]

@@ -151,8 +151,8 @@ def draw_many(axes: Axes, curves: Sequence[Curve], metric: str, axis: str = "exa
 
 def widest_random(runs: Sequence[Run], name: str) -> tuple[float, ...]:
     """Returns the standard deviations of a column for random signals, of an example and of the mean, where largest."""
-    found = [random for run in runs if name in run.columns and (random := run.columns[name].random) is not None]
-    return tuple(map(max, zip(*((random.of_one, random.of_mean) for random in found), strict=True)))
+    bands = [random for run in runs if name in run.columns and (random := run.columns[name].random) is not None]
+    return tuple(map(max, zip(*((random.of_one, random.of_mean) for random in bands), strict=True)))
 
 
 def drawn(text: str) -> str:

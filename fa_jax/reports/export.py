@@ -127,7 +127,7 @@ def typeset(text: str) -> str:
     """Returns text whose negative numbers have a minus sign, and numbers such as `1.2e-05` a power of ten."""
     powers = re.sub(
         r"(?<![\w.])(-?\d+(?:\.\d+)?)e([+-]?)0*(\d+)(?!\w)",
-        lambda found: f"{found[1]}×10{(found[2].strip('+') + found[3]).translate(SUPERSCRIPT)}",
+        lambda match: f"{match[1]}×10{(match[2].strip('+') + match[3]).translate(SUPERSCRIPT)}",
         text,
     )
     return re.sub(r"(?<![\w.)\]-])-(?=\d)", "−", powers)

@@ -183,8 +183,8 @@ def _layers(groups: dict[tuple[str, str], list[Curve]], options: FigureOptions) 
         return list(dict.fromkeys([*recorded[:1], *recorded[-1:]]))
     for layer in options.layers:
         if layer not in recorded:
-            there = ", ".join(map(str, recorded)) or "none; probe=100 measures angles"
-            raise BadOption(f"must be of those whose angles are recorded, {there}; got {layer}", "layers")
+            valid = ", ".join(map(str, recorded)) or "none; probe=100 measures angles"
+            raise BadOption(f"must be of those whose angles are recorded, {valid}; got {layer}", "layers")
     return list(options.layers)
 
 
@@ -201,7 +201,7 @@ def _figure(
     blocks = {title: of_group for title, of_group in blocks.items() if of_group}
     with styled(options):
         with_spread = any(
-            len(curves) <= MANY for part in blocks.values() for one in part for curves in one.rules.values()
+            len(curves) <= MANY for part in blocks.values() for panel in part for curves in panel.rules.values()
         )
         sizes = [size_of(of_group) for of_group in blocks.values()]
         notes = _explanation([curve.run for curves in groups.values() for curve in curves], with_spread=with_spread)

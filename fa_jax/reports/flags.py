@@ -31,8 +31,8 @@ def flagged(run: Run, name: str) -> np.ndarray:
 
 def seeds_flagged(run: Run, name: str) -> int:
     """Returns the number of seeds whose value at the last evaluation is marked."""
-    found = flagged(run, name) if name in run.metrics else np.zeros((0, 0), bool)
-    return int(found[:, -1].sum()) if found.size else 0
+    flags = flagged(run, name) if name in run.metrics else np.zeros((0, 0), bool)
+    return int(flags[:, -1].sum()) if flags.size else 0
 
 
 def marked(text: str, run: Run, name: str) -> str:
@@ -48,26 +48,26 @@ def meanings(shown: Iterable[tuple[Run, str]], mark: str = MARK, *, at_end: bool
       mark: how they are marked.
       at_end: whether the values are those of the last evaluation alone, and not curves.
     """
-    found = [
+    marked = [
         flag.meaning
         for run, name in shown
         if name in run.metrics and (flag := run.columns[name].flag) is not None
         if (seeds_flagged(run, name) if at_end else flagged(run, name).any())
     ]
-    return [f"{mark}: in at least one seed, {meaning}" for meaning in dict.fromkeys(found)]
+    return [f"{mark}: in at least one seed, {meaning}" for meaning in dict.fromkeys(marked)]
 
 
 def flag_notes(compared: Sequence[Condition], names: Sequence[str]) -> list[str]:
     """Returns in which conditions, and layers, values are marked at the last evaluation, and why."""
-    found: dict[str, dict[str, dict[int, None]]] = {}
+    by_meaning: dict[str, dict[str, dict[int, None]]] = {}
     for condition, label in zip(compared, names, strict=True):
         for name, column in condition.run.columns.items():
             if column.flag is not None and seeds_flagged(condition.run, name):
-                layers = found.setdefault(column.flag.meaning, {}).setdefault(label, {})
+                layers = by_meaning.setdefault(column.flag.meaning, {}).setdefault(label, {})
                 layers |= {} if column.layer is None else {column.layer: None}
     return [
         f"{MARK} {meaning}: {first([f'{label}{_layers(list(layers))}' for label, layers in where.items()], ', ')}"
-        for meaning, where in found.items()
+        for meaning, where in by_meaning.items()
     ]
 
 

@@ -54,8 +54,8 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
     data = page_data(comparison, options)
     layers = next(iter(data["angles"].values()), [])
     if options.layers and options.layers[0] not in layers:
-        there = ", ".join(map(str, layers)) or "none; probe=100 measures angles"
-        raise BadOption(f"must be of those whose angles are recorded, {there}; got {options.layers[0]}", "layers")
+        valid = ", ".join(map(str, layers)) or "none; probe=100 measures angles"
+        raise BadOption(f"must be of those whose angles are recorded, {valid}; got {options.layers[0]}", "layers")
     shared, differences = _options(compared, names)
     contrasts = contrast_table(comparison.contrasts, names, columns_of(compared)) if comparison.contrasts else None
     text = page.render(

@@ -78,15 +78,18 @@ def labels(runs: Sequence[Run]) -> list[str]:
         shared = len(list(itertools.takewhile(lambda column: len(set(column)) == 1, zip(*parts, strict=False))))
         return ["_".join(part[shared:]) or name for part, name in zip(parts, experiments, strict=True)]
     described = describe(runs)
-    shown = dict.fromkeys(key for one in described for key, _ in one.setting)
+    shown = dict.fromkeys(key for condition in described for key, _ in condition.setting)
     described = [
-        one._replace(setting=tuple((key, options.get(key, ABSENT)) for key in shown))
-        for one, options in zip(described, map(_options, runs), strict=True)
+        condition._replace(setting=tuple((key, options.get(key, ABSENT)) for key in shown))
+        for condition, options in zip(described, map(_options, runs), strict=True)
     ]
-    several_tasks = len({one.task for one in described}) > 1
-    texts = [_text(one, several_tasks, short=True) for one in described]
+    several_tasks = len({condition.task for condition in described}) > 1
+    texts = [_text(condition, several_tasks, short=True) for condition in described]
     counts = Counter(texts)
-    exact = [_text(one, several_tasks, short=counts[text] == 1) for one, text in zip(described, texts, strict=True)]
+    exact = [
+        _text(condition, several_tasks, short=counts[text] == 1)
+        for condition, text in zip(described, texts, strict=True)
+    ]
     seen: Counter[str] = Counter()
     for i, text in enumerate(exact):
         seen[text] += 1
@@ -105,10 +108,10 @@ def matching(text: str, runs: Sequence[Run], names: Sequence[str]) -> list[int]:
       names: their labels.
     """
     wanted = text.strip().lower()
-    found = [i for i, name in enumerate(names) if name == text] or [
+    matches = [i for i, name in enumerate(names) if name == text] or [
         i for i, name in enumerate(names) if name.lower() == wanted
     ]
-    return found or [i for i, run in enumerate(runs) if _is_described(wanted, run)]
+    return matches or [i for i, run in enumerate(runs) if _is_described(wanted, run)]
 
 
 def setting_text(setting: Sequence[tuple[str, str]], *, short: bool = True) -> str:
@@ -152,21 +155,22 @@ def _is_described(text: str, run: Run) -> bool:
 def _has_option(word: str, described: Mapping[str, str | None]) -> bool:
     """Returns whether options have the value that `name=value` says, where the name may lack its first parts."""
     name, _, value = word.partition("=")
-    values = [str(own) for key, own in described.items() if f".{key.lower()}".endswith(f".{name}")]
+    values = [str(recorded) for key, recorded in described.items() if f".{key.lower()}".endswith(f".{name}")]
     return any(
-        value in (own.lower().replace(" ", ""), short_value(own).lower()) or _is_equal(value, own) for own in values
+        value in (recorded.lower().replace(" ", ""), short_value(recorded).lower()) or _is_equal(value, recorded)
+        for recorded in values
     )
 
 
-def _is_equal(value: str, own: str) -> bool:
+def _is_equal(value: str, recorded: str) -> bool:
     try:
-        return float(value) == float(own)
+        return float(value) == float(recorded)
     except ValueError:
         return False
 
 
-def _text(one: Described, several_tasks: bool, *, short: bool) -> str:
-    parts = [one.rule, *([one.task] if several_tasks else []), setting_text(one.setting, short=short)]
+def _text(condition: Described, several_tasks: bool, *, short: bool) -> str:
+    parts = [condition.rule, *([condition.task] if several_tasks else []), setting_text(condition.setting, short=short)]
     return " ".join(filter(None, parts))
 
 

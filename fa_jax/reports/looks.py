@@ -76,7 +76,10 @@ def positions(described: Sequence[Described]) -> list[tuple[int, int]]:
     Numbers are in order; other values are in the order of the runs.
     """
     families: dict[tuple[str, ...], dict[tuple[str, ...], None]] = {}
-    split = [(tuple(key for key, _ in one.setting), tuple(value for _, value in one.setting)) for one in described]
+    split = [
+        (tuple(key for key, _ in condition.setting), tuple(value for _, value in condition.setting))
+        for condition in described
+    ]
     for keys, values in split:
         families.setdefault(keys, {})[values] = None
     ordered = {keys: {values: i for i, values in enumerate(_in_order(list(seen)))} for keys, seen in families.items()}
@@ -90,13 +93,13 @@ def is_colour(value: object) -> bool:
 
 def shade(colour: str, position: float) -> str:
     """Returns a shade of a colour `#rrggbb`, from light at 0 to dark at 1, in equal steps of lightness."""
-    own = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    target = LIGHTEST + position * (min(DARKEST, _lightness(own)) - LIGHTEST)
-    end = float(target > _lightness(own))  # it is mixed with white or with black
-    low, high, mixed = 0.0, 1.0, own
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    target = LIGHTEST + position * (min(DARKEST, _lightness(channels)) - LIGHTEST)
+    end = float(target > _lightness(channels))  # it is mixed with white or with black
+    low, high, mixed = 0.0, 1.0, channels
     for _ in range(12):
         share = (low + high) / 2
-        mixed = [(1 - share) * c + share * end for c in own]
+        mixed = [(1 - share) * c + share * end for c in channels]
         low, high = (share, high) if (_lightness(mixed) < target) == bool(end) else (low, share)
     return "#" + "".join(f"{round(255 * c):02X}" for c in mixed)
 
@@ -122,14 +125,14 @@ def over_logarithm(runs: Sequence[Run], key: str) -> bool:
 
 def _colours(runs: Sequence[Run]) -> dict[str, str]:
     """Returns a colour for each rule: its own, or its usual one, or else the next that no other rule has."""
-    own: dict[str, str] = {}
+    declared: dict[str, str] = {}
     for run in runs:
         display = run.config.get("display")
         colour = display.get("colour") if isinstance(display, dict) else None
         if is_colour(colour):
-            own.setdefault(run.choices["rule"], str(colour).upper())
-    rules = sorted({run.choices["rule"] for run in runs} - own.keys(), key=_rank)
-    usual, chosen = _usual_colours(), dict(own)
+            declared.setdefault(run.choices["rule"], str(colour).upper())
+    rules = sorted({run.choices["rule"] for run in runs} - declared.keys(), key=_rank)
+    usual, chosen = _usual_colours(), dict(declared)
     for rule in rules:
         if usual.get(rule) not in (None, *chosen.values()):
             chosen[rule] = usual[rule]

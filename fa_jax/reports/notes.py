@@ -79,12 +79,12 @@ def test_notes(
     missing = [pair for pair in pairs if pair not in done]
     unfinished = [pair for pair in missing if not all(compared[k].run.is_finished for k in pair)]
     notes = []
-    for some, reason in (
+    for untested, reason in (
         (unfinished, "since a run is not finished"),
         ([pair for pair in missing if pair not in unfinished], "since not both have the metric"),
     ):
-        if some:
-            notes.append(f"without a test, {reason}: {first([f'{names[i]} - {names[j]}' for i, j in some], ', ')}")
+        if untested:
+            notes.append(f"without a test, {reason}: {first([f'{names[i]} - {names[j]}' for i, j in untested], ', ')}")
     return notes
 
 

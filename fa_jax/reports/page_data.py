@@ -109,16 +109,16 @@ def _rates(conditions: Sequence[Condition], rates: Rates) -> dict[str, Any]:
     lines = []
     for line, look in zip(rates.lines, line_looks(conditions, rates), strict=True):
         summaries = {value: summary_of(conditions[i], rates.metric, column) for value, i in line.conditions.items()}
-        known = {value: one for value, one in summaries.items() if math.isfinite(one.mean)}
-        has_band = all(one.n >= FEWEST for one in known.values())
+        known = {value: summary for value, summary in summaries.items() if math.isfinite(summary.mean)}
+        has_band = all(summary.n >= FEWEST for summary in known.values())
         lines.append(
             {
                 "name": line.name,
                 **_style(look),
                 "x": list(known),
-                "mean": _rounded(np.array([one.mean for one in known.values()])),
-                "low": _rounded(np.array([one.low for one in known.values()])) if has_band else [],
-                "high": _rounded(np.array([one.high for one in known.values()])) if has_band else [],
+                "mean": _rounded(np.array([summary.mean for summary in known.values()])),
+                "low": _rounded(np.array([summary.low for summary in known.values()])) if has_band else [],
+                "high": _rounded(np.array([summary.high for summary in known.values()])) if has_band else [],
                 "chosen": list(known).index(line.chosen) if line.chosen is not None else None,
             }
         )

@@ -54,8 +54,8 @@ def wilcoxon_tests(samples: Sequence[np.ndarray]) -> list[float]:
         alike.setdefault((len(sizes), bool(sizes.all()) and len(set(sizes.tolist())) == len(sizes)), []).append(i)
     p_values = [math.nan] * len(samples)
     for indices in alike.values():
-        found = np.asarray(wilcoxon(np.stack([samples[i] for i in indices]), axis=1)[1])
-        for i, p in zip(indices, found.tolist(), strict=True):
+        of_size = np.asarray(wilcoxon(np.stack([samples[i] for i in indices]), axis=1)[1])
+        for i, p in zip(indices, of_size.tolist(), strict=True):
             p_values[i] = p
     return p_values
 

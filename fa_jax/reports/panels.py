@@ -50,10 +50,10 @@ class Block(NamedTuple):
     @property
     def rules(self) -> dict[str, list[Curve]]:
         """The curves of each rule."""
-        found: dict[str, list[Curve]] = {}
+        by_rule: dict[str, list[Curve]] = {}
         for curve in self.curves:
-            found.setdefault(curve.described.rule, []).append(curve)
-        return found
+            by_rule.setdefault(curve.described.rule, []).append(curve)
+        return by_rule
 
     def draw(self, axes: Axes, curves: Sequence[Curve], axis: str) -> None:
         """Draws some of the curves."""
@@ -159,11 +159,11 @@ def _draw_by_rule(part: SubFigure, block: Block, options: FigureOptions, width: 
 
 def _legend_of_settings(part: SubFigure, curves: Sequence[Curve], options: FigureOptions, width: float) -> None:
     """Adds a legend of the settings, in grey since each rule has its colour."""
-    found: dict[int, Curve] = {}
+    by_position: dict[int, Curve] = {}
     for curve, (position, _) in zip(curves, positions([c.described for c in curves]), strict=True):
         if curve.described.setting:
-            found.setdefault(position, curve)
-    ordered = [found[position] for position in sorted(found)]
+            by_position.setdefault(position, curve)
+    ordered = [by_position[position] for position in sorted(by_position)]
     name = ", ".join(key.rpartition(".")[2] for key, _ in ordered[0].described.setting)
     texts = [" ".join(short_value(value) for _, value in curve.described.setting) for curve in ordered]
     if len(ordered) > MANY:

@@ -196,7 +196,9 @@ def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[s
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:
     seeds = sorted({len(c.run.seeds) - len(c.run.diverged) for c in conditions})
     counts = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
-    means = dict.fromkeys(spread_text(column, spread) for column in sorted(shown, key=lambda one: one.logarithmic))
+    means = dict.fromkeys(
+        spread_text(column, spread) for column in sorted(shown, key=lambda column: column.logarithmic)
+    )
     lines = [f"{mean}, n = {counts} seeds, at the last evaluation" for mean in means]
     if any(condition.run.diverged for condition in conditions):
         lines.append(f"diverged seeds are left out; {DIVERGED}")

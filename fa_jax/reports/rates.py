@@ -70,8 +70,8 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
     """
     described = describe([condition.run for condition in conditions])
     result = []
-    for task in dict.fromkeys(one.task for one in described):
-        indices = [i for i, one in enumerate(described) if one.task == task]
+    for task in dict.fromkeys(description.task for description in described):
+        indices = [i for i, description in enumerate(described) if description.task == task]
         measured = [conditions[i].run for i in indices if conditions[i].run.metrics]
         shown = metric or (measured[0].main_metric if measured else "")
         counts = Counter(key for i in indices for key, value in described[i].setting if not math.isnan(number(value)))
@@ -82,14 +82,14 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
         of_rule = Counter(described[i].rule for i in indices)
         left_out = []
         for i in indices:
-            run, one = conditions[i].run, described[i]
+            run, description = conditions[i].run, described[i]
             value = number(run.options.get(option, ""))
-            others = tuple(part for part in one.setting if part[0] != option)
-            alone = of_rule[one.rule] == 1
-            if math.isnan(value) or (len(others) == len(one.setting) and not alone):
+            others = tuple(part for part in description.setting if part[0] != option)
+            alone = of_rule[description.rule] == 1
+            if math.isnan(value) or (len(others) == len(description.setting) and not alone):
                 left_out.append(i)
             else:
-                lines.setdefault((one.rule, run.choices["rule"], others), {})[value] = i
+                lines.setdefault((description.rule, run.choices["rule"], others), {})[value] = i
         values = sorted({value for line in lines.values() for value in line})
         if len(values) < 2:
             continue
@@ -167,17 +167,23 @@ def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "i
 def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[dict[str, Any]]:
     """Returns a row for each condition of the sweeps."""
     rows = []
-    for one in rates:
-        column = columns_of(conditions)[one.metric]
-        for line in one.lines:
+    for sweep in rates:
+        column = columns_of(conditions)[sweep.metric]
+        for line in sweep.lines:
             for value, i in line.conditions.items():
                 run = conditions[i].run
-                row = {"task": one.task, "run": line.name, "option": one.option, "value": value, "metric": one.metric}
-                summary = summary_of(conditions[i], one.metric, column)
+                row = {
+                    "task": sweep.task,
+                    "run": line.name,
+                    "option": sweep.option,
+                    "value": value,
+                    "metric": sweep.metric,
+                }
+                summary = summary_of(conditions[i], sweep.metric, column)
                 row |= summary._asdict() | {"diverged": len(run.diverged)}
-                row["validation_metric"] = one.validation or ""
-                row["validation_mean"] = _validation(conditions[i], one.validation) if one.validation else ""
-                rows.append({**row, "chosen": int(value == line.chosen) if one.validation else ""})
+                row["validation_metric"] = sweep.validation or ""
+                row["validation_mean"] = _validation(conditions[i], sweep.validation) if sweep.validation else ""
+                rows.append({**row, "chosen": int(value == line.chosen) if sweep.validation else ""})
     return rows
 
 
@@ -191,10 +197,10 @@ def line_looks(conditions: Sequence[Condition], rates: Rates) -> list[Look]:
 def rates_notes(rates: Sequence[Rates], names: Sequence[str]) -> list[str]:
     """Returns what is to be said of conditions that are in no sweep."""
     return [
-        f"not in the table by {one.option}, since they differ in other options: "
-        + ", ".join(names[i] for i in one.left_out)
-        for one in rates
-        if one.left_out
+        f"not in the table by {sweep.option}, since they differ in other options: "
+        + ", ".join(names[i] for i in sweep.left_out)
+        for sweep in rates
+        if sweep.left_out
     ]
 
 
@@ -203,13 +209,13 @@ def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) ->
     column, validation = columns[rates.metric], columns[str(rates.validation)]
     lines = [line for line in rates.lines if line.chosen is not None]
     best = [conditions[line.conditions[line.chosen]] for line in lines if line.chosen is not None]
-    shown, unit = mean_and_spread([summary_of(one, rates.metric, column) for one in best], column, spread)
+    shown, unit = mean_and_spread([summary_of(condition, rates.metric, column) for condition in best], column, spread)
     by, by_unit = mean_and_spread(
-        [summary_of(one, str(rates.validation), validation) for one in best], validation, "sd"
+        [summary_of(condition, str(rates.validation), validation) for condition in best], validation, "sd"
     )
     rows = [
-        [line.name, f"{line.chosen:.4g}", by_text.partition(" ")[0], text, str(len(one.run.at_end(rates.metric)))]
-        for line, one, text, by_text in zip(lines, best, shown, by, strict=True)
+        [line.name, f"{line.chosen:.4g}", by_text.partition(" ")[0], text, str(len(condition.run.at_end(rates.metric)))]
+        for line, condition, text, by_text in zip(lines, best, shown, by, strict=True)
     ]
     edges = [
         line.name

@@ -46,26 +46,27 @@ def rates_figure(conditions: Sequence[Condition], rates: Sequence[Rates], option
       options: how it is drawn.
     """
     with styled(options):
-        sizes = [_size(one) for one in rates]
+        sizes = [_size(sweep) for sweep in rates]
         below = 0.3 * options.font_size / 9
         figure, parts = in_rows(sizes, below, options)
         width = figure.get_figwidth()
         counts: set[int] = set()
         diverged = False
-        for part, one in zip(parts, rates, strict=True):
+        for part, sweep in zip(parts, rates, strict=True):
             points = [
-                _points(conditions, one, *pair) for pair in zip(one.lines, line_looks(conditions, one), strict=True)
+                _points(conditions, sweep, *pair)
+                for pair in zip(sweep.lines, line_looks(conditions, sweep), strict=True)
             ]
             diverged |= any(of_line.diverged for of_line in points)
             counts |= {summary.n for of_line in points for summary in of_line.summaries.values()}
             if len(rates) > 1:
-                part.suptitle(drawn(one.task), fontsize=options.font_size)
-            _draw(part, conditions, one, points, options, width)
+                part.suptitle(drawn(sweep.task), fontsize=options.font_size)
+            _draw(part, conditions, sweep, points, options, width)
         notes = ["mean over seeds"]
         notes += ["bars: 95 % interval of that mean (Student's t)"] * any(n >= FEWEST for n in counts)
         notes += [f"dots: single seeds, where there are fewer than {FEWEST}"] * any(1 < n < FEWEST for n in counts)
-        notes += ["ring: chosen on validation examples"] * any(one.validation for one in rates)
-        notes += ["of tied values the lowest"] * any(line.tied for one in rates for line in one.lines)
+        notes += ["ring: chosen on validation examples"] * any(sweep.validation for sweep in rates)
+        notes += ["of tied values the lowest"] * any(line.tied for sweep in rates for line in sweep.lines)
         notes += ["cross: every seed diverged"] * diverged
         add_notes(figure, wrapped(["; ".join(notes)], width, options), options)
     return figure
@@ -139,8 +140,8 @@ def _draw_line(axes: Axes, points: Points) -> None:
     line, look, summaries, samples, _ = points
     style = {"linestyle": LINES[look.dash], "marker": look.marker[0], "markersize": 4, "linewidth": LINE_WIDTH}
     axes.plot(*_curve(points).T, color=look.colour, label=drawn(line.name), **style)
-    bars = [(value, one.low, one.high) for value, one in summaries.items() if one.n >= FEWEST]
-    dots = [(value, v) for value, one in summaries.items() if 1 < one.n < FEWEST for v in samples[value]]
+    bars = [(value, summary.low, summary.high) for value, summary in summaries.items() if summary.n >= FEWEST]
+    dots = [(value, v) for value, summary in summaries.items() if 1 < summary.n < FEWEST for v in samples[value]]
     if bars:
         axes.vlines(*np.transpose(bars), color=look.colour, linewidth=0.8)
     if dots:

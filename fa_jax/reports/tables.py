@@ -171,7 +171,7 @@ def score_table(
     )
     shown = [*zip(runs, metrics, strict=True), *((run, "signal_angle_0") for run in runs)]
     caption = "\n".join([caption, *meanings(shown)])
-    if any(one.mean.n > 1 and math.isnan(one.bootstrap[0]) for one in computed):
+    if any(scores.mean.n > 1 and math.isnan(scores.bootstrap[0]) for scores in computed):
         caption += "\n-: all seeds agree, and have no interval"
     if any(condition.run.diverged for condition in conditions):
         caption += f"\n{DIVERGED}"
@@ -209,7 +209,7 @@ def state(condition: Condition) -> str:
     parts = [unfinished[0].state if unfinished else condition.run.status["status"]]
     parts += [f"{diverged} seeds diverged"] if diverged else []
     states = [run.state for run in condition.left_out]
-    parts += [f"{states.count(one)} {one} left out" for one in dict.fromkeys(states)]
+    parts += [f"{states.count(reason)} {reason} left out" for reason in dict.fromkeys(states)]
     return ", ".join(parts)
 
 

@@ -38,27 +38,27 @@ def from_arrays(content: Mapping[str, Any], *, preprocessing: str | None, valida
     Raises:
       BadOption: if the arrays do not fit together; the message names the array.
     """
-    found = {name: _array(name, content[name]) for name in NAMES if content.get(name) is not None}
+    arrays = {name: _array(name, content[name]) for name in NAMES if content.get(name) is not None}
     for name in ("x", "y"):
-        if name not in found:
+        if name not in arrays:
             raise BadOption(f"needs an array {name}")
-    if ("x_test" in found) != ("y_test" in found):
+    if ("x_test" in arrays) != ("y_test" in arrays):
         raise BadOption("needs both x_test and y_test, or neither")
     for x, y in (("x", "y"), ("x_test", "y_test")):
-        if x in found and len(found[x]) != len(found[y]):
-            raise BadOption(f"has {len(found[x])} examples in {x} and {len(found[y])} in {y}")
-    images = _inputs(found)
-    classes = _targets(found)
-    if "x_test" not in found:
-        in_test = np.arange(len(found["x"])) % TEST_EVERY == TEST_EVERY - 1
-        found |= {f"{name}_test": found[name][in_test] for name in ("x", "y")}
-        found |= {name: found[name][~in_test] for name in ("x", "y")}
+        if x in arrays and len(arrays[x]) != len(arrays[y]):
+            raise BadOption(f"has {len(arrays[x])} examples in {x} and {len(arrays[y])} in {y}")
+    images = _inputs(arrays)
+    classes = _targets(arrays)
+    if "x_test" not in arrays:
+        in_test = np.arange(len(arrays["x"])) % TEST_EVERY == TEST_EVERY - 1
+        arrays |= {f"{name}_test": arrays[name][in_test] for name in ("x", "y")}
+        arrays |= {name: arrays[name][~in_test] for name in ("x", "y")}
     held_out = integer("validation", validation, least=0)
-    remaining = len(found["x"]) - held_out
-    if remaining < 1 or not len(found["x_test"]):
-        numbers = f"{len(found['x'])} for training, of which {held_out} held out, {len(found['x_test'])} for testing"
+    remaining = len(arrays["x"]) - held_out
+    if remaining < 1 or not len(arrays["x_test"]):
+        numbers = f"{len(arrays['x'])} for training, of which {held_out} held out, {len(arrays['x_test'])} for testing"
         raise BadOption(f"has too few examples: {numbers}")
-    scaling = _scaling(preprocessing, found["x"][:remaining], images=images)
+    scaling = _scaling(preprocessing, arrays["x"][:remaining], images=images)
 
     def prepare(stored, augment=lambda images: images):
         return scaling.finish(augment(scaling.prepare(stored)))
@@ -67,17 +67,17 @@ def from_arrays(content: Mapping[str, Any], *, preprocessing: str | None, valida
         return Split(jnp.asarray(scaling.store(x)), jnp.asarray(y))
 
     train, held = slice(None, remaining), slice(remaining, None)
-    outputs = classes or found["y"].shape[1]
+    outputs = classes or arrays["y"].shape[1]
     return Task(
-        train=split(found["x"][train], found["y"][train]),
-        test=split(found["x_test"], found["y_test"]),
-        validation=split(found["x"][held], found["y"][held]) if held_out else None,
+        train=split(arrays["x"][train], arrays["y"][train]),
+        test=split(arrays["x_test"], arrays["y_test"]),
+        validation=split(arrays["x"][held], arrays["y"][held]) if held_out else None,
         prepare=prepare,
         encode=(lambda y: jax.nn.one_hot(y, outputs, dtype=jnp.float32)) if classes else (lambda y: y),
-        metrics=(ERROR if classes else nse_metric(jnp.asarray(found["y"][train])),),
-        input_shape=found["x"].shape[1:],
+        metrics=(ERROR if classes else nse_metric(jnp.asarray(arrays["y"][train])),),
+        input_shape=arrays["x"].shape[1:],
         outputs=outputs,
-        black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(found["x"][:1]))))[0] if images else None,
+        black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(arrays["x"][:1]))))[0] if images else None,
     )
 
 
@@ -95,60 +95,60 @@ def _array(name: str, given: Any) -> np.ndarray:
     return array
 
 
-def _inputs(found: dict[str, np.ndarray]) -> bool:
+def _inputs(arrays: dict[str, np.ndarray]) -> bool:
     """Brings the inputs into the form in which they are stored; returns whether they are images."""
-    x = found["x"]
+    x = arrays["x"]
     if x.ndim < 2:
         raise BadOption(f"needs x of shape [examples, ...]; got {list(x.shape)}")
     images = x.dtype == np.uint8 and x.ndim in (3, 4)
     for name in ("x", "x_test"):
-        if name not in found:
+        if name not in arrays:
             continue
-        if found[name].shape[1:] != x.shape[1:] or (found[name].dtype == np.uint8) != (x.dtype == np.uint8):
-            got = f"{list(found[name].shape[1:])} {found[name].dtype}"
+        if arrays[name].shape[1:] != x.shape[1:] or (arrays[name].dtype == np.uint8) != (x.dtype == np.uint8):
+            got = f"{list(arrays[name].shape[1:])} {arrays[name].dtype}"
             raise BadOption(f"has examples of {list(x.shape[1:])} {x.dtype} in x, and of {got} in x_test")
         if images:
-            found[name] = found[name][..., None] if x.ndim == 3 else found[name]
+            arrays[name] = arrays[name][..., None] if x.ndim == 3 else arrays[name]
         else:
-            found[name] = found[name].astype(np.float32)
+            arrays[name] = arrays[name].astype(np.float32)
     return images
 
 
-def _targets(found: dict[str, np.ndarray]) -> int | None:
+def _targets(arrays: dict[str, np.ndarray]) -> int | None:
     """Brings the targets into the form in which they are stored; returns the number of classes, if there are any."""
-    names = [name for name in ("y", "y_test") if name in found]
-    if found["y"].ndim > 2:
+    names = [name for name in ("y", "y_test") if name in arrays]
+    if arrays["y"].ndim > 2:
         raise BadOption(
-            f"needs y of classes [examples], or of numbers [examples, outputs]; got {list(found['y'].shape)}"
+            f"needs y of classes [examples], or of numbers [examples, outputs]; got {list(arrays['y'].shape)}"
         )
     for name in names:
-        if found[name].shape[1:] != found["y"].shape[1:]:
+        if arrays[name].shape[1:] != arrays["y"].shape[1:]:
             raise BadOption(
-                f"has targets of {list(found['y'].shape[1:])} in y, and of {list(found[name].shape[1:])} in {name}"
+                f"has targets of {list(arrays['y'].shape[1:])} in y, and of {list(arrays[name].shape[1:])} in {name}"
             )
-    if all(_is_one_hot(found[name]) for name in names):
-        classes = found["y"].shape[1]
-        found.update({name: found[name].argmax(1).astype(np.int32) for name in names})
+    if all(_is_one_hot(arrays[name]) for name in names):
+        classes = arrays["y"].shape[1]
+        arrays.update({name: arrays[name].argmax(1).astype(np.int32) for name in names})
         return classes
-    whole = all(found[name].dtype.kind in "iu" for name in names)
-    if not whole or found["y"].shape[1:] not in ((), (1,)):
-        found.update({name: found[name].reshape(len(found[name]), -1).astype(np.float32) for name in names})
+    whole = all(arrays[name].dtype.kind in "iu" for name in names)
+    if not whole or arrays["y"].shape[1:] not in ((), (1,)):
+        arrays.update({name: arrays[name].reshape(len(arrays[name]), -1).astype(np.float32) for name in names})
         return None
-    found.update({name: found[name].reshape(-1) for name in names})
+    arrays.update({name: arrays[name].reshape(-1) for name in names})
     for name in names:
-        if len(found[name]) and found[name].min() < 0:
-            raise BadOption(f"needs classes from 0 in {name}; got {found[name].min()}")
-    classes = int(found["y"].max()) + 1 if len(found["y"]) else 0
-    counts = np.bincount(found["y"], minlength=classes) if classes <= 10**6 else np.zeros(1)
+        if len(arrays[name]) and arrays[name].min() < 0:
+            raise BadOption(f"needs classes from 0 in {name}; got {arrays[name].min()}")
+    classes = int(arrays["y"].max()) + 1 if len(arrays["y"]) else 0
+    counts = np.bincount(arrays["y"], minlength=classes) if classes <= 10**6 else np.zeros(1)
     if classes < 2 or not counts.all():
         missing = "" if classes < 2 else f", without class {int(np.flatnonzero(counts == 0)[0])}"
         raise BadOption(
             f"needs classes 0, 1, ... in y, each at least once; got numbers up to {classes - 1}{missing}; "
             "real targets must be floats"
         )
-    if "y_test" in found and len(found["y_test"]) and found["y_test"].max() >= classes:
-        raise BadOption(f"has class {found['y_test'].max()} in y_test, and classes 0 to {classes - 1} in y")
-    found.update({name: found[name].astype(np.int32) for name in names})
+    if "y_test" in arrays and len(arrays["y_test"]) and arrays["y_test"].max() >= classes:
+        raise BadOption(f"has class {arrays['y_test'].max()} in y_test, and classes 0 to {classes - 1} in y")
+    arrays.update({name: arrays[name].astype(np.int32) for name in names})
     return classes
 
 

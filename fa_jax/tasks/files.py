@@ -77,12 +77,12 @@ def _file(option: str, path: Any) -> Path:
     if not isinstance(path, str) or not path:
         raise BadOption(f"must be the path of a file; got {path!r}", option)
     try:
-        found = Path(path).expanduser()
-        if found.is_file():
-            return found
+        file = Path(path).expanduser()
+        if file.is_file():
+            return file
     except (OSError, RuntimeError) as problem:  # a name that is too long, or ~ of nobody
         raise BadOption(f"must be the path of a file; {problem}", option) from None
-    raise BadOption(f"must be the path of a file; {found.absolute()} is none", option)
+    raise BadOption(f"must be the path of a file; {file.absolute()} is none", option)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:

@@ -118,8 +118,8 @@ def resized(images: np.ndarray, side: int) -> np.ndarray:
     rows, columns = weights(images.shape[1]), weights(images.shape[2])
     new = np.empty((len(images), side, side, images.shape[3]), np.uint8)
     for start in range(0, len(images), RESIZED_AT_ONCE):
-        some = images[start : start + RESIZED_AT_ONCE].astype(np.float32)
-        levels = np.einsum("ah,nhwc,bw->nabc", rows, some, columns, optimize=True)
+        chunk = images[start : start + RESIZED_AT_ONCE].astype(np.float32)
+        levels = np.einsum("ah,nhwc,bw->nabc", rows, chunk, columns, optimize=True)
         new[start : start + RESIZED_AT_ONCE] = np.rint(levels)
     return new
 

@@ -58,8 +58,8 @@ def test_updates_and_signals_are_those_of_rule_and_backprop_for_each_seed(runs):
         assert_trees_close(of_seed.rule, expected, rtol=1e-4, atol=1e-7)
         assert_trees_close(of_seed.backprop, gradient, rtol=1e-4, atol=1e-7)
         assert_trees_close(run.updates(x, y, seed=seed), of_seed, rtol=1e-4, atol=1e-7)
-        own = run.job.rule.extras.signals(params, feedback, batch)
-        assert_trees_close(jax.tree.map(lambda a, i=i: a[i], signals.rule), own, rtol=1e-4, atol=1e-7)
+        by_rule = run.job.rule.extras.signals(params, feedback, batch)
+        assert_trees_close(jax.tree.map(lambda a, i=i: a[i], signals.rule), by_rule, rtol=1e-4, atol=1e-7)
     assert not np.allclose(signals.rule["stages_0/hidden"], signals.backprop["stages_0/hidden"])
     assert_trees_close(*runs["bp"].signals(x, y), rtol=1e-5, atol=1e-8)
 

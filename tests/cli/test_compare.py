@@ -48,11 +48,11 @@ def test_compare_writes_tables_for_papers(sweep, tmp_path, capsys):
 def test_one_format_of_tables_is_printed_alone(sweep, tmp_path, capsys):
     words = ["compare", str(sweep), "columns=test_error,n,optimizer.learning_rate", f"output={tmp_path}/out"]
     assert main([*words, "spread=sd", "format=latex"]) == 0
-    printed, said = capsys.readouterr()
+    printed, errors = capsys.readouterr()
     assert printed == (tmp_path / "out" / "comparison.tex").read_text()
     assert printed.count("\\begin{table}") == 2
     assert "learning\\_rate" in printed
-    assert "comparison: " in said
+    assert "comparison: " in errors
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["comparison.tex"]
     assert main([*words, "format=csv"]) == 0
     rows = read_rows(tmp_path / "out" / "comparison.csv")

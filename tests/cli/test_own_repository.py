@@ -132,10 +132,10 @@ def test_an_interrupt_prints_the_command_that_resumes_an_own_rule(capsys, monkey
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    own = ["--config-dir", "conf", "trust=mylab", "+measure.mine={_target_: mylab.metrics.sparsity}"]
+    options = ["--config-dir", "conf", "trust=mylab", "+measure.mine={_target_: mylab.metrics.sparsity}"]
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "evaluation", interrupt)
-        assert main([*own, "rule=scaled", *SHORT, "hydra.run.dir=my run"]) == 130
+        assert main([*options, "rule=scaled", *SHORT, "hydra.run.dir=my run"]) == 130
     command = re.search(r".*; (.*) resumes it$", capsys.readouterr().err.strip())[1]
     assert command == "fa-jax 'resume=my run' --config-dir conf trust=mylab"
     assert main(shlex.split(command)[1:]) == 0

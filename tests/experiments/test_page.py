@@ -68,7 +68,7 @@ def test_a_bound_that_leaves_out_the_published_value_shows_no_agreement():
 
 
 def test_remembered_values_and_ranges_of_our_own_are_counted_apart():
-    results = [r for found in RESULTS().values() for r in found]
+    results = [r for of_experiment in RESULTS().values() for r in of_experiment]
     assert {r.verdict for r in results if r.provenance == "remembered"}.isdisjoint({YES, OWN_BOUND, COVERED})
     assert all(r.provenance.startswith("remembered") for r in results if r.verdict == REMEMBERED)
     assert {r.verdict for r in RESULTS()["yagi2022"]} == {COVERED, NO}

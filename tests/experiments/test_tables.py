@@ -154,9 +154,9 @@ def trial(error, diverged=False):
 def test_a_search_chooses_the_values_of_the_lowest_validation_error():
     row = searched_row()
     runs = [trial(1.0, diverged=True), *(trial(error) for error in (5.0, 4.0, 3.0, 2.0, 2.5))]
-    found = search.choice(row, runs)
-    assert found.arguments == ("optimizer.learning_rate=0.1", "optimizer.clip=1")
-    assert found.at_edge == ("optimizer.learning_rate",)
+    choice = search.choice(row, runs)
+    assert choice.arguments == ("optimizer.learning_rate=0.1", "optimizer.clip=1")
+    assert choice.at_edge == ("optimizer.learning_rate",)
     sweep = search.sweep_of(row)
     assert sweep.is_sweep
     assert sweep.folder.name == "bp_search"

@@ -46,8 +46,8 @@ def sweep_of(folder):
 
 
 def only(row):
-    (one,) = row.trainings()
-    return one
+    (training,) = row.trainings()
+    return training
 
 
 class Processes:
@@ -227,7 +227,7 @@ def test_every_row_of_every_experiment_has_a_name_and_a_folder_of_its_own():
     assert all(str(row.folder).endswith(row.name) for row in rows)
     of_one_training = "hinton2022", "kao2019", "lillicrap2014", "nokland2016", "yagi2022"
     more = [row for name in of_one_training for row in queue.experiments()[name].rows(7)]
-    assert all("seeds=7" in one.arguments for row in more for one in row.trainings())
+    assert all("seeds=7" in training.arguments for row in more for training in row.trainings())
 
 
 def test_missing_data_are_named_with_the_command_that_prepares_them_before_anything_is_trained(tmp_path, monkeypatch):

@@ -120,12 +120,12 @@ def test_the_bootstrap_is_that_of_scipy_for_each_sample_however_many_are_resampl
     samples = [random.normal(size=n) for n in (5, 3, 5, 2)]
     for value in (1.0, math.nan):  # neither one value nor equal ones have an interval
         assert np.isnan(bootstrap_intervals([[value], [1.0, 1.0, value]])).all()
-    found = bootstrap_intervals([[*samples[0], math.nan, math.inf], *samples[1:]], 499)
-    for sample, interval in zip(samples, found, strict=True):
+    intervals = bootstrap_intervals([[*samples[0], math.nan, math.inf], *samples[1:]], 499)
+    for sample, interval in zip(samples, intervals, strict=True):
         options = {"n_resamples": 499, "method": "BCa", "rng": np.random.default_rng(0)}
         assert interval == tuple(stats.bootstrap((sample,), np.mean, **options).confidence_interval)
     monkeypatch.setattr(statistics, "BOOTSTRAP_NUMBERS", 1)
-    assert bootstrap_intervals(samples, 499) == found
+    assert bootstrap_intervals(samples, 499) == intervals
 
 
 def test_the_interquartile_mean_is_the_mean_of_the_middle_half():

@@ -93,16 +93,16 @@ def test_each_local_loss_trains_its_own_parts_alone():
     _, rule = make()
     params = random_params(rule)
     batch = random_batch()
-    for which, trained_kinds in ((0, ("stages", "bridges")), (1, ("encoders", "decoders"))):
+    for index, trained_kinds in ((0, ("stages", "bridges")), (1, ("encoders", "decoders"))):
 
         @jax.jit
-        def gradients(p, which=which):
-            return jax.jacrev(lambda p: rule.extras.network.call("losses", p, batch.inputs, batch.targets)[which])(p)
+        def gradients(p, index=index):
+            return jax.jacrev(lambda p: rule.extras.network.call("losses", p, batch.inputs, batch.targets)[index])(p)
 
         for i, gradient in enumerate(gradients(params)):
             for name, part in gradient.items():
                 is_trained = name in {f"{kind}_{i}" for kind in trained_kinds}
-                assert all(np.any(leaf) == is_trained for leaf in jax.tree.leaves(part)), (which, i, name)
+                assert all(np.any(leaf) == is_trained for leaf in jax.tree.leaves(part)), (index, i, name)
 
 
 @pytest.mark.parametrize(

@@ -94,21 +94,21 @@ def train_stage_by_stage(params, batch, masks, objective, rate):
     of_prediction, of_similarity, of_readout = WEIGHTS[objective]
     new, y, g = jax.tree.map(np.array, params), np.asarray(batch.targets), np.asarray(batch.inputs)
     for i, mask in enumerate(masks):
-        stage, own = new[f"stages_{i}"], new.get(f"losses_{i}", {})
+        stage, heads = new[f"stages_{i}"], new.get(f"losses_{i}", {})
         a = g @ stage["linear"]["kernel"] + stage["linear"]["bias"]
         norm = stage.get("BatchNorm_0", {}).get("norm")
         x, send_back = (a, None) if norm is None else normalise(a, norm["scale"], norm["bias"])
         h = np.tanh(x)
         signal = np.zeros_like(h)
-        if "predict" in own or (objective == "mono_forward" and i == len(masks) - 1):
-            part = own.get("predict", new["readout"])
+        if "predict" in heads or (objective == "mono_forward" and i == len(masks) - 1):
+            part = heads.get("predict", new["readout"])
             error = of_prediction * softmax_error(h @ part["kernel"] + part.get("bias", 0), y)
             signal += error @ part["kernel"].T
             step(part, {"kernel": h.T @ error, **({"bias": error.sum(0)} if "bias" in part else {})}, rate)
-        if "encode" in own:
-            delta = of_similarity * similarity_delta(h @ own["encode"]["kernel"], y)
-            signal += delta @ own["encode"]["kernel"].T
-            step(own["encode"], {"kernel": h.T @ delta}, rate)
+        if "encode" in heads:
+            delta = of_similarity * similarity_delta(h @ heads["encode"]["kernel"], y)
+            signal += delta @ heads["encode"]["kernel"].T
+            step(heads["encode"], {"kernel": h.T @ delta}, rate)
         delta = signal * (1 - h**2)
         if norm is not None:
             delta, d_scale, d_bias = send_back(delta)
@@ -169,19 +169,19 @@ def test_convolutional_stages_are_compared_by_the_deviations_of_channels_before_
     network, rule, params = make("predsim", network=cnn((6, 6, 2), 3, **options), head_features=30)
     batch = make_batch(inputs=(6, 6, 2))
     updates = rule.updates(params, (), batch)
-    x, y, own = np.asarray(batch.inputs), np.asarray(batch.targets), params["losses_0"]
+    x, y, heads = np.asarray(batch.inputs), np.asarray(batch.targets), params["losses_0"]
     linear = params["stages_0"]["linear"]
     kernel, bias, encoder = (
         np.asarray(linear["kernel"]),
         np.asarray(linear["bias"]),
-        np.asarray(own["encode"]["kernel"]),
+        np.asarray(heads["encode"]["kernel"]),
     )
     h = np.tanh(convolve(x, kernel, bias, "SAME"))
     # 6 x 6 x 5 features become 2 x 3 x 5, by windows of 4 x 2 on a map with two rows of zeros above and below.
     padded = np.pad(h, ((0, 0), (2, 0), (0, 0), (0, 0)))
     flat = padded.reshape(6, 2, 4, 3, 2, 5).mean((2, 4)).reshape(6, 30)
-    error = (1 - BETA) * softmax_error(flat @ own["predict"]["kernel"] + own["predict"]["bias"], y)
-    signal = np.repeat(np.repeat((error @ own["predict"]["kernel"].T).reshape(6, 2, 3, 5) / 8, 4, 1), 2, 2)[:, 2:]
+    error = (1 - BETA) * softmax_error(flat @ heads["predict"]["kernel"] + heads["predict"]["bias"], y)
+    signal = np.repeat(np.repeat((error @ heads["predict"]["kernel"].T).reshape(6, 2, 3, 5) / 8, 4, 1), 2, 2)[:, 2:]
     encoded = convolve(h, encoder, 0, "SAME")
     delta = deviation_delta(encoded, lambda deviation: BETA * similarity_delta(deviation, y))
     signal = signal + input_signal(delta, encoder, "SAME", h.shape)

@@ -122,12 +122,12 @@ def test_pull_ends_where_the_goodness_reaches_its_bound(float64):
     options = {"positive_threshold": 0.3, "negative_threshold": 0.4, "goodness_cost": cost, "sent": "relu"}
     rule = make(options, hidden=(6,))
     params, feedback, batch = draw(rule)
-    one = batch._replace(inputs=batch.inputs[:1], targets=batch.targets[:1])
-    (z,) = rule.extras.network.call("preactivations", params, one.inputs, one.inputs)
+    example = batch._replace(inputs=batch.inputs[:1], targets=batch.targets[:1])
+    (z,) = rule.extras.network.call("preactivations", params, example.inputs, example.inputs)
     scale = np.sqrt((0.3 + np.log(1 / cost - 1)) / float(goodness(z)[0]))
     at_bound = {**params, "stages_0": jax.tree.map(lambda p: scale * p, params["stages_0"])}
-    (signal,) = rule.extras.signals(at_bound, feedback, one).values()
-    (below,) = rule.extras.signals(params, feedback, one).values()
+    (signal,) = rule.extras.signals(at_bound, feedback, example).values()
+    (below,) = rule.extras.signals(params, feedback, example).values()
     np.testing.assert_allclose(signal, 0, atol=1e-14)
     assert np.any(np.abs(below) > 1e-3)
 
