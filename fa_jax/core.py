@@ -4,8 +4,9 @@ A learning rule is a tuple of pure functions. The main one is
 
     updates = rule.updates(params, feedback, batch)
 
-* `params` is what the optimizer trains. `feedback` is the other state of the rule: the weights that carry the learning
-  signal backward, fixed or learned, or for some rules running means.
+* `params` are the weights that the optimizer trains, and the running statistics of normalisation layers, whose updates
+  are zero. `feedback` is the other state of the rule: the weights that carry the learning signal backward, fixed or
+  learned, or for some rules running means.
 * `updates` has the tree of `params` and the sign of a gradient, whose place it takes: an Optax optimizer turns it into
   a step downhill. That step, which Optax calls updates, is called deltas here.
 * A loss is a mean over the batch, so its gradients dL/dlogits and dL/dh include the factor `1/batch`. The learning
@@ -15,9 +16,9 @@ A learning rule is a tuple of pure functions. The main one is
   pass more than once: a step is compiled as a whole, and XLA merges equal operations.
 * Layer 0 is the one that receives the input, `h_{-1}`. The batch is the leading axis of activations. A stack of equal
   layers under `nn.scan`, or the time steps of a recurrent layer, add one axis in front of it, `[*stack, batch, ...]`.
-* The readout is the last layer, which computes the logits; all others are hidden. A stage is a hidden layer with what
-  belongs to it, such as its activation function, pooling and dropout. The probe batch is a number of test examples on
-  which signals, angles and other properties of hidden layers are measured.
+* The readout is the last layer, which computes the logits; all others are hidden. A stage is a hidden layer
+  together with its activation function, pooling and dropout. The probe batch is the first test examples, on which
+  signals, angles and other properties of hidden layers are measured.
 
 Equations are those of the papers, for one example as a column vector:
 
@@ -36,7 +37,8 @@ import jax
 
 PyTree = Any
 LayerArrays = dict[str, jax.Array]
-"""Arrays keyed by the path of a layer in the network, such as `stages_0/hidden`."""
+"""Arrays keyed by the path of a module in the network: of a hidden layer's `Hidden`, such as `stages_0/hidden`, for
+signals and activations; of a linear layer, such as `stages_0/linear`, for kernels."""
 BackwardKernels = Mapping[str, Any]
 """What replaces the kernels of linear layers in the backward pass, keyed like `LayerArrays`: an array of the kernel's
 shape, or a dict of two factors, see `primitives.with_product_weights`."""
@@ -71,9 +73,9 @@ class FeedbackOptimizer(NamedTuple):
     shared: bool
     """True if no `feedback_optimizer` was chosen, so that the feedback has the optimizer of the params."""
     scaling: str
-    """The path of its transformation, such as `optax.identity` for plain gradient descent."""
+    """The dotted name of its Optax transformation, such as `optax.identity` for plain gradient descent."""
     weight_decay: float | list
-    """As for `optimizers.descend`."""
+    """See `optimizers.descend`."""
     clip: float | None
     is_plain: bool
     """True if it is gradient descent of rate 1, from the start of the run to its end."""
@@ -98,10 +100,10 @@ class Extras(NamedTuple):
     train_predict: Callable[..., jax.Array] | None = None
     """Cheaper substitute for `predict`, used for training metrics. None: `predict`."""
     train_predict_label: str = ""
-    """How `train_predict` predicts, such as `softmax`, where `predict` does otherwise: training scores are shown with
-    it, since they are not comparable with test scores. Empty: the same prediction."""
+    """How `train_predict` predicts, such as `softmax`, if it differs from `predict`: training scores are shown with it,
+    since they are not comparable with test scores. Empty: the same prediction."""
     fixed_feedback: frozenset[tuple[str, ...]] = frozenset()
-    """The paths of what does not learn in feedback that does: its updates are 0, and it does not decay."""
+    """The paths of feedback arrays that stay fixed although the rule learns the others: zero updates, no decay."""
     check_feedback_optimizer: Callable[[FeedbackOptimizer], None] | None = None
     """Raises `checks.BadOption` if the feedback would not learn as the rule says, such as `optimizers.must_be_plain`.
     None: any optimizer is fine."""
@@ -110,7 +112,7 @@ class Extras(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """A learning rule: four pure functions, of which `learn` is optional, and `extras`, often empty."""
+    """A learning rule: three pure functions, a fourth one if the feedback learns, and `extras`, the optional part."""
 
     init: Callable[[jax.Array], tuple[PyTree, PyTree]]
     """`(key) -> (params, feedback)`, given a seed's key; draws from its streams INIT and FEEDBACK. For one seed, all
@@ -179,8 +181,8 @@ class Task(NamedTuple):
     outputs: int
     """The number of outputs."""
     black: jax.Array | None = None
-    """A black image after preprocessing, `input_shape` float32, which augmentation shifts in at the borders; None: the
-    inputs are no images."""
+    """A black image after preprocessing, `input_shape` float32, with which augmentation pads; None: the inputs are not
+    images."""
 
 
 class Flag(NamedTuple):
@@ -192,7 +194,7 @@ class Flag(NamedTuple):
     allowed: tuple[float | None, float | None]
     """The smallest and the largest value of it that is not marked."""
     meaning: str
-    """What is said of a marked value, such as `backprop's signal is below the floor`."""
+    """The note shown for a marked value, such as `backprop's signal is below the floor`."""
 
 
 class Metric(NamedTuple):
@@ -217,8 +219,8 @@ class Metric(NamedTuple):
     flag: Flag | None = None
     """When a value is marked."""
     random: tuple[float, float] | None = None
-    """For a mean over examples of a number that compares their learning signals with others: its value for random
-    signals of many units, and its standard deviation for one example times the root of the number of units."""
+    """For a mean over examples that compares learning signals, such as an angle: its expected value for random signals,
+    and the standard deviation for one example times the square root of the number of units."""
     score: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     """For scores only: `(outputs, targets) -> scalar`, both `[n, outputs]`, over all examples of a split."""
     batch_score: Callable[[jax.Array, jax.Array], jax.Array] | None = None

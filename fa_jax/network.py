@@ -16,7 +16,7 @@ from fa_jax.core import BackwardKernels, Batch, LayerArrays, PyTree, Stream, str
 from fa_jax.networks.reach import crossed_kernels
 from fa_jax.networks.shapes import ActivationShape, KernelShape, Layers, fans
 from fa_jax.networks.variables import leaves_named, merge, unflatten
-from fa_jax.primitives import BACKWARD, Hidden, is_linear_call, only_argument, sow_array, use_feedback
+from fa_jax.primitives import BACKWARD, Hidden, is_linear_call, only_argument, sow_array, use_backward_kernels
 
 STATISTICS = "batch_stats"
 """Flax's collection for the running statistics of normalisation layers."""
@@ -66,7 +66,7 @@ class Network:
 
     @functools.cached_property
     def crossed_kernels(self) -> tuple[str, ...]:
-        """The linear layers whose kernels the error crosses on its way back: those whose input depends on params.
+        """The linear layers through whose kernels the error is propagated: those whose input depends on params.
 
         In a network without branches at its input, these are all but the first.
 
@@ -165,8 +165,8 @@ class Network:
 
         Args:
           params, inputs: as for `forward`.
-          observe: `(layer, x, y) -> (y, observation)` for a bound layer with input x and output y; the network goes on
-            with the returned y.
+          observe: `(layer, x, y) -> (y, observation)` for a bound layer with input x and output y; the network
+            continues with the returned y.
           rngs: keys by the name of Flax's random streams; dropout needs `dropout`.
           **arrays: further Flax collections of arrays named like `kernel_shapes`, with an axis in front for a scanned
             stack; `observe` reads that of its layer by `layer.get_variable(collection, "value")`.
@@ -220,7 +220,7 @@ class Network:
         rngs = {} if key is None else {"dropout": key}
         params = merge(params, unflatten(backward_kernels or {}, BACKWARD))
         variables = {**self._collections(params), **collections, "perturbation": unflatten(perturbations or {}, "h")}
-        with nn.intercept_methods(use_feedback):
+        with nn.intercept_methods(use_backward_kernels):
             return self.module.apply(variables, *arguments, rngs=rngs, mutable=[STATISTICS, *mutable], method=method)
 
     def _collections(self, params: PyTree) -> dict[str, PyTree]:

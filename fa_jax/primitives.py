@@ -1,7 +1,7 @@
 """Three `jax.custom_vjp`s with which a learning rule modifies the backward pass, and how a Flax module applies them.
 
 `with_backward_weights` sends a cotangent through separate backward weights (feedback alignment and related rules), and
-`with_product_weights` through a product of two; the interceptor `use_feedback` applies them to linear layers.
+`with_product_weights` through a product of two; the interceptor `use_backward_kernels` applies them to linear layers.
 `replace_cotangent` replaces a cotangent by a learning signal (direct feedback alignment and related rules); the layer
 `Hidden` applies it at the end of a hidden layer.
 """
@@ -27,17 +27,17 @@ carries the params to a layer (`nn.scan`, `nn.vmap`, `nn.remat`, `nn.RNN`) then 
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def with_backward_weights(layer: nn.Module, params: Any, feedback: Any, x: jax.Array) -> jax.Array:
-    """Applies a linear layer whose input cotangent passes through `feedback` instead of the layer's own kernel.
+def with_backward_weights(layer: nn.Module, params: Any, backward_params: Any, x: jax.Array) -> jax.Array:
+    """Applies a linear layer whose input cotangent passes through another kernel instead of the layer's own.
 
-    The params get their ordinary gradient and the feedback a zero one. With feedback equal to the kernel this is the
-    layer itself, forward and backward, bit for bit.
+    The params get their ordinary gradient and the other kernel a zero one. With equal kernels this is the layer itself,
+    forward and backward, bit for bit.
 
     Args:
       layer: an unbound Flax layer, linear in `x`.
       params: the params of the layer, a dict with `kernel` and perhaps `bias`.
-      feedback: a dict with `kernel`, shaped like the layer's. The layer's kernel is W^T in the notation of the papers,
-        y = W x, and this one is B.
+      backward_params: a dict with `kernel`, shaped like the layer's. The layer's kernel is W^T in the notation of the
+        papers, y = W x, and this one is B.
       x: `[batch, ...]`.
 
     Returns:
@@ -46,20 +46,20 @@ def with_backward_weights(layer: nn.Module, params: Any, feedback: Any, x: jax.A
     Reference: Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks",
       arXiv 1411.0247, 2014: `W^T` replaced by `B`.
     """
-    del feedback
+    del backward_params
     return cast(jax.Array, layer.apply({"params": params}, x))
 
 
-def _linear_forward(layer, params, feedback, x):
-    return layer.apply({"params": params}, x), (params, feedback, x)
+def _linear_forward(layer, params, backward_params, x):
+    return layer.apply({"params": params}, x), (params, backward_params, x)
 
 
 def _linear_backward(layer, residuals, cotangent):
-    params, feedback, x = residuals
-    backward_params = {**params, **feedback}  # W^T replaced by B: this is feedback alignment
+    params, backward_params, x = residuals
+    with_replaced_kernel = {**params, **backward_params}  # W^T replaced by B: this is feedback alignment
     _, params_vjp = jax.vjp(lambda params: layer.apply({"params": params}, x), params)
-    _, input_vjp = jax.vjp(lambda x: layer.apply({"params": backward_params}, x), x)
-    return *params_vjp(cotangent), jax.tree.map(jnp.zeros_like, feedback), *input_vjp(cotangent)
+    _, input_vjp = jax.vjp(lambda x: layer.apply({"params": with_replaced_kernel}, x), x)
+    return *params_vjp(cotangent), jax.tree.map(jnp.zeros_like, backward_params), *input_vjp(cotangent)
 
 
 with_backward_weights.defvjp(_linear_forward, _linear_backward)
@@ -90,17 +90,17 @@ def _product_backward(layer, residuals, cotangent):
     params, factors, x = residuals
     output_axes = 1 if isinstance(layer.features, int) else len(layer.features)
     flat = cotangent.reshape(*cotangent.shape[: cotangent.ndim - output_axes], -1)
-    middle = flat @ factors["fixed"].T
-    wide = layer.clone(features=middle.shape[-1], use_bias=False)
+    inner_cotangent = flat @ factors["fixed"].T
+    factor_layer = layer.clone(features=inner_cotangent.shape[-1], use_bias=False)
 
     def apply(kernel, x):
-        return wide.apply({"params": {"kernel": kernel}}, x)
+        return factor_layer.apply({"params": {"kernel": kernel}}, x)
 
     _, params_vjp = jax.vjp(lambda params: layer.apply({"params": params}, x), params)
     _, learned_vjp = jax.vjp(lambda kernel: apply(kernel, x), factors["learned"])
     _, input_vjp = jax.vjp(lambda x: apply(factors["learned"], x), x)
-    factor_updates = {"fixed": jnp.zeros_like(factors["fixed"]), "learned": learned_vjp(middle)[0]}
-    return *params_vjp(cotangent), factor_updates, *input_vjp(middle)
+    factor_updates = {"fixed": jnp.zeros_like(factors["fixed"]), "learned": learned_vjp(inner_cotangent)[0]}
+    return *params_vjp(cotangent), factor_updates, *input_vjp(inner_cotangent)
 
 
 with_product_weights.defvjp(_linear_forward, _product_backward)
@@ -125,11 +125,11 @@ def only_argument(args: tuple, kwargs: Mapping[str, Any]) -> Any:
     return x
 
 
-def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
+def use_backward_kernels(layer: Callable, args: tuple, kwargs: dict, context: nn.module.InterceptorContext) -> Any:
     """Flax interceptor: gives backward weights to every linear layer that has a `BACKWARD` among its params.
 
     Raises:
-      BadOption: if they are a product, and the layer has none.
+      BadOption: if they are a product, and `has_product` refuses the layer.
     """
     module = context.module
     if not is_linear_call(context) or not module.has_variable("params", BACKWARD):
@@ -139,7 +139,7 @@ def use_feedback(layer: Callable, args: tuple, kwargs: dict, context: nn.module.
     backward = params.pop(BACKWARD)
     if isinstance(backward, Mapping):
         if not has_product(unbound):
-            reason = "is defined for dense layers and for convolutions without groups"
+            reason = "has product feedback, which is defined for dense layers and for convolutions without groups"
             raise BadOption(f"{reason}; {'/'.join(module.path)} is a {type(module).__name__}")
         return with_product_weights(unbound, params, dict(backward), x)
     return with_backward_weights(unbound, params, {"kernel": backward}, x)
@@ -175,8 +175,8 @@ replace_cotangent.defvjp(_replace_forward, _replace_backward)
 class Hidden(nn.Module):
     """The identity, placed at the end of a hidden layer: records the activation, and can replace it or its cotangent.
 
-    Its position is part of the rule: in a residual network on the stream after each sum, in a convolutional stage after
-    the pooling, and after the dropout; in a recurrent layer on the state, inside the recurrence.
+    Its position is part of the rule: in a residual network on the residual stream after each sum, in a convolutional
+    stage after the pooling, and after the dropout; in a recurrent layer on the state, inside the recurrence.
 
     Flax collections: writes the activation to `hidden/h`; adds `perturbation/h` to it and replaces its cotangent by
     `signal/h`, if these are given. If `state/h` is given, the layers above receive it instead, and no cotangent passes.

@@ -21,8 +21,8 @@ SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_part
 PACKAGES = ("fa-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "hydra-core", "numpy", "scipy")
 
 
-KNOWN = ("fa_jax", "jax", "flax", "optax")
-"""The packages whose versions are recorded in any case."""
+NOT_USERS = ("fa_jax", "jax", "flax", "optax")
+"""The packages in configs that are not the user's own."""
 
 
 def environment(command: Sequence[str] | None = None, user_packages: Collection[str] = ()) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def own_packages(config: Any) -> list[str]:
             packages.add(value.partition(".")[0])
         elif isinstance(value, Mapping | list):
             packages |= set(own_packages(value))
-    return sorted(packages - set(KNOWN))
+    return sorted(packages - set(NOT_USERS))
 
 
 def _describe(package: str) -> str | None:

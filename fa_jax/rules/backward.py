@@ -19,7 +19,7 @@ def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch,
 
     Args:
       network, loss, params, batch: of the forward pass; `batch.key` draws the dropout.
-      **backward: `signals` or `backward_kernels`, as for `Network.forward`. None of them: the true gradient.
+      **backward: `signals` or `backward_kernels`, as for `Network.forward`. With neither: the true gradient.
     """
 
     def batch_loss(params):

@@ -3,11 +3,11 @@
     d_i = (B_{i+1} d_{i+1}) * f'(a_i)         B_{i+1} random and fixed, in place of backprop's W_{i+1}^T
 
 It can learn because the forward weights come to agree with B: what the hidden units learn through B makes the next
-layer's updates turn W towards B^T, until the signal is within 90 degrees of backprop's (`signal_angle_i`). In a linear
-network with one hidden layer, with white inputs and small steps, `B_1 W_1 + (B_1 W_1)^T - W_0 W_0^T` is conserved. From
-zero weights it is zero, so that W_1 and B_1^T are at most 90 degrees apart.
+layer's updates turn W towards B^T, until the signal is within 90 degrees of backprop's (measured as `signal_angle_i`).
+In a linear network with one hidden layer and small steps, `B_1 W_1 + (B_1 W_1)^T - W_0 W_0^T` is conserved. From zero
+weights it is zero, so that W_1 and B_1^T are at most 90 degrees apart.
 
-`primitives.with_backward_weights` is this equation; this file draws B.
+`primitives.with_backward_weights` multiplies by B, and autodiff by f'; `backward_rule` builds the rule from both.
 
 Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
 1411.0247, 2014.
@@ -25,9 +25,9 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
     Args:
       network: any network of Flax layers, unmodified.
       loss: a mean over the batch.
-      init_feedback: draws a backward kernel for each linear layer that the error crosses (all but the first, which has
-        no layer below; see `Network.crossed_kernels`), such as `feedback.layerwise`. It has the shape of the forward
-        kernel, `[*stack, ..., in, out]`.
+      init_feedback: draws a backward kernel for each linear layer through which the error is propagated (all but the
+        first, see `Network.crossed_kernels`), such as `feedback.layerwise`. It has the shape of the forward kernel,
+        `[*stack, ..., in, out]`.
 
     Raises:
       BadOption: when params are drawn, if `init_feedback` does not return one kernel for each of these layers, or the

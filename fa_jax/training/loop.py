@@ -96,7 +96,7 @@ class Training(NamedTuple):
 
 
 class Learner(NamedTuple):
-    """All that training needs besides the data."""
+    """A rule with its network, loss, options and optimizers."""
 
     rule: Rule
     network: Network
