@@ -66,7 +66,7 @@ gc.set_threshold(50_000, 20, 50)
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
 WEIGHTS = {"init": "fan_uniform", "init_scale": 1.0, "density": 1.0, "bias_init": "constant", "bias_scale": 0.0}
-MLP = {"activation": "tanh", "biases": True, **WEIGHTS}
+MLP = {"activation": "tanh", "biases": True, "norm": "none", "input_dropout": 0.0, **WEIGHTS}
 """Options of a plain `mlp`, without `hidden` and `dropout`."""
 RANDOM_WEIGHTS = {"init": "fan_normal", "init_scale": 1.2, "density": 1.0, "bias_init": "uniform", "bias_scale": 0.3}
 CNN = {
@@ -78,6 +78,7 @@ CNN = {
     "pooling": "max",
     "pool_stride": 2,
     "norm_dense": False,
+    "average_positions": False,
     "hidden_position": "after_pooling",
     "dropout": 0.0,
     "input_dropout": 0.0,

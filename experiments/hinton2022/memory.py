@@ -45,8 +45,8 @@ def memory_of(overrides: tuple[str, ...], depth: int) -> dict[str, float]:
     program = make_program_of(job, 1)
     seeds = jax.ShapeDtypeStruct((1,), np.int32, sharding=program.seed_sharding)
     step = jax.ShapeDtypeStruct((), np.int32)
-    states = jax.eval_shape(program.start, seeds, {})
-    memory = program.advance.lower(states, seeds, step, step, program.data()).compile().memory_analysis()
+    states = jax.eval_shape(program.init, seeds, {})
+    memory = program.train.lower(states, seeds, step, step, program.data()).compile().memory_analysis()
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
     return {"kept": kept / MEBI, "working": memory.temp_size_in_bytes / MEBI}
 

@@ -111,10 +111,10 @@ def measure(name: str, cores: int, counts: list[int]) -> dict[str, dict]:
 def steps_per_second(job: Job, steps: int) -> float:
     """Returns the speed of the compiled program of `fa-jax`."""
     program, seeds = make_program_of(job, 1), jnp.zeros(1, jnp.int32)
-    states = program.start(seeds, {})
-    states = jax.block_until_ready(program.advance(states, seeds, 0, WARM_UP, program.data()))
+    states = program.init(seeds, {})
+    states = jax.block_until_ready(program.train(states, seeds, 0, WARM_UP, program.data()))
     began = time.perf_counter()
-    jax.block_until_ready(program.advance(states, seeds, WARM_UP, WARM_UP + steps, program.data()))
+    jax.block_until_ready(program.train(states, seeds, WARM_UP, WARM_UP + steps, program.data()))
     return steps / (time.perf_counter() - began)
 
 

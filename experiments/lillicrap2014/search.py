@@ -161,10 +161,10 @@ class Trainer:
         self.published = published("fig2d")[curve][: len(self.points)]  # NaN where it could not be read
         self._programs: dict[int, Program] = {}
 
-    def _learner_at(self, numbers: dict[str, jax.Array]) -> Any:
+    def _make_learner(self, numbers: dict[str, jax.Array]) -> Any:
         scales = [numbers[name] for name in ("feedback_1", "feedback_2") if name in numbers]
         feedback = {"feedback.scale": scales if len(scales) > 1 else scales[0]} if scales else {}
-        return self.job.learner_at(
+        return self.job.make_learner(
             {
                 "optimizer.learning_rate": numbers["rate"],
                 "architecture.init_scale": numbers["weights"],
@@ -179,14 +179,14 @@ class Trainer:
         if count not in self._programs:
             devices = distributed.devices_for(job.devices, count, 1)
             vmapped = is_vmapped(job.rule, job.network, devices[0])
-            self._programs[count] = make_program(self._learner_at, job.task, devices, 1, vmapped)
+            self._programs[count] = make_program(self._make_learner, job.task, devices, 1, vmapped)
         program = self._programs[count]
         placed = program.seed_sharding
         of_seeds, values = distributed.device_put((np.asarray(seeds, np.int32), numbers), placed)
         data = jax.device_put(Data(task.train, task.test, None), jax.tree.leaves(program.data())[0].sharding)
-        states, losses, done = program.start(of_seeds, values), [], np.int32(0)
+        states, losses, done = program.init(of_seeds, values), [], np.int32(0)
         for point in self.points:
-            states = program.advance(states, of_seeds, done, np.int32(point), data)
+            states = program.train(states, of_seeds, done, np.int32(point), data)
             evaluation, states = program.evaluate(states, of_seeds, np.int32(point), data)
             losses.append(evaluation.with_nan()["test_loss"])
             done = np.int32(point)

@@ -68,7 +68,7 @@ class FaJax:
         self.job = _job(overrides, synthetic)
         self.program = make_program_of(self.job, len(self.job.groups[0]))
         self.seeds = jnp.asarray(self.job.groups[0], jnp.int32)
-        self.states = jax.block_until_ready(self.program.start(self.seeds, {}))
+        self.states = jax.block_until_ready(self.program.init(self.seeds, {}))
         self.step = 0
 
     def run(self, steps: int) -> None:
@@ -77,7 +77,7 @@ class FaJax:
         import jax.numpy as jnp
 
         first, last = jnp.int32(self.step), jnp.int32(self.step + steps)
-        advanced = self.program.advance(self.states, self.seeds, first, last, self.program.data())
+        advanced = self.program.train(self.states, self.seeds, first, last, self.program.data())
         self.states = jax.block_until_ready(advanced)
         self.step += steps
 

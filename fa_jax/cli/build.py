@@ -105,7 +105,7 @@ def build(
     return Job(
         task=task,
         learner=learner,
-        learner_at=lambda numbers: make_learner(replaced(config, numbers), task, steps),
+        make_learner=lambda numbers: make_learner(replaced(config, numbers), task, steps),
         groups=groups,
         evaluations=tuple(np.unique([0, *np.round(spacing(steps, evaluations)).astype(int)]).tolist()),
         devices=devices,

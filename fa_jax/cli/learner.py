@@ -22,7 +22,7 @@ from fa_jax.records.environment import own_packages
 from fa_jax.records.options import options
 from fa_jax.rules.freezing import freeze_named
 from fa_jax.tasks.augmentation import augmentation
-from fa_jax.training.loop import Learner, Numbers, Training
+from fa_jax.training.loop import Learner, Numbers, TrainingOptions
 
 Config = dict[str, Any]
 GROUP_KEYS = ("task", "architecture", "rule", "loss", "optimizer", "logger")
@@ -65,10 +65,10 @@ def _network_of(text: str, input_shape: tuple[int, ...], outputs: int) -> Networ
     return factory(json.loads(text), "architecture")(input_shape, outputs)
 
 
-def training_options(config: Config) -> Training:
+def training_options(config: Config) -> TrainingOptions:
     """Returns the options of training and of evaluation, without the augmentation, which needs the task."""
     measures = config.get("measure") or {}
-    return Training(
+    return TrainingOptions(
         batch_size=integer("batch_size", config["batch_size"], least=1),
         shuffle=switch("shuffle", config["shuffle"]),
         probe_size=integer("probe", config["probe"], least=0),

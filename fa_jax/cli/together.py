@@ -94,8 +94,8 @@ def _takes(job: Job, names: Sequence[str]) -> bool:
     data = Data(job.task.train, job.task.test, job.task.validation)
     numbers = {name: jax.ShapeDtypeStruct((1,), np.float32) for name in names}
     try:
-        states = jax.eval_shape(program.start, seeds, numbers)
-        jax.eval_shape(program.advance, states, seeds, step, step, data)
+        states = jax.eval_shape(program.init, seeds, numbers)
+        jax.eval_shape(program.train, states, seeds, step, step, data)
         jax.eval_shape(program.evaluate, states, seeds, step, data)
     except Exception:  # whatever asks for its value fails in its own way
         return False
@@ -105,7 +105,7 @@ def _takes(job: Job, names: Sequence[str]) -> bool:
 def _at_once(job: Job) -> int:
     """Returns how many runs may be trained at once, as memory and the open files of a process allow."""
     seeds = max(map(len, job.groups))
-    size = bytes_of(jax.eval_shape(make_program_of(job, 1).start, jax.ShapeDtypeStruct((1,), np.int32), {}))
+    size = bytes_of(jax.eval_shape(make_program_of(job, 1).init, jax.ShapeDtypeStruct((1,), np.int32), {}))
     free = available_bytes(job.devices[0])
     fitting = int(MEMORY_SHARE * free / (size * seeds)) if free else 1
     return max(1, min(MOST, fitting, (_open_files() - OTHER_FILES) // FILES_OF_RUN))

@@ -71,6 +71,7 @@ def cnn(
     norm_dense: bool,
     pooling: str,
     pool_stride: int,
+    average_positions: bool,
     hidden_position: str,
     dropout,
     input_dropout: float,
@@ -79,7 +80,6 @@ def cnn(
     density,
     bias_init,
     bias_scale,
-    average_positions: bool = False,
 ) -> Network:
     """Returns a `Network` whose module is a `Chain` of convolutional and dense stages.
 

@@ -118,8 +118,8 @@ def make_program_of(job: Job, seeds: int, *, with_numbers: bool = False) -> Prog
     """
     devices = distributed.devices_for(job.devices, seeds, job.batch_devices)
     vmapped = is_vmapped(job.rule, job.network, devices[0])
-    learner_at = job.learner_at if with_numbers else lambda numbers: job.learner
-    return make_program(learner_at, job.task, devices, job.batch_devices, vmapped)
+    make_learner = job.make_learner if with_numbers else lambda numbers: job.learner
+    return make_program(make_learner, job.task, devices, job.batch_devices, vmapped)
 
 
 def is_vmapped(rule: Rule, network: Network, device: jax.Device) -> bool:
@@ -163,25 +163,25 @@ def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
     devices = list(program.seed_sharding.device_set)
     # The cores of a CPU share its memory; the memory of other devices is their own.
     sharing = len(devices) if devices[0].platform == "cpu" else 1
-    seed_numbers = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.seed_sharding)
+    seeds_shape = jax.ShapeDtypeStruct((seeds,), np.int32, sharding=program.seed_sharding)
     numbers = {name: jax.ShapeDtypeStruct((seeds,), np.float32, sharding=program.seed_sharding) for name in names}
     step = jax.ShapeDtypeStruct((), np.int32)
-    states = jax.eval_shape(program.start, seed_numbers, numbers)
+    states = jax.eval_shape(program.init, seeds_shape, numbers)
     require_memory(bytes_of(states) * sharing // len(devices), devices[0], seeds, "the state")
     data, on_cpu = program.data(), devices[0].platform == "cpu"
     parts = [
-        (lambda: program.evaluate.lower(states, seed_numbers, step, data), None),
-        (lambda: program.advance.lower(states, seed_numbers, step, step, data), None),
-        (lambda: program.start.lower(seed_numbers, numbers), DRAWING if on_cpu else None),
+        (lambda: program.evaluate.lower(states, seeds_shape, step, data), None),
+        (lambda: program.train.lower(states, seeds_shape, step, step, data), None),
+        (lambda: program.init.lower(seeds_shape, numbers), DRAWING if on_cpu else None),
     ]
     with cache.reported():
         # An accelerator would measure kernels of several at once, and several processes must compile in the same order.
-        evaluate, advance, start = _compiled_parts(parts, at_once=on_cpu and not distributed.active())
+        evaluate, train, init = _compiled_parts(parts, at_once=on_cpu and not distributed.active())
     cost.compiling += time.perf_counter() - began
     # One process may compile for longer than the first transfer of training would wait for it.
     distributed.broadcast(lambda: None)
     log.info("compiled for %d seeds at a time", seeds)
-    cost.memory = max(cost.memory, bytes_at_once(advance))
-    needed = max(bytes_at_once(start), *(bytes_at_once(part) - bytes_of(data) for part in (advance, evaluate)))
+    cost.memory = max(cost.memory, bytes_at_once(train))
+    needed = max(bytes_at_once(init), *(bytes_at_once(part) - bytes_of(data) for part in (train, evaluate)))
     require_memory(needed * sharing, devices[0], seeds, "training")
-    return program._replace(start=start, advance=advance, evaluate=evaluate)
+    return program._replace(init=init, train=train, evaluate=evaluate)

@@ -8,7 +8,7 @@ import jax
 from fa_jax.core import Loss, Rule, Task
 from fa_jax.loggers.logger import OpenLogger
 from fa_jax.network import Network
-from fa_jax.training.loop import Learner, Numbers, Training
+from fa_jax.training.loop import Learner, Numbers, TrainingOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Job:
 
     task: Task
     learner: Learner
-    learner_at: Callable[[Numbers], Learner]
+    make_learner: Callable[[Numbers], Learner]
     """The learner with other values of some options, which may be traced."""
     groups: tuple[tuple[int, ...], ...]
     """The seeds, in groups that are trained at once."""
@@ -50,6 +50,6 @@ class Job:
         return self.learner.loss
 
     @property
-    def training(self) -> Training:
+    def training(self) -> TrainingOptions:
         """The options of training and of evaluation."""
         return self.learner.training

@@ -1,7 +1,7 @@
-"""The training loop: three compiled functions that draw, train and evaluate the states of all seeds.
+"""The training loop: three compiled functions that initialise, train and evaluate the states of all seeds.
 
-`start` draws the initial states, `advance` trains from one step to another, and `evaluate` computes the metrics. The
-number of steps is an argument of `advance`, so each function compiles once.
+`init` draws the initial states, `train` trains from one step to another, and `evaluate` computes the metrics. The
+number of steps is an argument of `train`, so each function compiles once.
 """
 
 import functools
@@ -64,22 +64,22 @@ class Data(NamedTuple):
 class Program(NamedTuple):
     """The compiled functions of a run and its data. States and metrics have a leading axis of seeds.
 
-    `advance` and `evaluate` reuse the buffers of the states that they are given, which must not be used afterwards.
+    `train` and `evaluate` reuse the buffers of the states that they are given, which must not be used afterwards.
     """
 
     data: Callable[[], Data]
     """Returns the data of the task on each device, where the first call copies them."""
     seed_sharding: NamedSharding
     """Sharding for arrays with a leading axis of seeds."""
-    start: Callable[[jax.Array, Numbers], State]
+    init: Callable[[jax.Array, Numbers], State]
     """`(seeds, numbers) -> states`: int32 `[n]`, and a dict of float32 arrays `[n]`."""
-    advance: Callable[[State, jax.Array, Step, Step, Data], State]
+    train: Callable[[State, jax.Array, Step, Step, Data], State]
     """`(states, seeds, first step, step after the last, data) -> states`."""
     evaluate: Callable[[State, jax.Array, Step, Data], tuple[Evaluation, State]]
     """`(states, seeds, step, data) -> (evaluation, states with zero sums)`."""
 
 
-class Training(NamedTuple):
+class TrainingOptions(NamedTuple):
     """The options of training and of evaluation."""
 
     batch_size: int
@@ -102,7 +102,7 @@ class Learner(NamedTuple):
     network: Network
     """The network that predicts: `rule.extras.network` if there is one, else that for which the rule was built."""
     loss: Loss
-    training: Training
+    training: TrainingOptions
     optimizer: optax.GradientTransformation
     """Updates the params."""
     feedback_optimizer: optax.GradientTransformation
@@ -110,7 +110,7 @@ class Learner(NamedTuple):
 
 
 def make_program(
-    learner_at: Callable[[Numbers], Learner],
+    make_learner: Callable[[Numbers], Learner],
     task: Task,
     devices: list[jax.Device],
     batch_devices: int = 1,
@@ -122,29 +122,34 @@ def make_program(
     the devices, up to the rounding of differently batched sums.
 
     Args:
-      learner_at: returns the learner with given values of the numbers, which are traced.
+      make_learner: returns the learner with given values of the numbers, which are traced.
       task: the data and the metrics.
       devices: all of one kind; their number is a multiple of `batch_devices`.
       batch_devices: how many devices train one seed together, each with an equal share of every batch. Activations then
         need less memory on each device; params need the same.
       vmapped: whether the seeds of a device are trained at once; else one after another, which takes less memory.
     """
-    examples = len(task.train.inputs)
+    num_examples = len(task.train.inputs)
 
-    def start(seed, numbers):
-        rule, _, _, training, optimizer, feedback_optimizer = learner_at(numbers)
-        params, feedback = rule.init(jax.random.key(seed))
-        feedback_optimizer_state = () if rule.learn is None else feedback_optimizer.init(feedback)
-        order = jnp.arange(examples if training.shuffle else 0)
-        optimizer_state = optimizer.init(params)
-        return State(numbers, params, optimizer_state, feedback, feedback_optimizer_state, order, zero_sums(task))
+    def init(seed, numbers):
+        learner = make_learner(numbers)
+        params, feedback = learner.rule.init(jax.random.key(seed))
+        return State(
+            numbers=numbers,
+            params=params,
+            optimizer_state=learner.optimizer.init(params),
+            feedback=feedback,
+            feedback_optimizer_state=() if learner.rule.learn is None else learner.feedback_optimizer.init(feedback),
+            order=jnp.arange(num_examples if learner.training.shuffle else 0),
+            sums=zero_sums(task),
+        )
 
-    def advance(state, seed, start_step, end_step, data):
-        learner, key = learner_at(state.numbers), jax.random.key(seed)
-        training, steps_per_epoch = learner.training, examples // learner.training.batch_size
+    def train(state, seed, start_step, end_step, data):
+        learner, key = make_learner(state.numbers), jax.random.key(seed)
+        training, steps_per_epoch = learner.training, num_examples // learner.training.batch_size
 
         def shuffled(epoch):
-            return jax.random.permutation(jax.random.fold_in(stream(key, Stream.ORDER), epoch), examples)
+            return jax.random.permutation(jax.random.fold_in(stream(key, Stream.ORDER), epoch), num_examples)
 
         def train_epoch(epoch, state):
             begin = jnp.maximum(start_step, epoch * steps_per_epoch)
@@ -169,17 +174,20 @@ def make_program(
         return jax.lax.fori_loop(first_epoch, last_epoch + 1, train_epoch, state)
 
     def evaluate(state, seed, step_number, data):
-        rule, network, loss, training, _, _ = learner_at(state.numbers)
+        learner = make_learner(state.numbers)
+        rule, training = learner.rule, learner.training
         evaluation = train_metrics(state.sums, task)
         for name, split in (("validation", data.validation), ("test", data.test)):
             if split is not None:
                 predict = functools.partial(rule.predict, state.params)
-                evaluation += split_metrics(name, predict, split, loss, task)
+                evaluation += split_metrics(name, predict, split, learner.loss, task)
         if training.probe_size:
             probe = jax.tree.map(lambda a: a[: training.probe_size], data.test)
             key = jax.random.fold_in(stream(jax.random.key(seed), Stream.PROBE), step_number)
             batch = Batch(task.prepare(probe.inputs), task.encode(probe.targets), key)
-            evaluation += probe_metrics(rule, network, loss, training.measures, state.params, state.feedback, batch)
+            evaluation += probe_metrics(
+                rule, learner.network, learner.loss, training.measures, state.params, state.feedback, batch
+            )
         return evaluation, state._replace(sums=zero_sums(task))
 
     mesh = _mesh(devices, batch_devices)
@@ -188,8 +196,8 @@ def make_program(
     return Program(
         data=functools.cache(lambda: distributed.device_put(data, NamedSharding(mesh, PartitionSpec()))),
         seed_sharding=NamedSharding(mesh, PartitionSpec("seeds")),
-        start=compile_over_seeds(start, per_seed=2),
-        advance=compile_over_seeds(advance, per_seed=2, shared=3, donate=(0,)),
+        init=compile_over_seeds(init, per_seed=2),
+        train=compile_over_seeds(train, per_seed=2, shared=3, donate=(0,)),
         evaluate=compile_over_seeds(evaluate, per_seed=2, shared=2, donate=(0,)),
     )
 
@@ -215,24 +223,26 @@ def _step(learner: Learner, task: Task, state: State, batch: Batch) -> State:
 
 def _mesh(devices: list[jax.Device], batch_devices: int) -> jax.sharding.Mesh:
     """Returns devices in rows: each row trains different seeds, and the devices in a row share a batch."""
-    kinds = (jax.sharding.AxisType.Auto,) * 2
-    return jax.make_mesh((len(devices) // batch_devices, batch_devices), ("seeds", "batch"), kinds, devices=devices)
+    axis_types = (jax.sharding.AxisType.Auto,) * 2
+    return jax.make_mesh(
+        (len(devices) // batch_devices, batch_devices), ("seeds", "batch"), axis_types, devices=devices
+    )
 
 
-def _fetcher(train: Split, task: Task, training: Training, order: jax.Array) -> Callable:
+def _fetcher(train: Split, task: Task, training: TrainingOptions, order: jax.Array) -> Callable:
     """Returns `(index of the batch in the epoch, key of its augmentation) -> (inputs, targets)`."""
     size = training.batch_size
 
     def fetch(i, key):
         if training.shuffle:
-            chosen = jax.lax.dynamic_slice_in_dim(order, i * size, size)
-            rows = jax.tree.map(lambda a: jnp.take(a, chosen, axis=0), train)
+            indices = jax.lax.dynamic_slice_in_dim(order, i * size, size)
+            examples = jax.tree.map(lambda a: jnp.take(a, indices, axis=0), train)
         else:
-            rows = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), train)
+            examples = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, i * size, size), train)
         if training.augment is None:
-            inputs = task.prepare(rows.inputs)
+            inputs = task.prepare(examples.inputs)
         else:
-            inputs = task.prepare(rows.inputs, functools.partial(training.augment, key))
-        return inputs, task.encode(rows.targets)
+            inputs = task.prepare(examples.inputs, functools.partial(training.augment, key))
+        return inputs, task.encode(examples.targets)
 
     return fetch

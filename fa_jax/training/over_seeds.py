@@ -18,7 +18,7 @@ def over_seeds(
     """Compiles a function of one seed for all seeds.
 
     Args:
-      function: of the arguments of one seed.
+      function: takes the arguments of one seed.
       mesh: of devices, with the axis `seeds`.
       vmapped: whether the seeds of a device run at once; else they run one after another.
       per_seed: the number of its first arguments that get a leading axis of seeds.
@@ -27,12 +27,12 @@ def over_seeds(
     """
 
     def all_seeds(*arguments):
-        of_seeds, of_all = arguments[:per_seed], arguments[per_seed:]
+        seed_arguments, shared_arguments = arguments[:per_seed], arguments[per_seed:]
 
-        def one_seed(of_seed):
-            return function(*of_seed, *of_all)
+        def one_seed(arguments_of_seed):
+            return function(*arguments_of_seed, *shared_arguments)
 
-        return jax.vmap(one_seed)(of_seeds) if vmapped else jax.lax.map(one_seed, of_seeds)
+        return jax.vmap(one_seed)(seed_arguments) if vmapped else jax.lax.map(one_seed, seed_arguments)
 
     sharded = jax.shard_map(
         all_seeds,

@@ -225,7 +225,7 @@ def _train_group(
     seeds_on_devices, numbers = distributed.device_put(
         (np.tile(np.asarray(seeds, np.int32), runs), numbers), program.seed_sharding
     )
-    states = program.start(seeds_on_devices, numbers)
+    states = program.init(seeds_on_devices, numbers)
     step, resumed_step, slice_steps = 0, -1, 1
     if group < len(records[0].resumed):
         states = _restore(records, group, states)
@@ -236,7 +236,7 @@ def _train_group(
                 continue
             while step < evaluation:
                 began, end = time.perf_counter(), min(step + slice_steps, evaluation)
-                states = program.advance(states, seeds_on_devices, np.int32(step), np.int32(end), program.data())
+                states = program.train(states, seeds_on_devices, np.int32(step), np.int32(end), program.data())
                 states = jax.block_until_ready(states)
                 if jax.config.jax_debug_nans:  # pyright: ignore[reportAttributeAccessIssue]
                     _require_no_nan(states)  # JAX itself looks into the first call of a function alone

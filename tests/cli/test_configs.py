@@ -286,9 +286,9 @@ def test_the_feedback_of_kolen_pollack_converges_to_the_weights_with_weight_deca
     words = "rule=kolen_pollack", "architecture.hidden=[9,8]", "optimizer.learning_rate=0.1", "probe=0", "seeds=1"
     job = compose_run("task=digits", *words, "optimizer.weight_decay=0.5").job
     program, seeds, gaps = make_program_of(job, 1), np.zeros(1, np.int32), []
-    states = program.start(seeds, {})
+    states = program.init(seeds, {})
     for first, last in ((0, 0), (0, 40)):
-        states = program.advance(states, seeds, first, last, program.data())
+        states = program.train(states, seeds, first, last, program.data())
         pairs = [(b[0], job.network.kernels(states.params)[name][0]) for name, b in states.feedback.items()]
         gaps.append([float(jnp.linalg.norm(b - w)) for b, w in pairs])
     np.testing.assert_allclose(gaps[1], np.array(gaps[0]) * 0.95**40, rtol=1e-3)

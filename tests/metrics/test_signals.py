@@ -243,7 +243,7 @@ def test_rho_of_each_layer_approaches_the_cosine_of_its_signal_angle():
 def test_rho_needs_directions_to_correlate_and_examples_that_do_not_change_each_other():
     with pytest.raises(BadOption, match="directions must be an integer of at least 3; got 2"):
         rho(directions=2)
-    normed = mlp((12,), 4, hidden=[9], dropout=0.0, norm="batch", **MLP)
+    normed = mlp((12,), 4, hidden=[9], dropout=0.0, **{**MLP, "norm": "batch"})
     with pytest.raises(BadOption, match=r"measure\.rho is not defined with batch normalisation"):
         rho(directions=3).check(normed)
     rho(directions=3).check(NETWORK)

@@ -30,6 +30,7 @@ from fa_jax.rules.sdfa import sdfa
 from fa_jax.rules.shallow import shallow
 from fa_jax.rules.usf import usf
 from tests.conftest import (
+    MLP,
     RANDOM_WEIGHTS,
     assert_trees_close,
     direct,
@@ -55,7 +56,7 @@ NETWORKS = [
 
 def make_network(hidden, activation, biases):
     options = {"hidden": hidden, "activation": activation, "biases": biases}
-    return mlp((12,), 4, dropout=0.0, **options, **RANDOM_WEIGHTS)
+    return mlp((12,), 4, dropout=0.0, **{**MLP, **RANDOM_WEIGHTS, **options})
 
 
 class Case(NamedTuple):

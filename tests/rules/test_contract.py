@@ -388,10 +388,10 @@ def digits_errors(name, bound=0.0):
     job = compose_runs(parse([*words, "seeds=4", "evaluations=10", "probe=0"])).runs[0].job
     (seeds,) = np.asarray(job.groups, np.int32)
     program = make_program_of(job, len(seeds))
-    states = program.start(seeds, {})
+    states = program.init(seeds, {})
     errors = []
     for first, last in zip(job.evaluations, job.evaluations[1:], strict=False):
-        states = program.advance(states, seeds, first, last, program.data())
+        states = program.train(states, seeds, first, last, program.data())
         evaluated, states = program.evaluate(states, seeds, last, program.data())
         errors.append(float(np.mean(evaluated.metrics["test_error"])))
         if errors[-1] < bound:

@@ -18,7 +18,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.forward_dfa import forward_dfa, jacobian_estimate
 from fa_jax.rules.forward_gradient import activity_noise, activity_signals, exact
-from tests.conftest import CNN, RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
+from tests.conftest import CNN, MLP, RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -29,7 +29,7 @@ LOSS = squared_error(output="linear", derivative="exact").value
 @functools.cache
 def make(activation="tanh", hidden=(4, 3), size=4):
     """A rule on a small network, random params, feedback of zeros, and a batch."""
-    options = {"activation": activation, "biases": True, "dropout": 0.0, **RANDOM_WEIGHTS}
+    options = {**MLP, **RANDOM_WEIGHTS, "activation": activation, "dropout": 0.0}
     network = mlp((5,), 3, hidden=list(hidden), **options)
     rule = forward_dfa(network, LOSS, init_feedback=direct_zeros)
     params, shapes = jax.eval_shape(rule.init, jax.random.key(1))

@@ -15,7 +15,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.forward_gradient import activity_signals, central, exact, forward_gradient, one_sided, weight_update
 from fa_jax.rules.node_perturbation import node_perturbation
-from tests.conftest import RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
+from tests.conftest import MLP, RANDOM_WEIGHTS, assert_trees_close, compiled, filled, random_batch, to_float64
 from tests.rules import reference
 
 pytestmark = pytest.mark.usefixtures("float64")
@@ -33,9 +33,8 @@ OPTIONS = {
 
 @functools.cache
 def make_network(activation="tanh", hidden=(4, 3), **options):
-    return mlp(
-        (5,), 3, hidden=list(hidden), activation=activation, biases=True, dropout=0.0, **RANDOM_WEIGHTS, **options
-    )
+    given = {"hidden": list(hidden), "activation": activation, "dropout": 0.0, **options}
+    return mlp((5,), 3, **{**MLP, **RANDOM_WEIGHTS, **given})
 
 
 @functools.cache

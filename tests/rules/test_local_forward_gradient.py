@@ -13,6 +13,7 @@ from fa_jax.rules.forward_gradient import activity_noise, activity_signals, exac
 from fa_jax.rules.local_forward_gradient import local_forward_gradient
 from tests.conftest import (
     CNN,
+    MLP,
     RANDOM_WEIGHTS,
     assert_trees_close,
     assert_trees_equal,
@@ -29,7 +30,7 @@ OPTIONS = {"groups": 2, "noise": "normal", "draws": 1, "spare_silent": False}
 
 def make(hidden=(4, 6), network=None, **options):
     network = network or mlp(
-        (5,), 3, hidden=list(hidden), activation="relu", biases=True, dropout=0.0, **RANDOM_WEIGHTS
+        (5,), 3, hidden=list(hidden), dropout=0.0, **{**MLP, **RANDOM_WEIGHTS, "activation": "relu"}
     )
     rule = compiled(local_forward_gradient(network, LOSS, **{**OPTIONS, **options}))
     return network, rule, to_float64(rule.init(jax.random.key(1))[0])

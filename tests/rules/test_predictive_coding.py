@@ -420,7 +420,7 @@ def test_a_sweep_of_numbers_can_be_one_program():
 
 
 def test_networks_and_losses_on_which_it_is_not_defined_are_refused():
-    normed = mlp((5,), 3, hidden=[4], dropout=0.0, norm="batch", **MLP)
+    normed = mlp((5,), 3, hidden=[4], dropout=0.0, **{**MLP, "norm": "batch"})
     with pytest.raises(BadOption, match=r"^is not defined with batch norm"):
         make_rule(normed)
     with pytest.raises(BadOption, match=r"^error_position must be after_activation unless .* 9 linear layers in 4"):

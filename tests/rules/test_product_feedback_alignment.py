@@ -41,7 +41,7 @@ OPTIONS = {"mixing": "uniform", "expansion": 2, "density": 1.0}
 
 @functools.cache
 def make(hidden=(4, 3), **options):
-    network = mlp((5,), 3, hidden=list(hidden), activation="tanh", biases=True, dropout=0.0, **RANDOM_WEIGHTS)
+    network = mlp((5,), 3, hidden=list(hidden), dropout=0.0, **{**MLP, **RANDOM_WEIGHTS})
     rule = compiled(product_feedback_alignment(network, LOSS, **{**OPTIONS, **options}))
     return network, rule, *to_float64(rule.init(jax.random.key(1)))
 

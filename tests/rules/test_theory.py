@@ -17,7 +17,7 @@ from fa_jax.networks.mlp import mlp
 from fa_jax.rules.backward import gradient
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
-from tests.conftest import direct, layerwise, to_float64
+from tests.conftest import MLP, direct, layerwise, to_float64
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -25,9 +25,8 @@ LOSS = squared_error(output="linear", derivative="exact").value
 
 
 def linear_network(inputs, *hidden, outputs, init_scale=0.01):
-    initial = {"init": "uniform", "init_scale": init_scale, "density": 1.0, "bias_init": "constant", "bias_scale": 0.0}
-    options = {"activation": "linear", "biases": False, "dropout": 0.0}
-    return mlp((inputs,), outputs, hidden=list(hidden), **options, **initial)
+    options = {"activation": "linear", "biases": False, "init": "uniform", "init_scale": init_scale}
+    return mlp((inputs,), outputs, hidden=list(hidden), dropout=0.0, **{**MLP, **options})
 
 
 @functools.partial(jax.jit, static_argnums=(0, 5))

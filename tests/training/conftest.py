@@ -13,7 +13,7 @@ from fa_jax.losses import squared_error
 from fa_jax.metrics.scores import nse_metric
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.fa import fa
-from fa_jax.training.loop import Learner, Training, make_program
+from fa_jax.training.loop import Learner, TrainingOptions, make_program
 from tests.conftest import MLP, layerwise
 
 LOSS = squared_error(output="linear", derivative="exact")
@@ -64,17 +64,17 @@ def train(seeds, steps, *, rule=FA, network=None, optimizer=None, devices=1, bat
     network = network or make_network()
     task = make_task(input_shape=network.input_shape)
     optimizer = optimizer or optax.sgd(LEARNING_RATE)
-    options = Training(**{"batch_size": BATCH_SIZE, "shuffle": True, "probe_size": 8, **training})
+    options = TrainingOptions(**{"batch_size": BATCH_SIZE, "shuffle": True, "probe_size": 8, **training})
     placement = (jax.devices()[:devices], batch_devices)
     rule = rule(network, LOSS.value)
     program = make_program(
         lambda _: Learner(rule, network, LOSS, options, optimizer, optimizer), task, *placement, vmapped=vmapped
     )
     seeds = jnp.asarray(seeds, jnp.int32)
-    states = program.start(seeds, {})
+    states = program.init(seeds, {})
     metrics, params, last = [], [], 0
     for step in steps:
-        states = program.advance(states, seeds, last, step, program.data())
+        states = program.train(states, seeds, last, step, program.data())
         evaluated, states = program.evaluate(states, seeds, step, program.data())
         metrics.append(jax.device_get(evaluated).with_nan())
         params.append(jax.device_get(states.params))

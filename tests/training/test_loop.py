@@ -21,7 +21,7 @@ from fa_jax.rules.bp import bp
 from fa_jax.rules.fa import fa
 from fa_jax.rules.kolen_pollack import kolen_pollack
 from fa_jax.rules.node_perturbation import node_perturbation
-from fa_jax.training.loop import Learner, Training, make_program
+from fa_jax.training.loop import Learner, TrainingOptions, make_program
 from tests.conftest import CNN, assert_trees_close, assert_trees_equal, layerwise, restored_logging
 from tests.training.conftest import BATCH_SIZE, FA, LEARNING_RATE, LOSS, make_network, make_task, of_seed, train
 
@@ -147,15 +147,19 @@ def test_batch_shared_by_devices_trains_as_on_one(name):
 
 def test_batch_shared_by_devices_needs_less_memory_on_each():
     task, network = make_task(4096), make_network(hidden=[512])
-    rule, training, sgd = bp(network, LOSS.value), Training(batch_size=2048, shuffle=True, probe_size=0), optax.sgd(0.1)
+    rule, training, sgd = (
+        bp(network, LOSS.value),
+        TrainingOptions(batch_size=2048, shuffle=True, probe_size=0),
+        optax.sgd(0.1),
+    )
     bytes_needed = []
     for share in (1, 4):
         program = make_program(
             lambda _: Learner(rule, network, LOSS, training, sgd, sgd), task, jax.devices()[:share], share
         )
         seeds = jnp.zeros(1, jnp.int32)
-        states = program.start(seeds, {})
-        compiled = program.advance.lower(states, seeds, jnp.int32(0), jnp.int32(1), program.data()).compile()
+        states = program.init(seeds, {})
+        compiled = program.train.lower(states, seeds, jnp.int32(0), jnp.int32(1), program.data()).compile()
         bytes_needed.append(compiled.memory_analysis().temp_size_in_bytes)
     assert bytes_needed[1] < 0.4 * bytes_needed[0]
 
@@ -323,15 +327,15 @@ def test_program_compiles_once_for_many_evaluations():
 
     network, task, sgd = make_network(), make_task(), optax.sgd(0.1)
     rule, loss = bp(network, counted_loss), Loss(counted_loss, LOSS.output_units)
-    training = Training(batch_size=BATCH_SIZE, shuffle=True, probe_size=0)
+    training = TrainingOptions(batch_size=BATCH_SIZE, shuffle=True, probe_size=0)
     program = make_program(lambda _: Learner(rule, network, loss, training, sgd, sgd), task, jax.devices()[:1])
     seeds = jnp.asarray([0], jnp.int32)
-    states = program.start(seeds, {})
-    states = program.advance(states, seeds, 0, 1, program.data())
+    states = program.init(seeds, {})
+    states = program.train(states, seeds, 0, 1, program.data())
     first = len(traces)
     assert first > 0
     for step in (2, 9, 17):
-        states = program.advance(states, seeds, step - 1, step, program.data())
+        states = program.train(states, seeds, step - 1, step, program.data())
     assert len(traces) == first
 
 
