@@ -1,4 +1,4 @@
-"""Jobs of the experiments on made-up images."""
+"""Jobs of the experiments on made-up images, and records of runs that were not trained."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from fa_jax.cli import build
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
+from fa_jax.records.writer import Writer
 from fa_jax.tasks import tfds
 
 FEW = ("task.train_examples=null", "task.test_examples=null", "task.validation=0", "batch_size=8", "seeds=1")
@@ -40,3 +41,14 @@ def job_of(overrides, *more):
     whitened = any("conv_cifar" in override for override in overrides)
     preprocessing = ["task.preprocessing=unit"] if whitened else []
     return compose(parse([*overrides, *FEW, *preprocessing, *more])).runs[0].job
+
+
+def record(folder, status, seeds=2):
+    """Records a run of two overrides, in place of an earlier one."""
+    for name in ("config.yaml", "status.json"):
+        (folder / name).unlink(missing_ok=True)
+    config = {"choices": {"rule": "fa", "task": "linear"}, "seeds": seeds, "epochs": 1, "spacing": "linear"}
+    writer = Writer(folder, config, command=["fa-jax", "rule=fa", f"seeds={seeds}", f"hydra.run.dir={folder}"])
+    writer.status(status)
+    writer.close()
+    return folder

@@ -13,18 +13,7 @@ from fa_jax.checks import BadOption
 from fa_jax.records import locks
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import SWEEP
-from fa_jax.records.writer import Writer
-
-
-def record(folder, status, seeds=2):
-    """Records a run of two overrides, in place of an earlier one."""
-    for name in ("config.yaml", "status.json"):
-        (folder / name).unlink(missing_ok=True)
-    config = {"choices": {"rule": "fa", "task": "linear"}, "seeds": seeds, "epochs": 1, "spacing": "linear"}
-    writer = Writer(folder, config, command=["fa-jax", "rule=fa", f"seeds={seeds}", f"hydra.run.dir={folder}"])
-    writer.status(status)
-    writer.close()
-    return folder
+from tests.experiments.conftest import record
 
 
 def record_sweep(folder, *statuses):

@@ -10,7 +10,7 @@ from experiments import page, queue, training, verify
 from experiments.reproduced import Claim, Measured, from_interval, mean_of, percent_claim
 from experiments.training import CUT_OFF, NOT_STARTED, Training
 from fa_jax.checks import BadOption
-from tests.experiments.test_training import record
+from tests.experiments.conftest import record
 
 
 def run_with(errors):

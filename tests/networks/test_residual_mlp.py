@@ -15,7 +15,7 @@ from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.frozen_blocks import frozen_blocks
 from tests.conftest import RESIDUAL_MLP, direct, layerwise, random_batch, to_float64
-from tests.networks.test_transformer import Linear, Norm, gelu
+from tests.networks.reference import Linear, Norm, gelu
 from tests.rules.reference import leaf
 
 LOSS = squared_error(output="linear", derivative="exact").value
