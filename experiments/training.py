@@ -21,7 +21,7 @@ from experiments.common import without_cache
 from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, read_run, read_sweep
 from fa_jax.reports.status import progress
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 LEAST_FREE = 2**30
 """The bytes that must be free on the disk before anything is trained."""

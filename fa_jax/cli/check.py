@@ -15,8 +15,8 @@ from fa_jax.cli.compose import compose
 from fa_jax.cli.errors import one_line_errors
 from fa_jax.cli.own import check_rule
 from fa_jax.core import Batch, PyTree
-from fa_jax.text import say
 from fa_jax.training.job import Job
+from fa_jax.user.text import say
 
 EXAMPLES = 16
 STEPS = 30

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.plugins import plugins
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 _PACKAGE = Path(__file__).parents[1]
 CONF = _PACKAGE / "conf" if (_PACKAGE / "conf").is_dir() else _PACKAGE.parent / "conf"

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fa_jax.checks import choose
 from fa_jax.cli.groups import LISTED, check_config_dir, choices, take_config_dir
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 WIDTH = 116
 """The most characters in a line of choices."""

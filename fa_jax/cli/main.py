@@ -13,7 +13,7 @@ import fa_jax
 from fa_jax.checks import BadOption, choose, is_folder
 from fa_jax.cli.groups import take_config_dir
 from fa_jax.cli.terminal import end_if_orbax_waits, second_signal_ends, tolerant_output
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 VERBS = {
     "train": "launch.train",
@@ -109,7 +109,7 @@ def _own_modules(words: Sequence[str]) -> Iterator[None]:
         yield
         return
     from fa_jax.cli.trust import named_modules
-    from fa_jax.user_code import importable
+    from fa_jax.user.code import importable
 
     with importable(folder, named_modules(words, trusted)):
         yield

@@ -8,7 +8,7 @@ from rich.console import Console
 from fa_jax.checks import BadOption, choose
 from fa_jax.cli.groups import choices, take_config_dir
 from fa_jax.records.files import write_text
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 TEMPLATES = Path(__file__).with_name("templates")
 KINDS = {"rule": "rule", "architecture": "architecture", "task": "task", "measure": "measure", "metric": "measure"}

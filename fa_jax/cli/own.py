@@ -11,7 +11,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.given import name_of
 from fa_jax.cli.trust import factories
 from fa_jax.core import Batch, PyTree, Rule
-from fa_jax.user_code import imported, place_of
+from fa_jax.user.code import imported, place_of
 
 
 def is_own(target: Any) -> bool:

@@ -13,7 +13,7 @@ from fa_jax.cli.rule_options import notes
 from fa_jax.cli.together import Alike, alike
 from fa_jax.records import schema
 from fa_jax.records.options import options
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 LENGTH = ("epochs", "evaluations", "spacing", "tuned")
 """Options that change how long a run takes in a way that is accounted for, or not at all."""

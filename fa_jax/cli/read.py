@@ -14,7 +14,7 @@ from fa_jax.reports import comparison
 from fa_jax.reports.options import IMAGES, figure_options, formats, listed, of_figures
 from fa_jax.reports.status import status_table
 from fa_jax.reports.tables import terminal, wide_console
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 COMPARED = ("metric", "against", "contrasts", "output")
 TABLE = ("columns", "contrast_columns", "spread", "format")

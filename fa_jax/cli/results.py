@@ -17,7 +17,7 @@ from pathlib import Path
 from rich.console import Console
 
 from fa_jax.cli.terminal import cores, tolerant_output
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 DRAWING = ("fa_jax.records.reader", "fa_jax.reports.run_table", "fa_jax.reports.figures", "scipy.special")
 DRAWING += ("matplotlib.backends.backend_agg", "matplotlib.backends.backend_pdf", "fontTools.subset")

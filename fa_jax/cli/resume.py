@@ -20,9 +20,9 @@ from fa_jax.records.files import remove_temporary
 from fa_jax.records.locks import is_held
 from fa_jax.records.options import options
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
-from fa_jax.text import say
 from fa_jax.training import distributed
 from fa_jax.training.record import Request
+from fa_jax.user.text import say
 
 UNFINISHED = ("running", "interrupted", "failed")
 """The statuses of a run that did not reach its last step."""

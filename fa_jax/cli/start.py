@@ -18,9 +18,9 @@ from fa_jax.cli.processes import joined
 from fa_jax.cli.terminal import cores
 from fa_jax.cli.trust import LOGGER
 from fa_jax.records.environment import commit, versions
-from fa_jax.text import say
 from fa_jax.training import cache, distributed
 from fa_jax.training.announce import announced
+from fa_jax.user.text import say
 
 
 def start(arguments: Arguments, composition: Composition | None, words: Sequence[str]) -> int:

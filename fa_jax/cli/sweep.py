@@ -32,11 +32,11 @@ from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import FINISHED, SWEEP, jobs_of
 from fa_jax.records.writer import Writer
-from fa_jax.text import say
 from fa_jax.training import cache, distributed
 from fa_jax.training.announce import announced
 from fa_jax.training.record import Request
-from fa_jax.user_code import importable
+from fa_jax.user.code import importable
+from fa_jax.user.text import say
 
 RequestJob = Callable[[Composed, Path, Sequence[str]], Request | None]
 """Returns what is to be trained for one job of a sweep in its folder, given what was typed; None: it is finished."""

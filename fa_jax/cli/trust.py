@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from fa_jax.checks import BadOption
 from fa_jax.cli.groups import CONF, LISTED, config_folders
 from fa_jax.cli.plugins import plugins
-from fa_jax.user_code import imported, is_found, place_of
+from fa_jax.user.code import imported, is_found, place_of
 
 OPTAX = "optax"
 """The package of transformations that optimizers are made of; configs of plug-ins may name its functions."""

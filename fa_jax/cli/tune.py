@@ -38,9 +38,9 @@ from fa_jax.core import Metric, Task
 from fa_jax.records.files import remove_temporary
 from fa_jax.records.reader import STUDY
 from fa_jax.reports.tables import Table, terminal, wide_console
-from fa_jax.text import say
 from fa_jax.training.evaluation import score_metrics
 from fa_jax.training.record import Request, Stopped
+from fa_jax.user.text import say
 
 DEFAULTS = {"trials": "20", "at_once": "5", "metric": None, "output": None, "sampler_seed": "0"}
 """The options of a study, with their default values."""

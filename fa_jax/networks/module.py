@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from fa_jax.checks import BadOption
 from fa_jax.network import STATISTICS, Network
-from fa_jax.user_code import imported, place_of
+from fa_jax.user.code import imported, place_of
 
 CARRIED = ("params", STATISTICS, "hidden")
 """The collections of a module that training carries; `hidden` is written by `Hidden` in every pass."""

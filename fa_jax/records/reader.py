@@ -16,7 +16,7 @@ from fa_jax.records.columns import Column, read_column
 from fa_jax.records.locks import is_held
 from fa_jax.records.options import options
 from fa_jax.records.statistics import has_diverged
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from msgspec import Meta
 
 from fa_jax.records import plain_yaml
 from fa_jax.records.plain_yaml import DEEPEST
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 LARGEST = 2**24
 """The largest JSON file in bytes."""

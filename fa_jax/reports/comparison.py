@@ -30,7 +30,7 @@ from fa_jax.reports.options import IMAGES, FigureOptions
 from fa_jax.reports.paper import paper_rows, paper_table
 from fa_jax.reports.rates import Rates, find_rates, rates_notes, rates_rows, rates_tables
 from fa_jax.reports.tables import Score, Table, score_table, scores, terminal
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 REFERENCE = "bp"
 """The rule that all others are contrasted with by default."""

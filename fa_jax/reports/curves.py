@@ -16,7 +16,7 @@ from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import Described, describe, labels
 from fa_jax.reports.looks import Look, looks, over_logarithm
 from fa_jax.reports.options import AXES
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 LONGEST_LABEL = 300
 """The most characters of a label that are drawn."""

@@ -14,7 +14,7 @@ from fa_jax.reports.contrasts import Contrast
 from fa_jax.reports.controls import Margin
 from fa_jax.reports.flags import seeds_flagged
 from fa_jax.reports.tables import Score, Table, state
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
 SUPERSCRIPT = str.maketrans("0123456789-", SUPERSCRIPTS)

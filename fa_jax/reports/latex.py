@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from fa_jax.reports.export import SUPERSCRIPTS, typeset
 from fa_jax.reports.tables import Table
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 LATEX = {character: f"\\{character}" for character in "&%$#_{}"}
 LATEX |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}

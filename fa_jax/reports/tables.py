@@ -24,7 +24,7 @@ from fa_jax.records.statistics import (
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.flags import marked, meanings
 from fa_jax.reports.numbers import interval_text, number_text
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 WIDTH = 160
 OPTIONAL = ("95 % (bootstrap)", "IQM", "p (W)", "Holm", "steps/s")

@@ -22,7 +22,7 @@ import numpy as np
 
 from fa_jax.checks import BadOption, nearest
 from fa_jax.tasks import decoded
-from fa_jax.text import printable
+from fa_jax.user.text import printable
 
 _log = logging.getLogger("fa_jax")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 PATIENCE = 2.0
 """Seconds after which it is said what is being done."""

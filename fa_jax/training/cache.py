@@ -17,7 +17,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from rich.console import Console
 
 from fa_jax.records.environment import cpuinfo
-from fa_jax.text import say
+from fa_jax.user.text import say
 
 VARIABLE = "FA_JAX_COMPILATION_CACHE"
 """The environment variable with the folder of the cache, or `off`."""

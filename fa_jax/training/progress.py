@@ -11,8 +11,8 @@ from rich.progress import Progress as Bar
 
 from fa_jax.core import Metric
 from fa_jax.records.statistics import SMALLEST
-from fa_jax.text import say
 from fa_jax.training.announce import announced
+from fa_jax.user.text import say
 
 LINE_INTERVAL = 10.0
 """Seconds between two plain lines."""

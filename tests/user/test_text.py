@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from fa_jax.text import printable, say
+from fa_jax.user.text import printable, say
 
 
 @pytest.mark.parametrize(

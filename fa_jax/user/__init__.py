@@ -1,0 +1,1 @@
+"""What users bring: their code, which is imported on their word alone, and text, which is shown as it is."""
