@@ -19,7 +19,7 @@ class Measured(Protocol):
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        """As a run records it."""
+        """The value as a run records it."""
         ...
 
 

@@ -27,7 +27,7 @@ class Study:
     """Some rules and controls on some networks."""
 
     name: str
-    """Of the experiment, and of its folder in `outputs`."""
+    """The name of the experiment and of its folder in `outputs`."""
     networks: Mapping[str, tuple[str, ...]]
     """The arguments of `fa-jax` that choose the task and the network, by name."""
     recipe: tuple[str, ...]

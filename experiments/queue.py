@@ -6,8 +6,8 @@
     python -m experiments.queue hinton2022 --status                        what is done, running and left, with hours
     python -m experiments.queue --status                                   of all rows that were started
 
-The same command goes on after a kill, a reboot or a full disk: runs that were cut off resume, and finished ones are not
-trained again. The tables of an experiment are written whenever one of its rows is done, to its folder
+After a kill, a reboot or a full disk, the same command continues: runs that were cut off resume, and finished ones are
+not trained again. The tables of an experiment are written whenever one of its rows is done, to its folder
 outputs/<experiment>/results, or with `--out FOLDER` to FOLDER/<experiment>; `--update` replaces the committed ones.
 """
 
@@ -205,7 +205,7 @@ def follow(
         print(f"{parser.prog}: {problem}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command continues", file=sys.stderr)
         code = 130
     sys.exit(code)
 

@@ -26,7 +26,7 @@ MEANING = {
 }
 """What a verdict says."""
 TEST_EXAMPLES = 10_000
-"""Of MNIST and CIFAR."""
+"""The test examples of MNIST and CIFAR."""
 
 
 class Result(NamedTuple):
@@ -41,7 +41,7 @@ class Result(NamedTuple):
     verdict: str
     """One of `MEANING`."""
     row: str
-    """Of `experiments.queue`, which trains it; empty: none."""
+    """The row of `experiments.queue` that trains it; empty: none."""
     measured: str = ""
     seeds: str = ""
     interval: str = ""

@@ -1,7 +1,7 @@
 """Rows of experiments, how far each has come, and training of what is missing: the mechanism that all scripts share.
 
 A row is what an experiment trains under one name: one run or one sweep of `fa-jax`, or several in turn. Nothing is
-recorded but the runs themselves, so that training goes on where it was cut off, whatever ended it.
+recorded but the runs themselves, so that training continues where it was cut off, whatever ended it.
 """
 
 import dataclasses
@@ -39,7 +39,7 @@ class Training:
 
     folder: Path
     arguments: tuple[str, ...]
-    """Of `fa-jax`, without the folder."""
+    """The arguments of `fa-jax`, without the folder."""
     defaults: tuple[str, ...] = ()
     """Arguments of a new run; what is recorded may have other values of the same options."""
     is_sweep: bool = False
@@ -61,7 +61,7 @@ class Row:
     name: str
     """Such as `hinton2022/large`."""
     folder: Path
-    """Of all that it trains."""
+    """The folder of all that it trains."""
     trainings: Callable[[], Iterable[Training]]
     """Yields what is to be trained, in order. Each may depend on the results of those before it, and so is taken only
     when they are done."""
@@ -77,7 +77,7 @@ class State(NamedTuple):
     kind: str
     """`DONE`, `RUNNING`, `CUT_OFF`, `NOT_STARTED` or `UNUSABLE`."""
     share: float = 0.0
-    """Of the steps, from 0 to 1."""
+    """The share of the steps that are done, from 0 to 1."""
     why: str = ""
     """Why it is unusable."""
 
@@ -256,7 +256,7 @@ def _went_wrong(row: Row, training: Training, process: subprocess.Popen | None, 
     if code:
         check_disk(training.folder)  # which may be why
     share = f"at {now.share:.0%}, " if now.share else ""
-    problems.append(f"{row.name}: ended {share}with exit code {code}; the same command goes on; see {training.folder}")
+    problems.append(f"{row.name}: ended {share}with exit code {code}; the same command resumes; see {training.folder}")
     print(problems[-1], flush=True)
     return True
 
@@ -279,5 +279,5 @@ def check_disk(folder: Path) -> None:
     if shutil.disk_usage(existing).free < LEAST_FREE:
         raise SystemExit(
             f"less than {LEAST_FREE >> 20} MiB are free on the disk of {existing}: nothing more is trained, what is "
-            "recorded stays, and the same command goes on when there is room"
+            "recorded stays, and the same command continues when there is room"
         )

@@ -4,7 +4,7 @@
     python -m experiments.verify hinton2022/full --until 2 --seeds 1        its first two epochs, with one seed
     python -m experiments.verify lillicrap2014/task1
 
-The run goes to outputs/verify, or to the folder that `--out` names; the same command goes on after an interrupt. A
+The run goes to outputs/verify, or to the folder that `--out` names; the same command resumes it after an interrupt. A
 number holds if it differs from the recorded one by less than chance explains: by Student's t for two means of these
 numbers of seeds, at 95 % for all numbers of the row together. Where the deviation over seeds is known from few seeds,
 it is taken to be at least the one that a test set of this size causes. The exit code is 0 if all numbers hold, 1 if one
@@ -102,7 +102,7 @@ def train(training: Training, until: float | None) -> None:
         if process.poll() is None:
             stop([process])
     if until is None and state(training).kind != DONE:
-        raise SystemExit(f"{training.folder} ended with exit code {process.returncode}; the same command goes on")
+        raise SystemExit(f"{training.folder} ended with exit code {process.returncode}; the same command resumes it")
 
 
 def reached(training: Training) -> float:
@@ -132,7 +132,7 @@ def main() -> None:
         print(f"{parser.prog}: {problem}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on", file=sys.stderr)
+        print("interrupted; the same command resumes it", file=sys.stderr)
         sys.exit(130)
 
 

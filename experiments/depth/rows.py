@@ -17,9 +17,9 @@ DEPTHS = (2, 4, 8, 16)
 """Numbers of hidden layers."""
 RATES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 RATES_OF_READOUT = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
-"""Of `shallow`, whose problem is convex."""
+"""The rates that `shallow` tries, whose problem is convex."""
 SCALE = "1.732"
-"""Of uniform weights whose variance is one over the fan in: signals neither vanish nor explode."""
+"""The scale of uniform weights whose variance is one over the fan in: signals neither vanish nor explode."""
 STUDY = Study(
     name="depth",
     networks={

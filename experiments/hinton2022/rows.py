@@ -137,7 +137,7 @@ HOURS = {
 }
 """Estimates for one seed of rows that were not measured on a CPU."""
 EPOCHS = (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100)
-"""Of which errors are tabulated."""
+"""The epochs of which errors are tabulated."""
 BATCH = 1000
 
 

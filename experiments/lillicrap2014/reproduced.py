@@ -19,13 +19,13 @@ ROWS = {"task1": "task1", "task2": "task2", "task2_300epochs": "task2_300epochs"
 CURVES_1D = {"FA": "fa", "BP": "bp", "node perturbation": "node_perturbation", "shallow": "shallow"}
 SIMULATED = "not printed: bound from a simulation"
 SEARCHED = "the search of teachers"
-"""In which `best_any_shallow.csv` was measured; it is no row of the queue."""
+"""The run in which `best_any_shallow.csv` was measured; it is no row of the queue."""
 DIFFERENCE = "FA and BP"
 """The check of the difference between the final errors."""
 P_VALUES = {"15": "3e-12", "16": "9e-13"}
-"""Of the printed tests whether four layers are better than three, by the check of the same comparison."""
+"""The p-values of the printed tests whether four layers are better than three, by the check of the same comparison."""
 SEEDS = {"task2": "3", "task2_300epochs": "3"}
-"""Of the tables that were written before they had a column of seeds."""
+"""The seeds of the tables that were written before they had a column of seeds."""
 CHECKS: dict[str, Callable[[Sequence[Run]], list[Check]]] = {
     "task1": lambda runs: task1.checks_1({run.choices["rule"]: run for run in runs}),
     "task3": lambda runs: task3.checks(task3.by_curve(runs)),

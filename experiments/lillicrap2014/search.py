@@ -50,7 +50,7 @@ RANGES = {
     "weights": (0.01, 0.5),
     "biases": (0.01, 0.5),
 }
-"""Of the settings: they are log-uniform between these ends. `feedback_1` is the bound of B1."""
+"""The ranges of the settings, which are log-uniform between these ends. `feedback_1` is the bound of B1."""
 NAMES = {
     "fa3": ("rate", "feedback_2", "weights", "biases"),
     "fa4": tuple(RANGES),
@@ -67,7 +67,7 @@ SHALLOW = (0.09, 0.20)
 it is 0.127 in the paper."""
 TEST_EXAMPLES = 5000
 SEEDS = 20
-"""Of each setting of `--best`."""
+"""The seeds of each setting of `--best`."""
 
 
 class Teacher(NamedTuple):

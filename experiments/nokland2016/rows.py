@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 OUTPUTS = Path("outputs/nokland2016")
 INPUTS = {"mnist": 784, "cifar10": 3072, "cifar100": 3072}
 CONV = ((5 * 5 * 3, 5 * 5 * 96, 5 * 5 * 128, 2304, 2048, 2048), (21600, 6272, 2304, 2048, 2048))
-"""Of the convolutional network: the fan-in of each layer, the readout included, and the sizes of the hidden layers."""
+"""The convolutional network: the fan-in of each layer, the readout included, and the sizes of the hidden layers."""
 
 
 class Network(NamedTuple):
@@ -76,7 +76,7 @@ ROWS = {
 }
 SHORT = ("2x800", "1x800", "7x240", "2x800 relu")
 EPOCHS = (1, 2, 3, 5, 10, 20, 50, 100, 300)
-"""Of which the test error is tabulated."""
+"""The epochs of which the test error is tabulated."""
 LENGTHS = (2, 5, 10, 20, 50, 100, 200, 300)
 """Numbers of epochs that rows are declared for."""
 ZERO = ("dfa", "drtp", "sdfa")

@@ -35,7 +35,7 @@ class Row(NamedTuple):
     failures: str
     """How many of them, or empty if it is no count."""
     result: str
-    """In words, with the first failure."""
+    """The result in words, with the first failure."""
     seconds: str
     date: str
     commit: str

@@ -86,7 +86,7 @@ class Mutant(NamedTuple):
     line: int
     operator: str
     occurrence: int
-    """Of the operator in the module."""
+    """The number of the operator in the module."""
     source: str
     """A digest of the module before the change."""
 

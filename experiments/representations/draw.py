@@ -34,7 +34,7 @@ NEIGHBOURS = 5
 REFERENCES = 10_000
 POINTS = 2_000
 MOST_CLASSES = 20
-"""In the legend."""
+"""The name in the legend."""
 
 
 class Examples(NamedTuple):

@@ -27,7 +27,7 @@ RATES_OF = {
     "predictive_coding": (0.0003, 0.001, 0.003, 0.01, 0.03),
     "scff": (0.0003, 0.001, 0.003, 0.01, 0.03),
 }
-"""For rules with another default optimizer than plain gradient descent."""
+"""The rates of rules with another default optimizer than plain gradient descent."""
 SCALE_FACTORS = (1 / 3, 3.0)
 RATE_FACTORS = (3**-0.5, 3**0.5)
 BEYOND, FURTHER = 10**0.5, 4
@@ -54,7 +54,7 @@ SIZES: dict[str, dict[str, dict[str, str]]] = {
 they are named on the command line; their default sizes need an accelerator."""
 TRIAL_SEEDS = 2
 SEEDS = 5
-"""Of the runs on all training examples."""
+"""The seeds of the runs on all training examples."""
 HOURS = {"digits": 0.05, "mnist": 0.2}
 """Rough estimates for a rule on the dense network."""
 HELD_OUT = {"digits": 200, "mnist": 10000}

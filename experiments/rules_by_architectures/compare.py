@@ -56,7 +56,7 @@ class Margin(NamedTuple):
 
     mean: float
     low: float
-    """With `high`, the 95 % interval by Welch's t: the seeds are not paired, since the tables have no single ones."""
+    """The lower end of the 95 % interval by Welch's t: seeds are not paired, since the tables have no single ones."""
     high: float
 
     def __str__(self) -> str:

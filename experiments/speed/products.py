@@ -64,7 +64,7 @@ def forward_dfa(n: Layers) -> float:
 
 
 def product_feedback_alignment(n: Layers) -> float:
-    """As `bp`, but the error passes two factors, ten times as wide in between, of which one learns."""
+    """The products of `bp`, but the error passes two factors, ten times as wide in between, of which one learns."""
     mixing = sum(width**2 for width in n.widths[2:])
     return 2 * n.p + 10 * (mixing + 2 * n.q)
 
@@ -75,7 +75,7 @@ def pepita(n: Layers) -> float:
 
 
 def mirrored_pepita(n: Layers) -> float:
-    """As `pepita`; the mirrors' responses and outer products; the product of all feedback once in a batch."""
+    """The products of `pepita`, the mirrors' responses and outer products, and once per batch that of all feedback."""
     return pepita(n) + 2 * n.p + n.widths[-1] * sum(n.by_layer[:-1]) / n.batch
 
 

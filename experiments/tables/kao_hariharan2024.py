@@ -7,7 +7,7 @@ from experiments.tables.row import CONTROL, LOWEST_VALIDATION_LOSS, PARTIAL, Row
 RIVAL = "architecture.activation=tanh", "feedback_optimizer=null"
 GRID = "optimizer.learning_rate=0.4,0.2,0.1,0.05,0.02,0.01", "optimizer.clip=0.5,1"
 PLAIN = "optimizer.clip=null"
-"""For rules whose recipe names no clipping."""
+"""The argument of rules whose recipe names no clipping."""
 FROZEN_FORWARD = {"MNIST": 0.2, "Fashion-MNIST": 0.2, "CIFAR-10": 0.05, "CIFAR-100": 0.05}
 """The rate of the forward network that figure 7 has the lowest error at when the second network does not learn."""
 

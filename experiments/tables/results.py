@@ -42,7 +42,7 @@ COLUMNS = {
     "seconds": "right",
     "reached by": "left",
 }
-"""Of a table of the README. `measured` is at the epoch that the published table chooses."""
+"""The columns of a table of the README. `measured` is at the epoch that the published table chooses."""
 
 
 def errors_at_best(run: Run, metric: str) -> np.ndarray | None:

@@ -33,9 +33,9 @@ class Row(NamedTuple):
     name: str
     """Unique in the table: the setting and the label."""
     arguments: tuple[str, ...]
-    """Of `fa-jax`, without the folder, and without those that a search chooses."""
+    """The arguments of `fa-jax`, without the folder and those that a search chooses."""
     folder: Path
-    """Of the run. Rows that are one rule may share it."""
+    """The folder of the run. Rows that are one rule may share it."""
     hours: float
     """About how long it trains on one core; accelerators take much less."""
     setting: str
@@ -56,7 +56,7 @@ class Table(NamedTuple):
     """A published table."""
 
     name: str
-    """Of its folder, and of the CSV of published numbers."""
+    """The name of its folder and of the CSV of published numbers."""
     title: str
     choice: str
     """The epoch whose test error the paper prints: one of `LAST` and the keys of `METRICS`."""
@@ -74,7 +74,7 @@ class Setting(NamedTuple):
     name: str
     arguments: tuple[str, ...]
     hours: float
-    """Of a run of backprop."""
+    """The hours of a run of backprop."""
 
     def row(
         self,

@@ -10,7 +10,7 @@ from experiments.training import Training
 from fa_jax.records.reader import Run
 
 LENGTH = ("seeds=1", "epochs=10", "evaluations=1", "probe=0", "checkpoint=false", "checkpoint_every=null")
-"""Of every trial, in place of that of the row."""
+"""The argument of every trial, in place of that of the row."""
 
 
 class Choice(NamedTuple):

@@ -106,7 +106,7 @@ def earlier(runs: Sequence[Composed], below: Path) -> dict[str, Took]:
 
 
 def _took(config: Mapping[str, Any], summary: schema.Summary) -> Took | None:
-    """Returns how long a run took; None: it did not come far enough to tell."""
+    """Returns the seconds that a run took; None: it did not come far enough to tell."""
     cost, seeds = summary["cost"], len(summary["seeds"])
     if not cost["seed_steps_per_second"] or not seeds:
         return None
@@ -115,7 +115,7 @@ def _took(config: Mapping[str, Any], summary: schema.Summary) -> Took | None:
 
 
 def _kind(config: Mapping[str, Any]) -> str:
-    """Returns what a step of a run takes its time for: its options, without those numbers that change no shape."""
+    """Returns the options that determine the cost of a step: all but numbers that change no shape."""
     kept = {
         name: value
         for name, value in options(config).items()
@@ -133,7 +133,7 @@ def _is_fraction(value: str) -> bool:
 
 
 def _seconds(runs: Sequence[Composed], took: Mapping[str, Took]) -> float | None:
-    """Returns how long one program of several runs may take; None: there is no earlier run of the kind of one."""
+    """Returns the seconds that one program of runs may take; None: one of them has no earlier run of its kind."""
     of_runs = [took.get(_kind(composed.config)) for composed in runs]
     known = [earlier_run for earlier_run in of_runs if earlier_run is not None]
     if len(known) < len(runs):

@@ -19,7 +19,7 @@ class Ranges(NamedTuple):
     searched: dict[str, Override]
     """The overrides with a range, keyed by option."""
     arguments: Arguments
-    """As typed, with a folder of configs and trusted packages."""
+    """The arguments as typed, with a folder of configs and trusted packages."""
 
     def any_values(self) -> list[str]:
         """Returns overrides with some value of each range, to check the other options with."""

@@ -39,7 +39,7 @@ from fa_jax.user.code import importable
 from fa_jax.user.text import say
 
 RequestJob = Callable[[Composed, Path, Sequence[str]], Request | None]
-"""Returns what is to be trained for one job of a sweep in its folder, given what was typed; None: it is finished."""
+"""Returns the request to train one run of a sweep in its folder, given what was typed; None: it is finished."""
 
 
 class Record(NamedTuple):

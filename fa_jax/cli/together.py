@@ -28,9 +28,9 @@ class Alike(NamedTuple):
     """Runs that one program can train."""
 
     indices: list[int]
-    """Of the runs, in their order."""
+    """The indices of the runs, in order."""
     numbers: list[dict[str, float]]
-    """Of each run, the values of the options in which they differ, by dotted name."""
+    """The values of the options in which the runs differ, by dotted name, for each run."""
 
 
 def alike(runs: Sequence[Composed]) -> Iterator[Alike]:

@@ -43,7 +43,7 @@ class Origin(NamedTuple):
     """Where a config comes from that the user did not type."""
 
     name: str = "the config"
-    """For messages, such as `its config.yaml`."""
+    """The name in messages, such as `its config.yaml`."""
     trusted: tuple[str, ...] = ()
     """Packages whose functions it may call too."""
     typed: tuple[str, ...] = ()

@@ -2,7 +2,7 @@
 
 At each evaluation, over training examples, for each metric: `metric/seed_3` of every seed, and over the seeds that have
 not diverged by then `metric/mean` with its 95 % interval by Student's t, `metric/low` and `metric/high`. At the end,
-the figure of the run. A logger that fails is not called again; the run goes on, and its own folder has everything.
+the figure of the run. A logger that fails is not called again; the run continues, and its own folder has everything.
 """
 
 import contextlib

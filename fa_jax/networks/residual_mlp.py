@@ -32,7 +32,7 @@ class ResidualMlpBlock(nn.Module):
     """Two dense layers on the normed stream, added to it, then `Hidden` on the stream."""
 
     width: int
-    """Of the hidden layer of the block."""
+    """The width of the hidden layer of the block."""
     activation: Callable[[jax.Array], jax.Array]
     initial: dict[str, Any]
 

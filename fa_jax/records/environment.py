@@ -117,7 +117,7 @@ def versions() -> dict[str, str]:
 def commit() -> str | None:
     """Returns the commit of the checkout that this code is in, with a digest of uncommitted changes; None outside.
 
-    It is that of the first call: this process goes on with the code that it has loaded.
+    It is that of the first call: this process continues with the code that it has loaded.
     """
     checkout = Path(__file__).parents[2]
 
@@ -145,7 +145,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 
 def cpuinfo(*names: str) -> str:
-    """Returns what Linux says of the first processor under the first of these names; empty: nothing."""
+    """Returns the first entry of /proc/cpuinfo with one of these names; empty: there is none."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -34,7 +34,7 @@ class _Builder:
         self.root: dict[str, Any] | None = None
         self._open: list[Any] = []
         self._keys: list[str | None] = []
-        """Of each open container, the key whose value comes next."""
+        """The key whose value comes next, for each open container."""
 
     def take(self, event: Any) -> None:
         """Takes the next event of the parser."""

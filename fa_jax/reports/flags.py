@@ -41,7 +41,7 @@ def marked(text: str, run: Run, name: str) -> str:
 
 
 def meanings(shown: Iterable[tuple[Run, str]], mark: str = MARK, *, at_end: bool = True) -> list[str]:
-    """Returns what the marks among shown values mean, one line each.
+    """Returns one line for each kind of mark among shown values, with its meaning.
 
     Args:
       shown: runs and columns.

@@ -149,7 +149,7 @@ def _runs(conditions: Sequence[Condition], names: Sequence[str], path: Path) -> 
 
 
 def _command(words: Sequence[str]) -> str:
-    """Returns what started a run: a command to be pasted, or the arguments of a call from Python."""
+    """Returns the text that started a run: a command to be pasted, or the arguments of a call from Python."""
     if words[:1] == ["fa_jax.train"]:
         return " ".join(words)
     return shlex.join(["fa-jax", *words[1:]])

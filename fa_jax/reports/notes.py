@@ -10,7 +10,7 @@ NAMED = 6
 
 
 def run_notes(compared: Sequence[Condition], names: Sequence[str], metric: str | None) -> list[str]:
-    """Returns what was done with runs: pooled, left out, judged by which metric."""
+    """Returns notes on the runs: which are pooled or left out, and the metric that judges them."""
     notes = []
     pooled = [f"{name} of {len(c.used)} runs" for c, name in zip(compared, names, strict=True) if len(c.used) > 1]
     if pooled:
@@ -49,7 +49,7 @@ def run_notes(compared: Sequence[Condition], names: Sequence[str], metric: str |
 def reference_notes(
     compared: Sequence[Condition], names: Sequence[str], pairs: Sequence[tuple[int, int]], against: str
 ) -> list[str]:
-    """Returns which condition of several each was contrasted with, and which conditions are in no contrast, and why."""
+    """Returns notes on the reference of each contrast, and on conditions without a contrast."""
     chosen = references(compared, names, against)
     unpaired = [i for i in range(len(compared)) if i not in (*chosen, *(i for i, _ in pairs))]
     notes = []
@@ -74,7 +74,7 @@ def test_notes(
     pairs: Sequence[tuple[int, int]],
     tested: Sequence[tuple[int, int]],
 ) -> list[str]:
-    """Returns which pairs have no test, and why."""
+    """Returns notes on pairs without a test."""
     done = set(tested)
     missing = [pair for pair in pairs if pair not in done]
     unfinished = [pair for pair in missing if not all(compared[k].run.is_finished for k in pair)]
@@ -89,13 +89,13 @@ def test_notes(
 
 
 def unasked_notes(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> list[str]:
-    """Returns which conditions are in none of the contrasts that were asked for."""
+    """Returns a note on conditions that are in none of the requested contrasts."""
     outside = [name for i, name in enumerate(names) if i not in {k for pair in pairs for k in pair}]
     return [f"in none of the contrasts: {first(outside, ', ')}"] if outside else []
 
 
 def code_notes(compared: Sequence[Condition]) -> list[str]:
-    """Returns how the code and the settings of the runs differ."""
+    """Returns notes on differences in code and settings between the runs."""
     differing = differences([run.environment for condition in compared for run in condition.used])
     return [f"these runs are of different code or settings: {first(differing, ', ')}"] if differing else []
 

@@ -22,7 +22,7 @@ class FigureOptions(NamedTuple):
     size: tuple[float, float] | None = None
     """Width and height in inches; None: as suits what is drawn."""
     font_size: float = 9.0
-    """In points."""
+    """The size in points."""
     axis: str = "examples"
     """One of `AXES`."""
     layers: tuple[int, ...] | None = None

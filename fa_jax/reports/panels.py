@@ -40,7 +40,7 @@ class Block(NamedTuple):
     curves: list[Curve]
     column: str
     layer: int | None = None
-    """Of the angle; None: a metric."""
+    """The layer of the angle; None: a metric."""
 
     @property
     def by_rule(self) -> bool:

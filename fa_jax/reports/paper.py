@@ -117,7 +117,7 @@ def mean_and_spread(summaries: Sequence[Summary], column: Column, spread: str) -
 
 
 def spread_text(column: Column, spread: str) -> str:
-    """Returns what `mean_and_spread` shows of a column."""
+    """Returns the name of the mean and the spread that `mean_and_spread` shows."""
     if not column.logarithmic:
         return f"mean ± {SPREADS[spread]}"
     factor = "of the 95 % interval" if spread == "interval" else "of one standard deviation of the logarithm"

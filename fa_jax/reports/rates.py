@@ -195,7 +195,7 @@ def line_looks(conditions: Sequence[Condition], rates: Rates) -> list[Look]:
 
 
 def rates_notes(rates: Sequence[Rates], names: Sequence[str]) -> list[str]:
-    """Returns what is to be said of conditions that are in no sweep."""
+    """Returns notes on conditions that are in no sweep."""
     return [
         f"not in the table by {sweep.option}, since they differ in other options: "
         + ", ".join(names[i] for i in sweep.left_out)

@@ -30,7 +30,7 @@ class Points(NamedTuple):
     line: Line
     look: Look
     summaries: dict[float, Summary]
-    """At each value with a finite mean."""
+    """The summary at each value with a finite mean."""
     samples: dict[float, list[float]]
     """The metric of each seed at these values."""
     diverged: list[float]

@@ -214,12 +214,12 @@ def state(condition: Condition) -> str:
 
 
 def random_text(column: Column) -> str:
-    """Returns what a column is for random signals, with the standard deviation of the mean over examples."""
+    """Returns the expected value of a column for random signals, and the deviation of the mean over examples."""
     return "-" if column.random is None else f"{column.random.value:g} ± {column.random.of_mean:.2g}"
 
 
 def _random_angles(runs: Sequence[Run]) -> str:
-    """Returns what the angle of the first layer is for random signals."""
+    """Returns the expected angle of the first layer for random signals."""
     columns = [run.columns["signal_angle_0"] for run in runs if "signal_angle_0" in run.columns]
     texts = dict.fromkeys(random_text(column) for column in columns if column.random is not None)
     return f"; of random signals, the angle is {' or '.join(texts)}°" if 0 < len(texts) < 4 else ""

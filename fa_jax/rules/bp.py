@@ -2,8 +2,8 @@
 
     d_i = (W_{i+1}^T d_{i+1}) * f'(a_i)
 
-The way back uses the transposes of the forward weights. In a brain or on a chip these would be other synapses, which
-would have to be kept equal to the forward ones: the weight transport problem, which most other rules avoid.
+The backward pass uses the transposes of the forward weights. In a brain or on a chip these would be other synapses,
+which would have to be kept equal to the forward ones: the weight transport problem, which most other rules avoid.
 
 Rumelhart, Hinton, Williams, "Learning representations by back-propagating errors", Nature 323, 1986.
 """

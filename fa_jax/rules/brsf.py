@@ -2,7 +2,7 @@
 
     d_i = (V_{i+1} d_{i+1}) * f'(a_i)         V_{i+1} = (|M_{i+1}| * sign(W_{i+1}))^T, M drawn for every mini-batch
 
-The way back knows the signs of the forward weights, as in `usf`. The forward weights cannot come to agree with
+The backward pass knows the signs of the forward weights, as in `usf`. The forward weights cannot come to agree with
 magnitudes that change in every step, as they might with those of `frsf`.
 
 Liao, Leibo, Poggio, "How Important Is Weight Symmetry in Backpropagation?", AAAI 2016 (arXiv 1510.05067).

@@ -20,7 +20,7 @@ def freeze(rule: Rule, is_frozen: Callable[[Path], bool]) -> Rule:
     """Returns a rule whose frozen params stay at their start, bit for bit, under any optimizer.
 
     Their updates are zero, so that they have no part in a norm that is clipped, and so is their learning-rate
-    multiplier, so that they do not decay. Running statistics of normalisation layers are no updates: they go on.
+    multiplier, so that they do not decay. Running statistics of normalisation layers are still updated.
 
     Args:
       rule: any rule. Its signals and its feedback stay as they are.

@@ -9,9 +9,9 @@ The first layer is the embedding: the first stage of a `Chain`, such as the firs
 convolution of `cnn` and the stem of `resnet8` with their norms, and the dense layer at the bottom of `residual_mlp`. Of
 a stage that joins several layers it is the first of these, such as the patch embedding and the positions of
 `transformer`, without the first block. Frozen are all other stages, dense ones above convolutions included; with their
-norms, unless `train_norms`, but running statistics go on. The readout learns, and so does a norm in it. With one hidden
-layer there is no block in between, and in a recurrent network the layer that reads the input is recurrent itself: there
-the control is `shallow`.
+norms, unless `train_norms`, but running statistics are still updated. The readout learns, and so does a norm in it.
+With one hidden layer there is no block in between, and in a recurrent network the layer that reads the input is
+recurrent itself: there the control is `shallow`.
 
 It is stronger than `shallow`, whose first layer is random too. How much stronger depends on the network: the embedding
 of a residual network is linear, and its blocks are near the identity at the start, so that what learns is close to a

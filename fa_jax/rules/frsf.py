@@ -2,7 +2,7 @@
 
     d_i = (V_{i+1} d_{i+1}) * f'(a_i)         V_{i+1} = (|M_{i+1}| * sign(W_{i+1}))^T, M random and fixed
 
-It separates the two parts of a weight: the way back knows the signs, as in `usf`, and none of the magnitudes.
+It separates the two parts of a weight: the backward pass knows the signs, as in `usf`, and none of the magnitudes.
 
 Liao, Leibo, Poggio, "How Important Is Weight Symmetry in Backpropagation?", AAAI 2016 (arXiv 1510.05067).
 """

@@ -31,7 +31,7 @@ from fa_jax.rules.forward_gradient import NOISES, activity_noise, check_activity
 from fa_jax.rules.stagewise import require_chain
 
 HEAD_DEVIATION = 0.1
-"""Of the heads' initial weights, as in the authors' code."""
+"""The scale of the heads' initial weights, as in the authors' code."""
 
 
 def local_forward_gradient(

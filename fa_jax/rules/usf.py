@@ -2,8 +2,8 @@
 
     d_i = (V_{i+1} d_{i+1}) * f'(a_i)         V_{i+1} = c_{i+1} sign(W_{i+1})^T
 
-One bit of each forward weight is known to the way back, its sign; the magnitude c is fixed. `frsf` and `brsf` draw a
-magnitude for each weight, once or in every step.
+One bit of each forward weight is known to the backward pass, its sign; the magnitude c is fixed. `frsf` and `brsf` draw
+a magnitude for each weight, once or in every step.
 
 Liao, Leibo, Poggio, "How Important Is Weight Symmetry in Backpropagation?", AAAI 2016 (arXiv 1510.05067); uSF of
 Moskovitz, Litwin-Kumar, Abbott, arXiv 1812.06488, 2018, without their normalisation of the weights.

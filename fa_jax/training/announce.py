@@ -1,4 +1,4 @@
-"""Saying what a command is doing while nothing else shows that it works."""
+"""Prints a line if an operation takes long."""
 
 import contextlib
 import threading

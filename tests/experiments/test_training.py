@@ -1,4 +1,4 @@
-"""Training of what is missing: states of rows, the order, what ends a queue, and that the same command goes on."""
+"""Training of what is missing: states of rows, the order, what ends a queue, and that the same command continues."""
 
 import argparse
 import shutil
@@ -136,7 +136,7 @@ def test_a_row_that_fails_leaves_the_others_and_is_told(tmp_path, processes):
     ran = processes(lambda folder: record(folder, "failed" if folder.name == "a" else "finished"), code=1)
     problems = training.train([run_of(tmp_path / "a"), run_of(tmp_path / "b")])
     assert len(ran.started) == 2
-    assert problems == [f"linear/a: ended with exit code 1; the same command goes on; see {tmp_path / 'a'}"]
+    assert problems == [f"linear/a: ended with exit code 1; the same command resumes; see {tmp_path / 'a'}"]
     with pytest.raises(SystemExit, match="linear/a: ended with exit code 1"):
         training.trained(run_of(tmp_path / "a"))
 
@@ -158,7 +158,7 @@ def test_a_full_disk_stops_the_queue_before_and_after_a_training(tmp_path, proce
     free = [2**40, 0]
     monkeypatch.setattr(training.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free.pop(0)))
     ran = processes(lambda folder: record(folder, "failed"), code=1)
-    with pytest.raises(SystemExit, match=r"1024 MiB are free .* the same command goes on"):
+    with pytest.raises(SystemExit, match=r"1024 MiB are free .* the same command continues"):
         training.train([run_of(tmp_path / "a"), run_of(tmp_path / "b")])
     assert len(ran.started) == 1
     monkeypatch.setattr(training.shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))

@@ -138,7 +138,7 @@ class EquilibriumNetwork(nn.Module):
     readout: nn.Module
     dynamics: Dynamics
     steps: int
-    """Of the free phase."""
+    """The number of steps of the free phase."""
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Returns the outputs, `[batch, outputs]`."""

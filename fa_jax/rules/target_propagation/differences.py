@@ -46,7 +46,7 @@ DIFFERENCES: dict[str, Difference] = {
     "relu": relu_difference,
     "elu": elu_difference,
 }
-"""By the name of the activation function."""
+"""The functions by the name of the activation function."""
 
 
 def difference_of(function: Function) -> Difference:

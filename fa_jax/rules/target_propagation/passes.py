@@ -24,7 +24,7 @@ class Passes:
     network: Network
     variant: Variant
     activations: Sequence[Function]
-    """Of the hidden layers."""
+    """The activations of the hidden layers."""
     auxiliary_units: int
     """0: none."""
 
