@@ -79,7 +79,7 @@ def rows_of(
             "+optimizer@feedback_optimizer=adam",
             "rule=target_propagation",
             f"rule.variant={variant}",
-            f"rule.step={values.step or 'null'}",
+            f"rule.step_size={values.step or 'null'}",
             f"rule.sigma={values.sigma:g}",
             *values.forward.options(),
             *values.inverses.options("feedback_optimizer"),

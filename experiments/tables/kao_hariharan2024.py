@@ -30,7 +30,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
         search_cost=0.4,
         note="the search of the paper also shifts the mean of B to 0.05.",
     )
-    step = "rule.step=0.001,0.003,0.01,0.03,0.1"
+    step = "rule.step_size=0.001,0.003,0.01,0.03,0.1"
     yield setting.row(
         "FW-DTP",
         *RIVAL,
@@ -55,7 +55,7 @@ def rows_of(task: str, name: str, inputs: int, hidden: tuple[int, ...], hours: f
         PLAIN,
         "seeds=2",
         cost=4.0,
-        search=("optimizer.learning_rate=0.3,1,3", "rule.step=0.003,0.03,0.1"),
+        search=("optimizer.learning_rate=0.3,1,3", "rule.step_size=0.003,0.03,0.1"),
         search_cost=2.0,
         note="two seeds; the rate of the inverses is the program's default, where the paper searches it.",
     )

@@ -41,7 +41,7 @@ class NormalisedReadout(nn.Module):
 
 
 def fixed_weight_target_propagation(
-    network: Network, loss: LossFunction, *, init_feedback: InitFeedback, step: float, normalised_readout: bool
+    network: Network, loss: LossFunction, *, init_feedback: InitFeedback, step_size: float, normalised_readout: bool
 ) -> Rule:
     """Returns the `Rule` of fixed-weight target propagation, whose network is normalised.
 
@@ -49,14 +49,14 @@ def fixed_weight_target_propagation(
       network: a `Chain` of dense stages, without norms and dropout.
       loss: a mean over the batch.
       init_feedback: draws V_i in the shape of the kernel of layer i, such as `feedback.layerwise`.
-      step: alpha, of one example, above 0.
+      step_size: alpha, of one example, above 0.
       normalised_readout: whether the logits are normalised too.
 
     Raises:
       BadOption: if an option is out of range, or the network is not of this form.
     """
     chain, activations = require_plain_stages(network)
-    alpha = number("step", step, above=0)
+    alpha = number("step_size", step_size, above=0)
     stages = tuple(stage.clone(activation=_then_normalised(stage.activation)) for stage in chain.stages)
     readout = NormalisedReadout(chain.readout) if switch("normalised_readout", normalised_readout) else chain.readout
     normal = Network(chain.clone(stages=stages, readout=readout), network.input_shape)

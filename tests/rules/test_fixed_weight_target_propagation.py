@@ -37,7 +37,7 @@ LOSS = cross_entropy().value
 def make(hidden=(4, 3), **options):
     layers = {"hidden": list(hidden), "activation": "tanh", "dropout": 0.0}
     network = mlp((5,), 2, **{**MLP, **RANDOM_WEIGHTS, **layers})
-    merged: dict[str, Any] = {"step": 0.3, "normalised_readout": True, **options}
+    merged: dict[str, Any] = {"step_size": 0.3, "normalised_readout": True, **options}
     rule = fixed_weight_target_propagation(network, LOSS, init_feedback=layerwise(density=1.0), **merged)
     state = to_float64(filled(jax.eval_shape(rule.init, jax.random.key(1))))
     return compiled(rule), *state, random_batch((5,), 2, size=6, dtype=np.float64)
@@ -123,7 +123,7 @@ def test_a_small_difference_keeps_its_digits():
 
 
 def test_a_wrong_option_is_refused():
-    with pytest.raises(BadOption, match="step must be a finite number above 0; got 0"):
-        make(step=0)
+    with pytest.raises(BadOption, match="step_size must be a finite number above 0; got 0"):
+        make(step_size=0)
     with pytest.raises(BadOption, match="normalised_readout must be true or false; got None"):
         make(normalised_readout=None)

@@ -37,11 +37,11 @@ pytestmark = pytest.mark.usefixtures("float64")
 
 LOSS = cross_entropy().value
 OPTIONS: dict[str, dict[str, Any]] = {
-    "dtp": {"step": 0.3},
-    "sdtp": {"step": None},
-    "ao_sdtp": {"step": None, "auxiliary_units": 3},
-    "drl": {"step": 0.3},
-    "l_drl": {"step": 0.3, "inner_rate": 0.2},
+    "dtp": {"step_size": 0.3},
+    "sdtp": {"step_size": None},
+    "ao_sdtp": {"step_size": None, "auxiliary_units": 3},
+    "drl": {"step_size": 0.3},
+    "l_drl": {"step_size": 0.3, "inner_rate": 0.2},
 }
 SHARED = {"sigma": 0.2, "inner_steps": 1, "inner_rate": None, "auxiliary_units": None}
 
@@ -194,7 +194,7 @@ def test_updates_are_those_of_the_targets(variant, hidden):
         used = jax.tree.map(jnp.subtract, feedback, changes)
         assert rule.extras.check_feedback_optimizer is must_be_plain
     oracle = Reference(variant, network, params, used, batch)
-    check(network, rule.updates(params, feedback, batch), oracle.updates(OPTIONS[variant]["step"]))
+    check(network, rule.updates(params, feedback, batch), oracle.updates(OPTIONS[variant]["step_size"]))
 
 
 @pytest.mark.parametrize("variant", OPTIONS)
@@ -350,8 +350,11 @@ def test_one_hidden_layer_under_dtp_has_no_inverses():
 
 
 MISTAKES: dict[str, dict[str, Any]] = {
-    "step must be a finite number above 0; got None": {"step": None},
-    "step must be null with variant=sdtp, whose first target is the label; got 0.1": {"variant": "sdtp", "step": 0.1},
+    "step_size must be a finite number above 0; got None": {"step_size": None},
+    "step_size must be null with variant=sdtp, whose first target is the label; got 0.1": {
+        "variant": "sdtp",
+        "step_size": 0.1,
+    },
     "sigma must be a finite number above 0; got 0": {"sigma": 0},
     "inner_steps must be an integer of at least 1; got 0": {"inner_steps": 0},
     "inner_rate must be a finite number above 0; got None": {"inner_steps": 2},
@@ -367,11 +370,11 @@ def test_a_wrong_option_is_refused(message):
     with pytest.raises(BadOption, match=message):
         make(**options)
     with pytest.raises(BadOption, match="variant must be one of dtp, sdtp, ao_sdtp, drl, l_drl; got 'tp'"):
-        target_propagation(make_network(), LOSS, init_feedback=layerwise(), variant="tp", step=1.0, **SHARED)
+        target_propagation(make_network(), LOSS, init_feedback=layerwise(), variant="tp", step_size=1.0, **SHARED)
 
 
 def test_labels_are_targets_of_softmax_outputs_alone():
-    shared = {**SHARED, "init_feedback": layerwise(), "variant": "sdtp", "step": None}
+    shared = {**SHARED, "init_feedback": layerwise(), "variant": "sdtp", "step_size": None}
     losses = {output: squared_error(output=output, derivative="exact").value for output in OUTPUTS}
     for output in ("linear", "sigmoid"):
         with pytest.raises(BadOption, match=r"^variant must be dtp, drl or l_drl unless the loss is one of softmax"):
@@ -388,4 +391,4 @@ def test_a_network_on_which_the_rule_is_not_defined_is_refused():
     }
     for message, network in networks.items():
         with pytest.raises(BadOption, match=message):
-            target_propagation(network, LOSS, init_feedback=layerwise(), variant="drl", step=1.0, **SHARED)
+            target_propagation(network, LOSS, init_feedback=layerwise(), variant="drl", step_size=1.0, **SHARED)

@@ -48,7 +48,7 @@ def target_propagation(
     *,
     init_feedback: InitFeedback,
     variant: str,
-    step: float | None,
+    step_size: float | None,
     sigma: float,
     inner_steps: int,
     inner_rate: float | None,
@@ -63,7 +63,7 @@ def target_propagation(
       loss: a mean over the batch; with sdtp and ao_sdtp, of softmax outputs.
       init_feedback: draws V_i, such as `feedback.layerwise`; c_i starts at zero.
       variant: `dtp`, `sdtp`, `ao_sdtp`, `drl` or `l_drl`.
-      step: alpha, above 0, per example: some programs apply theirs to the mean loss, and it is larger by the batch
+      step_size: alpha, above 0, per example: some programs apply theirs to the mean loss, and it is larger by the batch
         size. None for sdtp and ao_sdtp.
       sigma: standard deviation of the noise, above 0.
       inner_steps: K, the number of steps that V_i and c_i take on a batch, each with noise of its own.
@@ -80,7 +80,7 @@ def target_propagation(
     chosen = choose("variant", variant, VARIANTS)
     if chosen.from_labels:
         _require_softmax_outputs(variant, loss)
-    alpha = _step(variant, step, needed=not chosen.from_labels)
+    alpha = _step_size(variant, step_size, needed=not chosen.from_labels)
     sigma = number("sigma", sigma, above=0)
     inner_steps = integer("inner_steps", inner_steps, least=1)
     takes_steps = inner_steps > 1 or chosen.learns_first
@@ -186,10 +186,10 @@ def _require_softmax_outputs(variant: str, loss: LossFunction) -> None:
         raise BadOption(f"must be dtp, drl or l_drl {reason}; got {variant}", "variant")
 
 
-def _step(variant: str, step: float | None, *, needed: bool) -> float:
+def _step_size(variant: str, step_size: float | None, *, needed: bool) -> float:
     if needed:
-        return number("step", step, above=0)
-    unused("step", step, f"with variant={variant}, whose first target is the label")
+        return number("step_size", step_size, above=0)
+    unused("step_size", step_size, f"with variant={variant}, whose first target is the label")
     return 0.0
 
 
