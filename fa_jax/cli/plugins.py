@@ -57,7 +57,7 @@ def _installed(conf: Path, search_path: tuple[str, ...]) -> tuple[Plugin, ...]:
         for path in sorted(plugin.folder.rglob("*.yaml")):
             config = path.relative_to(plugin.folder)
             if config.parts[0] == "hydra":
-                raise BadOption(f"{plugin.name}: it has configs of Hydra; only the command line may choose those")
+                raise BadOption(f"{plugin.name}: it has configs of Hydra; only the command line may choose them")
             if (owner := owners.setdefault(config, plugin.name)) != plugin.name:
                 raise BadOption(f"{plugin.name}: {owner} has a {config} too; give this one another name")
     return tuple(plugins.values())

@@ -98,7 +98,7 @@ def check_hydra(name: str, node: DictConfig, pristine: DictConfig) -> None:
     for option in sorted(usual.keys() | actual.keys()):
         is_allowed = any(option == prefix or option.startswith(f"{prefix}.") for prefix in PER_RUN)
         if not is_allowed and usual.get(option) != actual.get(option):
-            raise BadOption(f"{name}: it sets hydra.{option}, which only the command line may")
+            raise BadOption(f"{name}: it sets hydra.{option}, which only the command line may set")
 
 
 def check_config_dir(name: str, config_dir: str) -> None:
@@ -117,7 +117,7 @@ def check_recorded_overrides(name: str, overrides: Sequence[str]) -> None:
         option = override.partition("=")[0].lstrip("+~")
         of_hydra = re.split(r"[./@]", option)[0] == "hydra"
         if override.startswith("-") or "${" in override or (of_hydra and option not in SWEEP_OPTIONS):
-            raise BadOption(f"{name} has {override}, which only the command line may say")
+            raise BadOption(f"{name} has {override}, which only the command line may set")
         if (group := option.partition("@")[0]) in LISTED:  # Hydra does not report several choices of one group
             for choice in re.split(r"[\[\],'\"\s]+", override.partition("=")[2]):
                 _check_choice(name, group, choice)

@@ -1,4 +1,4 @@
-"""The angle that a rule's learning signal would have with feedback that nothing has been trained on.
+"""The angle that a rule's learning signal would have with freshly drawn feedback.
 
     null_angle_i = angle between the signal through freshly drawn feedback and backprop's
 

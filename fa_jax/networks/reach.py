@@ -1,4 +1,4 @@
-"""What backward weights of a network reach, found from its jaxprs: which of them the error crosses, and what else.
+"""Finds, from the jaxprs of a network, the kernels through which the error is propagated, and other weights on its way.
 
 The backward pass of a rule such as feedback alignment replaces the kernels of Flax's linear layers. Two questions
 decide whether it means what it says: does the error cross every backward kernel that is drawn, and does it cross any

@@ -19,11 +19,11 @@ class Flag(NamedTuple):
     least: float | None
     most: float | None
     meaning: str
-    """What is said of a marked value."""
+    """The note shown for a marked value."""
 
 
 class Random(NamedTuple):
-    """What a column would be for random signals of as many units."""
+    """The expected value of a column for random signals of as many units, and its standard deviation."""
 
     value: float
     of_one: float

@@ -1,6 +1,6 @@
-"""`freeze` builds the rule in which some params of another rule stay at their start: its control.
+"""`freeze` builds the rule in which some params of another rule keep their initial values: its control.
 
-The control of a rule with a network or heads of its own leaves out nothing but the learning of hidden layers. The
+For a rule that adds a network or heads, such a control removes the learning of hidden layers and nothing else. The
 option `frozen`, as in `frozen=[stages_*]`, freezes params of any rule by their names.
 """
 
@@ -17,7 +17,7 @@ Path = tuple[str, ...]
 
 
 def freeze(rule: Rule, is_frozen: Callable[[Path], bool]) -> Rule:
-    """Returns a rule whose frozen params stay at their start, bit for bit, under any optimizer.
+    """Returns a rule whose frozen params keep their initial values, bit for bit, under any optimizer.
 
     Their updates are zero, so that they have no part in a norm that is clipped, and so is their learning-rate
     multiplier, so that they do not decay. Running statistics of normalisation layers are still updated.
@@ -43,7 +43,7 @@ def freeze(rule: Rule, is_frozen: Callable[[Path], bool]) -> Rule:
 
 
 def freeze_named(rule: Rule, patterns: Sequence[str]) -> Rule:
-    """Returns a rule in which the params of some names stay at their start.
+    """Returns a rule in which the params of some names keep their initial values.
 
     Args:
       rule: any rule.
@@ -61,7 +61,7 @@ def freeze_named(rule: Rule, patterns: Sequence[str]) -> Rule:
         if not named:
             parts = list(dict.fromkeys(path[0] for path in paths))
             raise BadOption(
-                f"must name params, which are in {', '.join(parts)}; got {pattern!r}{nearest(str(pattern), parts)}",
+                f"must name params, such as those in {', '.join(parts)}; got {pattern!r}{nearest(str(pattern), parts)}",
                 "frozen",
             )
         chosen |= named

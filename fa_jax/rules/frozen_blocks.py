@@ -8,8 +8,8 @@ learned something in the hidden blocks. A rule can have a signal near backprop's
 The first layer is the embedding: the first stage of a `Chain`, such as the first dense layer of `mlp`, the first
 convolution of `cnn` and the stem of `resnet8` with their norms, and the dense layer at the bottom of `residual_mlp`. Of
 a stage that joins several layers it is the first of these, such as the patch embedding and the positions of
-`transformer`, without the first block. Frozen are all other stages, dense ones above convolutions included; with their
-norms, unless `train_norms`, but running statistics are still updated. The readout learns, and so does a norm in it.
+`transformer`, without the first block. All other stages are frozen, dense ones above convolutions included, with their
+norms unless `train_norms`; running statistics are still updated. The readout learns, and so does a norm in it.
 With one hidden layer there is no block in between, and in a recurrent network the layer that reads the input is
 recurrent itself: there the control is `shallow`.
 
@@ -20,7 +20,7 @@ backprop: with two hidden layers that is half of backprop, and a rule below it m
 the control of whether hidden layers learn at all.
 
 Hao, Wan, Zhai, "What Accuracy and Gradient Cosine Miss", arXiv 2606.21126, 2026, whose baseline keeps embedding, final
-norm and readout trainable in pre-norm residual networks. What it is in other networks is ours.
+norm and readout trainable in pre-norm residual networks. Its definition for other networks is ours.
 """
 
 from collections.abc import Callable

@@ -49,7 +49,7 @@ def csv(
     targets = [names[-1]] if target is None else [target] if isinstance(target, str) else target
     for name in targets:
         if name not in names:
-            raise BadOption(f"must be of {', '.join(names)}; got {name!r}{nearest(str(name), names)}", "target")
+            raise BadOption(f"must be one of {', '.join(names)}; got {name!r}{nearest(str(name), names)}", "target")
     parts = {"": rows}
     if test_path is not None:
         test_names, parts["_test"] = _read_csv(_file("test_path", test_path))

@@ -54,10 +54,10 @@ def require_memory(needed: int, device: jax.Device, seeds: int, what: str) -> No
     """Checks that so many bytes can be allocated on a device.
 
     Args:
-      needed: in bytes.
+      needed: the bytes needed.
       device: one of those that share the memory.
       seeds: the number of seeds that are trained at once.
-      what: needs the memory, for the message.
+      what: what needs the memory, shown in the message.
 
     Raises:
       TooLittleMemory: if there is less; names the number of seeds that fit.

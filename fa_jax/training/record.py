@@ -1,4 +1,4 @@
-"""The record of a run in progress: what is asked for, and all that its evaluations, checkpoints and end are sent to."""
+"""The request to train a run, and the record of its progress: files, checkpoints and the logger."""
 
 import contextlib
 import dataclasses

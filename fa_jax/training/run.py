@@ -62,8 +62,8 @@ def run_together(
 ) -> list[dict[str, Any] | Exception]:
     """Trains runs that differ in numbers alone by one program, and returns the summary of each, or what ended it.
 
-    What ends one run leaves the others. Resumed runs whose checkpoints are of different steps are trained apart, and so
-    are runs that need more memory together than is free.
+    An error in one run does not affect the others. Resumed runs whose checkpoints are of different steps are trained
+    apart, and so are runs that need more memory together than is free.
 
     Args:
       requests: they have the same seeds and the same names of `numbers`.

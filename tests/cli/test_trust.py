@@ -36,7 +36,7 @@ def test_the_record_of_a_sweep_calls_nothing(finished_sweep, folder, refusal, ov
     record = json.loads((folder / "copy" / "sweep.json").read_text())
     record["overrides"].append(override)
     (folder / "copy" / "sweep.json").write_text(json.dumps(record))
-    assert "which only the command line may say" in refusal("resume=copy")
+    assert "which only the command line may set" in refusal("resume=copy")
     assert not (folder / "taken").exists()
 
 

@@ -146,7 +146,7 @@ def test_a_rule_keeps_its_own_multipliers_and_the_updates_of_what_learns():
 def test_names_that_freeze_nothing_or_everything_are_refused():
     _, rule = make_rule("bp")
     with pytest.raises(
-        BadOption, match=r"^frozen must name params, which are in readout, stages_0, stages_1; got 'stage"
+        BadOption, match=r"^frozen must name params, such as those in readout, stages_0, stages_1; got 'stage"
     ):
         freeze_named(rule, ["stages_2"])
     with pytest.raises(BadOption, match=r"^frozen must leave something to learn; got \['\*'\], which is everything"):

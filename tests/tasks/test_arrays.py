@@ -171,7 +171,7 @@ def test_a_csv_file_predicts_one_column_from_the_others(tmp_path):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("a,b\n1,2\n", {"target": "c"}, "target must be of a, b; got 'c'"),
+        ("a,b\n1,2\n", {"target": "c"}, "target must be one of a, b; got 'c'"),
         ("a,b\nx,2\n1,0.5\n", {}, "path needs numbers in the column a; row 2 has 'x'"),
         ("a,b\n1,2,3\n", {}, "path has 2 columns in its first row and 3 in row 2"),
         ("a,b\n", {}, "path must have a row of names and rows of examples"),
