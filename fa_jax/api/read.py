@@ -30,7 +30,7 @@ def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any)
       trust: packages of your own that its config may call, besides those that the environment variable `FA_JAX_TRUST`
         names.
       **objects: `task`, `network`, `rule`, `loss` or `optimizer`, if the run was given a Python object that its config
-        cannot name.
+        cannot name. It is recognised by its code and its values, wherever it is defined now.
 
     Raises:
       BadOption: if there is no run, it cannot be read, or its config calls what is not trusted.

@@ -17,7 +17,7 @@ from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
 from fa_jax.cli.build import are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
 from fa_jax.cli.errors import one_line_errors
-from fa_jax.cli.given import OBJECT, Given
+from fa_jax.cli.given import ARGUMENTS, OBJECT, Given
 from fa_jax.cli.rule_options import check_used
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import new_folder
@@ -31,7 +31,7 @@ from fa_jax.training.record import Request
 
 __all__ = ["arrays", "train"]
 
-GROUPS = {"task": "task", "network": "architecture", "rule": "rule", "loss": "loss", "optimizer": "optimizer"}
+GROUPS = {argument: group for group, argument in ARGUMENTS.items()}
 """The arguments of `train` that take names or objects, with their config groups."""
 SWEPT = (*GROUPS.values(), "feedback")
 """The groups of which a list of choices trains each."""

@@ -85,7 +85,7 @@ def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_wh
     status.write_text(interrupted)
     assert "it uses configs from conf; --config-dir conf allows it" in refusal("resume=sweep")
     line = refusal("resume=sweep", "--config-dir=conf")
-    assert "calls mylab.rules.scaled, which is none of" in line
+    assert "calls mylab.rules.scaled and mylab.metrics.sparsity, which are none of" in line
     assert "no module mylab" not in line
     assert main(["resume=sweep", "--config-dir", "conf", "trust=mylab"]) == 0
     status.write_text(interrupted)
