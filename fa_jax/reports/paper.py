@@ -9,8 +9,10 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import DIVERGED, Summary, summarise, summarise_logarithm
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.flags import marked, meanings
+from fa_jax.reports.labels import rule_label
 from fa_jax.reports.numbers import decimals_of, fixed
 from fa_jax.reports.paired import not_different
+from fa_jax.reports.selection import REMEDY, chosen, several_settings, validation_of
 from fa_jax.reports.tables import Table
 
 SPREADS = {
@@ -42,7 +44,8 @@ def paper_table(
     The numbers of a column have the same decimals: those that show two digits of its typical spread. Of a score, the
     best mean on each task is bold, with every one that does not differ from it by the paired t-test over common seeds
     at the 5 % level after Holm's correction. Nothing is bold where a condition has fewer than two seeds to compare, or
-    where no condition of the task differs from the best.
+    where no condition of the task differs from the best, or where a test score would choose among settings of one rule:
+    the validation score chooses them.
 
     Args:
       conditions: the runs to compare.
@@ -56,25 +59,25 @@ def paper_table(
     """
     choose("spread", spread, SPREADS)
     metrics, settings = columns_of(conditions), _settings(conditions)
-    chosen = _checked(conditions, columns)
+    shown = _checked(conditions, columns)
     headings, cells, bold, notes = ["run"], [list(names)], set(), []
-    for number, name in enumerate(chosen, start=1):
+    for number, name in enumerate(shown, start=1):
         if name in metrics:
             heading, texts = _metric_column(conditions, name, metrics[name], spread)
-            best, note = _best(conditions, name, metrics[name])
+            best, said = _best(conditions, name, metrics[name])
             bold |= {(i, number) for i in best}
-            notes += [note] if note else []
+            notes += said
         elif name in COUNTS:
             heading, texts = name, [COUNTS[name](condition) for condition in conditions]
         else:
             heading, texts = name.rpartition(".")[2], [of_run.get(name, "-") for of_run in settings]
         headings.append(heading)
         cells.append(texts)
-    caption = _caption(conditions, [metrics[name] for name in chosen if name in metrics], spread)
+    caption = _caption(conditions, [metrics[name] for name in shown if name in metrics], spread)
     caption += [
         "bold: the best mean, and each that the paired t-test over seeds does not tell from it (5 %, Holm)"
     ] * bool(bold)
-    caption += meanings((condition.run, name) for name in chosen if name in metrics for condition in conditions)
+    caption += meanings((condition.run, name) for name in shown if name in metrics for condition in conditions)
     rows = [list(row) for row in zip(*cells, strict=True)]
     return Table(headings, rows, "\n".join([*caption, *dict.fromkeys(notes)]), frozenset(bold))
 
@@ -167,30 +170,50 @@ def _checked(conditions: Sequence[Condition], columns: Sequence[str] | None) -> 
     return list(dict.fromkeys(columns))
 
 
-def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], str]:
-    """Returns the conditions with the best mean of a score on each task, and why none is, on all tasks or on some."""
+def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], list[str]]:
+    """Returns the conditions with the best mean of a score on each task, and why none is, on all tasks or on some.
+
+    Of several settings of a rule, a test score compares the one that the validation score chooses.
+    """
     if column.split is None or column.better == "neither":
-        return set(), ""
+        return set(), []
     of_task: dict[str, dict[int, float]] = {}
     for i, condition in enumerate(conditions):
         run = condition.run
         mean = summary_of(condition, name, column).mean
         if not math.isnan(mean) and run.is_finished:
             of_task.setdefault(run.choices["task"], {})[i] = mean
-    chosen: set[int] = set()
-    undecided = []
+    groups = several_settings(conditions) if column.split == "test" else []
+    best_of = [chosen(conditions, group, validation_of(name)) for group in groups]
+    not_chosen = {i for group, best in zip(groups, best_of, strict=True) for i in group if i not in best[:1]}
+    by_test = {i for group, best in zip(groups, best_of, strict=True) for i in group if not best}
+    bold: set[int] = set()
+    undecided, unchosen, is_chosen = [], {}, False
     for task, means in of_task.items():
-        if len(means) < 2:
+        if rules := dict.fromkeys(rule_label(conditions[i].run) for i in means if i in by_test):
+            unchosen[task] = f"{' and '.join(rules)} {'has' if len(rules) == 1 else 'have'} several settings"
             continue
-        best = (min if column.better == "lower" else max)(means, key=means.__getitem__)
-        equal = not_different(conditions, best, [i for i in means if i != best], name)
+        compared = {i: mean for i, mean in means.items() if i not in not_chosen}
+        if len(compared) < 2:
+            continue
+        best = (min if column.better == "lower" else max)(compared, key=compared.__getitem__)
+        equal = not_different(conditions, best, [i for i in compared if i != best], name)
         if equal is None:
-            return set(), f"nothing is bold in {column.label}: not all have two seeds to compare"
-        if len(equal) == len(means) - 1:
+            return set(), [f"nothing is bold in {column.label}: not all have two seeds to compare"]
+        if len(equal) == len(compared) - 1:
             undecided.append(task)
         else:
-            chosen |= {best, *equal}
-    return chosen, f"nothing is bold in {column.label} on {', '.join(undecided)}: {UNDECIDED}" if undecided else ""
+            bold |= {best, *equal}
+            is_chosen |= len(compared) < len(means)
+    notes = [f"nothing is bold in {column.label} on {', '.join(undecided)}: {UNDECIDED}"] * bool(undecided)
+    for task, reason in unchosen.items():
+        notes.append(
+            f"nothing is bold in {column.label} on {task}: {reason}, of which test scores would choose; {REMEDY}"
+        )
+    if is_chosen:
+        label = columns_of(conditions)[validation_of(name)].label
+        notes.append(f"of several settings of a rule, the one of the best {label} can be bold")
+    return bold, notes
 
 
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:

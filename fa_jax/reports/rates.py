@@ -14,15 +14,12 @@ from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.labels import Described, describe, setting_text
 from fa_jax.reports.looks import Look, looks, number
 from fa_jax.reports.paper import mean_and_spread, spread_text, summary_of
+from fa_jax.reports.selection import REMEDY, chosen, validation_mean, validation_of
 from fa_jax.reports.tables import Table
 
 WIDEST = 10
 """The most values that stand side by side in a table; of more, each has a row."""
-FLOAT32 = 2.0**-23
-"""The relative distance of neighbouring float32 numbers."""
-REMEDY = (
-    "no value is called the best, since test scores would choose it; task.validation=200 holds examples out for that"
-)
+UNCHOSEN = f"no value is called the best, since test scores would choose it; {REMEDY}"
 
 
 class Line(NamedTuple):
@@ -95,7 +92,7 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
             continue
         name = next(run for run in measured if run.main_metric).main_metric
         judged = shown if shown.startswith("test_") else name
-        validation = "validation_" + judged.partition("_")[2]
+        validation = validation_of(judged)
         validated = [run for run in measured if validation in run.metrics]
         used = validation if len(validated) == len(measured) else None
         result.append(
@@ -103,22 +100,27 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
                 task,
                 option,
                 values,
-                [
-                    Line(
-                        " ".join(filter(None, (label, setting_text(others)))),
-                        rule,
-                        others,
-                        dict(sorted(line.items())),
-                        *_chosen(conditions, dict(sorted(line.items())), used),
-                    )
-                    for (label, rule, others), line in lines.items()
-                ],
+                [_line(conditions, *key, dict(sorted(line.items())), used) for key, line in lines.items()],
                 shown,
                 used,
                 left_out,
             )
         )
     return result
+
+
+def _line(
+    conditions: Sequence[Condition],
+    label: str,
+    rule: str,
+    others: tuple[tuple[str, str], ...],
+    line: dict[float, int],
+    validation: str | None,
+) -> Line:
+    best = chosen(conditions, list(line.values()), validation) if validation else []
+    values = [value for value, i in line.items() if i in best]
+    name = " ".join(filter(None, (label, setting_text(others))))
+    return Line(name, rule, others, line, values[0] if values else None, tuple(values[1:]))
 
 
 def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "interval") -> list[Table]:
@@ -159,8 +161,8 @@ def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "i
         bold = {(j, i + 1) for i, j in bold}
     caption = f"{column.qualified(column.label, unit)} on {rates.task}: mean over seeds, by {rates.option}"
     validation = rates.validation and columns_of(conditions)[rates.validation].label
-    chosen = f"bold: the value with the best {validation}" if validation else REMEDY
-    tables = [Table(headings, rows, f"{caption}\n{chosen}", frozenset(bold))]
+    bold_text = f"bold: the value with the best {validation}" if validation else UNCHOSEN
+    tables = [Table(headings, rows, f"{caption}\n{bold_text}", frozenset(bold))]
     return [*tables, *([_chosen_table(conditions, rates, spread)] if rates.validation else [])]
 
 
@@ -176,7 +178,7 @@ def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[
                 summary = summary_of(conditions[i], one.metric, column)
                 row |= summary._asdict() | {"diverged": len(run.diverged)}
                 row["validation_metric"] = one.validation or ""
-                row["validation_mean"] = _validation(conditions[i], one.validation) if one.validation else ""
+                row["validation_mean"] = validation_mean(conditions[i], one.validation) if one.validation else ""
                 rows.append({**row, "chosen": int(value == line.chosen) if one.validation else ""})
     return rows
 
@@ -230,30 +232,3 @@ def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) ->
     caption += [f"at the edge of its values, so that a better one may lie outside: {', '.join(edges)}"] * bool(edges)
     caption += [f"without a choice, since seeds diverged or nothing is finished: {', '.join(missing)}"] * bool(missing)
     return Table(headings, rows, "\n".join(caption))
-
-
-def _chosen(
-    conditions: Sequence[Condition], line: dict[float, int], validation: str | None
-) -> tuple[float | None, tuple[float, ...]]:
-    """Returns the value with the best mean validation score, of those with which no seed diverged, and its ties.
-
-    Scores are computed in float32, so that means that differ by less than it resolves are tied.
-    """
-    if validation is None:
-        return None, ()
-    scored = {}
-    for value, i in line.items():
-        run = conditions[i].run
-        mean = _validation(conditions[i], validation)
-        if run.is_finished and not run.diverged and math.isfinite(mean):
-            scored[value] = mean if run.columns[validation].better != "higher" else -mean
-    if not scored:
-        return None, ()
-    best = min(scored.values())
-    chosen, *tied = (value for value, mean in scored.items() if math.isclose(mean, best, rel_tol=FLOAT32))
-    return chosen, tuple(tied)
-
-
-def _validation(condition: Condition, column: str) -> float:
-    run = condition.run
-    return summary_of(condition, column, run.columns[column]).mean if column in run.metrics else math.nan
