@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fa_jax.api.keywords import named_arguments
 from fa_jax.checks import BadOption
 from fa_jax.cli.digests import ADDRESS, digest_of
 from fa_jax.cli.given import Given, function_given, is_importable, is_plain, unnamed
@@ -45,6 +46,7 @@ def given_object(group: str, thing: Any) -> Given:
     return made
 
 
+@named_arguments()
 def arrays(
     x: Any, y: Any, x_test: Any = None, y_test: Any = None, *, preprocessing: str | None = None, validation: int = 0
 ) -> Task:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from fa_jax.api.given_objects import given_object
+from fa_jax.api.keywords import check_keywords, named_arguments
 from fa_jax.api.run import Run
 from fa_jax.api.runs import Runs
 from fa_jax.api.train import GROUPS
-from fa_jax.checks import BadOption, choose, is_folder
+from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.given import Given
 from fa_jax.cli.trust import Origin
@@ -35,8 +36,7 @@ def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any)
     Raises:
       BadOption: if there is no run, it cannot be read, or its config calls what is not trusted.
     """
-    for name in objects:
-        choose("an object", name, GROUPS)
+    check_keywords("load", objects, (*GROUPS, "trust"))
     trusted = (trust,) if isinstance(trust, str) else tuple(trust)
     given = {GROUPS[name]: given_object(GROUPS[name], thing) for name, thing in objects.items()}
     option = f"load({str(folder)!r})"
@@ -53,6 +53,7 @@ def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any)
     return run
 
 
+@named_arguments("tables and figures are of the runs that it returns, as runs.contrasts(against='fa')")
 def compare(*folders: str | Path, trust: Sequence[str] | str = ()) -> Runs:
     """Returns all recorded runs in folders, and in folders below them, to be compared.
 
@@ -70,6 +71,7 @@ def compare(*folders: str | Path, trust: Sequence[str] | str = ()) -> Runs:
     return Runs([Run.recorded(record, functools.partial(_job, record, trusted, {})) for record in records])
 
 
+@named_arguments()
 def report(
     *folders: str | Path | Runs,
     output: str | Path | None = None,

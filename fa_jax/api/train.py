@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import re
 import tempfile
@@ -14,10 +15,11 @@ from fa_jax.api.run import Run
 from fa_jax.api.runs import Runs
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
-from fa_jax.cli.build import are_one_hot
+from fa_jax.cli.build import OPTIONAL, REQUIRED, are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
-from fa_jax.cli.errors import one_line_errors
+from fa_jax.cli.errors import check_own_options, one_line_errors
 from fa_jax.cli.given import ARGUMENTS, OBJECT, Given
+from fa_jax.cli.groups import LISTED
 from fa_jax.cli.rule_options import check_used
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import new_folder
@@ -88,6 +90,7 @@ def train(
     """
     if folder is not None and not record:
         raise BadOption("has no effect with record=False", "folder", complete=True)
+    check_own_options(options, inspect.signature(train).parameters, (*LISTED, *REQUIRED, *OPTIONAL))
     values = {"task": task, "network": network, "rule": rule, "loss": loss, "optimizer": optimizer}
     words = [f"{name}={_text(name, value)}" for name, value in {"seeds": seeds, **options}.items() if value is not None]
     words += [f"{name}=null" for name, value in options.items() if value is None]

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fa_jax.checks import BadOption, nearest
+from fa_jax.checks import FOLDERS, BadOption, nearest
 from fa_jax.cli.groups import LISTED, choices
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.records.files import is_temporary
@@ -127,6 +127,23 @@ def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
         raise BadOption(f"hydra.run.dir: cannot write {problem.filename or 'the run'}: {problem.strerror}") from problem
 
 
+def check_own_options(names: Iterable[str], own: Iterable[str], of_runs: Iterable[str]) -> None:
+    """Checks the names of options of which some are of a command or a function itself, and others of the config.
+
+    Args:
+      names: that were given.
+      own: the options of the command or the function.
+      of_runs: the options and groups at the root of the config.
+
+    Raises:
+      BadOption: if a name is in neither and near to one. Others, of which Hydra knows more, pass.
+    """
+    valid = [*own, *of_runs]
+    for name in names:
+        if name.isidentifier() and name not in valid and (hint := nearest(name, valid)):
+            raise BadOption(f"{name} is no option{hint}")
+
+
 def first_line(problem: Exception) -> str:
     """Returns the message of an error of Hydra without the link to its manual."""
     return re.sub(r"\s+", " ", str(problem).partition("\nSee https")[0]).strip()
@@ -160,6 +177,8 @@ def _unknown_option(name: str, overrides: Sequence[str]) -> str:
     """Returns the message that there is no such option, with the choice of its group and the nearest option."""
     typed = [override.partition("=") for override in overrides if override.partition("=")[0] in LISTED]
     values = [[value] if value.startswith("[") else value.split(",") for _, _, value in typed]
+    if name in FOLDERS:
+        return f"{name} is no option{nearest(name, ['hydra.run.dir'])} A sweep goes to hydra.sweep.dir"
     with_choice, valid = "", list(LISTED)
     with contextlib.suppress(HydraException), initialized():
         for combination in itertools.product(*values):

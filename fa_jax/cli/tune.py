@@ -24,9 +24,11 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli import plan
-from fa_jax.cli.arguments import Arguments
+from fa_jax.cli.arguments import OPTIONS, Arguments
+from fa_jax.cli.build import OPTIONAL, REQUIRED
 from fa_jax.cli.compose import Composed, compose
-from fa_jax.cli.errors import check_writable, one_line_errors
+from fa_jax.cli.errors import check_own_options, check_writable, one_line_errors
+from fa_jax.cli.groups import LISTED
 from fa_jax.cli.ranges import Ranges, is_in, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
@@ -69,6 +71,8 @@ def _tune(words: Sequence[str]) -> None:
     except ImportError:
         raise BadOption("needs optuna, which is not installed: pip install 'fa-jax[tune]'", "tune") from None
     options = {**DEFAULTS, **dict(word.split("=", 1) for word in words if word.partition("=")[0] in DEFAULTS)}
+    typed = [word.partition("=")[0] for word in words if "=" in word]
+    check_own_options(typed, DEFAULTS, (*LISTED, *REQUIRED, *OPTIONAL, *OPTIONS))
     ranges = parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS], DEFAULTS)
     trials = integer("trials", _number(options["trials"]), least=1)
     at_once = integer("at_once", _number(options["at_once"]), least=1)

@@ -24,6 +24,8 @@ MISTAKES = {
     "~rule": "rule may be changed, but not removed",
     "--multirun rule=bp,fo": "rule must be one of",
     # Names of options
+    "output=here": "output is no option; did you mean 'hydra.run.dir'? A sweep goes to hydra.sweep.dir",
+    "--multirun folder=here": "folder is no option; did you mean 'hydra.run.dir'?",
     "epchs=3": "epchs is no option; did you mean 'epochs'?",
     "optimizer.rate=3": "optimizer.rate is no option with optimizer=sgd; did you mean 'optimizer.learning_rate'?",
     "rule=bp optimizer.lr=0.1": "optimizer.lr is no option with optimizer=sgd; did you mean 'optimizer.learning_rate'?",
