@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import planned, without_rule
+from fa_jax.reports.decimals import of_metrics
 from fa_jax.reports.notes import first
 from fa_jax.reports.numbers import difference_texts
 from fa_jax.reports.paired import paired
@@ -77,10 +78,16 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
     return found
 
 
-def margin_table(found: Sequence[Margin], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
-    """Returns one row per margin; `columns` describe their metrics."""
+def margin_table(
+    found: Sequence[Margin],
+    names: Sequence[str],
+    columns: Mapping[str, Column],
+    decimals: Mapping[str, int] | None = None,
+) -> Table:
+    """Returns one row per margin; `columns` describe their metrics, and `decimals` are of units."""
     is_ratio = {margin.metric: columns[margin.metric].logarithmic for margin in found}
-    shown = difference_texts([(one.metric, one.margin, one.low, one.high) for one in found], is_ratio)
+    differences = [(one.metric, one.margin, one.low, one.high) for one in found]
+    shown = difference_texts(differences, is_ratio, of_metrics(decimals, columns))
     rows = [
         [names[margin.condition], names[margin.control], *texts, str(margin.n)]
         for margin, texts in zip(found, shown, strict=True)

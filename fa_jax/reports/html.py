@@ -57,7 +57,10 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
         there = ", ".join(map(str, layers)) or "none; probe=100 measures angles"
         raise BadOption(f"must be of those whose angles are recorded, {there}; got {options.layers[0]}", "layers")
     shared, differences = _options(compared, names)
-    contrasts = contrast_table(comparison.contrasts, names, columns_of(compared)) if comparison.contrasts else None
+    columns, decimals = columns_of(compared), comparison.decimals()
+    contrasts = None
+    if comparison.contrasts:
+        contrasts = contrast_table(comparison.contrasts, names, columns, decimals=decimals)
     text = page.render(
         title=options.title or (f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions"),
         subtitle=f"{len(runs)} runs, {len(compared)} conditions, started {_started(runs)}",
@@ -73,10 +76,10 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
         shared=shared,
         differences=differences,
         layers=layer_table(compared, names),
-        scores=score_table(compared, names, comparison.metric, comparison.scores),
-        rates=[table for rates in comparison.rates for table in rates_tables(compared, rates)],
+        scores=score_table(compared, names, comparison.metric, comparison.scores, decimals),
+        rates=[table for rates in comparison.rates for table in rates_tables(compared, rates, decimals=decimals)],
         contrasts=contrasts,
-        controls=margin_table(comparison.margins, names, columns_of(compared)) if comparison.margins else None,
+        controls=margin_table(comparison.margins, names, columns, decimals) if comparison.margins else None,
         notes=[*comparison.notes, *comparison.control_notes, *rates_notes(comparison.rates, names)],
         cost=_cost(compared, names),
         failures=_failures(compared, names),

@@ -11,11 +11,11 @@ from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band, summarise
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import summary_of
 from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import rule_label
 from fa_jax.reports.looks import Look, is_wide, looks, over_logarithm
 from fa_jax.reports.options import FigureOptions
-from fa_jax.reports.paper import summary_of
 from fa_jax.reports.rates import Rates, line_looks
 from fa_jax.reports.selection import several_settings, validation_of
 

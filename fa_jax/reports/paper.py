@@ -1,16 +1,17 @@
 """The table for a paper: one row per condition; of each metric, the mean and its spread over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fa_jax.checks import BadOption, choose, nearest
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
-from fa_jax.records.statistics import DIVERGED, Summary, summarise, summarise_logarithm
+from fa_jax.records.statistics import DIVERGED, Summary
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import half_of, summary_of, unit_of
 from fa_jax.reports.flags import marked, meanings
 from fa_jax.reports.labels import rule_label
-from fa_jax.reports.numbers import decimals_of, fixed
+from fa_jax.reports.numbers import decimals_of, fixed, power_of
 from fa_jax.reports.paired import not_different
 from fa_jax.reports.selection import REMEDY, chosen, several_settings, validation_of
 from fa_jax.reports.tables import Table
@@ -38,6 +39,7 @@ def paper_table(
     names: Sequence[str],
     columns: Sequence[str] | None = None,
     spread: str = "interval",
+    decimals: Mapping[str, int] | None = None,
 ) -> Table:
     """Returns one row per condition.
 
@@ -53,6 +55,7 @@ def paper_table(
       columns: metrics such as `test_error`, options such as `optimizer.learning_rate`, groups such as `architecture`,
         or `COUNTS`; None: the main metrics, and the number of seeds.
       spread: `interval` or `sd`.
+      decimals: of units, as of `unit_decimals`.
 
     Raises:
       BadOption: if there is no such column or spread.
@@ -63,7 +66,7 @@ def paper_table(
     headings, cells, bold, notes = ["run"], [list(names)], set(), []
     for number, name in enumerate(shown, start=1):
         if name in metrics:
-            heading, texts = _metric_column(conditions, name, metrics[name], spread)
+            heading, texts = _metric_column(conditions, name, metrics[name], spread, decimals)
             best, said = _best(conditions, name, metrics[name])
             bold |= {(i, number) for i in best}
             notes += said
@@ -99,22 +102,26 @@ def paper_rows(
     return rows
 
 
-def mean_and_spread(summaries: Sequence[Summary], column: Column, spread: str) -> tuple[list[str], str]:
+def mean_and_spread(
+    summaries: Sequence[Summary], column: Column, spread: str, decimals: Mapping[str, int] | None = None
+) -> tuple[list[str], str]:
     """Returns the mean and the spread of each summary as text, with the same decimals, and the unit of all.
 
-    Without a finite value, the text is `-`. Means of a logarithmic metric are geometric, and `×/÷` a factor.
+    The decimals are those of the unit, if they are given. Without a finite value, the text is `-`. Means of a
+    logarithmic metric are geometric, and `×/÷` a factor.
     """
-    halves = [summary.sd if spread == "sd" else _half(summary, column) for summary in summaries]
+    halves = [half_of(summary, column, spread) for summary in summaries]
     means = [summary.mean for summary in summaries]
     if column.logarithmic:
         return [_geometric(mean, factor) for mean, factor in zip(means, halves, strict=True)], column.unit
-    power = _power(means)
+    power = power_of(means)
     means, halves = ([value / 10.0**power for value in values] for values in (means, halves))
-    decimals = decimals_of(means, halves)
+    own = decimals_of(means, halves)
+    shown = own if power else (decimals or {}).get(unit_of(column), own)
     texts = []
     for mean, half in zip(means, halves, strict=True):
-        text = "-" if math.isnan(mean) else fixed(mean, decimals)
-        texts.append(text if math.isnan(half) else f"{text} ± {fixed(half, decimals)}")
+        text = "-" if math.isnan(mean) else fixed(mean, shown)
+        texts.append(text if math.isnan(half) else f"{text} ± {fixed(half, shown)}")
     scale = f"10{str(power).translate(DIGITS)}" if power else ""
     return texts, " ".join(filter(None, (scale, column.unit)))
 
@@ -127,22 +134,17 @@ def spread_text(column: Column, spread: str) -> str:
     return f"geometric mean ×/÷ the factor {factor}"
 
 
-def _metric_column(conditions: Sequence[Condition], name: str, column: Column, spread: str) -> tuple[str, list[str]]:
+def _metric_column(
+    conditions: Sequence[Condition], name: str, column: Column, spread: str, decimals: Mapping[str, int] | None
+) -> tuple[str, list[str]]:
     summaries = [summary_of(condition, name, column) for condition in conditions]
-    texts, unit = mean_and_spread(summaries, column, spread)
+    texts, unit = mean_and_spread(summaries, column, spread, decimals)
     for i, condition in enumerate(conditions):
         run = condition.run
         if texts[i] == "-" and name in run.metrics and len(run.diverged) == len(run.seeds):
             texts[i] = "diverged"
         texts[i] = marked(texts[i], run, name)
     return column.qualified(column.label, unit), texts
-
-
-def summary_of(condition: Condition, name: str, column: Column) -> Summary:
-    """Returns a metric over the seeds of a condition at the last evaluation."""
-    run = condition.run
-    values = list(run.at_end(name).values()) if name in run.metrics else []
-    return (summarise_logarithm if column.logarithmic else summarise)(values)
 
 
 def _settings(conditions: Sequence[Condition]) -> list[dict[str, str]]:
@@ -227,18 +229,6 @@ def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: s
         lines.append("layers count from 0 at the input")
     unfinished = sum(not condition.run.is_finished for condition in conditions)
     return [*lines, *([f"{unfinished} of the runs are not finished"] if unfinished else [])]
-
-
-def _half(summary: Summary, column: Column) -> float:
-    """Returns half the width of the interval, or its factor."""
-    return summary.high / summary.mean if column.logarithmic else summary.high - summary.mean
-
-
-def _power(means: Sequence[float]) -> int:
-    """Returns the power of ten that a column is scaled by: 0, unless its numbers are tiny or huge."""
-    largest = max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
-    power = math.floor(math.log10(largest)) if largest else 0
-    return power if not -3 <= power < 6 else 0
 
 
 def _geometric(mean: float, factor: float) -> str:

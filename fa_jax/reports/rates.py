@@ -6,14 +6,15 @@ Test scores choose nothing: without validation examples, no value is called the 
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import summary_of
 from fa_jax.reports.labels import Described, describe, setting_text
 from fa_jax.reports.looks import Look, looks, number
-from fa_jax.reports.paper import mean_and_spread, spread_text, summary_of
+from fa_jax.reports.paper import mean_and_spread, spread_text
 from fa_jax.reports.selection import REMEDY, chosen, validation_mean, validation_of
 from fa_jax.reports.tables import Table
 
@@ -123,19 +124,22 @@ def _line(
     return Line(name, rule, others, line, values[0] if values else None, tuple(values[1:]))
 
 
-def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "interval") -> list[Table]:
+def rates_tables(
+    conditions: Sequence[Condition], rates: Rates, spread: str = "interval", decimals: Mapping[str, int] | None = None
+) -> list[Table]:
     """Returns the table of the metric by rule and value, and one of the chosen values, if they were chosen.
 
     Args:
       conditions: of which the sweep has indices.
       rates: the sweep.
       spread: what follows the mean with a chosen value, `interval` or `sd`.
+      decimals: of units, as of `unit_decimals`.
     """
     column = columns_of(conditions)[rates.metric]
     summaries = {
         i: summary_of(conditions[i], rates.metric, column) for line in rates.lines for i in line.conditions.values()
     }
-    texts, unit = mean_and_spread(list(summaries.values()), column, "interval")
+    texts, unit = mean_and_spread(list(summaries.values()), column, "interval", decimals)
     shown = dict(zip(summaries, (text.partition(" ±")[0].partition(" ×/÷")[0] for text in texts), strict=True))
 
     def cell(line: Line, value: float) -> str:
@@ -163,7 +167,7 @@ def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "i
     validation = rates.validation and columns_of(conditions)[rates.validation].label
     bold_text = f"bold: the value with the best {validation}" if validation else UNCHOSEN
     tables = [Table(headings, rows, f"{caption}\n{bold_text}", frozenset(bold))]
-    return [*tables, *([_chosen_table(conditions, rates, spread)] if rates.validation else [])]
+    return [*tables, *([_chosen_table(conditions, rates, spread, decimals)] if rates.validation else [])]
 
 
 def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[dict[str, Any]]:
@@ -200,14 +204,16 @@ def rates_notes(rates: Sequence[Rates], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) -> Table:
+def _chosen_table(
+    conditions: Sequence[Condition], rates: Rates, spread: str, decimals: Mapping[str, int] | None
+) -> Table:
     columns = columns_of(conditions)
     column, validation = columns[rates.metric], columns[str(rates.validation)]
     lines = [line for line in rates.lines if line.chosen is not None]
     best = [conditions[line.conditions[line.chosen]] for line in lines if line.chosen is not None]
-    shown, unit = mean_and_spread([summary_of(one, rates.metric, column) for one in best], column, spread)
+    shown, unit = mean_and_spread([summary_of(one, rates.metric, column) for one in best], column, spread, decimals)
     by, by_unit = mean_and_spread(
-        [summary_of(one, str(rates.validation), validation) for one in best], validation, "sd"
+        [summary_of(one, str(rates.validation), validation) for one in best], validation, "sd", decimals
     )
     rows = [
         [line.name, f"{line.chosen:.4g}", by_text.partition(" ")[0], text, str(len(one.run.at_end(rates.metric)))]

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from fa_jax.records.conditions import Condition
-from fa_jax.records.statistics import summarise, summarise_logarithm
+from fa_jax.reports.decimals import summary_of
 from fa_jax.reports.labels import describe
 from fa_jax.reports.looks import number
 
@@ -55,8 +55,5 @@ def chosen(conditions: Sequence[Condition], indices: Sequence[int], validation: 
 
 def validation_mean(condition: Condition, validation: str) -> float:
     """Returns the mean of a validation score over seeds at the last evaluation; NaN if it is not recorded."""
-    run = condition.run
-    if validation not in run.metrics:
-        return math.nan
-    values = list(run.at_end(validation).values())
-    return (summarise_logarithm if run.columns[validation].logarithmic else summarise)(values).mean
+    column = condition.run.columns.get(validation)
+    return summary_of(condition, validation, column).mean if column is not None else math.nan

@@ -81,6 +81,12 @@ def test_bold_is_among_settings_of_a_rule_the_one_that_validation_chooses_and_no
     assert len(paper_table(compared.conditions, compared.names).bold) == 1  # a control is no setting
 
 
+def test_a_rate_that_fails_does_not_take_the_decimals_of_one_that_does_not():
+    compared = compare([make_run("fa", [90.0, 40.0, 10.0], rate=1.0), make_run("fa", [4.1, 4.2, 4.4], rate=0.1)])
+    table = paper_table(compared.conditions, compared.names, decimals=compared.decimals())
+    assert [row[1] for row in table.rows] == ["46.67 ± 100.40", "4.23 ± 0.38"]
+
+
 def test_a_value_with_which_a_seed_diverged_is_not_chosen_and_one_without_seeds_is_marked():
     runs = sweep(("fa",))
     runs[0].metrics["test_loss"][-1] = np.nan
