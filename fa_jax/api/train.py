@@ -103,12 +103,14 @@ def train(
     trusted = trust if isinstance(trust, str) else ",".join(trust)
     with_trust = {"trust": trusted} if trusted else {}
     arguments = arguments._replace(config_dir=own, options=with_trust, multirun=True, from_python=True)
-    with one_line_errors(arguments.overrides):
+    with one_line_errors():
         combinations = list(_combinations(values, arguments))
         chosen = {"hydra.run.dir": folder, "hydra.sweep.dir": folder} if folder is not None else {}
         rules = len(rule) if isinstance(rule, list) else 1
         runs = [run for one in combinations for run in _compose(one, chosen, further_rules=rules > 1)]
         check_used([run.composed for run in runs])
+        for run in runs:
+            _ = run.composed.job  # a mistake in any of them is found before one is trained
         show = functools.partial(Progress, bar=progress, plain_lines=False)
         if not record:
             with tempfile.TemporaryDirectory(prefix="fa_jax_") as temporary:
@@ -176,7 +178,6 @@ def _compose(combination: _Combination, chosen: Mapping[str, Any], *, further_ru
         raise BadOption(
             "has no effect from Python, where runs are trained one after another", f"hydra/launcher={launcher}"
         )
-    composition.build()
     run_folder = Path(composition.master.hydra.run.dir)
     command = ["fa_jax.train", *arguments.overrides, *(f"{group}: {one.name}" for group, one in given.items())]
     return [_New(composed, given, composition.folder, run_folder, command) for composed in composition.runs]

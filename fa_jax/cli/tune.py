@@ -61,7 +61,7 @@ def tune(words: Sequence[str]) -> None:
     """
     sigterm_interrupts()
     prepare_process()
-    with one_line_errors(words):
+    with one_line_errors():
         _tune(words)
 
 

@@ -52,6 +52,7 @@ def sparsity():
 """
 SHORT = ["task=digits", "architecture.hidden=[9]", "epochs=1", "seeds=1", "evaluations=1", "probe=4"]
 SHORT += ["checkpoint_every=null"]
+OWN = ["--config-dir=conf", "trust=mylab", "task=digits"]
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +70,20 @@ def repository(folder):
     for name in [name for name in sys.modules if name.startswith("mylab")]:
         del sys.modules[name]
     assert str(folder) not in sys.path
+
+
+def test_a_mistyped_option_of_an_own_rule_suggests_its_nearest(repository, refusal):
+    (repository / "conf" / "rule" / "scaled.yaml").write_text(f"{RULE.format(name='scaled')}  factor: 2\n")
+    near = "did you mean 'rule.factor'?"
+    assert f"rule.facto is no option with rule=scaled; {near}" in refusal(*OWN, "rule=scaled", "rule.facto=3")
+    several = refusal(*OWN, "--multirun", "rule=bp,scaled", "rule.facto=3")
+    assert f"rule.facto is no option with rule=bp or scaled; {near}" in several
+    arguments = {"config_dir": "conf", "trust": "mylab", "rule.facto": 3, "task": "digits"}
+    for rule in ("scaled", ["bp", "scaled"]):
+        with pytest.raises(fa_jax.BadOption, match=rf"^rule.facto (is no option|has no effect).*; {re.escape(near)}$"):
+            fa_jax.train(rule=rule, **arguments)
+    with pytest.raises(fa_jax.BadOption, match=r"^rule.facto is no option of a Python object, to which functools.part"):
+        fa_jax.train(rule=lambda network, loss: None, **arguments)
 
 
 def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_when_the_package_changed(
