@@ -34,13 +34,14 @@ from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
 from fa_jax.cli.study import opened, storage, storage_errors
 from fa_jax.cli.terminal import sigterm_interrupts
-from fa_jax.cli.together import alike
+from fa_jax.cli.together import FINDING_OUT, alike
 from fa_jax.cli.trust import check_folder
 from fa_jax.core import Metric, Task
 from fa_jax.records.files import remove_temporary
 from fa_jax.records.reader import STUDY
 from fa_jax.reports.tables import Table, terminal, wide_console
 from fa_jax.text import say
+from fa_jax.training.announce import announced
 from fa_jax.training.evaluation import score_metrics
 from fa_jax.training.record import Request, Stopped
 
@@ -164,7 +165,9 @@ def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_see
     say(console, f"would make {trials - done} trials in {folder}, {at_once} at once; {done} have been made")
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=sampler_seed))
     runs = _compose_trials(ranges, [_chosen(study.ask(), ranges) for _ in range(at_once)])
-    plan.show_programs(runs, list(alike(runs)), console, named=False, times=(trials - done) / at_once)
+    with announced(FINDING_OUT):
+        programs = list(alike(runs))
+    plan.show_programs(runs, programs, console, named=False, times=(trials - done) / at_once)
 
 
 def _run_trials(
