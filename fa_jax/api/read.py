@@ -1,6 +1,7 @@
 """`fa_jax.load`, `compare` and `report`: recorded runs in Python."""
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.given import Given
 from fa_jax.cli.trust import Origin
+from fa_jax.records.environment import own_changes
 from fa_jax.records.reader import Run as Record
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.reports import comparison
@@ -24,7 +26,8 @@ from fa_jax.training.job import Job
 def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any) -> Run:
     """Returns a recorded run, with the params of its seeds.
 
-    The config of the run may call the factories of fa_jax alone, and functions of the packages that are trusted.
+    The config of the run may call the factories of fa_jax alone, and functions of the packages that are trusted. A
+    warning says which packages of your own have other sources than when it was trained.
 
     Args:
       folder: of the run, the one that holds its `config.yaml`.
@@ -116,7 +119,11 @@ def report(
 
 def _job(record: Record, trusted: tuple[str, ...], given: Mapping[str, Given]) -> Job:
     origin = Origin(f"load({str(record.folder)!r}): its config.yaml", trusted, from_python=True)
-    return build_recorded(origin, record.config, given)
+    job = build_recorded(origin, record.config, given)
+    if changed := own_changes(record.config, record.environment):
+        text = f"since {record.folder} was trained, {', '.join(changed)}, so it may compute something else"
+        warnings.warn(text, stacklevel=5)
+    return job
 
 
 def _folders(verb: str, folders: Sequence[str | Path]) -> list[Path]:

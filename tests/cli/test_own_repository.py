@@ -10,6 +10,7 @@ import pytest
 
 import fa_jax
 from fa_jax.cli.main import main
+from fa_jax.records.environment import own_versions
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.records.writer import Writer
 
@@ -113,7 +114,7 @@ def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_wh
     assert main(["--config-dir", str(repository / "conf"), f"resume={repository / 'sweep'}"]) == 0
     monkeypatch.chdir(repository)
     status.write_text(interrupted)
-    (repository / "mylab" / "metrics.py").write_text(MEASURE + "\n")
+    (repository / "mylab_helpers.py").write_text("# What mylab imports from the folder that it lies in.")
     assert "mylab went from sources " in refusal("resume=sweep", "--config-dir", "conf")
 
 
@@ -216,4 +217,28 @@ def test_an_own_rule_trains_and_loads_in_python_with_trust_alone(repository, mon
     with pytest.raises(fa_jax.BadOption, match=r"its config.yaml calls mylab.rules.scaled, which is none of"):
         fa_jax.load("run")
     assert fa_jax.load("run", trust=["mylab"]).seeds == run.seeds == [0]
+    (repository / "mylab" / "rules.py").write_text(f"{RULES}\n")
+    with pytest.warns(
+        UserWarning, match=r"^since run was trained, mylab went from sources \w+ to sources \w+, so it may"
+    ):
+        fa_jax.load("run", trust=["mylab"])
+    monkeypatch.undo()
+
+
+def test_the_sources_of_a_package_are_its_own_and_those_that_they_import_from_beside_it(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository)
+    described = [own_versions(["mylab", "unknown"])]
+    for path, text in {
+        "mylab/metrics.py": f"{MEASURE}\n",
+        "mylab_helpers.py": "from mylab_deep.part import x",
+        "mylab_deep/part.py": "x = 1",
+        "mylab/broken.py": "import",
+        "other.py": "",
+    }.items():
+        (repository / path).parent.mkdir(exist_ok=True)
+        (repository / path).write_text(text)
+        described.append(own_versions(["mylab", "unknown"]))
+    assert [list(one) for one in described] == [["mylab"]] * 6
+    assert [one["mylab"] for one in described].index(described[-1]["mylab"]) == 4  # other.py is not imported
+    assert len({one["mylab"] for one in described}) == 5
     monkeypatch.undo()
