@@ -34,6 +34,8 @@ NAMES_CODE = re.compile(r"^[-+~]|_target_|\bmodule=|\$\{|^[^=]*@|^[\w/]+=.*\.\."
 """What an argument has that may call a function or read configs from elsewhere, if it is typed: a record may say it."""
 PLAIN = re.compile(r"[\w=.,:/@%\[\]-]+", re.ASCII)
 """An argument in which a shell takes nothing for its own; some take brackets for a pattern, if there is such a file."""
+COMMANDS, RUNS = 2, 3
+"""The most commands that train controls, and the most runs of each, that notes have."""
 
 
 class Margin(NamedTuple):
@@ -127,9 +129,11 @@ def control_notes(conditions: Sequence[Condition], names: Sequence[str], found: 
     notes = []
     if differing:
         notes.append(f"without a control, since more than the rule differs: {first(differing, '; ')}")
-    if of_command:
-        texts = [f"{words} (of {first(of, ', ')})" for words, of in of_command.items()]
-        notes.append(f"no control; train it, and compare both folders: {first(texts, '; ')}")
+    by_use = sorted(of_command.items(), key=lambda item: -len(item[1]))
+    for words, of in by_use[:COMMANDS]:
+        notes.append(f"no control of {first(of, ', ', RUNS)}; train it, and compare both folders: {words}")
+    if others := [name for _, of in by_use[COMMANDS:] for name in of]:
+        notes.append(f"no control of {first(others, ', ', RUNS)} either, which need other commands")
     return notes
 
 
