@@ -7,6 +7,20 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+FOLDERS = (
+    "folder",
+    "output",
+    "hydra.run.dir",
+    "out",
+    "dir",
+    "directory",
+    "outdir",
+    "out_dir",
+    "output_dir",
+    "save_dir",
+)
+"""What the folder that results go to is called, here and elsewhere."""
+
 
 class BadOption(ValueError):
     """A mistake in an argument.
@@ -36,8 +50,13 @@ class BadOption(ValueError):
 
 
 def nearest(got: str, valid: Iterable[str]) -> str:
-    """Returns `; did you mean 'x'?` for the name in `valid` closest to `got`, or an empty string if none is close."""
-    close = difflib.get_close_matches(str(got), list(valid), n=1)
+    """Returns `; did you mean 'x'?` for the name in `valid` closest to `got`, or an empty string if none is close.
+
+    Names of the folder that results go to are close to each other.
+    """
+    names = list(valid)
+    close = [name for name in FOLDERS if got in FOLDERS and name in names]
+    close = close or difflib.get_close_matches(str(got), names, n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

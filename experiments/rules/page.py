@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from experiments.rules.recorded import Recorded, cost
 from experiments.rules.results import Result
-from experiments.rules.sources import Docstring, Rule, logged_columns
+from experiments.rules.sources import Docstring, Preset, Rule, logged_columns
 
 QUESTIONS = {
     "weights": "Does the learning signal need the forward weights of the layers above?",
@@ -139,7 +139,22 @@ def _options(rule: Rule) -> str:
     rows = [[f"`{option.name}`", f"`{option.default}`", option.meaning] for option in rule.options]
     none = "The rule has no options of its own."
     more = "All rules share those of the task, architecture, loss and optimizer ([conf](../../conf/README.md))."
-    return f"{markdown_table(rows, columns) if rows else none}\n\n{more}"
+    return "\n\n".join([markdown_table(rows, columns) if rows else none, *_presets(rule.presets), more])
+
+
+def _presets(presets: Sequence[Preset]) -> list[str]:
+    """Returns the defaults that differ by architecture or task: those of one reason in one row."""
+    alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for preset in presets:
+        choices = " ".join(f"`{choice}`" for choice in preset.choices)
+        alike.setdefault((preset.options, preset.reason), []).append(choices)
+    rows = [
+        [", ".join(choices), ", ".join(f"`{option}`" for option in options), reason.rstrip(".")]
+        for (options, reason), choices in alike.items()
+    ]
+    table = markdown_table(rows, {"with": "left", "default": "left", "reason": "left"})
+    explanation = "With these tasks and architectures, there are other defaults ([conf/preset](../../conf/preset)):"
+    return [explanation, table] if rows else []
 
 
 def _logged(names: Sequence[str]) -> str:

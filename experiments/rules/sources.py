@@ -40,6 +40,16 @@ class Docstring(NamedTuple):
     """The paper, what differs from it, and what was left out."""
 
 
+class Preset(NamedTuple):
+    """Defaults that a rule has with certain choices of other groups alone."""
+
+    choices: tuple[str, ...]
+    """Such as `architecture=transformer`."""
+    options: tuple[str, ...]
+    """Such as `feedback.scale=0.1`."""
+    reason: str
+
+
 class Rule(NamedTuple):
     """A rule as its files describe it."""
 
@@ -54,6 +64,7 @@ class Rule(NamedTuple):
     others: dict[Path, Docstring]
     """The modules of the same folder that the docstring refers to, for a rule in a folder."""
     options: list[Option]
+    presets: list[Preset]
     feedback: str | None
     """The choice of the group `feedback`."""
     recipes: dict[str, str]
@@ -104,6 +115,7 @@ def _rule(name: str, recipes: dict[str, str]) -> Rule:
         docstring,
         others,
         _options(path, config, defaults),
+        _presets(name, defaults),
         defaults.get("feedback"),
         recipes,
     )
@@ -139,6 +151,35 @@ def _options(path: Path, config: dict[str, Any], defaults: dict[str, str]) -> li
             options.append(Option(group, defaults[group], described or _first_line("optimizer", defaults[group])))
         options += [option for name, option in commented.items() if name.startswith(f"{group}.")]
     return options
+
+
+def _presets(rule: str, defaults: dict[str, str]) -> list[Preset]:
+    """Returns the presets of a rule; choices that the rule makes itself are not named."""
+    usual = yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]
+    made = {key: value for entry in usual if isinstance(entry, dict) for key, value in entry.items()} | defaults
+    presets = []
+    for path in sorted((CONF / "preset").rglob("*.yaml")):
+        folder, *values = path.relative_to(CONF / "preset").with_suffix("").parts
+        chosen = dict(zip(folder.split("_"), values, strict=True))
+        if chosen.pop("rule", None) != rule:
+            continue
+        named = (f"{group}={value}" for group, value in chosen.items() if _is_task_or_network(group, value, made))
+        options = (f"{group}.{name}={value}" for group, node in _content(path).items() for name, value in node.items())
+        lines = path.read_text().splitlines()
+        reason = " ".join(line[1:].strip() for line in lines if line.startswith("# ") and "@package" not in line)
+        presets.append(
+            Preset(tuple(named), tuple(option.replace("True", "true").replace(" ", "") for option in options), reason)
+        )
+    return presets
+
+
+def _is_task_or_network(group: str, value: str, made: dict[str, str]) -> bool:
+    """Returns whether a choice is to be named: of another group than those that a rule chooses, or another choice."""
+    return group in ("task", "architecture") or made.get(group) != value
+
+
+def _content(path: Path) -> dict[str, dict[str, Any]]:
+    return yaml.safe_load(path.read_text())
 
 
 def _first_line(group: str, choice: str) -> str:

@@ -1,7 +1,6 @@
 """Python objects given to `fa_jax.train`: checked, and described for the record."""
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fa_jax.api.keywords import named_arguments
 from fa_jax.checks import BadOption
-from fa_jax.cli.given import Given, function_node, is_importable, is_plain, name_of, unnamed
+from fa_jax.cli.digests import ADDRESS, digest_of
+from fa_jax.cli.given import Given, function_given, is_importable, is_plain, unnamed
 from fa_jax.core import Loss, Task
 from fa_jax.networks.module import network_of
 from fa_jax.tasks.arrays import NAMES, from_arrays
@@ -45,6 +46,7 @@ def given_object(group: str, thing: Any) -> Given:
     return made
 
 
+@named_arguments()
 def arrays(
     x: Any, y: Any, x_test: Any = None, y_test: Any = None, *, preprocessing: str | None = None, validation: int = 0
 ) -> Task:
@@ -63,42 +65,38 @@ def _task(thing: Any) -> Given | None:
         return None
     content = [np.asarray(leaf) for leaf in jax.tree.leaves((thing.train, thing.test, thing.validation))]
     prepared = np.asarray(thing.prepare(thing.train.inputs[:2]))
-    parts = [part for array in (*content, prepared) for part in (array.shape, str(array.dtype), array.tobytes())]
-    name = "arrays"
-    return Given(name, lambda: thing, unnamed(name, thing.input_shape, thing.outputs, *parts))
+    return unnamed("arrays", lambda: thing, thing.input_shape, thing.outputs, *content, prepared)
 
 
 def _network(thing: Any) -> Given | None:
     if isinstance(thing, nn.Module):
-        name = type(thing).__name__
-        return Given(name, lambda shape, outputs: network_of(thing, shape, outputs, name=name), _module_node(thing))
-    if callable(thing):
-        return Given(name_of(thing), thing, function_node(thing))
-    return None
+        return _module(thing)
+    return function_given(thing) if callable(thing) else None
 
 
-def _module_node(module: nn.Module) -> dict[str, Any]:
-    """Returns the config of a module: its class and fields if others can import it, else a digest."""
+def _module(module: nn.Module) -> Given:
+    """Returns a module, whose config is its class and fields if others can import it, else a digest."""
+    name = type(module).__name__
     target = f"{type(module).__module__}.{type(module).__qualname__}"
     fields = {
         field.name: getattr(module, field.name)
         for field in dataclasses.fields(module)
         if field.name not in ("parent", "name") and field.init
     }
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in fields.items()}
+
+    def make(shape, outputs):
+        return network_of(module, shape, outputs, name=name)
+
+    plain = {field: list(value) if isinstance(value, tuple) else value for field, value in fields.items()}
     if is_importable(type(module), target) and is_plain(plain):
         factory = {"_target_": "fa_jax.networks.module.module", "_partial_": True}
-        return {**factory, "module": target, "arguments": plain}
-    try:
-        source = inspect.getsource(type(module))
-    except (OSError, TypeError):
-        source = target
-    shown = ", ".join(f"{name}={value!r}" for name, value in fields.items() if is_plain(value))
-    return unnamed(f"{type(module).__name__}({shown})", source, repr(module))
+        return Given(name, make, {**factory, "module": target, "arguments": plain}, digest_of(module))
+    shown = ", ".join(f"{field}={value!r}" for field, value in fields.items() if is_plain(value))
+    return unnamed(f"{name}({shown})", make, module, name=name)
 
 
 def _rule(thing: Any) -> Given | None:
-    return Given(name_of(thing), thing, function_node(thing)) if callable(thing) else None
+    return function_given(thing) if callable(thing) else None
 
 
 def _optimizer(thing: Any) -> Given | None:
@@ -110,24 +108,19 @@ def _optimizer(thing: Any) -> Given | None:
         traced = jax.make_jaxpr(thing.update)(like, state, like)
     except Exception as problem:
         raise BadOption(f"cannot update params: {type(problem).__name__}: {problem}", "optimizer") from None
-    constants = [np.asarray(constant).tobytes() for constant in traced.consts]
-    initial = [np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(state)]
-    node = unnamed("optimizer", str(traced.jaxpr), *constants, *initial)
+    initial = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    program = ADDRESS.sub("", str(traced.jaxpr))
 
     def make():
         return lambda steps, statistics=frozenset(): optax.GradientTransformation(thing.init, thing.update)
 
-    return Given("optimizer", make, node)
+    return unnamed("optimizer", make, program, traced.consts, initial)
 
 
 def _loss(thing: Any) -> Given | None:
     if isinstance(thing, Loss):
-        return Given(
-            "loss", lambda: thing, unnamed("loss", function_node(thing.value), function_node(thing.output_units))
-        )
+        return unnamed("loss", lambda: thing, thing)
     if not callable(thing):
         return None
     value: Callable = thing
-    return Given(
-        name_of(thing), lambda: Loss(value, lambda logits: logits), unnamed(name_of(thing), function_node(value))
-    )
+    return function_given(value, lambda: Loss(value, lambda logits: logits))

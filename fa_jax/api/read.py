@@ -1,18 +1,21 @@
 """`fa_jax.load`, `compare` and `report`: recorded runs in Python."""
 
 import functools
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from fa_jax.api.given_objects import given_object
+from fa_jax.api.keywords import check_keywords, named_arguments
 from fa_jax.api.run import Run
 from fa_jax.api.runs import Runs
 from fa_jax.api.train import GROUPS
-from fa_jax.checks import BadOption, choose, is_folder
+from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.given import Given
 from fa_jax.cli.trust import Origin
+from fa_jax.records.environment import own_changes
 from fa_jax.records.reader import Run as Record
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.reports import comparison
@@ -23,20 +26,20 @@ from fa_jax.training.job import Job
 def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any) -> Run:
     """Returns a recorded run, with the params of its seeds.
 
-    The config of the run may call the factories of fa_jax alone, and functions of the packages that are trusted.
+    The config of the run may call the factories of fa_jax alone, and functions of the packages that are trusted. A
+    warning says which packages of your own have other sources than when it was trained.
 
     Args:
       folder: of the run, the one that holds its `config.yaml`.
       trust: packages of your own that its config may call, besides those that the environment variable `FA_JAX_TRUST`
         names.
       **objects: `task`, `network`, `rule`, `loss` or `optimizer`, if the run was given a Python object that its config
-        cannot name.
+        cannot name. It is recognised by its code and its values, wherever it is defined now.
 
     Raises:
       BadOption: if there is no run, it cannot be read, or its config calls what is not trusted.
     """
-    for name in objects:
-        choose("an object", name, GROUPS)
+    check_keywords("load", objects, (*GROUPS, "trust"))
     trusted = (trust,) if isinstance(trust, str) else tuple(trust)
     given = {GROUPS[name]: given_object(GROUPS[name], thing) for name, thing in objects.items()}
     option = f"load({str(folder)!r})"
@@ -53,6 +56,7 @@ def load(folder: str | Path, *, trust: Sequence[str] | str = (), **objects: Any)
     return run
 
 
+@named_arguments("tables and figures are of the runs that it returns, as runs.contrasts(against='fa')")
 def compare(*folders: str | Path, trust: Sequence[str] | str = ()) -> Runs:
     """Returns all recorded runs in folders, and in folders below them, to be compared.
 
@@ -70,6 +74,7 @@ def compare(*folders: str | Path, trust: Sequence[str] | str = ()) -> Runs:
     return Runs([Run.recorded(record, functools.partial(_job, record, trusted, {})) for record in records])
 
 
+@named_arguments()
 def report(
     *folders: str | Path | Runs,
     output: str | Path | None = None,
@@ -114,7 +119,11 @@ def report(
 
 def _job(record: Record, trusted: tuple[str, ...], given: Mapping[str, Given]) -> Job:
     origin = Origin(f"load({str(record.folder)!r}): its config.yaml", trusted, from_python=True)
-    return build_recorded(origin, record.config, given)
+    job = build_recorded(origin, record.config, given)
+    if changed := own_changes(record.config, record.environment):
+        text = f"since {record.folder} was trained, {', '.join(changed)}, so it may compute something else"
+        warnings.warn(text, stacklevel=5)
+    return job
 
 
 def _folders(verb: str, folders: Sequence[str | Path]) -> list[Path]:

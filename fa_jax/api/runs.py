@@ -113,7 +113,7 @@ class Runs(Sequence[Run]):
           metric: a column, such as `test_loss`; None: the one that each task is judged by.
         """
         compared = self.comparison(metric)
-        return score_table(compared.conditions, compared.names, metric)
+        return score_table(compared.conditions, compared.names, metric, decimals=compared.decimals())
 
     def contrasts(
         self,
@@ -138,7 +138,8 @@ class Runs(Sequence[Run]):
         compared = self.comparison(metric, against=against, contrasts=pairs)
         if not compared.contrasts:
             raise BadOption(f"there are no contrasts: {'; '.join(compared.notes) or 'there is one condition'}")
-        table = contrast_table(compared.contrasts, compared.names, columns_of(compared.conditions), columns)
+        described = columns_of(compared.conditions)
+        table = contrast_table(compared.contrasts, compared.names, described, columns, compared.decimals())
         return table._replace(caption="\n".join([table.caption, *compared.notes]))
 
     def above_frozen(self, metric: str | None = None) -> Table:
@@ -156,7 +157,8 @@ class Runs(Sequence[Run]):
         if not compared.margins:
             reasons = compared.control_notes or ["there is no finished rule, or the metric has no better values"]
             raise BadOption(f"there is nothing above a control: {'; '.join(reasons)}")
-        table = margin_table(compared.margins, compared.names, columns_of(compared.conditions))
+        described = columns_of(compared.conditions)
+        table = margin_table(compared.margins, compared.names, described, compared.decimals())
         return table._replace(caption="\n".join([table.caption, *compared.control_notes]))
 
     def table(
@@ -175,7 +177,7 @@ class Runs(Sequence[Run]):
         """
         compared = self.comparison(metric)
         chosen = columns if columns is not None or metric is None else [metric, "n"]
-        return paper_table(compared.conditions, compared.names, chosen, spread)
+        return paper_table(compared.conditions, compared.names, chosen, spread, compared.decimals(spread))
 
     def layers(self) -> Table:
         """Returns what is measured of each hidden layer at the last evaluation.
@@ -203,7 +205,9 @@ class Runs(Sequence[Run]):
           BadOption: if no rule differs in a number.
         """
         compared = self.comparison(metric)
-        return [table for rates in _swept(compared) for table in rates_tables(compared.conditions, rates)]
+        decimals = compared.decimals()
+        swept = _swept(compared)
+        return [table for rates in swept for table in rates_tables(compared.conditions, rates, decimals=decimals)]
 
     def plot(
         self,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import re
 import tempfile
@@ -14,10 +15,11 @@ from fa_jax.api.run import Run
 from fa_jax.api.runs import Runs
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
-from fa_jax.cli.build import are_one_hot
+from fa_jax.cli.build import OPTIONAL, REQUIRED, are_one_hot
 from fa_jax.cli.compose import Composed, compose, quoted
-from fa_jax.cli.errors import one_line_errors
-from fa_jax.cli.given import OBJECT, Given
+from fa_jax.cli.errors import check_own_options, one_line_errors
+from fa_jax.cli.given import ARGUMENTS, OBJECT, Given
+from fa_jax.cli.groups import LISTED
 from fa_jax.cli.rule_options import check_used
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import new_folder
@@ -31,7 +33,7 @@ from fa_jax.training.record import Request
 
 __all__ = ["arrays", "train"]
 
-GROUPS = {"task": "task", "network": "architecture", "rule": "rule", "loss": "loss", "optimizer": "optimizer"}
+GROUPS = {argument: group for group, argument in ARGUMENTS.items()}
 """The arguments of `train` that take names or objects, with their config groups."""
 SWEPT = (*GROUPS.values(), "feedback")
 """The groups of which a list of choices trains each."""
@@ -88,6 +90,7 @@ def train(
     """
     if folder is not None and not record:
         raise BadOption("has no effect with record=False", "folder", complete=True)
+    check_own_options(options, inspect.signature(train).parameters, (*LISTED, *REQUIRED, *OPTIONAL))
     values = {"task": task, "network": network, "rule": rule, "loss": loss, "optimizer": optimizer}
     words = [f"{name}={_text(name, value)}" for name, value in {"seeds": seeds, **options}.items() if value is not None]
     words += [f"{name}=null" for name, value in options.items() if value is None]
@@ -100,12 +103,14 @@ def train(
     trusted = trust if isinstance(trust, str) else ",".join(trust)
     with_trust = {"trust": trusted} if trusted else {}
     arguments = arguments._replace(config_dir=configs, options=with_trust, multirun=True, from_python=True)
-    with one_line_errors(arguments.overrides):
+    with one_line_errors():
         combinations = list(_combinations(values, arguments))
         chosen = {"hydra.run.dir": folder, "hydra.sweep.dir": folder} if folder is not None else {}
         rules = len(rule) if isinstance(rule, list) else 1
         runs = [run for combination in combinations for run in _compose(combination, chosen, further_rules=rules > 1)]
         check_used([run.composed for run in runs])
+        for run in runs:
+            _ = run.composed.job  # a mistake in any of them is found before one is trained
         show = functools.partial(Progress, bar=progress, plain_lines=False)
         if not record:
             with tempfile.TemporaryDirectory(prefix="fa_jax_") as temporary:
@@ -175,7 +180,6 @@ def _compose(combination: _Combination, chosen: Mapping[str, Any], *, further_ru
         raise BadOption(
             "has no effect from Python, where runs are trained one after another", f"hydra/launcher={launcher}"
         )
-    composition.build()
     run_folder = Path(composition.master.hydra.run.dir)
     command = ["fa_jax.train", *arguments.overrides, *(f"{group}: {thing.name}" for group, thing in given.items())]
     return [_New(composed, given, composition.folder, run_folder, command) for composed in composition.runs]

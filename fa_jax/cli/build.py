@@ -152,8 +152,17 @@ def build_recorded(origin: Origin, config: Config, given: Mapping[str, Given] | 
     Raises:
       BadOption: if nothing can be built from it, or it calls what is not trusted.
     """
-    check_given(config, given or {})
-    check_config({group: node for group, node in config.items() if group not in (given or {})}, origin)
+    unnamed: list[BadOption] = []
+    try:
+        check_given(config, given or {})
+    except BadOption as missing:
+        unnamed.append(missing)
+    try:
+        check_config({group: node for group, node in config.items() if group not in (given or {})}, origin)
+    except BadOption as untrusted:
+        raise BadOption("; and ".join(map(str, [*unnamed, untrusted]))) from None
+    if unnamed:
+        raise unnamed[0]
     try:
         return build(config, origin._replace(name="the config"), given)
     except BadOption as mistake:

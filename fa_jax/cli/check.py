@@ -47,7 +47,7 @@ def check(words: Sequence[str]) -> int:
     if arguments != usual or set(arguments.options) - {"trust"}:
         raise BadOption(f"takes overrides, --config-dir and trust; got {' '.join(words)}", "check")
     task = [] if arguments.value_of("task") else ["task=digits"]
-    with one_line_errors(arguments.overrides):
+    with one_line_errors():
         composed = compose(arguments._replace(overrides=[*task, *arguments.overrides])).runs[0]
         job = composed.job
     console, failed, case = Console(), 0, None

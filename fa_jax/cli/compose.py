@@ -12,13 +12,13 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
+from hydra.errors import ConfigCompositionException, HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
-from fa_jax.cli.errors import first_line
+from fa_jax.cli.errors import first_line, is_choice, unknown_option
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, draws_feedback, recorded_config
 from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
 from fa_jax.cli.hydra_context import initialized
@@ -189,7 +189,7 @@ def _jobs(
         is_feedback = name.startswith("feedback")
         if "rule" in given:
             return is_feedback and draws_feedback(given["rule"].make)
-        config = composed(*(override for override in overrides if _is_choice(override)))
+        config = composed(*(override for override in overrides if is_choice(override)))
         if is_feedback:
             return config.hydra.runtime.choices["feedback"] is not None
         return OmegaConf.select(config, name, default=ABSENT) is not ABSENT
@@ -202,7 +202,8 @@ def _jobs(
             return [RunOverrides(job) for job in jobs]
         return without_unused(jobs, has_option, further=further_rules)
 
-    master = _compose(usable(parsed)[0].kept, arguments)
+    runs = usable(parsed)
+    master = _compose(runs[0].kept, arguments, [run.kept for run in runs[1:]])
     is_sweep = arguments.multirun or master.hydra.mode == RunMode.MULTIRUN
     swept = [override for override in parsed if override.is_sweep_override()]
     if swept and not is_sweep:
@@ -215,11 +216,6 @@ def _jobs(
         return False, [RunOverrides(arguments.overrides)], master
     from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
     return True, usable([*parse_overrides(from_config), *parsed]), master
-
-
-def _is_choice(override: str) -> bool:
-    """Returns whether an override chooses a config of a group."""
-    return override.lstrip("+").partition("=")[0].partition("@")[0] in LISTED
 
 
 def _check_groups(overrides: Sequence[Override]) -> None:
@@ -277,13 +273,15 @@ def quoted(text: str) -> str:
     return f"'{escaped}{ending * chr(92)}'"
 
 
-def _compose(overrides: list[str], arguments: Arguments) -> DictConfig:
+def _compose(overrides: list[str], arguments: Arguments, others: Sequence[Sequence[str]] = ()) -> DictConfig:
     folders = config_folders(arguments.config_dir)
     folders += [OBJECTS] if any(override.endswith(f"={OBJECT}") for override in overrides) else []
     if folders:
         overrides = _with_search_path(overrides, [f"file://{folder}" for folder in folders])
     try:
         return hydra.compose("config", overrides, return_hydra_config=True)
+    except ConfigCompositionException as problem:
+        raise unknown_option(problem, overrides, others) or problem from None
     except ValueError as problem:  # Hydra's answer to rule=null, for one
         raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None
     except RecursionError:

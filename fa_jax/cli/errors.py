@@ -3,12 +3,11 @@
 import contextlib
 import difflib
 import errno
-import itertools
 import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,9 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from fa_jax.checks import BadOption, nearest
+from fa_jax.checks import FOLDERS, BadOption, nearest
+from fa_jax.cli.given import OBJECT
 from fa_jax.cli.groups import LISTED, choices
-from fa_jax.cli.hydra_context import initialized
 from fa_jax.records.files import is_temporary
 
 SYNONYMS = {"lr": "learning_rate", "wd": "weight_decay", "act": "activation", "std": "scale"}
@@ -102,18 +101,13 @@ def check_folders_of_jobs(option: str, folders: Sequence[Path]) -> None:
 
 
 @contextlib.contextmanager
-def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
+def one_line_errors() -> Iterator[None]:
     """Turns errors of Hydra, and of the disk, into `BadOption`."""
     try:
         yield
     except MissingConfigException as problem:
         raise _unknown_choice(problem) from None
     except (HydraException, OmegaConfBaseException) as problem:
-        unknown = problem.__cause__
-        if isinstance(problem, ConfigCompositionException) and isinstance(
-            unknown, ConfigAttributeError | ConfigKeyError
-        ):
-            raise BadOption(_unknown_option(_typed_name(str(unknown.full_key), overrides), overrides)) from None
         raise BadOption(first_line(problem)) from None
     except yaml.MarkedYAMLError as problem:  # in a folder of configs
         mark = problem.problem_mark
@@ -125,6 +119,23 @@ def one_line_errors(overrides: Sequence[str]) -> Iterator[None]:
         if problem.errno not in DISK_ERRORS:
             raise
         raise BadOption(f"hydra.run.dir: cannot write {problem.filename or 'the run'}: {problem.strerror}") from problem
+
+
+def check_own_options(names: Iterable[str], of_command: Iterable[str], of_runs: Iterable[str]) -> None:
+    """Checks the names of options of which some are of a command or a function itself, and others of the config.
+
+    Args:
+      names: that were given.
+      of_command: the options of the command or the function.
+      of_runs: the options and groups at the root of the config.
+
+    Raises:
+      BadOption: if a name is in neither and near to one. Others, of which Hydra knows more, pass.
+    """
+    valid = [*of_command, *of_runs]
+    for name in names:
+        if name.isidentifier() and name not in valid and (hint := nearest(name, valid)):
+            raise BadOption(f"{name} is no option{hint}")
 
 
 def first_line(problem: Exception) -> str:
@@ -156,29 +167,51 @@ def _typed_name(key: str, overrides: Sequence[str]) -> str:
     return next((name for name in names if name == key or name.startswith(f"{key}.")), key)
 
 
-def _unknown_option(name: str, overrides: Sequence[str]) -> str:
-    """Returns the message that there is no such option, with the choice of its group and the nearest option."""
-    typed = [override.partition("=") for override in overrides if override.partition("=")[0] in LISTED]
-    values = [[value] if value.startswith("[") else value.split(",") for _, _, value in typed]
-    with_choice, valid = "", list(LISTED)
-    with contextlib.suppress(HydraException), initialized():
-        for combination in itertools.product(*values):
-            words = [f"{group}={value}" for (group, _, _), value in zip(typed, combination, strict=True)]
-            config = hydra.compose("config", words, return_hydra_config=True)
-            chosen = dict(config.hydra.runtime.choices)
-            names = [option for option in _names(OmegaConf.to_container(config)) if not option.startswith("hydra.")]
-            if name not in names:
-                if name.startswith("feedback.") and chosen["feedback"] is None:
-                    return f"{name} is no option with rule={chosen['rule']}, which has no feedback to initialise"
-                with_choice, valid = _with_choice(name, chosen), [*LISTED, *names]
-                break
-    return f"{name} is no option{with_choice}{suggestion(name, valid)}"
+def unknown_option(
+    problem: ConfigCompositionException, overrides: Sequence[str], others: Iterable[Sequence[str]] = ()
+) -> BadOption | None:
+    """Returns the mistake that there is no such option, with the choices of its group and the nearest option.
+
+    Args:
+      problem: that composing raised; for another one, there is no such mistake.
+      overrides: that were composed, inside of `initialized`.
+      others: those of the other runs of a sweep, whose rules may have an option that is near.
+    """
+    unknown = problem.__cause__
+    if not isinstance(unknown, ConfigAttributeError | ConfigKeyError):
+        return None
+    name = _typed_name(str(unknown.full_key), overrides)
+    if name in FOLDERS:
+        return BadOption(f"{name} is no option{nearest(name, ['hydra.run.dir'])} A sweep goes to hydra.sweep.dir")
+    valid, chosen = list(LISTED), []
+    paths = [override for override in overrides if override.startswith("hydra.searchpath=")]
+    with contextlib.suppress(HydraException):
+        for choices_of_run in dict.fromkeys(tuple(filter(is_choice, (*paths, *run))) for run in (overrides, *others)):
+            config = hydra.compose("config", list(choices_of_run), return_hydra_config=True)
+            chosen.append(dict(config.hydra.runtime.choices))
+            valid += [option for option in _names(OmegaConf.to_container(config)) if not option.startswith("hydra.")]
+    if name.startswith("feedback.") and chosen and not any(choice["feedback"] for choice in chosen):
+        return BadOption(f"{name} is no option with rule={chosen[0]['rule']}, which has no feedback to initialise")
+    if any(choice.get(name.partition(".")[0]) == OBJECT for choice in chosen):
+        return BadOption(f"{name} is no option of a Python object, to which functools.partial gives its options")
+    return BadOption(f"{name} is no option{_with_choice(name, chosen)}{suggestion(name, list(dict.fromkeys(valid)))}")
 
 
-def _with_choice(name: str, chosen: Mapping[str, str | None]) -> str:
-    """Returns the phrase that says with which choice of its group there is no such option."""
-    groups = [group for group in LISTED if name.startswith(f"{group.replace('/', '.')}.") and chosen.get(group)]
-    return f" with {groups[-1]}={chosen[groups[-1]]}" if groups else ""
+def is_choice(override: str) -> bool:
+    """Returns whether an override chooses a config of a group, or says where configs are."""
+    name = override.lstrip("+").partition("=")[0].partition("@")[0]
+    return name in LISTED or name == "hydra.searchpath"
+
+
+def _with_choice(name: str, chosen: Sequence[Mapping[str, str | None]]) -> str:
+    """Returns the phrase that says with which choices of its group there is no such option."""
+    groups = [group for group in LISTED if name.startswith(f"{group.replace('/', '.')}.")]
+    values = (
+        dict.fromkeys(choices_of_run[groups[-1]] for choices_of_run in chosen if choices_of_run.get(groups[-1]))
+        if groups
+        else {}
+    )
+    return f" with {groups[-1]}={' or '.join(map(str, values))}" if values else ""
 
 
 def suggestion(name: str, valid: Sequence[str]) -> str:

@@ -1,7 +1,6 @@
 """Python objects in the place of choices of config groups: how they are composed, built and recorded."""
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,14 +9,15 @@ from typing import Any, NamedTuple
 import hydra.utils
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.digests import digest_of
 
 OBJECTS = Path(__file__).parents[1] / "api" / "objects"
 """A folder of configs whose choice `object` leaves its node to a Python object."""
 OBJECT = "object"
 TARGET = "fa_jax.api.given"
 """Stands in recorded configs for an object that cannot be named there; nothing has this name."""
-ARGUMENTS = {"architecture": "network"}
-"""The argument of `fa_jax.train` for a config group, where it has another name."""
+ARGUMENTS = {"task": "task", "architecture": "network", "rule": "rule", "loss": "loss", "optimizer": "optimizer"}
+"""The config groups whose choice can be an object, with the argument of `fa_jax.train` that takes it."""
 PLAIN = (str, int, float, bool, type(None))
 
 
@@ -30,6 +30,8 @@ class Given(NamedTuple):
     """The factory, called as the function is that a config of the group names."""
     node: dict[str, Any]
     """What is recorded of it. If it has a `_target_` that can be imported, it can be made again from the record."""
+    digest: str
+    """Of its code and values: tells whether it is the object of a record."""
 
 
 def recorded_config(config: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:
@@ -50,31 +52,52 @@ def with_factories(config: Mapping[str, Any], given: Mapping[str, Given]) -> dic
 def check_given(config: Mapping[str, Any], given: Mapping[str, Given]) -> None:
     """Checks that all objects are given which a config cannot name.
 
+    Args:
+      config: of a run.
+      given: objects, by their config group.
+
     Raises:
-      BadOption: naming the first that is not, or that is another one than was recorded.
+      BadOption: naming all that are not, or all that are others than were recorded.
     """
-    for group, node in config.items():
-        if not isinstance(node, Mapping) or node.get("_target_") != TARGET:
-            continue
-        argument = ARGUMENTS.get(group, group)
-        if group not in given:
-            raise BadOption(
-                f"{argument} was a Python object, {node.get('object')}; give it again: fa_jax.load(folder, "
-                f"{argument}=...)",
-                complete=True,
-            )
-        if given[group].node != {key: node.get(key) for key in given[group].node}:
-            raise BadOption(f"{argument} is another object than the {node.get('object')} of the run", complete=True)
+    nodes = {argument: config.get(group) for group, argument in ARGUMENTS.items()}
+    objects = {
+        argument: node
+        for argument, node in nodes.items()
+        if isinstance(node, Mapping) and node.get("_target_") == TARGET
+    }
+    by_argument = {ARGUMENTS[group]: thing for group, thing in given.items()}
+    if missing := objects.keys() - by_argument.keys():
+        names = [(argument, node.get("object")) for argument, node in objects.items() if argument in missing]
+        described = ", ".join(argument if name == argument else f"{argument}: {name}" for argument, name in names)
+        arguments = ", ".join(f"{argument}=..." for argument in nodes if argument in missing | by_argument.keys())
+        raise BadOption(
+            f"the run was given Python objects that its config cannot hold ({described}); fa_jax.load(folder, "
+            f"{arguments}) opens it with them"
+        )
+    others = [argument for argument, node in objects.items() if by_argument[argument].digest != node.get("digest")]
+    if others:
+        named = " and ".join(
+            f"{name} is another object than the {objects[name].get('object')} of the run" for name in others
+        )
+        raise BadOption(f"{named}: its code, or a value in it, is not what was recorded")
 
 
-def function_node(function: Callable) -> dict[str, Any]:
-    """Returns the config of a function: its name and options if others can import it, else a digest of its code."""
+def function_given(function: Callable, make: Callable | None = None) -> Given:
+    """Returns a function as what takes the place of a choice.
+
+    Its config is its name and options if others can import it, else a digest of its code.
+
+    Args:
+      function: that was given.
+      make: the factory; None: the function itself.
+    """
     keywords = dict(function.keywords) if isinstance(function, functools.partial) else {}
     bare = function.func if isinstance(function, functools.partial) and not function.args else function
     target = f"{getattr(bare, '__module__', None)}.{getattr(bare, '__qualname__', None)}"
-    if is_importable(bare, target) and is_plain(keywords):
-        return {"_target_": target, "_partial_": True, **keywords}
-    return unnamed(name_of(function), *_code(bare), sorted((k, _described(v)) for k, v in keywords.items()))
+    if make is None and is_importable(bare, target) and is_plain(keywords):
+        node = {"_target_": target, "_partial_": True, **keywords}
+        return Given(name_of(function), function, node, digest_of(function))
+    return unnamed(name_of(function), make or function, function)
 
 
 def draws_feedback(factory: Callable) -> bool:
@@ -89,12 +112,10 @@ def name_of(thing: Any) -> str:
     return getattr(thing, "__name__", type(thing).__name__).strip("<>")
 
 
-def unnamed(described: str, *content: Any) -> dict[str, Any]:
-    """Returns the node of an object that a config cannot name, with a digest that distinguishes it from others."""
-    digest = hashlib.blake2b(digest_size=8)
-    for part in content:
-        digest.update(part if isinstance(part, bytes) else repr(part).encode())
-    return {"_target_": TARGET, "object": described, "digest": digest.hexdigest()}
+def unnamed(described: str, make: Callable, *content: Any, name: str | None = None) -> Given:
+    """Returns an object that a config cannot name, with a digest of its content that distinguishes it from others."""
+    digest = digest_of(*content)
+    return Given(name or described, make, {"_target_": TARGET, "object": described, "digest": digest}, digest)
 
 
 def is_importable(thing: Any, target: str) -> bool:
@@ -114,18 +135,3 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(is_plain, value))
     return type(value) in PLAIN and "${" not in str(value)
-
-
-def _code(function: Callable) -> tuple[Any, ...]:
-    """Returns what distinguishes a function: its source, or else its name, with defaults and what it closes over."""
-    try:
-        source = inspect.getsource(function)
-    except (OSError, TypeError):
-        source = repr(function)
-    cells = [_described(cell.cell_contents) for cell in getattr(function, "__closure__", None) or ()]
-    return source, [_described(value) for value in getattr(function, "__defaults__", None) or ()], cells
-
-
-def _described(value: Any) -> str:
-    """Returns the `repr` of a value; of an array, which shows some of its entries alone, with all of them."""
-    return f"{value!r} {value.__array__().tobytes()}" if hasattr(value, "__array__") else repr(value)

@@ -2,16 +2,21 @@
 
 import textwrap
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fa_jax.checks import choose
+from fa_jax.checks import BadOption, choose
 from fa_jax.cli.groups import LISTED, check_config_dir, choices, take_config_dir
+from fa_jax.cli.verb_help import VERB_HELP
 from fa_jax.user.text import printable
 
+HELP_FLAGS = ("-h", "--help")
+IN_PYTHON = {"load": "a run is opened in Python, by fa_jax.load(folder)"}
+"""What is no verb, with where it is instead."""
 WIDTH = 116
 """The most characters in a line of choices."""
 HELP = """\
@@ -29,6 +34,7 @@ usage
                 [spread=] [format=]       compare the runs in folders: tables, contrasts with p, figures, which also
                                           take title=, size=6x4, font_size=, axis=epochs, layers=, notes=false
   fa-jax report DIR...                    the same as an HTML page, report.html
+  fa-jax VERB --help                      the options of a verb, such as fa-jax compare --help
   fa-jax list [groups]                    the choices of config groups
   fa-jax new KIND NAME [package=mylab]    write the files to begin a rule, architecture, task or measure with
   fa-jax check [overrides]                check that a rule keeps the contract, and say in words what fails
@@ -88,11 +94,32 @@ def print_list(words: Sequence[str]) -> None:
 
 
 def print_help(words: Sequence[str]) -> None:
-    """Prints how to use `fa-jax`, with the choices of each config group."""
-    config_dir, _ = take_config_dir(words)
+    """Prints how to use `fa-jax`, with the choices of each config group; or a verb, if the first word is one.
+
+    Raises:
+      BadOption: if there is no such verb.
+    """
+    config_dir, others = take_config_dir(words)
     check_config_dir(config_dir)
+    first = next((word for word in others if word not in HELP_FLAGS and not word.startswith("trust=")), "train")
+    verb = "train" if "=" in first or first.startswith(("-", "~")) else first
+    if choose_verb(verb, {"train": "", "help": "", **VERB_HELP}) not in ("train", "help"):
+        print(VERB_HELP[verb], end="")
+        return
     listed = {group: list(choices(group, config_dir)) for group in LISTED}
     print(HELP.format(choices="\n".join(_row(group, names) for group, names in listed.items() if names)), end="")
+
+
+def choose_verb(verb: str, verbs: Mapping[str, Any]) -> str:
+    """Returns a verb.
+
+    Raises:
+      BadOption: if it is none of `verbs`.
+    """
+    if verb in IN_PYTHON:
+        raise BadOption(f"must be one of {', '.join(verbs)}; {IN_PYTHON[verb]}", "the verb")
+    choose("the verb", verb, verbs)
+    return verb
 
 
 def _row(group: str, names: Sequence[str]) -> str:

@@ -24,7 +24,7 @@ def train(words: Sequence[str]) -> int:
     target, composition = arguments.options.get("resume"), None
     if target in (None, "auto"):
         waiting = contextlib.nullcontext() if arguments.show_config else announced("composing the configs")
-        with waiting, one_line_errors(arguments.overrides):
+        with waiting, one_line_errors():
             composition = compose(arguments)
     elif arguments._replace(options={}, config_dir=None) != Arguments([], {}):
         further = " ".join(word for word in words if word.partition("=")[0] not in arguments.options)

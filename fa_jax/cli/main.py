@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fa_jax
-from fa_jax.checks import BadOption, choose, is_folder
+from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.groups import take_config_dir
+from fa_jax.cli.help import HELP_FLAGS, choose_verb
 from fa_jax.cli.terminal import end_if_orbax_waits, second_signal_ends, tolerant_output
 from fa_jax.user.text import printable
 
@@ -50,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
-    if any(word in ("-h", "--help") for word in words):
+    if any(word in HELP_FLAGS for word in words):
         words = ["help", *words]
     if "--version" in words:
         print(f"fa-jax {fa_jax.__version__}")
@@ -64,7 +65,7 @@ def _run(words: list[str]) -> int:
             verb, *words = words
         if config_dir is not None:
             words = [*words, "--config-dir", config_dir]
-        module, _, function = choose("the verb", verb, VERBS).partition(".")
+        module, _, function = VERBS[choose_verb(verb, VERBS)].partition(".")
         if verb in READING:
             words = [word for word in words if not word.startswith("trust=")]
         with _own_modules(words) if verb in BUILDING else contextlib.nullcontext():

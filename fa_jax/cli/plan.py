@@ -10,9 +10,10 @@ from rich.console import Console
 
 from fa_jax.cli.compose import Composed, Composition
 from fa_jax.cli.rule_options import notes
-from fa_jax.cli.together import Alike, alike
+from fa_jax.cli.together import FINDING_OUT, Alike, alike
 from fa_jax.records import schema
 from fa_jax.records.options import options
+from fa_jax.training.announce import announced
 from fa_jax.user.text import say
 
 LENGTH = ("epochs", "evaluations", "spacing", "tuned")
@@ -49,7 +50,8 @@ def show(composition: Composition, folder: Path) -> None:
     runs, console = composition.runs, Console()
     launcher = composition.master.hydra.runtime.choices["hydra/launcher"]
     apart = [Alike([i], [{}]) for i in range(len(runs))]
-    programs = list(alike(runs)) if launcher == "basic" else apart
+    with announced(FINDING_OUT):
+        programs = list(alike(runs)) if launcher == "basic" else apart
     how = "one after another" if launcher == "basic" else f"by hydra/launcher={launcher}"
     say(console, f"would train {_count(len(runs), 'run')} in {folder}, in {_count(len(programs), 'program')}, {how}")
     for note in notes(runs):

@@ -23,6 +23,8 @@ OPTIONS = {
     "report": (*COMPARED, "title", "axis", "layers"),
 }
 """The options of each verb."""
+OTHER_NUMBERS = (*COMPARED[:-1], *TABLE[:-1])
+"""The options of a comparison that change what its tables hold, and not only how it looks."""
 FILES = {"csv": "comparison.csv", "markdown": "comparison.md", "latex": "comparison.tex"}
 """The file of scores in each format of tables."""
 
@@ -101,16 +103,20 @@ def _compare(
         "contrasts": options.get("contrasts"),
     }
     compared = comparison.compare(runs, **choices)
+    others = [f"{name}={value}" for name, value in options.items() if name in OTHER_NUMBERS and verb == "compare"]
     now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    # A comparison with options must not replace a sweep's own.
-    default = folders[0] if len(folders) == 1 and not options else Path("outputs/comparisons") / now
+    # A comparison of other numbers must not replace a sweep's own.
+    default = folders[0] if len(folders) == 1 and not others else Path("outputs/comparisons") / now
     output = Path(options.get("output", default))
     try:
         write(compared, output, options)
         remove_temporary(output)
     except OSError as problem:
         raise BadOption(f"output={output}: it cannot be written: {problem.strerror}") from None
-    say(Console(stderr=True) if options.get("format") in FILES else wide_console(), done.format(output))
+    apart = f"; with {' '.join(others)} it does not take the place of the one in {folders[0]}"
+    is_apart = others and len(folders) == 1 and "output" not in options
+    text = done.format(output) + (apart if is_apart else "")
+    say(Console(stderr=True) if options.get("format") in FILES else wide_console(), text)
 
 
 def _folders(verb: str, words: Sequence[str]) -> list[Path]:

@@ -12,6 +12,7 @@ from fa_jax.cli import sweep
 from fa_jax.cli.arguments import Arguments
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.compose import Composed, Composition, compose
+from fa_jax.cli.given import check_given
 from fa_jax.cli.single import report, resumable, run_logged
 from fa_jax.cli.trust import Origin, check_config, check_folder, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
@@ -99,6 +100,10 @@ def _read_config(folder: Path, origin: Origin, *, force: bool) -> dict[str, Any]
         raise BadOption(f"{option}: this run has {recorded.status['status']}; there is nothing left to do")
     if is_held(folder):
         raise BadOption(f"{option}: another process is running this")
+    try:
+        check_given(recorded.config, {})
+    except BadOption as objects:
+        raise BadOption(f"{option}: {objects}, but it cannot be resumed") from None
     check_config(recorded.config, origin)  # first: no message says that force=true resumes what is not trusted
     _check_unchanged(option, [recorded], force=force)
     return recorded.config

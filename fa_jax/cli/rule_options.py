@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.errors import suggestion
+from fa_jax.records.options import options
 
 OPTION = re.compile(r"(?:[+~]*(feedback(?:\.[\w.]+)?)|(rule\.[\w.]+))(?:=|$)")
 """An override of the choice of feedback, of an option of it, or of an option of a rule."""
@@ -21,6 +23,8 @@ class RunOverrides(NamedTuple):
 
 
 class _Composed(Protocol):
+    @property
+    def config(self) -> dict[str, Any]: ...
     @property
     def choices(self) -> dict[str, str]: ...
     @property
@@ -51,7 +55,9 @@ def check_used(runs: Sequence[_Composed]) -> None:
     for name in runs[0].left_out if runs else ():
         if all(name in run.left_out for run in runs):
             rules = ", ".join(dict.fromkeys(run.choices["rule"] for run in runs))
-            raise BadOption(f"has no effect: none of the rules has it, {rules}", name, complete=True)
+            valid = dict.fromkeys(option for run in runs for option in options(run.config))
+            hint = suggestion(name, list(valid)) if name != "feedback" else ""
+            raise BadOption(f"has no effect: none of the rules has it, {rules}{hint}", name, complete=True)
 
 
 def notes(runs: Sequence[_Composed]) -> list[str]:

@@ -38,7 +38,7 @@ def start(arguments: Arguments, composition: Composition | None, words: Sequence
     given = {name: value for name, value in arguments.options.items() if name in PROCESSES}
     with joined(given) if given else contextlib.nullcontext():
         distributed.check_same("code", [commit(), versions()])
-        with one_line_errors(arguments.overrides):
+        with one_line_errors():
             if composition is None:
                 config_dirs = [] if arguments.config_dir is None else [arguments.config_dir]
                 return _resume(arguments, arguments.options["resume"], config_dirs)

@@ -26,7 +26,7 @@ from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.rule_options import notes
 from fa_jax.cli.single import logged, resumable, run_together_logged
 from fa_jax.cli.terminal import cores
-from fa_jax.cli.together import alike
+from fa_jax.cli.together import FINDING_OUT, alike
 from fa_jax.records import locks, schema
 from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
@@ -86,7 +86,7 @@ def run(
         with resumable(folder):
             try:
                 if launcher["_target_"].endswith("BasicLauncher"):
-                    with announced("finding out which runs one program can train"):
+                    with announced(FINDING_OUT):
                         programs = list(alike(composition.runs))
                     for indices, numbers in programs:
                         _run_jobs([composition.runs[i] for i in indices], numbers, folder, command, request)

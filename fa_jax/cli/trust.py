@@ -16,6 +16,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from fa_jax.checks import BadOption
+from fa_jax.cli.given import TARGET
 from fa_jax.cli.groups import CONF, LISTED, config_folders
 from fa_jax.cli.plugins import plugins
 from fa_jax.user.code import imported, is_found, place_of
@@ -72,11 +73,9 @@ def check_config(config: Mapping[str, Any], origin: Origin) -> None:
             raise BadOption(f"{origin.name} has {key} of type {type(value).__name__}; values must be plain YAML")
         if "${" in f"{key}{value}":  # would be resolved only when objects are made
             raise BadOption(f"{origin.name} contains {value!r}, and interpolations from elsewhere are not resolved")
-        if key == "_target_" and not _is_typed(value, origin.typed):
-            _check_target(value, origin)
-    for node in _nodes(config):
-        if node.get("_target_") == MODULE and not _is_typed(node.get("module"), origin.typed):
-            _check_target(node.get("module"), origin)
+    targets = [value for key, value in _leaves(config) if key == "_target_"]
+    targets += [node.get("module") for node in _nodes(config) if node.get("_target_") == MODULE]
+    _check_targets([target for target in targets if not _is_typed(target, origin.typed)], origin)
     _check_logger(config, origin)
 
 
@@ -181,25 +180,34 @@ def _is_typed(target: Any, overrides: Sequence[str]) -> bool:
     return any(named.search(override) for override in overrides)
 
 
-def _check_target(target: Any, origin: Origin) -> None:
-    """Raises `BadOption` unless a target is a factory, or a function that a trusted package defines."""
+def _check_targets(targets: Sequence[Any], origin: Origin) -> None:
+    """Raises `BadOption` unless each target is a factory, or a function that a trusted package defines."""
     packages = (*origin.trusted, *trusted_everywhere())
-    if target in factories() or target in plugin_factories():
-        return
-    if not isinstance(target, str) or not _is_below(target, packages):
-        root = str(target).partition(".")[0]
-        hint = "" if is_found(root) else f" (and there is no module {root}, installed or in the working folder)"
+    usual = {*factories(), *plugin_factories(), TARGET}
+    unusual = [target for target in dict.fromkeys(map(str, targets)) if target not in usual]
+    if refused := [target for target in unusual if not _is_below(target, packages)]:
+        roots = {target.partition(".")[0] for target in refused}
+        unknown = [
+            f"there is no module {root}, installed or in the working folder" for root in roots if not is_found(root)
+        ]
+        hint = f" (and {'; '.join(sorted(unknown))})" if unknown else ""
+        if any(target.startswith("__main__.") for target in refused):
+            hint += " (__main__ was the script or notebook that trained; import the function where the run is opened)"
+        verb = "which is" if len(refused) == 1 else "which are"
         raise BadOption(
-            f"{origin.name} calls {target}, which is none of fa_jax's factories{hint}; "
+            f"{origin.name} calls {' and '.join(refused)}, {verb} none of fa_jax's factories{hint}; "
             f"{origin.allowing('PACKAGE')} or the environment variable {VARIABLE}=PACKAGE allows the functions of a "
             "package"
         )
-    try:
-        module = imported(target).__module__
-    except Exception as problem:  # whatever the import of a package raises
-        raise BadOption(f"{origin.name} calls {target}, which cannot be imported: {place_of(problem)}") from None
-    if not _is_below(f"{module}.", packages):
-        raise BadOption(f"{origin.name} calls {target}, which {module} defines; {origin.allowing(module)} allows it")
+    for target in unusual:
+        try:
+            module = imported(target).__module__
+        except Exception as problem:  # whatever the import of a package raises
+            raise BadOption(f"{origin.name} calls {target}, which cannot be imported: {place_of(problem)}") from None
+        if not _is_below(f"{module}.", packages):
+            raise BadOption(
+                f"{origin.name} calls {target}, which {module} defines; {origin.allowing(module)} allows it"
+            )
 
 
 def trusted_everywhere() -> tuple[str, ...]:

@@ -24,20 +24,23 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli import plan
-from fa_jax.cli.arguments import Arguments
+from fa_jax.cli.arguments import OPTIONS, Arguments
+from fa_jax.cli.build import OPTIONAL, REQUIRED
 from fa_jax.cli.compose import Composed, compose
-from fa_jax.cli.errors import check_writable, one_line_errors
+from fa_jax.cli.errors import check_own_options, check_writable, one_line_errors
+from fa_jax.cli.groups import LISTED
 from fa_jax.cli.ranges import Ranges, is_in, parse_ranges, suggest
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import prepare_process
 from fa_jax.cli.study import opened, storage, storage_errors
 from fa_jax.cli.terminal import sigterm_interrupts
-from fa_jax.cli.together import alike
+from fa_jax.cli.together import FINDING_OUT, alike
 from fa_jax.cli.trust import check_folder
 from fa_jax.core import Metric, Task
 from fa_jax.records.files import remove_temporary
 from fa_jax.records.reader import STUDY
 from fa_jax.reports.tables import Table, terminal, wide_console
+from fa_jax.training.announce import announced
 from fa_jax.training.evaluation import score_metrics
 from fa_jax.training.record import Request, Stopped
 from fa_jax.user.text import say
@@ -59,7 +62,7 @@ def tune(words: Sequence[str]) -> None:
     """
     sigterm_interrupts()
     prepare_process()
-    with one_line_errors(words):
+    with one_line_errors():
         _tune(words)
 
 
@@ -69,6 +72,8 @@ def _tune(words: Sequence[str]) -> None:
     except ImportError:
         raise BadOption("needs optuna, which is not installed: pip install 'fa-jax[tune]'", "tune") from None
     options = {**DEFAULTS, **dict(word.split("=", 1) for word in words if word.partition("=")[0] in DEFAULTS)}
+    typed = [word.partition("=")[0] for word in words if "=" in word]
+    check_own_options(typed, DEFAULTS, (*LISTED, *REQUIRED, *OPTIONAL, *OPTIONS))
     ranges = parse_ranges([word for word in words if word.partition("=")[0] not in DEFAULTS], DEFAULTS)
     trials = integer("trials", _number(options["trials"]), least=1)
     at_once = integer("at_once", _number(options["at_once"]), least=1)
@@ -160,7 +165,9 @@ def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_see
     say(console, f"would make {trials - done} trials in {folder}, {at_once} at once; {done} have been made")
     study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=sampler_seed))
     runs = _compose_trials(ranges, [_chosen(study.ask(), ranges) for _ in range(at_once)])
-    plan.show_programs(runs, list(alike(runs)), console, named=False, times=(trials - done) / at_once)
+    with announced(FINDING_OUT):
+        programs = list(alike(runs))
+    plan.show_programs(runs, programs, console, named=False, times=(trials - done) / at_once)
 
 
 def _run_trials(

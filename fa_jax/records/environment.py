@@ -1,5 +1,6 @@
 """The environment of a run: versions, devices, commit and command; and how it changed before a resume."""
 
+import ast
 import contextlib
 import datetime
 import functools
@@ -10,7 +11,8 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import sysconfig
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +43,7 @@ def environment(command: Sequence[str] | None = None, user_packages: Collection[
         "processor": cpuinfo("model name") or platform.processor(),
         "cores": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
-        "packages": {**versions(), **{name: described for name in user_packages if (described := _describe(name))}},
+        "packages": {**versions(), **own_versions(user_packages)},
         "settings": {name: getattr(jax.config, name) for name in SETTINGS},
     }
 
@@ -57,8 +59,28 @@ def own_packages(config: Any) -> list[str]:
     return sorted(packages - set(NOT_USERS))
 
 
+def own_versions(packages: Iterable[str]) -> dict[str, str]:
+    """Returns version, commit and a digest of the sources of packages of the user, of those that are found."""
+    return {name: described for name in packages if (described := _describe(name)) is not None}
+
+
+def own_changes(config: Any, environment: Mapping[str, Any]) -> list[str]:
+    """Returns a phrase for each package of the user that is another one now than when a run was trained.
+
+    Args:
+      config: of the run.
+      environment: of the run.
+    """
+    recorded, current = environment.get("packages", {}), own_versions(own_packages(config))
+    known = {name: recorded[name] for name in current if name in recorded}
+    return list(_moved(known, {name: current[name] for name in known}))
+
+
 def _describe(package: str) -> str | None:
-    """Returns version, commit and a digest of the sources of a package, as far as they exist; None: it is unknown."""
+    """Returns version, commit and a digest of the sources of a package, as far as they exist; None: it is unknown.
+
+    Sources are those of the package, and of what it imports from the folder that it lies in.
+    """
     try:
         spec = importlib.util.find_spec(package)  # which does not import it
     except (ImportError, ValueError):
@@ -67,9 +89,11 @@ def _describe(package: str) -> str | None:
         return None
     folders = [Path(path) for path in spec.submodule_search_locations or ()]
     files = [Path(spec.origin)] if spec.origin and Path(spec.origin).is_file() else []
-    sources = sorted({*files, *(path for folder in folders for path in folder.rglob("*.py"))})
-    if not sources:
+    in_package = sorted({*files, *(path for folder in folders for path in folder.rglob("*.py"))})
+    if not in_package:
         return None
+    beside = {folder.parent for folder in folders} or {path.parent for path in files}
+    sources = in_package if beside & _site_packages() else _with_imports(in_package, beside)
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
@@ -77,8 +101,35 @@ def _describe(package: str) -> str | None:
     with contextlib.suppress(KeyError, importlib.metadata.PackageNotFoundError):
         parts.append(importlib.metadata.version(_distributions(tuple(sys.path))[package][0]))
     with contextlib.suppress(OSError, subprocess.SubprocessError):
-        parts.append(f"commit {_git(sources[0].parent, 'rev-parse', 'HEAD')[:8]}")
+        parts.append(f"commit {_git(in_package[0].parent, 'rev-parse', 'HEAD')[:8]}")
     return ", ".join([*parts, f"sources {digest.hexdigest()[:8]}"])
+
+
+def _with_imports(sources: Sequence[Path], folders: Collection[Path]) -> list[Path]:
+    """Returns source files with those that they import from some folders, in an order that is always the same."""
+    collected, remaining = list(sources), list(sources)
+    while remaining:
+        for name in sorted(_imported_names(remaining.pop())):
+            for folder in folders:
+                paths = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
+                new = [path for path in paths if path.is_file() and path not in collected]
+                collected, remaining = [*collected, *new], [*remaining, *new]
+    return collected
+
+
+def _imported_names(path: Path) -> set[str]:
+    """Returns the modules of the top level that a source file imports."""
+    try:
+        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+    except (SyntaxError, ValueError):
+        return set()
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+def _site_packages() -> set[Path]:
+    return {Path(sysconfig.get_paths()[name]) for name in ("purelib", "platlib")}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
@@ -89,10 +140,13 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str
     elif old != new:
         yield f"the code went from {before['commit'] or 'no commit'} to {after['commit'] or 'no commit'}"
     for kind in ("packages", "settings"):
-        recorded, current = before.get(kind, {}), after.get(kind, {})
-        for name in sorted(recorded.keys() | current.keys()):
-            if recorded.get(name) != current.get(name):
-                yield f"{name} went from {recorded.get(name)} to {current.get(name)}"
+        yield from _moved(before.get(kind, {}), after.get(kind, {}))
+
+
+def _moved(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> Iterator[str]:
+    for name in sorted(recorded.keys() | current.keys()):
+        if recorded.get(name) != current.get(name):
+            yield f"{name} went from {recorded.get(name)} to {current.get(name)}"
 
 
 def now() -> str:

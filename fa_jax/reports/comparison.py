@@ -23,6 +23,7 @@ from fa_jax.reports import notes
 from fa_jax.reports.contrast_table import PAPER, contrast_table
 from fa_jax.reports.contrasts import Contrast, columns_of, compute_contrasts, declared, planned
 from fa_jax.reports.controls import Margin, control_notes, margin_table, margins
+from fa_jax.reports.decimals import unit_decimals
 from fa_jax.reports.export import score_rows, write_contrasts, write_csv, write_margins
 from fa_jax.reports.flags import flag_notes
 from fa_jax.reports.labels import labels
@@ -67,6 +68,14 @@ class Comparison:
         """The sweeps of one number, one per task."""
         return find_rates(self.conditions, self.metric)
 
+    def decimals(self, spread: str = "interval") -> dict[str, int]:
+        """Returns the decimals of each unit in all tables; `spread` as for `paper_table`."""
+        metrics = [self.metric or condition.run.main_metric for condition in self.conditions]
+        metrics += [name for rates in self.rates for name in (rates.metric, rates.validation) if name]
+        contrasts = [(row.metric, row.difference, row.high - row.difference) for row in self.contrasts]
+        above = [(row.metric, row.margin, row.high - row.margin) for row in self.margins]
+        return unit_decimals(self.conditions, metrics, [contrasts, above], spread)
+
     def tables(self, spread: str = "interval", contrast_columns: Sequence[str] | None = None) -> list[Table]:
         """Returns the tables that follow the scores: those of sweeps, of contrasts, and of what is above a control.
 
@@ -74,12 +83,12 @@ class Comparison:
           spread: as for `paper_table`.
           contrast_columns: as for `contrast_table`.
         """
-        shown = [table for rates in self.rates for table in rates_tables(self.conditions, rates, spread)]
+        columns, decimals = columns_of(self.conditions), self.decimals(spread)
+        shown = [table for rates in self.rates for table in rates_tables(self.conditions, rates, spread, decimals)]
         if self.contrasts:
-            columns = columns_of(self.conditions)
-            shown.append(contrast_table(self.contrasts, self.names, columns, contrast_columns))
+            shown.append(contrast_table(self.contrasts, self.names, columns, contrast_columns, decimals))
         if self.margins:
-            shown.append(margin_table(self.margins, self.names, columns_of(self.conditions)))
+            shown.append(margin_table(self.margins, self.names, columns, decimals))
         return shown
 
 
@@ -140,9 +149,9 @@ def show(
     """
     compared, names = comparison.conditions, comparison.names
     if columns is None:
-        first = score_table(compared, names, comparison.metric, comparison.scores)
+        first = score_table(compared, names, comparison.metric, comparison.scores, comparison.decimals(spread))
     else:
-        first = paper_table(compared, names, columns, spread)
+        first = paper_table(compared, names, columns, spread, comparison.decimals(spread))
     for table in (first, *comparison.tables(spread, contrast_columns)):
         console.print(terminal(_first_rows(table), console.width))
     show_notes(comparison, console)
@@ -179,7 +188,9 @@ def write(
       contrast_columns: of the contrasts in Markdown and LaTeX, as for `contrast_table`; None: `PAPER`.
     """
     compared, names, metric = comparison.conditions, comparison.names, comparison.metric
-    paper = paper_table(compared, names, columns or (metric and [metric, "n"]) or None, spread)
+    paper = paper_table(
+        compared, names, columns or (metric and [metric, "n"]) or None, spread, comparison.decimals(spread)
+    )
     folder.mkdir(parents=True, exist_ok=True)
     if "csv" in formats:
         every = columns is None

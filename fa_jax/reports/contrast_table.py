@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fa_jax.checks import choose
 from fa_jax.records.columns import Column
 from fa_jax.reports.contrasts import Contrast
+from fa_jax.reports.decimals import of_metrics
 from fa_jax.reports.numbers import difference_texts
 from fa_jax.reports.paired import MAX_SEEDS
 from fa_jax.reports.tables import Table
@@ -24,6 +25,7 @@ def contrast_table(
     names: Sequence[str],
     columns: Mapping[str, Column],
     chosen: Sequence[str] | None = None,
+    decimals: Mapping[str, int] | None = None,
 ) -> Table:
     """Returns one row per contrast.
 
@@ -32,6 +34,7 @@ def contrast_table(
       names: the labels of the conditions.
       columns: what describes the metrics of contrasts.
       chosen: of `COLUMNS`, in any order; None: all.
+      decimals: of units, as of `unit_decimals`.
 
     Raises:
       BadOption: if there is no such column.
@@ -43,9 +46,8 @@ def contrast_table(
     kinds = " or ".join(dict.fromkeys("ratio" if ratio[contrast.metric] else "difference" for contrast in contrasts))
     headings = {**COLUMNS, "difference": kinds}
     headings |= {f"holm_{test}": "Holm" for test in ("t", "wilcoxon") if f"p_{test}" in shown}
-    texts = difference_texts(
-        [(contrast.metric, contrast.difference, contrast.low, contrast.high) for contrast in contrasts], ratio
-    )
+    differences = [(contrast.metric, contrast.difference, contrast.low, contrast.high) for contrast in contrasts]
+    texts = difference_texts(differences, ratio, of_metrics(decimals, columns))
     rows = []
     for contrast, (difference, interval) in zip(contrasts, texts, strict=True):
         untested = math.isnan(contrast.effect)

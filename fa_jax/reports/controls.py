@@ -15,6 +15,7 @@ from typing import NamedTuple
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import planned, without_rule
+from fa_jax.reports.decimals import of_metrics
 from fa_jax.reports.notes import first
 from fa_jax.reports.numbers import difference_texts
 from fa_jax.reports.paired import paired
@@ -33,6 +34,8 @@ NAMES_CODE = re.compile(r"^[-+~]|_target_|\bmodule=|\$\{|^[^=]*@|^[\w/]+=.*\.\."
 """What an argument has that may call a function or read configs from elsewhere, if it is typed: a record may say it."""
 PLAIN = re.compile(r"[\w=.,:/@%\[\]-]+", re.ASCII)
 """An argument in which a shell takes nothing for its own; some take brackets for a pattern, if there is such a file."""
+COMMANDS, RUNS = 2, 3
+"""The most commands that train controls, and the most runs of each, that notes have."""
 
 
 class Margin(NamedTuple):
@@ -77,10 +80,16 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
     return computed
 
 
-def margin_table(computed: Sequence[Margin], names: Sequence[str], columns: Mapping[str, Column]) -> Table:
-    """Returns one row per margin; `columns` describe their metrics."""
+def margin_table(
+    computed: Sequence[Margin],
+    names: Sequence[str],
+    columns: Mapping[str, Column],
+    decimals: Mapping[str, int] | None = None,
+) -> Table:
+    """Returns one row per margin; `columns` describe their metrics, and `decimals` are of units."""
     is_ratio = {margin.metric: columns[margin.metric].logarithmic for margin in computed}
-    shown = difference_texts([(margin.metric, margin.margin, margin.low, margin.high) for margin in computed], is_ratio)
+    differences = [(margin.metric, margin.margin, margin.low, margin.high) for margin in computed]
+    shown = difference_texts(differences, is_ratio, of_metrics(decimals, columns))
     rows = [
         [names[margin.condition], names[margin.control], *texts, str(margin.n)]
         for margin, texts in zip(computed, shown, strict=True)
@@ -120,9 +129,11 @@ def control_notes(conditions: Sequence[Condition], names: Sequence[str], compute
     notes = []
     if differing:
         notes.append(f"without a control, since more than the rule differs: {first(differing, '; ')}")
-    if of_command:
-        texts = [f"{words} (of {first(of, ', ')})" for words, of in of_command.items()]
-        notes.append(f"no control; train it, and compare both folders: {first(texts, '; ')}")
+    by_use = sorted(of_command.items(), key=lambda item: -len(item[1]))
+    for words, of in by_use[:COMMANDS]:
+        notes.append(f"no control of {first(of, ', ', RUNS)}; train it, and compare both folders: {words}")
+    if others := [name for _, of in by_use[COMMANDS:] for name in of]:
+        notes.append(f"no control of {first(others, ', ', RUNS)} either, which need other commands")
     return notes
 
 

@@ -57,7 +57,10 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
         valid = ", ".join(map(str, layers)) or "none; probe=100 measures angles"
         raise BadOption(f"must be of those whose angles are recorded, {valid}; got {options.layers[0]}", "layers")
     shared, differences = _options(compared, names)
-    contrasts = contrast_table(comparison.contrasts, names, columns_of(compared)) if comparison.contrasts else None
+    columns, decimals = columns_of(compared), comparison.decimals()
+    contrasts = None
+    if comparison.contrasts:
+        contrasts = contrast_table(comparison.contrasts, names, columns, decimals=decimals)
     text = page.render(
         title=options.title or (f"{tasks}: {rules}" if len(rules) < 60 else f"{tasks}: {len(compared)} conditions"),
         subtitle=f"{len(runs)} runs, {len(compared)} conditions, started {_started(runs)}",
@@ -69,14 +72,14 @@ def write_report(comparison: Comparison, path: Path, options: FigureOptions = DE
         angles=data["angles"],
         sparse=is_sparse(compared),
         most=SHOWN if len(compared) > SHOW_ALL else 0,
-        judged=judged_by([condition.run for condition in compared], data["main"]),
+        judged=judged_by(compared, data["main"]),
         shared=shared,
         differences=differences,
         layers=layer_table(compared, names),
-        scores=score_table(compared, names, comparison.metric, comparison.scores),
-        rates=[table for rates in comparison.rates for table in rates_tables(compared, rates)],
+        scores=score_table(compared, names, comparison.metric, comparison.scores, decimals),
+        rates=[table for rates in comparison.rates for table in rates_tables(compared, rates, decimals=decimals)],
         contrasts=contrasts,
-        controls=margin_table(comparison.margins, names, columns_of(compared)) if comparison.margins else None,
+        controls=margin_table(comparison.margins, names, columns, decimals) if comparison.margins else None,
         notes=[*comparison.notes, *comparison.control_notes, *rates_notes(comparison.rates, names)],
         cost=_cost(compared, names),
         failures=_failures(compared, names),

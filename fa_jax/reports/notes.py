@@ -100,10 +100,10 @@ def code_notes(compared: Sequence[Condition]) -> list[str]:
     return [f"these runs are of different code or settings: {first(differing, ', ')}"] if differing else []
 
 
-def first(items: Sequence[str], separator: str) -> str:
+def first(items: Sequence[str], separator: str, most: int = NAMED) -> str:
     """Returns the first items, and the number of the others."""
-    more = [f"and {len(items) - NAMED} more"] if len(items) > NAMED else []
-    return separator.join([*items[:NAMED], *more])
+    more = [f"and {len(items) - most} more"] if len(items) > most else []
+    return separator.join([*items[:most], *more])
 
 
 def _left_out(compared: Sequence[Condition], names: Sequence[str]) -> list[tuple[Condition, str]]:

@@ -11,12 +11,13 @@ from fa_jax.records.reader import Run
 from fa_jax.records.statistics import band, summarise
 from fa_jax.reports.comparison import Comparison
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import summary_of
 from fa_jax.reports.flags import flagged
 from fa_jax.reports.labels import rule_label
 from fa_jax.reports.looks import Look, is_wide, looks, over_logarithm
 from fa_jax.reports.options import FigureOptions
-from fa_jax.reports.paper import summary_of
 from fa_jax.reports.rates import Rates, line_looks
+from fa_jax.reports.selection import several_settings, validation_of
 
 SHOWN = 8
 """The number of conditions that the figures show at first, if there are more than `SHOW_ALL`."""
@@ -38,7 +39,7 @@ def page_data(comparison: Comparison, options: FigureOptions) -> dict[str, Any]:
     for column in columns.values():
         if column.unit == "degrees" and column.layer is not None:
             layers.setdefault(column.metric, set()).add(column.layer)
-    judged = judged_by(runs, main)
+    judged = judged_by(comparison.conditions, main)
     return {
         "main": main,
         "metrics": [name for name in shown if columns[name].metric not in layers],
@@ -49,7 +50,7 @@ def page_data(comparison: Comparison, options: FigureOptions) -> dict[str, Any]:
         "axis": options.axis,
         "angles": {metric: sorted(numbers) for metric, numbers in layers.items()},
         "layer": options.layers[0] if options.layers else None,
-        "best": _best(runs, judged),
+        "first": _first(runs, judged),
         "conditions": [
             {"name": name, "rule": rule_label(run), **_style(look), **_curves(run, shown, sparse=sparse)}
             for run, name, look in zip(runs, comparison.names, looks(runs), strict=True)
@@ -63,10 +64,15 @@ def is_sparse(conditions: Sequence[Condition]) -> bool:
     return sum(len(c) for condition in conditions for c in condition.run.metrics.values()) > MANY_NUMBERS
 
 
-def judged_by(runs: Sequence[Run], metric: str) -> str:
-    """Returns the column that decides which of many conditions are shown at first: of validation, if all have it."""
-    validation = f"validation_{metric.removeprefix('test_')}"
-    return validation if all(validation in run.metrics for run in runs) else metric
+def judged_by(conditions: Sequence[Condition], metric: str) -> str | None:
+    """Returns the column that decides which of many conditions are shown at first: of validation, if all have it.
+
+    None: no column, since the test score would choose among settings of one rule.
+    """
+    validation = validation_of(metric)
+    if all(validation in condition.run.metrics for condition in conditions):
+        return validation
+    return None if several_settings(conditions) else metric
 
 
 def _style(look: Look) -> dict[str, str]:
@@ -132,10 +138,13 @@ def _rates(conditions: Sequence[Condition], rates: Rates) -> dict[str, Any]:
     }
 
 
-def _best(runs: Sequence[Run], metric: str) -> list[int]:
-    """Returns the conditions shown at first: all, or of many those with the best last mean."""
+def _first(runs: Sequence[Run], metric: str | None) -> list[int]:
+    """Returns the conditions shown at first: all, or of many those with the best last mean, or some of each rule."""
     if len(runs) <= SHOW_ALL:
         return list(range(len(runs)))
+    if metric is None:
+        rules = [run.choices["rule"] for run in runs]
+        return sorted(sorted(range(len(runs)), key=lambda i: rules[:i].count(rules[i]))[:SHOWN])
 
     def cost(i: int) -> float:
         run = runs[i]

@@ -1,16 +1,19 @@
 """The table for a paper: one row per condition; of each metric, the mean and its spread over seeds."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from fa_jax.checks import BadOption, choose, nearest
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
-from fa_jax.records.statistics import DIVERGED, Summary, summarise, summarise_logarithm
+from fa_jax.records.statistics import DIVERGED, Summary
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import half_of, summary_of, unit_of
 from fa_jax.reports.flags import marked, meanings
-from fa_jax.reports.numbers import decimals_of, fixed
+from fa_jax.reports.labels import rule_label
+from fa_jax.reports.numbers import decimals_of, fixed, power_of
 from fa_jax.reports.paired import not_different
+from fa_jax.reports.selection import REMEDY, chosen, several_settings, validation_of
 from fa_jax.reports.tables import Table
 
 SPREADS = {
@@ -36,13 +39,15 @@ def paper_table(
     names: Sequence[str],
     columns: Sequence[str] | None = None,
     spread: str = "interval",
+    decimals: Mapping[str, int] | None = None,
 ) -> Table:
     """Returns one row per condition.
 
     The numbers of a column have the same decimals: those that show two digits of its typical spread. Of a score, the
     best mean on each task is bold, with every one that does not differ from it by the paired t-test over common seeds
     at the 5 % level after Holm's correction. Nothing is bold where a condition has fewer than two seeds to compare, or
-    where no condition of the task differs from the best.
+    where no condition of the task differs from the best, or where a test score would choose among settings of one rule:
+    the validation score chooses them.
 
     Args:
       conditions: the runs to compare.
@@ -50,31 +55,32 @@ def paper_table(
       columns: metrics such as `test_error`, options such as `optimizer.learning_rate`, groups such as `architecture`,
         or `COUNTS`; None: the main metrics, and the number of seeds.
       spread: `interval` or `sd`.
+      decimals: of units, as of `unit_decimals`.
 
     Raises:
       BadOption: if there is no such column or spread.
     """
     choose("spread", spread, SPREADS)
     metrics, settings = columns_of(conditions), _settings(conditions)
-    chosen = _checked(conditions, columns)
+    shown = _checked(conditions, columns)
     headings, cells, bold, notes = ["run"], [list(names)], set(), []
-    for number, name in enumerate(chosen, start=1):
+    for number, name in enumerate(shown, start=1):
         if name in metrics:
-            heading, texts = _metric_column(conditions, name, metrics[name], spread)
-            best, note = _best(conditions, name, metrics[name])
+            heading, texts = _metric_column(conditions, name, metrics[name], spread, decimals)
+            best, explained = _best(conditions, name, metrics[name])
             bold |= {(i, number) for i in best}
-            notes += [note] if note else []
+            notes += explained
         elif name in COUNTS:
             heading, texts = name, [COUNTS[name](condition) for condition in conditions]
         else:
             heading, texts = name.rpartition(".")[2], [of_run.get(name, "-") for of_run in settings]
         headings.append(heading)
         cells.append(texts)
-    caption = _caption(conditions, [metrics[name] for name in chosen if name in metrics], spread)
+    caption = _caption(conditions, [metrics[name] for name in shown if name in metrics], spread)
     caption += [
         "bold: the best mean, and each that the paired t-test over seeds does not tell from it (5 %, Holm)"
     ] * bool(bold)
-    caption += meanings((condition.run, name) for name in chosen if name in metrics for condition in conditions)
+    caption += meanings((condition.run, name) for name in shown if name in metrics for condition in conditions)
     rows = [list(row) for row in zip(*cells, strict=True)]
     return Table(headings, rows, "\n".join([*caption, *dict.fromkeys(notes)]), frozenset(bold))
 
@@ -96,22 +102,26 @@ def paper_rows(
     return rows
 
 
-def mean_and_spread(summaries: Sequence[Summary], column: Column, spread: str) -> tuple[list[str], str]:
+def mean_and_spread(
+    summaries: Sequence[Summary], column: Column, spread: str, decimals: Mapping[str, int] | None = None
+) -> tuple[list[str], str]:
     """Returns the mean and the spread of each summary as text, with the same decimals, and the unit of all.
 
-    Without a finite value, the text is `-`. Means of a logarithmic metric are geometric, and `×/÷` a factor.
+    The decimals are those of the unit, if they are given. Without a finite value, the text is `-`. Means of a
+    logarithmic metric are geometric, and `×/÷` a factor.
     """
-    halves = [summary.sd if spread == "sd" else _half(summary, column) for summary in summaries]
+    halves = [half_of(summary, column, spread) for summary in summaries]
     means = [summary.mean for summary in summaries]
     if column.logarithmic:
         return [_geometric(mean, factor) for mean, factor in zip(means, halves, strict=True)], column.unit
-    power = _power(means)
+    power = power_of(means)
     means, halves = ([value / 10.0**power for value in values] for values in (means, halves))
-    decimals = decimals_of(means, halves)
+    needed = decimals_of(means, halves)
+    shown = needed if power else (decimals or {}).get(unit_of(column), needed)
     texts = []
     for mean, half in zip(means, halves, strict=True):
-        text = "-" if math.isnan(mean) else fixed(mean, decimals)
-        texts.append(text if math.isnan(half) else f"{text} ± {fixed(half, decimals)}")
+        text = "-" if math.isnan(mean) else fixed(mean, shown)
+        texts.append(text if math.isnan(half) else f"{text} ± {fixed(half, shown)}")
     scale = f"10{str(power).translate(DIGITS)}" if power else ""
     return texts, " ".join(filter(None, (scale, column.unit)))
 
@@ -124,22 +134,17 @@ def spread_text(column: Column, spread: str) -> str:
     return f"geometric mean ×/÷ the factor {factor}"
 
 
-def _metric_column(conditions: Sequence[Condition], name: str, column: Column, spread: str) -> tuple[str, list[str]]:
+def _metric_column(
+    conditions: Sequence[Condition], name: str, column: Column, spread: str, decimals: Mapping[str, int] | None
+) -> tuple[str, list[str]]:
     summaries = [summary_of(condition, name, column) for condition in conditions]
-    texts, unit = mean_and_spread(summaries, column, spread)
+    texts, unit = mean_and_spread(summaries, column, spread, decimals)
     for i, condition in enumerate(conditions):
         run = condition.run
         if texts[i] == "-" and name in run.metrics and len(run.diverged) == len(run.seeds):
             texts[i] = "diverged"
         texts[i] = marked(texts[i], run, name)
     return column.qualified(column.label, unit), texts
-
-
-def summary_of(condition: Condition, name: str, column: Column) -> Summary:
-    """Returns a metric over the seeds of a condition at the last evaluation."""
-    run = condition.run
-    values = list(run.at_end(name).values()) if name in run.metrics else []
-    return (summarise_logarithm if column.logarithmic else summarise)(values)
 
 
 def _settings(conditions: Sequence[Condition]) -> list[dict[str, str]]:
@@ -167,30 +172,50 @@ def _checked(conditions: Sequence[Condition], columns: Sequence[str] | None) -> 
     return list(dict.fromkeys(columns))
 
 
-def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], str]:
-    """Returns the conditions with the best mean of a score on each task, and why none is, on all tasks or on some."""
+def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], list[str]]:
+    """Returns the conditions with the best mean of a score on each task, and why none is, on all tasks or on some.
+
+    Of several settings of a rule, a test score compares the one that the validation score chooses.
+    """
     if column.split is None or column.better == "neither":
-        return set(), ""
+        return set(), []
     of_task: dict[str, dict[int, float]] = {}
     for i, condition in enumerate(conditions):
         run = condition.run
         mean = summary_of(condition, name, column).mean
         if not math.isnan(mean) and run.is_finished:
             of_task.setdefault(run.choices["task"], {})[i] = mean
-    chosen: set[int] = set()
-    undecided = []
+    groups = several_settings(conditions) if column.split == "test" else []
+    best_of = [chosen(conditions, group, validation_of(name)) for group in groups]
+    not_chosen = {i for group, best in zip(groups, best_of, strict=True) for i in group if i not in best[:1]}
+    by_test = {i for group, best in zip(groups, best_of, strict=True) for i in group if not best}
+    bold: set[int] = set()
+    undecided, unchosen, is_chosen = [], {}, False
     for task, means in of_task.items():
-        if len(means) < 2:
+        if rules := dict.fromkeys(rule_label(conditions[i].run) for i in means if i in by_test):
+            unchosen[task] = f"{' and '.join(rules)} {'has' if len(rules) == 1 else 'have'} several settings"
             continue
-        best = (min if column.better == "lower" else max)(means, key=means.__getitem__)
-        equal = not_different(conditions, best, [i for i in means if i != best], name)
+        compared = {i: mean for i, mean in means.items() if i not in not_chosen}
+        if len(compared) < 2:
+            continue
+        best = (min if column.better == "lower" else max)(compared, key=compared.__getitem__)
+        equal = not_different(conditions, best, [i for i in compared if i != best], name)
         if equal is None:
-            return set(), f"nothing is bold in {column.label}: not all have two seeds to compare"
-        if len(equal) == len(means) - 1:
+            return set(), [f"nothing is bold in {column.label}: not all have two seeds to compare"]
+        if len(equal) == len(compared) - 1:
             undecided.append(task)
         else:
-            chosen |= {best, *equal}
-    return chosen, f"nothing is bold in {column.label} on {', '.join(undecided)}: {UNDECIDED}" if undecided else ""
+            bold |= {best, *equal}
+            is_chosen |= len(compared) < len(means)
+    notes = [f"nothing is bold in {column.label} on {', '.join(undecided)}: {UNDECIDED}"] * bool(undecided)
+    for task, reason in unchosen.items():
+        notes.append(
+            f"nothing is bold in {column.label} on {task}: {reason}, of which test scores would choose; {REMEDY}"
+        )
+    if is_chosen:
+        label = columns_of(conditions)[validation_of(name)].label
+        notes.append(f"of several settings of a rule, the one of the best {label} can be bold")
+    return bold, notes
 
 
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:
@@ -206,18 +231,6 @@ def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: s
         lines.append("layers count from 0 at the input")
     unfinished = sum(not condition.run.is_finished for condition in conditions)
     return [*lines, *([f"{unfinished} of the runs are not finished"] if unfinished else [])]
-
-
-def _half(summary: Summary, column: Column) -> float:
-    """Returns half the width of the interval, or its factor."""
-    return summary.high / summary.mean if column.logarithmic else summary.high - summary.mean
-
-
-def _power(means: Sequence[float]) -> int:
-    """Returns the power of ten that a column is scaled by: 0, unless its numbers are tiny or huge."""
-    largest = max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
-    power = math.floor(math.log10(largest)) if largest else 0
-    return power if not -3 <= power < 6 else 0
 
 
 def _geometric(mean: float, factor: float) -> str:

@@ -6,23 +6,21 @@ Test scores choose nothing: without validation examples, no value is called the 
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fa_jax.records.conditions import Condition
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import summary_of
 from fa_jax.reports.labels import Described, describe, setting_text
 from fa_jax.reports.looks import Look, looks, number
-from fa_jax.reports.paper import mean_and_spread, spread_text, summary_of
+from fa_jax.reports.paper import mean_and_spread, spread_text
+from fa_jax.reports.selection import REMEDY, chosen, validation_mean, validation_of
 from fa_jax.reports.tables import Table
 
 WIDEST = 10
 """The most values that stand side by side in a table; of more, each has a row."""
-FLOAT32 = 2.0**-23
-"""The relative distance of neighbouring float32 numbers."""
-REMEDY = (
-    "no value is called the best, since test scores would choose it; task.validation=200 holds examples out for that"
-)
+UNCHOSEN = f"no value is called the best, since test scores would choose it; {REMEDY}"
 
 
 class Line(NamedTuple):
@@ -95,7 +93,7 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
             continue
         name = next(run for run in measured if run.main_metric).main_metric
         judged = shown if shown.startswith("test_") else name
-        validation = "validation_" + judged.partition("_")[2]
+        validation = validation_of(judged)
         validated = [run for run in measured if validation in run.metrics]
         used = validation if len(validated) == len(measured) else None
         result.append(
@@ -103,16 +101,7 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
                 task,
                 option,
                 values,
-                [
-                    Line(
-                        " ".join(filter(None, (label, setting_text(others)))),
-                        rule,
-                        others,
-                        dict(sorted(line.items())),
-                        *_chosen(conditions, dict(sorted(line.items())), used),
-                    )
-                    for (label, rule, others), line in lines.items()
-                ],
+                [_line(conditions, *key, dict(sorted(line.items())), used) for key, line in lines.items()],
                 shown,
                 used,
                 left_out,
@@ -121,19 +110,36 @@ def find_rates(conditions: Sequence[Condition], metric: str | None = None) -> li
     return result
 
 
-def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "interval") -> list[Table]:
+def _line(
+    conditions: Sequence[Condition],
+    label: str,
+    rule: str,
+    others: tuple[tuple[str, str], ...],
+    line: dict[float, int],
+    validation: str | None,
+) -> Line:
+    best = chosen(conditions, list(line.values()), validation) if validation else []
+    values = [value for value, i in line.items() if i in best]
+    name = " ".join(filter(None, (label, setting_text(others))))
+    return Line(name, rule, others, line, values[0] if values else None, tuple(values[1:]))
+
+
+def rates_tables(
+    conditions: Sequence[Condition], rates: Rates, spread: str = "interval", decimals: Mapping[str, int] | None = None
+) -> list[Table]:
     """Returns the table of the metric by rule and value, and one of the chosen values, if they were chosen.
 
     Args:
       conditions: of which the sweep has indices.
       rates: the sweep.
       spread: what follows the mean with a chosen value, `interval` or `sd`.
+      decimals: of units, as of `unit_decimals`.
     """
     column = columns_of(conditions)[rates.metric]
     summaries = {
         i: summary_of(conditions[i], rates.metric, column) for line in rates.lines for i in line.conditions.values()
     }
-    texts, unit = mean_and_spread(list(summaries.values()), column, "interval")
+    texts, unit = mean_and_spread(list(summaries.values()), column, "interval", decimals)
     shown = dict(zip(summaries, (text.partition(" ±")[0].partition(" ×/÷")[0] for text in texts), strict=True))
 
     def cell(line: Line, value: float) -> str:
@@ -159,9 +165,9 @@ def rates_tables(conditions: Sequence[Condition], rates: Rates, spread: str = "i
         bold = {(j, i + 1) for i, j in bold}
     caption = f"{column.qualified(column.label, unit)} on {rates.task}: mean over seeds, by {rates.option}"
     validation = rates.validation and columns_of(conditions)[rates.validation].label
-    chosen = f"bold: the value with the best {validation}" if validation else REMEDY
-    tables = [Table(headings, rows, f"{caption}\n{chosen}", frozenset(bold))]
-    return [*tables, *([_chosen_table(conditions, rates, spread)] if rates.validation else [])]
+    bold_text = f"bold: the value with the best {validation}" if validation else UNCHOSEN
+    tables = [Table(headings, rows, f"{caption}\n{bold_text}", frozenset(bold))]
+    return [*tables, *([_chosen_table(conditions, rates, spread, decimals)] if rates.validation else [])]
 
 
 def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[dict[str, Any]]:
@@ -182,7 +188,7 @@ def rates_rows(conditions: Sequence[Condition], rates: Sequence[Rates]) -> list[
                 summary = summary_of(conditions[i], sweep.metric, column)
                 row |= summary._asdict() | {"diverged": len(run.diverged)}
                 row["validation_metric"] = sweep.validation or ""
-                row["validation_mean"] = _validation(conditions[i], sweep.validation) if sweep.validation else ""
+                row["validation_mean"] = validation_mean(conditions[i], sweep.validation) if sweep.validation else ""
                 rows.append({**row, "chosen": int(value == line.chosen) if sweep.validation else ""})
     return rows
 
@@ -204,14 +210,18 @@ def rates_notes(rates: Sequence[Rates], names: Sequence[str]) -> list[str]:
     ]
 
 
-def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) -> Table:
+def _chosen_table(
+    conditions: Sequence[Condition], rates: Rates, spread: str, decimals: Mapping[str, int] | None
+) -> Table:
     columns = columns_of(conditions)
     column, validation = columns[rates.metric], columns[str(rates.validation)]
     lines = [line for line in rates.lines if line.chosen is not None]
     best = [conditions[line.conditions[line.chosen]] for line in lines if line.chosen is not None]
-    shown, unit = mean_and_spread([summary_of(condition, rates.metric, column) for condition in best], column, spread)
+    shown, unit = mean_and_spread(
+        [summary_of(condition, rates.metric, column) for condition in best], column, spread, decimals
+    )
     by, by_unit = mean_and_spread(
-        [summary_of(condition, str(rates.validation), validation) for condition in best], validation, "sd"
+        [summary_of(condition, str(rates.validation), validation) for condition in best], validation, "sd", decimals
     )
     rows = [
         [line.name, f"{line.chosen:.4g}", by_text.partition(" ")[0], text, str(len(condition.run.at_end(rates.metric)))]
@@ -236,30 +246,3 @@ def _chosen_table(conditions: Sequence[Condition], rates: Rates, spread: str) ->
     caption += [f"at the edge of its values, so that a better one may lie outside: {', '.join(edges)}"] * bool(edges)
     caption += [f"without a choice, since seeds diverged or nothing is finished: {', '.join(missing)}"] * bool(missing)
     return Table(headings, rows, "\n".join(caption))
-
-
-def _chosen(
-    conditions: Sequence[Condition], line: dict[float, int], validation: str | None
-) -> tuple[float | None, tuple[float, ...]]:
-    """Returns the value with the best mean validation score, of those with which no seed diverged, and its ties.
-
-    Scores are computed in float32, so that means that differ by less than it resolves are tied.
-    """
-    if validation is None:
-        return None, ()
-    scored = {}
-    for value, i in line.items():
-        run = conditions[i].run
-        mean = _validation(conditions[i], validation)
-        if run.is_finished and not run.diverged and math.isfinite(mean):
-            scored[value] = mean if run.columns[validation].better != "higher" else -mean
-    if not scored:
-        return None, ()
-    best = min(scored.values())
-    chosen, *tied = (value for value, mean in scored.items() if math.isclose(mean, best, rel_tol=FLOAT32))
-    return chosen, tuple(tied)
-
-
-def _validation(condition: Condition, column: str) -> float:
-    run = condition.run
-    return summary_of(condition, column, run.columns[column]).mean if column in run.metrics else math.nan

@@ -13,11 +13,11 @@ from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import Summary
 from fa_jax.reports.contrasts import columns_of
 from fa_jax.reports.curves import FEWEST, LINE_WIDTH, LINES, drawn
+from fa_jax.reports.decimals import summary_of
 from fa_jax.reports.figures import DEFAULT, Drawing, add_notes, in_rows, styled, wrapped
 from fa_jax.reports.looks import Look, is_wide
 from fa_jax.reports.options import FigureOptions
 from fa_jax.reports.panels import TOGETHER, grid, legend
-from fa_jax.reports.paper import summary_of
 from fa_jax.reports.rates import Line, Rates, line_looks
 
 ROOM = 1.25

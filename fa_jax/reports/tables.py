@@ -1,7 +1,7 @@
 """Tables of recorded runs, and how the terminal shows them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import rich.table
@@ -22,6 +22,7 @@ from fa_jax.records.statistics import (
     summarise_logarithm,
 )
 from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.decimals import of_metrics
 from fa_jax.reports.flags import marked, meanings
 from fa_jax.reports.numbers import interval_text, number_text
 from fa_jax.user.text import printable
@@ -115,6 +116,7 @@ def score_table(
     names: Sequence[str],
     metric: str | None = None,
     computed: Sequence[Score] | None = None,
+    decimals: Mapping[str, int] | None = None,
 ) -> Table:
     """Returns one row per condition: mean, intervals, median, interquartile mean, first angle, speed.
 
@@ -123,6 +125,7 @@ def score_table(
       names: their labels.
       metric: a column; None: the main metric of each condition.
       computed: their scores, if they were computed already.
+      decimals: of units, as of `unit_decimals`; of others, and by default, numbers have four digits.
     """
     computed = scores(conditions, metric) if computed is None else computed
     metrics = [metric or condition.run.main_metric for condition in conditions]
@@ -139,22 +142,23 @@ def score_table(
     show_states = any(reached != "finished" for reached in states)
     headings = ["run", *(["metric"] if several else []), "mean" if several else "".join(shown), "95 % (t)"]
     headings += ["95 % (bootstrap)", "median", "IQM", "n", "angle", "steps/s", *(["status"] if show_states else [])]
-    rows = []
+    rows, places = [], of_metrics(decimals, columns)
     for run, name, values, title, judged_by, reached in zip(
         runs, names, computed, titles, metrics, states, strict=True
     ):
         angles = run.at_end("signal_angle_0") if "signal_angle_0" in run.metrics else {}
         angle = summarise(list(angles.values())).mean
+        shown_to = places.get(judged_by)
         speed = (run.summary or {}).get("cost", {}).get("seed_steps_per_second")
         rows.append(
             [
                 name,
                 *([title if run.metrics else "-"] if several else []),
-                marked(number_text(values.mean.mean), run, judged_by),
-                interval_text(values.mean.low, values.mean.high),
-                interval_text(*values.bootstrap),
-                number_text(values.mean.median),
-                number_text(values.interquartile_mean),
+                marked(number_text(values.mean.mean, shown_to), run, judged_by),
+                interval_text(values.mean.low, values.mean.high, shown_to),
+                interval_text(*values.bootstrap, decimals=shown_to),
+                number_text(values.mean.median, shown_to),
+                number_text(values.interquartile_mean, shown_to),
                 str(values.mean.n),
                 "-" if math.isnan(angle) else marked(f"{angle:.0f}°", run, "signal_angle_0"),
                 "-" if not speed else f"{speed:,.0f}",

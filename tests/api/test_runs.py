@@ -178,6 +178,19 @@ def test_only_what_is_there_and_trusted_is_opened(runs, folder):
         fa_jax.load("copy")
 
 
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (fa_jax.load, {"truts": "mylab"}, "^load has no argument 'truts'; did you mean 'trust'?"),
+        (fa_jax.report, {"folder": "x"}, "^report has no argument 'folder'; did you mean 'output'?"),
+        (fa_jax.compare, {"metric": "x"}, "^compare has no argument 'metric'; it has trust; tables and figures are of"),
+    ],
+)
+def test_an_argument_that_a_function_does_not_have_is_refused_with_the_nearest(function, arguments, message):
+    with pytest.raises(fa_jax.BadOption, match=message):
+        function("outputs", **arguments)
+
+
 def test_folders_are_compared_and_reported(runs, folder):
     again = fa_jax.compare(runs[0].folder.parent)
     assert again.labels == runs.labels

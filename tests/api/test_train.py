@@ -15,7 +15,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 import fa_jax
-from fa_jax.cli.given import function_node
+from fa_jax.cli.digests import digest_of
 from fa_jax.cli.main import main
 from fa_jax.primitives import Hidden
 from fa_jax.rules.fa import fa
@@ -99,8 +99,12 @@ def test_a_record_of_objects_opens_with_the_same_objects_alone(folder):
     (run,) = fa_jax.train(**objects, optimizer=optax.adam(0.01), **SHORT, folder="mine")
     assert run.config["rule"]["_target_"] == "fa_jax.api.given"
     with pytest.raises(
-        fa_jax.BadOption, match=r"rule was a Python object, fa; give it again: fa_jax.load\(folder, rul"
-    ):
+        fa_jax.BadOption, match=r"cannot hold \(task: arrays, rule: fa, optimizer\); fa_jax.load\("
+    ) as all:
+        fa_jax.load("mine")
+    assert "fa_jax.load(folder, task=..., rule=..., optimizer=...) opens it with them; and load(" in str(all.value)
+    assert "calls tests.api.test_train.Net, which is none of" in str(all.value)
+    with pytest.raises(fa_jax.BadOption, match=r"hold \(rule: fa\); fa_jax.load\(folder, task=..., network=..., rule="):
         fa_jax.load("mine", task=data(), network=Net(7), optimizer=optax.adam(0.01))
     with pytest.raises(fa_jax.BadOption, match="task is another object than the arrays of the run"):
         fa_jax.load("mine", **{**objects, "task": (data()[0] + 1, data()[1])}, optimizer=optax.adam(0.01))
@@ -140,6 +144,10 @@ def test_lists_of_names_and_objects_train_every_combination(folder):
         ({"optimizer": object()}, "^optimizer must be a name, or an optax.GradientTransformation; got object"),
         ({"epochs": -1}, "^epochs must be a finite number above 0; got -1"),
         ({"nonsense": 1}, "^nonsense is no option"),
+        ({"output": "x"}, "^output is no option; did you mean 'folder'?"),
+        ({"networks": Net()}, "^networks is no option; did you mean 'network'?"),
+        ({"progres": False}, "^progres is no option; did you mean 'progress'?"),
+        ({"learning_rate": 1}, "^learning_rate is no option; did you mean 'optimizer.learning_rate'?"),
         ({"overrides": ["hydra/launcher=cores"]}, "^hydra/launcher=cores has no effect from Python"),
         ({"overrides": ["--cfg", "job"]}, "^overrides must be options of runs"),
         ({"record": False, "folder": "x"}, "^folder has no effect with record=False"),
@@ -225,5 +233,5 @@ def test_functions_that_close_over_long_arrays_are_told_apart():
 
     factors = np.ones(2001)
     others = np.where(np.arange(2001) == 1000, 0, factors)
-    nodes = [function_node(scaled(values)) for values in (factors, others, factors.copy())]
+    nodes = [digest_of(scaled(values)) for values in (factors, others, factors.copy())]
     assert nodes[0] == nodes[2] != nodes[1]

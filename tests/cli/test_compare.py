@@ -70,6 +70,23 @@ def test_figures_are_drawn_as_asked(sweep, tmp_path):
     assert "<title>mine</title>" in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_only_options_that_change_the_numbers_of_a_comparison_change_where_it_is_written(sweep, folder, capsys):
+    shutil.copytree(sweep, folder / "runs")
+    assert main(["report", "runs", "title=mine", "metric=test_loss"]) == 0
+    assert "<title>mine</title>" in (folder / "runs" / "report.html").read_text()
+    (folder / "runs" / "comparison.md").unlink()
+    assert main(["compare", "runs", "format=markdown"]) == 0
+    assert (folder / "runs" / "comparison.md").exists()
+    assert not (folder / "outputs").exists()
+    capsys.readouterr()
+    assert main(["compare", "runs", "spread=sd", "format=latex"]) == 0
+    assert "; with spread=sd it does not take the place of the one in runs" in capsys.readouterr().err.replace(
+        "\n", " "
+    )
+    (written,) = (folder / "outputs" / "comparisons").glob("*/*")
+    assert written.name == "comparison.tex"
+
+
 def test_report_writes_one_page(sweep, tmp_path, capsys):
     assert main(["report", str(sweep), f"output={tmp_path}/out"]) == 0
     assert f"{tmp_path}/out/report.html" in capsys.readouterr().out.replace("\n", "")

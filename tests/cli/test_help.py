@@ -6,8 +6,12 @@ import sys
 import pytest
 import yaml
 
-from fa_jax.cli.groups import LISTED, choices
+from fa_jax.cli import new
+from fa_jax.cli.groups import CONF, LISTED, choices
 from fa_jax.cli.main import VERBS, main
+from fa_jax.cli.read import OPTIONS
+from fa_jax.cli.tune import DEFAULTS
+from fa_jax.cli.verb_help import VERB_HELP
 
 
 def test_version_is_printed(capsys):
@@ -54,6 +58,27 @@ def test_help_shows_verbs_choices_and_options(capsys, words):
     for group in LISTED:
         assert all(name.partition("/")[0] in printed for name in choices(group))
     assert max(map(len, printed.splitlines())) <= 120
+
+
+@pytest.mark.parametrize("verb", VERB_HELP)
+def test_help_of_a_verb_has_all_its_options(capsys, verb):
+    options = {**OPTIONS, "tune": DEFAULTS, "new": new.OPTIONS}.get(verb, ())
+    for words in ([verb, "--help"], ["help", verb], ["--config-dir", str(CONF), "trust=mylab", verb, "x", "-h"]):
+        assert main(words) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"fa-jax {verb} ")
+        assert [option for option in options if f"{option}=" not in printed] == []
+        assert max(map(len, printed.splitlines())) <= 120
+
+
+def test_every_verb_has_a_help_and_what_is_none_is_refused(capsys, refusal):
+    assert {*VERB_HELP, "train", "help"} == {*VERBS}
+    assert "must be one of train, help, tune, compare, report, status, list, new, check; got 'repot'; did you mean" in (
+        refusal("repot", "--help")
+    )
+    assert "a run is opened in Python, by fa_jax.load(folder)" in refusal("load", "outputs")
+    assert main(["task=digits", "--help"]) == main(["--cfg", "job", "--help"]) == 0
+    assert capsys.readouterr().out.count("common options") == 2
 
 
 NO_JAX = """

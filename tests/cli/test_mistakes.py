@@ -24,6 +24,8 @@ MISTAKES = {
     "~rule": "rule may be changed, but not removed",
     "--multirun rule=bp,fo": "rule must be one of",
     # Names of options
+    "output=here": "output is no option; did you mean 'hydra.run.dir'? A sweep goes to hydra.sweep.dir",
+    "--multirun folder=here": "folder is no option; did you mean 'hydra.run.dir'?",
     "epchs=3": "epchs is no option; did you mean 'epochs'?",
     "optimizer.rate=3": "optimizer.rate is no option with optimizer=sgd; did you mean 'optimizer.learning_rate'?",
     "rule=bp optimizer.lr=0.1": "optimizer.lr is no option with optimizer=sgd; did you mean 'optimizer.learning_rate'?",
@@ -35,7 +37,8 @@ MISTAKES = {
     "hidden=[9]": "hidden is no option; did you mean 'architecture.hidden'?",
     "task=digits rule=forward_forward rule.foo=3": "rule.foo is no option with rule=forward_forward; valid: rule.good",
     "--multirun rule=bp,shallow feedback.scale=3": "feedback.scale is no option with rule=bp, which has no feedback",
-    "--multirun rule=fa,ifa rule.scal=3": "rule.scal is no option with rule=fa; did you mean 'feedback.scale'?",
+    "--multirun rule=fa,ifa rule.scal=3": "rule.scal is no option with rule=fa or ifa; did you mean 'feedback.scale'?",
+    "--multirun rule=bp,scff rule.threshol=3": "rule.threshol is no option with rule=bp or scff; did you mean 'rule.po",
     "rule=bp feedback.scale=1": "feedback.scale is no option with rule=bp, which has no feedback to initialise",
     "+rule.foo=1 rule=fa": "rule: got an unexpected keyword argument 'foo'",
     "+architecture.foo=1": "architecture: got an unexpected keyword argument 'foo'",

@@ -10,6 +10,7 @@ import pytest
 
 import fa_jax
 from fa_jax.cli.main import main
+from fa_jax.records.environment import own_versions
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.records.writer import Writer
 
@@ -52,6 +53,7 @@ def sparsity():
 """
 SHORT = ["task=digits", "architecture.hidden=[9]", "epochs=1", "seeds=1", "evaluations=1", "probe=4"]
 SHORT += ["checkpoint_every=null"]
+OWN = ["--config-dir=conf", "trust=mylab", "task=digits"]
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +73,20 @@ def repository(folder):
     assert str(folder) not in sys.path
 
 
+def test_a_mistyped_option_of_an_own_rule_suggests_its_nearest(repository, refusal):
+    (repository / "conf" / "rule" / "scaled.yaml").write_text(f"{RULE.format(name='scaled')}  factor: 2\n")
+    near = "did you mean 'rule.factor'?"
+    assert f"rule.facto is no option with rule=scaled; {near}" in refusal(*OWN, "rule=scaled", "rule.facto=3")
+    several = refusal(*OWN, "--multirun", "rule=bp,scaled", "rule.facto=3")
+    assert f"rule.facto is no option with rule=bp or scaled; {near}" in several
+    arguments = {"config_dir": "conf", "trust": "mylab", "rule.facto": 3, "task": "digits"}
+    for rule in ("scaled", ["bp", "scaled"]):
+        with pytest.raises(fa_jax.BadOption, match=rf"^rule.facto (is no option|has no effect).*; {re.escape(near)}$"):
+            fa_jax.train(rule=rule, **arguments)
+    with pytest.raises(fa_jax.BadOption, match=r"^rule.facto is no option of a Python object, to which functools.part"):
+        fa_jax.train(rule=lambda network, loss: None, **arguments)
+
+
 def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_when_the_package_changed(
     repository, refusal, monkeypatch
 ):
@@ -85,7 +101,7 @@ def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_wh
     status.write_text(interrupted)
     assert "it uses configs from conf; --config-dir conf allows it" in refusal("resume=sweep")
     line = refusal("resume=sweep", "--config-dir=conf")
-    assert "calls mylab.rules.scaled, which is none of" in line
+    assert "calls mylab.rules.scaled and mylab.metrics.sparsity, which are none of" in line
     assert "no module mylab" not in line
     assert main(["resume=sweep", "--config-dir", "conf", "trust=mylab"]) == 0
     status.write_text(interrupted)
@@ -98,7 +114,7 @@ def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_wh
     assert main(["--config-dir", str(repository / "conf"), f"resume={repository / 'sweep'}"]) == 0
     monkeypatch.chdir(repository)
     status.write_text(interrupted)
-    (repository / "mylab" / "metrics.py").write_text(MEASURE + "\n")
+    (repository / "mylab_helpers.py").write_text("# What mylab imports from the folder that it lies in.")
     assert "mylab went from sources " in refusal("resume=sweep", "--config-dir", "conf")
 
 
@@ -201,4 +217,28 @@ def test_an_own_rule_trains_and_loads_in_python_with_trust_alone(repository, mon
     with pytest.raises(fa_jax.BadOption, match=r"its config.yaml calls mylab.rules.scaled, which is none of"):
         fa_jax.load("run")
     assert fa_jax.load("run", trust=["mylab"]).seeds == run.seeds == [0]
+    (repository / "mylab" / "rules.py").write_text(f"{RULES}\n")
+    with pytest.warns(
+        UserWarning, match=r"^since run was trained, mylab went from sources \w+ to sources \w+, so it may"
+    ):
+        fa_jax.load("run", trust=["mylab"])
+    monkeypatch.undo()
+
+
+def test_the_sources_of_a_package_are_its_own_and_those_that_they_import_from_beside_it(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository)
+    described = [own_versions(["mylab", "unknown"])]
+    for path, text in {
+        "mylab/metrics.py": f"{MEASURE}\n",
+        "mylab_helpers.py": "from mylab_deep.part import x",
+        "mylab_deep/part.py": "x = 1",
+        "mylab/broken.py": "import",
+        "other.py": "",
+    }.items():
+        (repository / path).parent.mkdir(exist_ok=True)
+        (repository / path).write_text(text)
+        described.append(own_versions(["mylab", "unknown"]))
+    assert [list(packages) for packages in described] == [["mylab"]] * 6
+    assert [packages["mylab"] for packages in described].index(described[-1]["mylab"]) == 4  # other.py is not imported
+    assert len({packages["mylab"] for packages in described}) == 5
     monkeypatch.undo()

@@ -4,13 +4,15 @@ import pytest
 
 from fa_jax.cli.main import main
 from fa_jax.records.files import write_json, write_text
+from fa_jax.training import announce
 
 SHORT = ["task.train_examples=40", "evaluations=2", "seeds=2", "probe=0", "checkpoint=false"]
 
 
 @pytest.fixture
-def plan(folder, capsys):
-    """The lines that words with `--dry-run` print; they write nothing."""
+def plan(folder, capsys, monkeypatch):
+    """The lines that words with `--dry-run` print, however slow the machine is; they write nothing."""
+    monkeypatch.setattr(announce, "PATIENCE", 600.0)
 
     def run(*words):
         before = sorted(folder.rglob("*"))
@@ -31,6 +33,12 @@ def test_a_sweep_is_planned_by_program_with_the_folder_of_each_run(plan):
     assert lines[1].startswith("  0_bp  rule=bp optimizer.learning_rate=0.1 ")
     assert [line.split()[0] for line in lines if line.startswith("  ")] == ["0_bp", "1_bp", "2_fa", "3_fa"]
     assert lines[-1] == "nothing was trained"
+
+
+def test_a_plan_says_what_it_does_while_it_takes_long(plan, monkeypatch):
+    monkeypatch.setattr(announce, "PATIENCE", 0.0)
+    lines = plan("--multirun", "rule=bp", "optimizer.learning_rate=0.1,0.2", *SHORT)
+    assert {"loading the data and building the networks", "finding out which runs one program can train"} <= {*lines}
 
 
 def test_an_earlier_run_of_the_kind_says_how_long(plan, folder):

@@ -83,6 +83,15 @@ def test_zero_has_a_program_of_its_own_and_whole_numbers_go_with_fractions():
     assert groups("optimizer.weight_decay=0,0.1,1") == [([0], []), ([1, 2], ["optimizer.weight_decay"])]
 
 
+def test_rates_are_taken_as_arguments_without_a_trace_of_the_evaluation_which_uses_none(monkeypatch):
+    def raising(*_):
+        raise ValueError("on purpose")
+
+    monkeypatch.setattr("fa_jax.training.loop.train_metrics", raising)
+    assert groups("optimizer.learning_rate=0.1,0.2") == [([0, 1], ["optimizer.learning_rate"])]
+    assert groups("rule=fa", "feedback.scale=0.1,0.2") == [([0], []), ([1], [])]
+
+
 def test_only_so_many_runs_as_fit_are_trained_at_once(monkeypatch):
     monkeypatch.setattr(together, "MOST", 2)
     assert [indices for indices, _ in groups("optimizer.learning_rate=0.1,0.2,0.3")] == [[0, 1], [2]]

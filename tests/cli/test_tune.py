@@ -124,6 +124,8 @@ def test_a_study_that_cannot_be_read_is_refused_with_one_line(folder, refusal):
         ),
         ([RATE, "metric=validation_eror"], "metric must be one of validation_error, validation_loss, train_error"),
         ([RATE, "task.validation=0"], "metric must be one of train_error, train_loss; got 'validation_error'; "),
+        ([RATE, "trails=9"], "trails is no option; did you mean 'trials'?"),
+        ([RATE, "folder=here"], "folder is no option; did you mean 'output'?"),
         ([RATE, "trials=0"], "trials must be an integer of at least 1; got 0"),
         ([RATE, "sampler_seed=x"], "sampler_seed must be an integer of at least 0; got 'x'"),
         (["optimizer.learning_rate=glob(*)"], "must be interval(a,b), tag(log,interval(a,b)), range(a,b) or a,b,c"),

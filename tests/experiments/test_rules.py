@@ -8,7 +8,7 @@ import pytest
 from experiments.rules import asked, page, pages, sources
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
-from fa_jax.cli.groups import choices
+from fa_jax.cli.groups import CONF, choices
 from fa_jax.metrics.alignment import ALIGNMENT
 from tests.conftest import CUT_MNIST
 
@@ -57,6 +57,23 @@ def test_commands_of_a_page_train_its_rule(rule):
     for words in commands:
         data = [f"task.data_dir={CUT_MNIST}"] if "task=mnist" in words else []
         assert rule in [run.choices["rule"] for run in compose(parse([*words, *data])).runs]
+
+
+def test_a_page_has_the_defaults_that_differ_by_architecture_and_task():
+    text = written()[sources.HERE / "dfa.md"]
+    tokens = (
+        "| `architecture=transformer` | `feedback.shared_positions=true`, `feedback.scale=0.1` | One matrix for all"
+    )
+    assert tokens in text
+    assert "| `task=linear` | `feedback.distribution=uniform`, `feedback.scale=0.5` |" in text
+    alike = "`architecture=cnn`, `architecture=lenet`, `architecture=locally_connected`, `architecture=vgg`"
+    assert f"| {alike} | `architecture.hidden_position=before_pooling` |" in written()[sources.HERE / "pepita.md"]
+    composed = compose(parse(["rule=dfa", "task=digits", "architecture=transformer"])).runs[0].config
+    assert composed["feedback"]["scale"] == 0.1
+    paths = (CONF / "preset").glob("*rule*/**/*.yaml")
+    assert {part for path in paths for part in path.parts if part in RULES} == {
+        rule for rule, described in rules().items() if described.presets
+    }
 
 
 def test_links_of_the_pages_exist():

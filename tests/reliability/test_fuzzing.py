@@ -64,7 +64,7 @@ def overrides(draw):
 def check_compose(words):
     """Checks that words compose or are refused with one line; returns whether they compose."""
     try:
-        with one_line_errors(words):
+        with one_line_errors():
             compose(parse(words)).build()
     except BadOption as mistake:
         line = str(mistake)

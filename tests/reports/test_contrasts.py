@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from fa_jax.checks import BadOption
 from fa_jax.records.conditions import conditions
 from fa_jax.reports.comparison import compare
 from fa_jax.reports.paired import seeds_needed
+from fa_jax.reports.paper import paper_table
+from fa_jax.reports.tables import score_table
 from tests.reports.conftest import make_run
 
 RANDOM = np.random.default_rng(3)
@@ -63,9 +66,24 @@ def test_differences_have_the_same_decimals_unless_they_are_tiny():
     (fa, interval), equal = shown(1)
     difference = FA - BP
     low, high = stats.t.interval(0.95, 11, difference.mean(), stats.sem(difference))
-    assert (fa, interval) == (f"{difference.mean():+.2f}", f"{low:.2f} – {high:.2f}")
-    assert equal == ["+1.50", "-"]  # all pairs differ by the same amount
+    assert (fa, interval) == (f"{difference.mean():+.1f}", f"{low:.1f} – {high:.1f}")  # as their scores
+    assert equal == ["+1.5", "-"]  # all pairs differ by the same amount
     assert float(shown(1e-7)[0][0]) == pytest.approx(1e-7 * difference.mean(), rel=1e-2)
+
+
+@pytest.mark.parametrize("apart", [0.1, 1.0, 30.0])
+def test_scores_contrasts_and_margins_have_the_same_decimals_in_every_table(apart):
+    of_rule = {"bp": BP, "fa": BP + apart * FA, "shallow": 2 * BP + apart}
+    runs = [make_run(rule, values, rate=rate) for rule, values in of_rule.items() for rate in (0.1, 0.3)]
+    compared = compare(runs)
+    decimals = compared.decimals()
+    first = score_table(compared.conditions, compared.names, decimals=decimals)
+    tables = [first, paper_table(compared.conditions, compared.names, decimals=decimals), *compared.tables()]
+    numbers = ("test_error (%)", "test error (%)", "95 % (t)", "95 % (bootstrap)", "median", "IQM", "0.1", "0.3")
+    numbers += ("difference", "above it")
+    texts = [c for t in tables for row in t.rows for head, c in zip(t.headings, row, strict=True) if head in numbers]
+    assert len(texts) > 40
+    assert {len(places) for text in texts for places in re.findall(r"\.(\d+)", text)} == set(decimals.values()) - {0}
 
 
 def test_equal_runs_have_no_p():

@@ -80,16 +80,30 @@ def test_where_no_control_was_run_a_note_has_its_command():
     runs = [on("residual_mlp", make_run(rule, FA), words) for rule in ("fa", "dfa")]
     compared = compare([*runs, on("residual_mlp", make_run("bp", FA))])
     assert compared.control_notes == [
-        "no control; train it, and compare both folders: fa-jax task=mnist architecture=residual_mlp seeds=5 "
-        "rule=frozen_blocks (of FA, DFA)"
+        "no control of FA, DFA; train it, and compare both folders: "
+        "fa-jax task=mnist architecture=residual_mlp seeds=5 rule=frozen_blocks"
     ]
     (note,) = compare(
         [on("mlp", make_run("fa", FA), ["experiment=a/b_fa", "optimizer.learning_rate=1,2"])]
     ).control_notes
-    assert "fa-jax --multirun experiment=a/b_fa optimizer.learning_rate=1,2 rule=shallow feedback=null (of FA)" in note
+    assert "fa-jax --multirun experiment=a/b_fa optimizer.learning_rate=1,2 rule=shallow feedback=null" in note
     (note,) = compare([on("cnn", make_run("fa", FA), ["fa_jax.train", "task: wine"])]).control_notes
-    assert note.endswith("rule=frozen_blocks, all else equal (of FA)")
+    assert note.endswith("rule=frozen_blocks, all else equal")
     assert compare([make_run("bp", FA)]).control_notes == []
+
+
+def test_of_many_commands_and_runs_a_few_are_named():
+    def trained(sizes, batches):
+        words = [["task=mnist", f"batch_size={size}"] for size in sizes]
+        pairs = [(size, typed, batch) for size, typed in zip(sizes, words, strict=True) for batch in range(batches)]
+        return [on("mlp", make_run("fa", FA), typed, batch_size=[size, batch]) for size, typed, batch in pairs]
+
+    first, second, last = compare([*trained([1], 2), *trained([2], 9), *trained([3, 4, 5, 6], 1)]).control_notes
+    shown = "; train it, and compare both folders: fa-jax task=mnist"
+    assert first.endswith(f", and 6 more{shown} batch_size=2 rule=shallow")
+    assert second.endswith(f"{shown} batch_size=1 rule=shallow")
+    assert last.startswith("no control of FA")
+    assert last.endswith(" and 1 more either, which need other commands")
 
 
 HOSTILE = (
@@ -107,14 +121,14 @@ HOSTILE = (
 @pytest.mark.parametrize("word", HOSTILE)
 def test_a_command_to_be_typed_names_no_code_and_no_configs_of_a_record(word):
     (note,) = compare([on("cnn", make_run("fa", FA), ["task=mnist", word])]).control_notes
-    assert note.endswith("rule=frozen_blocks, all else equal (of FA)")
+    assert note.endswith("rule=frozen_blocks, all else equal")
 
 
 def test_a_command_to_be_typed_has_nothing_that_a_shell_would_run():
     words = ["task=`id`", "seeds=1;id", "task.x=a\\id", "task.y=!!"]
     left_out = ["logger=wandb", "logger.uri=x", "hydra/launcher=slurm", "trust=os"]
     (note,) = compare([on("cnn", make_run("fa", FA), [*words, *left_out])]).control_notes
-    shown = note.removeprefix("no control; train it, and compare both folders: ").removesuffix(" (of FA)")
+    shown = note.removeprefix("no control of FA; train it, and compare both folders: ")
     assert shlex.split(shown) == ["fa-jax", *words, "rule=frozen_blocks"]
 
 
@@ -126,5 +140,5 @@ def test_margins_are_written_and_shown_in_python(tmp_path):
     assert row.startswith("FA,shallow,test_error,5,")
     table = Runs([Run.recorded(record, lambda: None) for record in records]).above_frozen()
     assert table.rows[0][:2] == ["FA", "shallow"]
-    with pytest.raises(BadOption, match=r"^there is nothing above a control: no control; train it"):
+    with pytest.raises(BadOption, match=r"^there is nothing above a control: no control of FA; train it"):
         Runs([Run.recorded(record, lambda: None) for record in records[:1]]).above_frozen()

@@ -87,13 +87,23 @@ def test_a_report_refers_to_nothing_on_the_network(report):
 )
 def test_of_many_conditions_those_with_the_best_main_metric_are_shown_first(record, tmp_path, metric, best):
     for i in range(page_data.SHOW_ALL + 1):
-        runs = record("fa", [metric], values=(i + 1.0, i + 1.0), options={"optimizer": {"learning_rate": i + 1}})
+        runs = record(f"rule{i}", [metric], values=(i + 1.0, i + 1.0))
     write_report(compare(runs), tmp_path / "report.html")
-    assert read_data(tmp_path / "report.html")["best"] == list(best)
+    assert read_data(tmp_path / "report.html")["first"] == list(best)
+    assert f"with the best test_{metric}</button>" in (tmp_path / "report.html").read_text()
+
+
+def test_of_many_settings_of_rules_none_is_shown_first_for_its_test_score(record, tmp_path):
+    for i in range(page_data.SHOW_ALL + 1):
+        rate = {"optimizer": {"learning_rate": i + 1}}
+        runs = record("fa" if i < page_data.SHOW_ALL - 1 else "bp", values=(9.0 - i / 9, 9.0), options=rate)
+    write_report(compare(runs), tmp_path / "report.html")
+    assert read_data(tmp_path / "report.html")["first"] == [*range(page_data.SHOWN - 2), 15, 16]
+    assert f"{page_data.SHOWN} of them</button>" in (tmp_path / "report.html").read_text()
 
 
 def test_all_of_a_few_conditions_are_shown_first(report):
-    assert read_data(report)["best"] == [0, 1, 2]
+    assert read_data(report)["first"] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("metrics", [("error", "balanced_error"), ("balanced_error", "error"), ("nse", "error")])
@@ -173,7 +183,7 @@ def test_a_table_is_sorted_by_the_heading_that_is_pressed(open_report):
     page = open_report()
     column = "[...document.querySelectorAll('#scores tbody tr')].map(row => row.cells[1].textContent)"
     heading = page.locator("#scores .sort").nth(1)
-    for order, shown in (("ascending", ["3", "3", "5.5"]), ("descending", ["5.5", "3", "3"])):
+    for order, shown in (("ascending", ["3", "3", "6"]), ("descending", ["6", "3", "3"])):
         heading.press("Enter")
         assert page.evaluate(column) == shown
         assert page.locator("#scores th[aria-sort]").get_attribute("aria-sort") == order

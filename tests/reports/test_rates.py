@@ -1,14 +1,17 @@
 """A sweep of one number: what is best is chosen on validation examples and reported on test examples."""
 
 import csv
+import re
 
 import matplotlib as mpl
 import numpy as np
 import pytest
 
 from fa_jax.reports.comparison import compare, write
-from fa_jax.reports.rates import REMEDY, rates_notes, rates_tables
+from fa_jax.reports.paper import paper_table
+from fa_jax.reports.rates import UNCHOSEN, rates_notes, rates_tables
 from fa_jax.reports.rates_figure import rates_figure
+from fa_jax.reports.selection import REMEDY
 from tests.reports.conftest import make_run
 
 SEEDS = np.array([0.0, 1.0, 2.0])
@@ -56,7 +59,32 @@ def test_without_validation_no_value_is_called_the_best():
     (grid,) = rates_tables(compared.conditions, rates)
     assert [line.chosen for line in rates.lines] == [None, None]
     assert not grid.bold
-    assert grid.caption.endswith(REMEDY)
+    assert grid.caption.endswith(UNCHOSEN)
+
+
+def test_bold_is_among_settings_of_a_rule_the_one_that_validation_chooses_and_none_without():
+    runs = [*sweep(("fa",)), make_run("bp", 7 + 0.1 * SEEDS, validation=SEEDS)]
+    compared = compare(runs)
+    table = paper_table(compared.conditions, compared.names)
+    assert [table.rows[i][0] for i, _ in table.bold] == [
+        "BP learning_rate=0.1"
+    ]  # although FA with 0.3 is better on test
+    assert "of several settings of a rule, the one of the best validation error can be bold" in table.caption
+    for only in (sweep(validated=False), sweep(("fa",), validated=False)):
+        compared = compare(only)
+        table = paper_table(compared.conditions, compared.names)
+        assert not table.bold
+        assert re.search(r"nothing is bold in test error on mnist: (BP and )?FA ha.* several settings", table.caption)
+    assert paper_table(compared.conditions, compared.names, ["test_loss"]).caption.endswith(REMEDY)
+    frozen = [make_run("fa", TEST[0.1] + 0.1 * SEEDS, options={"frozen": part}) for part in ([], ["stages_0"])]
+    compared = compare([*frozen, make_run("bp", SEEDS)])
+    assert len(paper_table(compared.conditions, compared.names).bold) == 1  # a control is no setting
+
+
+def test_a_rate_that_fails_does_not_take_the_decimals_of_one_that_does_not():
+    compared = compare([make_run("fa", [90.0, 40.0, 10.0], rate=1.0), make_run("fa", [4.1, 4.2, 4.4], rate=0.1)])
+    table = paper_table(compared.conditions, compared.names, decimals=compared.decimals())
+    assert [row[1] for row in table.rows] == ["46.67 ± 100.40", "4.23 ± 0.38"]
 
 
 def test_a_value_with_which_a_seed_diverged_is_not_chosen_and_one_without_seeds_is_marked():

@@ -280,7 +280,7 @@ function theme(name) {
 }
 
 function choose(which) {
-  boxes.forEach((box, i) => (box.checked = which === "all" || (which === "best" && data.best.includes(i))));
+  boxes.forEach((box, i) => (box.checked = which === "all" || (which === "first" && data.first.includes(i))));
   draw();
 }
 
@@ -301,7 +301,7 @@ for (const id of ["axis", "log-x", "log-y", "bands", "seeds"]) by(id).addEventLi
 boxes.forEach((box) => box.addEventListener("change", draw));
 document.querySelectorAll("[data-choose]").forEach((one) => one.addEventListener("click", () => choose(one.dataset.choose)));
 by("theme").addEventListener("click", () => theme(isDark() ? "light" : "dark"));
-boxes.forEach((box, i) => (box.checked = data.best.includes(i)));
+boxes.forEach((box, i) => (box.checked = data.first.includes(i)));
 fillRules();
 document.querySelectorAll("table.sortable").forEach(makeSortable);
 labelCells();
