@@ -120,7 +120,7 @@ ONE_LAYER_PER_STAGE = {
         {"mlp", "cnn", "lenet", "vgg", "locally_connected"},
     ),
     "product_feedback_alignment": (
-        "is not defined for locally connected layers",
+        "has product feedback, which is defined for dense layers and for convolutions without groups",
         choices("architecture").keys() - {"locally_connected"},
     ),
     "recurrent_forward_forward": (
@@ -393,7 +393,7 @@ def digits_errors(name, bound=0.0):
     for first, last in zip(job.evaluations, job.evaluations[1:], strict=False):
         states = program.train(states, seeds, first, last, program.data())
         evaluated, states = program.evaluate(states, seeds, last, program.data())
-        errors.append(float(np.mean(evaluated.metrics["test_error"])))
+        errors.append(float(np.mean(evaluated.with_nan()["test_error"])))
         if errors[-1] < bound:
             break
     return errors
