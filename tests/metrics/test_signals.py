@@ -272,14 +272,23 @@ def test_rules_without_feedback_or_signals_have_no_null_angle():
         assert compute(measure, silent, random_batch(), feedback={"b": jnp.ones(2)}) == {}
 
 
-def test_random_signals_have_the_angle_that_the_declaration_says_up_to_its_deviation():
-    (metric,) = (metric for metric in ALIGNMENT.metrics if metric.name == "signal_angle")
+(SIGNAL_ANGLE,) = (metric for metric in ALIGNMENT.metrics if metric.name == "signal_angle")
+
+
+@pytest.mark.parametrize(
+    ("metric", "compare"),
+    [
+        (SIGNAL_ANGLE, lambda a, b: degrees((a * b).sum(-1))),
+        (sign_agreement().metrics[0], lambda a, b: (a * b > 0).mean(-1)),
+    ],
+    ids=["angle", "sign agreement"],
+)
+def test_random_signals_compare_as_the_declaration_says_up_to_its_deviation(metric, compare):
     value, of_unit = metric.random
     draws = np.random.default_rng(0).normal(size=(2, 4000, 50))
-    unit = draws / np.linalg.norm(draws, axis=-1, keepdims=True)
-    angles = degrees((unit[0] * unit[1]).sum(-1))
-    assert abs(angles.mean() - value) < 4 * of_unit / np.sqrt(50 * 4000)
-    np.testing.assert_allclose(angles.std(), of_unit / np.sqrt(50), rtol=0.05)
+    compared = compare(*(draws / np.linalg.norm(draws, axis=-1, keepdims=True)))
+    assert abs(compared.mean() - value) < 4 * of_unit / np.sqrt(50 * 4000)
+    np.testing.assert_allclose(compared.std(), of_unit / np.sqrt(50), rtol=0.05)
 
 
 class Stream(nn.Module):
