@@ -18,7 +18,7 @@ from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.metrics.alignment import ALIGNMENT, FLOOR, alignment
 from fa_jax.metrics.null_angle import null_angle
 from fa_jax.metrics.pseudobackprop import pseudobackprop
-from fa_jax.metrics.rho import rho
+from fa_jax.metrics.rho import correlation, rho
 from fa_jax.metrics.scale import LARGEST_GROWTH, SCALE, growth
 from fa_jax.metrics.scores import ERROR
 from fa_jax.metrics.separation import separation
@@ -227,6 +227,15 @@ def test_rho_of_the_gradient_is_1_of_its_negative_minus_1_and_of_noise_0():
     noise = with_signals(BP, lambda _, signal: jax.random.normal(jax.random.key(7), signal.shape))
     # A random signal has rho of 0 with the variance 1/d + 1/K for one example.
     assert abs(compute(measure, noise, batch)["rho_0"]) < 4 * np.sqrt((1 / 9 + 1 / 16) / 7)
+
+
+def test_correlation_is_pearson_s_and_missing_where_one_of_both_does_not_vary():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 20)).astype(np.float32)
+    expected = [np.corrcoef(*pair)[0, 1] for pair in zip(a, b, strict=True)]
+    np.testing.assert_allclose(correlation(jnp.asarray(a), jnp.asarray(b)), expected, rtol=1e-4)
+    varying, constant = jnp.asarray([1.0, 2, 4]), jnp.full(3, 2.0)
+    for pair in ((varying, constant), (constant, varying), (constant, constant)):
+        assert np.isnan(correlation(*pair))
 
 
 @pytest.mark.slow
