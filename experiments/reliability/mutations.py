@@ -127,7 +127,7 @@ def pytest(checkout: Path, arguments: Sequence[str], seconds: float) -> tuple[in
 
 def failed(printed: str) -> str:
     """Returns the test that failed, or the file that could not be imported, by what pytest prints; else its end."""
-    name = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", printed, re.MULTILINE)
+    name = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", printed, re.MULTILINE)
     return name[1] if name else printed.strip().rpartition("\n")[2]
 
 

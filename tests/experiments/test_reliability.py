@@ -84,6 +84,7 @@ def test_the_test_that_failed_is_read_from_what_is_printed():
     name = "tests/a.py::test_b[batch norm and dropout]"
     assert mutations.failed(f"F\n= summary =\nFAILED {name} - assert 1 == 2\n") == name
     assert mutations.failed("ERROR tests/a.py\nstopping\n") == "tests/a.py"
+    assert mutations.failed(f"ERROR    fa_jax.training:run.py:1 a full disk\nFAILED {name}\n") == name
     assert mutations.failed("killed\n") == "killed"
 
 
