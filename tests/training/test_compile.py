@@ -4,7 +4,7 @@ import pytest
 
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
-from fa_jax.training.compile import operations
+from fa_jax.training.compile import Cost, operations
 
 
 def count_operations(*overrides):
@@ -27,3 +27,9 @@ def test_operations_are_about_those_of_the_matrix_products(rule):
 
 def test_operations_of_a_rule_with_a_loop_are_none():
     assert count_operations("rule=recurrent_forward_forward") is None
+
+
+def test_time_is_added_up_and_shared_by_runs_and_memory_is_the_largest():
+    cost = Cost(8.0, 4.0, 2.0, 100) + Cost(16.0, 32.0, 64.0, 90)
+    assert cost == Cost(compiling=24, training=36, evaluating=66, memory=100)
+    assert cost.divided(3) == Cost(compiling=8, training=12, evaluating=22, memory=100)
