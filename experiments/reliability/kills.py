@@ -57,7 +57,7 @@ def sweeps(folder: Path, times: int) -> Iterator[Result]:
     """Kills sweeps of three rules, each of which is resumed until it ends like an uninterrupted one."""
     kills = _Kills(folder / "sweeps")
     folder, longest, number = folder / "sweeps", kills.seconds([*SWEEP, "hydra.sweep.dir=whole"]), 0
-    for delay in delays("sweep", 10 * times, longest):
+    for delay in delays("sweep", 10 * times, longest / 2):  # so most are killed more than once
         cut = f"cut{number}"
         words = [f"resume={cut}"] if (folder / cut / "sweep.json").exists() else [*SWEEP, f"hydra.sweep.dir={cut}"]
         ended = kills.kill(words, delay, cut)
