@@ -52,13 +52,13 @@ RUNS = {
 def test_a_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch, name, evaluation):
     words = RUNS[name]
     assert main([*DIGITS, *words, "hydra.run.dir=whole"]) == 0
-    record_evaluation, calls = Writer.evaluation, []
+    record_evaluation, recorded = Writer.evaluation, []
 
-    def fail_at_evaluation(self, *arguments):
-        calls.append(None)
-        if len(calls) == evaluation:
+    def fail_at_evaluation(self, seeds, step, *arguments):
+        if len(recorded) == evaluation - 1:
             raise RuntimeError("power failure")
-        record_evaluation(self, *arguments)
+        recorded.append((tuple(seeds), step))
+        record_evaluation(self, seeds, step, *arguments)
 
     # Long slices would leave nothing between two evaluations to resume from.
     monkeypatch.setattr(runner, "SLICE_SECONDS", 0.02)
@@ -66,8 +66,9 @@ def test_a_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch, name, ev
     with pytest.raises(RuntimeError, match="power failure"):
         main([*DIGITS, *words, "hydra.run.dir=cut"])
     assert read_run(folder / "cut").status["status"] == "failed"
-    monkeypatch.setattr(Writer, "evaluation", record_evaluation)
+    before, evaluation = len(recorded), 0
     assert main(["resume=cut"]) == 0
+    assert len(set(recorded)) == len(recorded) > before  # nothing that was recorded is trained again
     assert_same_runs(folder / "whole", folder / "cut")
     assert len(read_run(folder / "cut").environment["resumed"]) == 1
 
