@@ -84,7 +84,8 @@ def _differences(whole: Path, cut: Path) -> list[str]:
 def studies(folder: Path, times: int) -> Iterator[Result]:
     """Kills one study again and again; what it was told stays, and at the end it has all its trials."""
     kills = _Kills(folder / "studies")
-    study, longest = folder / "studies" / "study", 1.3 * kills.seconds([*STUDY, "trials=2"])
+    # Most kills come after the first trials have ended.
+    study, longest = folder / "studies" / "study", 3 * kills.seconds([*STUDY, "trials=2"])
     told = _told(study)
     for delay in delays("tune", times, longest):
         kills.kill([*STUDY, "trials=100000"], delay, "study")
