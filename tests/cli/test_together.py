@@ -136,7 +136,7 @@ def test_runs_whose_program_does_not_fit_into_memory_are_trained_in_halves(folde
     assert [outcome["seeds"] for outcome in run_together(requests_of_two(folder))] == [[0, 1], [0, 1]]
 
 
-def test_progress_counts_the_seed_steps_of_all_runs_and_the_examples_of_each(folder):
+def test_the_seed_steps_of_all_runs_and_the_examples_of_each_are_counted(folder):
     advanced, shown, expected = [], [], []
 
     class Kept(Progress):
@@ -153,13 +153,15 @@ def test_progress_counts_the_seed_steps_of_all_runs_and_the_examples_of_each(fol
             shown.append((examples, len(runs)))
 
     requests = requests_of_two(folder, "batch_size=4")
-    run_together(requests, Kept)
+    costs = [outcome["cost"] for outcome in run_together(requests, Kept)]
     job = requests[0].job
     size, steps = 4, job.evaluations
     assert shown == [(size * step, 2) for step in steps]
     assert [sum(seed_steps for seed_steps, _ in advanced)] == expected == [2 * 2 * steps[-1]]
     done = np.cumsum([seed_steps for seed_steps, _ in advanced]) // 4  # two runs of two seeds
     assert [examples for _, examples in advanced] == [size * step for step in done]
+    counted = [cost["seed_steps_per_second"] * cost["train_seconds"] for cost in costs]
+    np.testing.assert_allclose(counted, 2 * steps[-1], rtol=1e-6)
 
 
 def test_a_run_whose_folder_is_deleted_leaves_the_others(folder):
