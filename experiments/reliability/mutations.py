@@ -126,9 +126,10 @@ def pytest(checkout: Path, arguments: Sequence[str], seconds: float) -> tuple[in
 
 
 def failed(printed: str) -> str:
-    """Returns the test that failed, or the file that could not be imported, by what pytest prints; else its end."""
+    """Returns the test that failed or the file that could not be imported, by what pytest prints, or what ended it."""
     name = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", printed, re.MULTILINE)
-    return name[1] if name else printed.strip().rpartition("\n")[2]
+    ended = "KeyboardInterrupt" if "! KeyboardInterrupt !" in printed else printed.strip().rpartition("\n")[2]
+    return name[1] if name else ended
 
 
 @functools.cache

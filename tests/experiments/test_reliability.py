@@ -86,6 +86,7 @@ def test_the_test_that_failed_is_read_from_what_is_printed():
     assert mutations.failed("ERROR tests/a.py\nstopping\n") == "tests/a.py"
     assert mutations.failed(f"ERROR    fa_jax.training:run.py:1 a full disk\nFAILED {name}\n") == name
     assert mutations.failed("killed\n") == "killed"
+    assert mutations.failed("!!! KeyboardInterrupt !!!\nrun.py:1\n(to see more)\n") == "KeyboardInterrupt"
 
 
 def test_a_json_file_of_ours_is_whole(tmp_path):
