@@ -48,6 +48,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rules/forward_forward/scff.py": ("rules/test_scff.py",),
     "rules/forward_forward": FORWARD_FORWARD,
     "rules/ifa.py": (*BACKWARD, "rules/test_feedback.py"),
+    "rules/projection.py": ("rules/test_feedback.py", *BACKWARD),
     "rules/drtp.py": (*BACKWARD, "rules/test_images_against_reference.py"),
     "rules/weight_mirror.py": ("rules/test_weight_mirror.py", *BACKWARD),
     "training/adversarial.py": ("training/test_adversarial.py",),
