@@ -40,6 +40,7 @@ FIELDS = ("module", "line", "operator", "occurrence", "source", "before", "after
 FIELDS += ("judged", "noticed_since", "time", "commit", "machine")
 BACKWARD = ("rules/test_against_reference.py", "rules/test_identities.py")
 FORWARD_FORWARD = ("rules/test_forward_forward.py", "rules/test_negatives.py")
+RUNS = ("cli/test_together.py", "cli/test_resume.py")
 TESTS: dict[str, tuple[str, ...]] = {
     "rules/backward.py": BACKWARD,
     "rules/stagewise.py": ("rules/test_associated_learning.py", "rules/test_local_loss.py", *FORWARD_FORWARD),
@@ -52,14 +53,14 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rules/drtp.py": (*BACKWARD, "rules/test_images_against_reference.py"),
     "rules/weight_mirror.py": ("rules/test_weight_mirror.py", *BACKWARD),
     "training/adversarial.py": ("training/test_adversarial.py",),
-    "training/compile.py": ("training/test_compile.py", "cli/test_together.py", "cli/test_terminal.py"),
+    "training/compile.py": ("training/test_compile.py", *RUNS, "cli/test_terminal.py"),
     "training/evaluation.py": ("training/test_loop.py", "metrics/test_scores.py", "metrics/test_alignment.py"),
     "training/announce.py": ("training/test_announce.py",),
     "training/interrupts.py": ("training/test_interrupts.py", "cli/test_resume.py"),
     "training/job.py": ("cli/test_together.py",),
     "training/memory.py": ("cli/test_terminal.py", "cli/test_together.py"),
-    "training/record.py": ("cli/test_together.py", "cli/test_resume.py", "cli/test_cli.py", "loggers/test_loggers.py"),
-    "training/run.py": ("cli/test_together.py", "cli/test_resume.py", "cli/test_cli.py", "cli/test_terminal.py"),
+    "training/record.py": (*RUNS, "cli/test_cli.py", "loggers/test_loggers.py"),
+    "training/run.py": (*RUNS, "cli/test_cli.py", "cli/test_terminal.py"),
     "training": ("training/test_loop.py",),
     "metrics/alignment.py": ("metrics/test_alignment.py", "metrics/test_signals.py"),
     "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "metrics/test_signals.py", "cli/test_metrics.py"),
