@@ -3,10 +3,12 @@
 import errno
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from fa_jax import training
+from fa_jax.checks import BadOption
 from fa_jax.cli import together
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
@@ -134,6 +136,20 @@ def test_runs_whose_program_does_not_fit_into_memory_are_trained_in_halves(folde
 
     monkeypatch.setattr(training.compile, "require_memory", require)
     assert [outcome["seeds"] for outcome in run_together(requests_of_two(folder))] == [[0, 1], [0, 1]]
+
+
+def test_memory_that_runs_out_in_training_is_told_in_one_line_and_recorded(folder):
+    said = "RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"
+
+    def run_out(step, metrics):
+        raise jax.errors.JaxRuntimeError(f"{said}\nand many lines more")
+
+    failed, finished = run_together(requests_of_two(folder, watch=run_out))
+    assert isinstance(failed, BadOption)
+    assert str(failed) == f"{said}; a smaller seeds_per_batch needs less memory"
+    status = read_run(folder / "0").status
+    assert (status["status"], status["reason"]) == ("failed", f"JaxRuntimeError: {said}")
+    assert finished["seeds"] == [0, 1]
 
 
 def test_the_seed_steps_of_all_runs_and_the_examples_of_each_are_counted(folder):
