@@ -57,7 +57,7 @@ def sweeps(folder: Path, times: int) -> Iterator[Result]:
     """Kills sweeps of three rules, each of which is resumed until it ends like an uninterrupted one."""
     kills = _Kills(folder / "sweeps")
     folder, longest, number = folder / "sweeps", kills.seconds([*SWEEP, "hydra.sweep.dir=whole"]), 0
-    for delay in delays("sweep", 10 * times, longest):
+    for delay in delays("sweep", 10 * times, longest / 2):  # so most are killed more than once
         cut = f"cut{number}"
         words = [f"resume={cut}"] if (folder / cut / "sweep.json").exists() else [*SWEEP, f"hydra.sweep.dir={cut}"]
         ended = kills.kill(words, delay, cut)
@@ -84,7 +84,8 @@ def _differences(whole: Path, cut: Path) -> list[str]:
 def studies(folder: Path, times: int) -> Iterator[Result]:
     """Kills one study again and again; what it was told stays, and at the end it has all its trials."""
     kills = _Kills(folder / "studies")
-    study, longest = folder / "studies" / "study", 1.3 * kills.seconds([*STUDY, "trials=2"])
+    # Most kills come after the first trials have ended.
+    study, longest = folder / "studies" / "study", 3 * kills.seconds([*STUDY, "trials=2"])
     told = _told(study)
     for delay in delays("tune", times, longest):
         kills.kill([*STUDY, "trials=100000"], delay, "study")

@@ -3,22 +3,23 @@
     pip install cosmic-ray
     python -m experiments.reliability.mutations --sample 150
     python -m experiments.reliability.mutations --sample 20 --packages metrics records/statistics.py
+    python -m experiments.reliability.mutations --again --update   # the present tests on gaps
     python -m experiments.reliability.mutations --table
 
 The places are drawn with a fixed seed from `PACKAGES`, or from those that are named, each with one of the changes that
 cosmic-ray makes there, such as another operator or a number plus one. The tests of `TESTS` run on a copy of the
 checkout. Results are added to `mutations.csv` one by one, so an interrupted run is continued by the same command. A
-change is `caught` if a test fails, whose name is recorded, or if the tests do not end in time (`time`). The column
-`judged` says of each survivor, after a look at it, whether it is `equivalent`, that is, no result can differ, or a
-`gap` in the tests, with the reason.
+change is `caught` if a test fails that passes without it, whose name is recorded, or if the tests do not end in time
+(`time`). The column `judged` says of each survivor, after a look at it, whether it is `equivalent`, that is, no result
+can differ, or a `gap` in the tests, with the reason. With `--again`, gaps are tried on the present tests, and
+`noticed_since` names the one that fails now.
 """
 
 import argparse
-import ast
+import contextlib
 import csv
-import hashlib
+import functools
 import os
-import random
 import re
 import shutil
 import signal
@@ -27,23 +28,19 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from experiments.common import add_output_options, read_rows, results_folder
+from experiments.reliability.changes import CHECKOUT, PACKAGES, Mutant, changed_line, found_again, mutated, sample
 from fa_jax.records.environment import commit, cpuinfo, now
 
 HERE = Path(__file__).parent
-CHECKOUT = HERE.parents[1]
 FIELDS = ("module", "line", "operator", "occurrence", "source", "before", "after", "result", "seconds", "noticed_by")
-FIELDS += ("judged", "time", "commit", "machine")
-PACKAGES = ("rules", "training", "metrics", "records/statistics.py")
-"""Where places are drawn, below `fa_jax`."""
-UNTESTED = ("training/distributed.py", "training/cache.py", "training/progress.py")
-"""Modules that are left out: what they do is seen by several processes, on disk or on a terminal."""
+FIELDS += ("judged", "noticed_since", "time", "commit", "machine")
 BACKWARD = ("rules/test_against_reference.py", "rules/test_identities.py")
 FORWARD_FORWARD = ("rules/test_forward_forward.py", "rules/test_negatives.py")
+RUNS = ("cli/test_together.py", "cli/test_resume.py")
 TESTS: dict[str, tuple[str, ...]] = {
     "rules/backward.py": BACKWARD,
     "rules/stagewise.py": ("rules/test_associated_learning.py", "rules/test_local_loss.py", *FORWARD_FORWARD),
@@ -52,17 +49,18 @@ TESTS: dict[str, tuple[str, ...]] = {
     "rules/forward_forward/scff.py": ("rules/test_scff.py",),
     "rules/forward_forward": FORWARD_FORWARD,
     "rules/ifa.py": (*BACKWARD, "rules/test_feedback.py"),
+    "rules/projection.py": ("rules/test_feedback.py", *BACKWARD),
     "rules/drtp.py": (*BACKWARD, "rules/test_images_against_reference.py"),
     "rules/weight_mirror.py": ("rules/test_weight_mirror.py", *BACKWARD),
     "training/adversarial.py": ("training/test_adversarial.py",),
-    "training/compile.py": ("training/test_compile.py", "training/test_loop.py", "cli/test_together.py"),
+    "training/compile.py": ("training/test_compile.py", *RUNS, "cli/test_terminal.py"),
     "training/evaluation.py": ("training/test_loop.py", "metrics/test_scores.py", "metrics/test_alignment.py"),
     "training/announce.py": ("training/test_announce.py",),
     "training/interrupts.py": ("training/test_interrupts.py", "cli/test_resume.py"),
-    "training/job.py": ("training/test_loop.py", "cli/test_together.py"),
+    "training/job.py": ("cli/test_together.py",),
     "training/memory.py": ("cli/test_terminal.py", "cli/test_together.py"),
-    "training/record.py": ("cli/test_resume.py", "records/test_folder.py", "cli/test_together.py"),
-    "training/run.py": ("cli/test_resume.py", "cli/test_together.py", "training/test_loop.py"),
+    "training/record.py": (*RUNS, "cli/test_cli.py", "loggers/test_loggers.py"),
+    "training/run.py": (*RUNS, "cli/test_cli.py", "cli/test_terminal.py"),
     "training": ("training/test_loop.py",),
     "metrics/alignment.py": ("metrics/test_alignment.py", "metrics/test_signals.py"),
     "metrics/pseudobackprop.py": ("metrics/test_alignment.py", "metrics/test_signals.py", "cli/test_metrics.py"),
@@ -74,89 +72,8 @@ TESTS: dict[str, tuple[str, ...]] = {
 """The tests of modules, or of those whose path begins so, nearest first; else those of the same name, or `BACKWARD`."""
 OF_ALL_RULES = ("rules/test_contract.py", "cli/test_mistakes.py")
 """Tests of every rule, of which those that name the mutated one run last."""
-LIMIT = 600.0
-"""The most seconds that tests may take; they take less than a third of it."""
-
-
-class Mutant(NamedTuple):
-    """One change of one place."""
-
-    module: str
-    """Below `fa_jax`."""
-    line: int
-    operator: str
-    occurrence: int
-    """The number of the operator in the module."""
-    source: str
-    """A digest of the module before the change."""
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What identifies it in the table."""
-        return self.module, self.operator, str(self.occurrence), self.source
-
-
-def mutants(module: str) -> Iterator[tuple[tuple[int, int], Mutant]]:
-    """Yields the changes of a module that cosmic-ray knows, each with its place."""
-    import cosmic_ray.plugins
-    from cosmic_ray.ast import ast_nodes, get_ast
-
-    text = (CHECKOUT / "fa_jax" / module).read_text()
-    source, tree = hashlib.sha256(text.encode()).hexdigest()[:8], get_ast(text)
-    for name in cosmic_ray.plugins.operator_names():
-        operator = cosmic_ray.plugins.get_operator(name)
-        if operator.arguments():  # has to be told what to do
-            continue
-        places = (place for node in ast_nodes(tree) for place in operator().mutation_positions(node))
-        for occurrence, (start, _) in enumerate(places):
-            yield start, Mutant(module, start[0], name, occurrence, source)
-
-
-def mutated(text: str, mutant: Mutant) -> str:
-    """Returns the text of a module with one change."""
-    import cosmic_ray.plugins
-    from cosmic_ray.mutating import mutate_code
-
-    changed = mutate_code(text, cosmic_ray.plugins.get_operator(mutant.operator)(), mutant.occurrence)
-    assert changed is not None
-    return changed
-
-
-def sample(n: int, seed: int, packages: Sequence[str] = PACKAGES) -> list[Mutant]:
-    """Returns changes of places drawn at random from packages, one of each place; annotations are no place."""
-    paths = [CHECKOUT / "fa_jax" / package for package in packages]
-    files = sorted({file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])})
-    modules = [file.relative_to(CHECKOUT / "fa_jax").as_posix() for file in files]
-    by_place: dict[tuple, list[Mutant]] = {}
-    for module in modules:
-        if module not in UNTESTED:
-            for place, mutant in mutants(module):
-                by_place.setdefault((module, *place), []).append(mutant)
-    draw, chosen = random.Random(seed), []
-    for place in draw.sample(sorted(by_place), len(by_place)):
-        mutant = draw.choice(by_place[place])
-        text = (CHECKOUT / "fa_jax" / mutant.module).read_text()
-        if _meaning(mutated(text, mutant)) not in (None, _meaning(text)):
-            chosen.append(mutant)
-        if len(chosen) == n:
-            break
-    return chosen
-
-
-def _meaning(text: str) -> str | None:
-    """Returns what a module does, its annotations aside; None: it is no Python."""
-    try:
-        tree = ast.parse(text)
-    except SyntaxError:
-        return None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef):
-            node.returns = None
-        elif isinstance(node, ast.arg):
-            node.annotation = None
-        elif isinstance(node, ast.AnnAssign):
-            node.annotation = ast.Constant(None)
-    return ast.dump(tree)
+LIMIT = 400.0
+"""The most seconds that tests may take; they take less than half of it."""
 
 
 def tests_of(module: str) -> list[list[str]]:
@@ -174,62 +91,115 @@ def tests_of(module: str) -> list[list[str]]:
 
 def result_of(checkout: Path, mutant: Mutant) -> dict[str, object]:
     """Runs the tests of a mutated module in a copy of the checkout; returns the result with its seconds."""
-    began, environment = time.monotonic(), {**os.environ, "PYTHONPATH": str(checkout)}
+    began = time.monotonic()
     for arguments in tests_of(mutant.module):
-        command = [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments]
-        process = subprocess.Popen(
-            command,
-            cwd=checkout,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
         try:
-            printed, _ = process.communicate(timeout=LIMIT - (time.monotonic() - began))
+            code, printed = pytest(checkout, arguments, LIMIT - (time.monotonic() - began))
         except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
             return {"result": "time", "seconds": round(time.monotonic() - began)}
-        if process.returncode not in (0, 5):  # 5: none of them is of this rule
-            failed = re.search(r"^(?:FAILED|ERROR) (\S+)", printed, re.MULTILINE)
-            name = failed[1] if failed else printed.strip().rpartition("\n")[2]
+        if code not in (0, 5):  # 5: none of them is of this rule
+            name = failed(printed)
             return {"result": "caught", "seconds": round(time.monotonic() - began), "noticed_by": name}
     return {"result": "survived", "seconds": round(time.monotonic() - began)}
 
 
-def changed_line(before: str, after: str) -> tuple[str, str]:
-    """Returns the first line that differs between two texts, in both."""
-    pairs = zip(before.splitlines(), after.splitlines(), strict=False)
-    return next(((old.strip(), new.strip()) for old, new in pairs if old != new), ("", ""))
+def pytest(checkout: Path, arguments: Sequence[str], seconds: float) -> tuple[int, str]:
+    """Runs tests in a checkout up to the first that fails; returns the exit code and what is printed.
+
+    Raises:
+      subprocess.TimeoutExpired: if they do not end in so many seconds.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-x", "-q", "-n", "0", "-p", "no:cacheprovider", *arguments],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join((str(checkout), os.environ.get("PYTHONPATH", "")))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        printed, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return process.returncode, printed
+
+
+def failed(printed: str) -> str:
+    """Returns the test that failed or the file that could not be imported, by what pytest prints, or what ended it."""
+    name = re.search(r"^(?:FAILED|ERROR) (tests/.+?)(?: - .*)?$", printed, re.MULTILINE)
+    ended = "KeyboardInterrupt" if "! KeyboardInterrupt !" in printed else printed.strip().rpartition("\n")[2]
+    return name[1] if name else ended
+
+
+@functools.cache
+def require_passing(checkout: Path, name: str) -> None:
+    """Checks that a test that noticed a change passes without it; of a file, that it can be imported."""
+    code, printed = pytest(checkout, [name] if "::" in name else [name, "--collect-only"], LIMIT)
+    if code:
+        raise SystemExit(f"{name} fails without a change too:\n{printed[-2000:]}")
+
+
+@contextlib.contextmanager
+def copied() -> Iterator[Path]:
+    """Yields a copy of the checkout."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "checkout"
+        shutil.copytree(CHECKOUT, copy, ignore=shutil.ignore_patterns(".git", "__pycache__", "outputs", ".venv"))
+        yield copy
+
+
+def tried(copy: Path, mutant: Mutant) -> dict[str, object]:
+    """Changes a module of a copy, runs its tests, and takes the change back; returns a row of the table."""
+    path = copy / "fa_jax" / mutant.module
+    text = path.read_text()
+    after = mutated(text, mutant)
+    path.write_text(after)
+    try:
+        result = result_of(copy, mutant)
+    finally:
+        path.write_text(text)
+    noticed_by = str(result.get("noticed_by", ""))
+    if noticed_by.startswith("tests/"):  # else the change ended pytest itself, as by an interrupt
+        require_passing(copy, noticed_by)
+    lines = dict(zip(("before", "after"), changed_line(text, after), strict=True))
+    where = {"time": now(), "commit": (commit() or "")[:8], "machine": cpuinfo("model name")}
+    return {**mutant._asdict(), **lines, **result, **where}
 
 
 def run(chosen: Sequence[Mutant], out: Path) -> None:
     """Adds the results of changes to a table that are not in it yet."""
     done = {tuple(row[name] for name in ("module", "operator", "occurrence", "source")) for row in read_rows(out)}
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "checkout"
-        ignored = shutil.ignore_patterns(".git", "__pycache__", "outputs", ".venv")
-        shutil.copytree(CHECKOUT, copy, ignore=ignored)
+    with copied() as copy:
         for i, mutant in enumerate(chosen):
-            if mutant.key in done:
+            if mutant.key not in done:
+                row = tried(copy, mutant)
+                add(row, out)
+                where = f"{mutant.module}, line {mutant.line}"
+                print(f"{i + 1} of {len(chosen)}: {where}: {row['result']} in {row['seconds']} s", flush=True)
+
+
+def again(out: Path) -> None:
+    """Runs the present tests on the gaps of a table, and records the test that notices each now."""
+    with copied() as copy:
+        for row in read_rows(out):
+            if not row["judged"].startswith("gap") or row["noticed_since"]:
                 continue
-            path = copy / "fa_jax" / mutant.module
-            text = path.read_text()
-            after = mutated(text, mutant)
-            path.write_text(after)
-            try:
-                result = result_of(copy, mutant)
-            finally:
-                path.write_text(text)
-            lines = dict(zip(("before", "after"), changed_line(text, after), strict=True))
-            where = {"time": now(), "commit": (commit() or "")[:8], "machine": cpuinfo("model name")}
-            add({**mutant._asdict(), **lines, **result, **where}, out)
-            print(f"{i + 1} of {len(chosen)}: {mutant.module}, line {mutant.line}: {result['result']}", flush=True)
+            mutant = found_again(row)
+            noticed_by = "" if mutant is None else tried(copy, mutant).get("noticed_by", "")
+            rows = read_rows(out)  # some may have been added
+            for same in rows:
+                if all(same[name] == row[name] for name in ("module", "operator", "occurrence", "source")):
+                    same["noticed_since"] = str(noticed_by)
+            out.unlink()
+            for of_table in rows:
+                add(of_table, out)
+            print(f"{row['module']}, line {row['line']}: {noticed_by or 'not noticed'}", flush=True)
 
 
-def add(row: dict[str, object], out: Path) -> None:
+def add(row: Mapping[str, object], out: Path) -> None:
     """Adds a row to a table."""
     is_new = not out.exists()
     with out.open("a", newline="") as file:
@@ -240,17 +210,26 @@ def add(row: dict[str, object], out: Path) -> None:
 
 
 def table(path: Path) -> str:
-    """Returns the numbers of results in a table by package, in Markdown."""
+    """Returns the numbers of results in a table by package, in Markdown.
+
+    Shares are of the mutants that are not equivalent: of those caught by the tests of their time, and of those caught
+    by the present tests.
+    """
     names = ("caught", "time", "equivalent", "gap", "survived")
-    lines = [f"| package | mutants | {' | '.join(names)} |", "| --- |" + " ---: |" * (1 + len(names))]
+    shares = ("closed", "caught at once", "caught now")
+    lines = [f"| package | mutants | {' | '.join((*names, *shares))} |", "| --- |" + " ---: |" * 9]
     counts: dict[str, Counter[str]] = {}
     for row in read_rows(path):
-        package = row["module"].partition("/")[0]
-        counts.setdefault(package, Counter())[row["judged"].partition(":")[0] or row["result"]] += 1
+        of_package = counts.setdefault(row["module"].partition("/")[0], Counter())
+        of_package[row["judged"].partition(":")[0] or row["result"]] += 1
+        of_package["closed"] += bool(row["noticed_since"])
     counts["all"] = sum(counts.values(), Counter())
     for package, of_package in counts.items():
-        numbers = " | ".join(str(of_package[name]) for name in names)
-        lines.append(f"| {package} | {of_package.total()} | {numbers} |")
+        total = sum(of_package[name] for name in names)
+        changing, caught = total - of_package["equivalent"], of_package["caught"] + of_package["time"]
+        at_once, present = (100 * number / changing for number in (caught, caught + of_package["closed"]))
+        numbers = " | ".join(str(of_package[name]) for name in (*names, "closed"))
+        lines.append(f"| {package} | {total} | {numbers} | {at_once:.0f} % | {present:.0f} % |")
     return "\n".join(lines)
 
 
@@ -260,10 +239,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--packages", nargs="*", default=PACKAGES, help="or modules, to draw from")
     add_output_options(parser)
+    parser.add_argument("--again", action="store_true", help="try gaps on the present tests, and draw nothing")
     parser.add_argument("--table", action="store_true", help="print the counts, and run nothing")
     arguments = parser.parse_args()
     out = (arguments.out or HERE if arguments.table else results_folder(arguments, HERE)) / "mutations.csv"
-    if not arguments.table:
+    if arguments.again:
+        again(out)
+    elif not arguments.table:
         run(sample(arguments.sample, arguments.seed, arguments.packages), out)
     print(table(out))
 

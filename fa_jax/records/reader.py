@@ -258,6 +258,8 @@ def _read_columns(path: Path, metrics: Mapping[str, np.ndarray]) -> tuple[dict[s
     columns, main = schema.read(path, _columns)
     if columns.keys() != metrics.keys() - set(KEYS):
         raise schema.damaged(path, "describes other columns than metrics.csv has")
+    if main not in columns:
+        raise schema.damaged(path, f"has {main} for the column that the run is judged by, and does not describe it")
     return columns, main
 
 

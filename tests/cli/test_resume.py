@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from fa_jax.cli.main import main
+from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.records.writer import Writer
 from fa_jax.training import run as runner
@@ -35,6 +36,21 @@ RUNS = {
 }
 
 
+def fail_once(monkeypatch, evaluation):
+    """Lets the evaluation of this number, from 1, fail once; returns seeds and step of each that is recorded."""
+    recorded, failed, record_evaluation = [], [], Writer.evaluation
+
+    def record_or_fail(self, seeds, step, *arguments):
+        if len(recorded) == evaluation - 1 and not failed:
+            failed.append(step)
+            raise RuntimeError("power failure")
+        recorded.append((tuple(seeds), step))
+        record_evaluation(self, seeds, step, *arguments)
+
+    monkeypatch.setattr(Writer, "evaluation", record_or_fail)
+    return recorded
+
+
 @pytest.mark.parametrize(
     ("name", "evaluation"),
     [
@@ -52,24 +68,36 @@ RUNS = {
 def test_a_resumed_run_equals_an_uninterrupted_one(folder, monkeypatch, name, evaluation):
     words = RUNS[name]
     assert main([*DIGITS, *words, "hydra.run.dir=whole"]) == 0
-    record_evaluation, calls = Writer.evaluation, []
-
-    def fail_at_evaluation(self, *arguments):
-        calls.append(None)
-        if len(calls) == evaluation:
-            raise RuntimeError("power failure")
-        record_evaluation(self, *arguments)
-
+    recorded = fail_once(monkeypatch, evaluation)
     # Long slices would leave nothing between two evaluations to resume from.
     monkeypatch.setattr(runner, "SLICE_SECONDS", 0.02)
-    monkeypatch.setattr(Writer, "evaluation", fail_at_evaluation)
     with pytest.raises(RuntimeError, match="power failure"):
         main([*DIGITS, *words, "hydra.run.dir=cut"])
     assert read_run(folder / "cut").status["status"] == "failed"
-    monkeypatch.setattr(Writer, "evaluation", record_evaluation)
+    assert len(recorded) == evaluation - 1
     assert main(["resume=cut"]) == 0
+    assert len(set(recorded)) == len(recorded) > evaluation  # nothing that was recorded is trained again
     assert_same_runs(folder / "whole", folder / "cut")
     assert len(read_run(folder / "cut").environment["resumed"]) == 1
+
+
+def test_a_group_of_seeds_that_is_trained_to_its_end_is_saved_and_a_run_of_one_group_is_not(folder, monkeypatch):
+    saved, save = [], Checkpoints.save
+
+    def note(checkpoints, group, *arguments):
+        saved.append(group)
+        save(checkpoints, group, *arguments)
+
+    monkeypatch.setattr(Checkpoints, "save", note)
+    words = ["task=linear", "task.train_examples=40", "evaluations=1", "probe=0", "seeds=2", "checkpoint_every=3600"]
+    assert main([*words, "hydra.run.dir=whole"]) == 0
+    assert saved == []
+    recorded = fail_once(monkeypatch, 3)
+    with pytest.raises(RuntimeError, match="power failure"):
+        main([*words, "seeds_per_batch=1", "hydra.run.dir=cut"])
+    assert saved == [0]
+    assert main(["resume=cut"]) == 0
+    assert [seeds for seeds, _ in recorded] == [(0,), (0,), (1,), (1,)]
 
 
 LONG = ["task=digits", "seeds=2", "epochs=150", "evaluations=30", "checkpoint_every=0", "probe=10"]

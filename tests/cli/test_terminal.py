@@ -10,7 +10,9 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
+import psutil
 import pytest
 
 from fa_jax.checks import BadOption
@@ -105,6 +107,23 @@ def test_too_little_memory_is_refused_with_the_seeds_that_fit(monkeypatch, avail
     amounts = f"1.86e-06 GiB at once, and {available / 2**30:.3g} GiB are free"
     with pytest.raises(BadOption, match=f"training of 4 seeds needs {amounts}; {advice}"):
         memory.require_memory(2000, None, 4, "training")
+
+
+def test_free_memory_is_that_of_the_machine_within_the_limit_of_the_process(monkeypatch):
+    resource = pytest.importorskip("resource")
+    process = SimpleNamespace(memory_info=lambda: SimpleNamespace(vms=600))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+    monkeypatch.setattr(psutil, "Process", lambda: process)
+    cpu = SimpleNamespace(platform="cpu")
+    for limit, free in ((resource.RLIM_INFINITY, 1000), (2000, 1000), (1500, 900)):
+        monkeypatch.setattr(resource, "getrlimit", lambda of, limit=limit: (limit, resource.RLIM_INFINITY))
+        assert memory.available_bytes(cpu) == free
+
+
+def test_free_memory_of_an_accelerator_is_what_it_says():
+    for stats, free in (({"bytes_limit": 1000, "bytes_in_use": 300}, 700), ({}, None), (None, None)):
+        device = SimpleNamespace(platform="gpu", memory_stats=lambda stats=stats: stats)
+        assert memory.available_bytes(device) == free
 
 
 def test_a_network_larger_than_memory_is_refused_before_it_is_compiled(folder, refusal):

@@ -3,10 +3,12 @@
 import errno
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
 from fa_jax import training
+from fa_jax.checks import BadOption
 from fa_jax.cli import together
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
@@ -16,6 +18,7 @@ from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.reader import find_runs, read_run
 from fa_jax.records.writer import Writer
 from fa_jax.training.memory import TooLittleMemory
+from fa_jax.training.progress import Progress
 from fa_jax.training.record import Record, Request, Stopped
 from fa_jax.training.run import run_together
 from tests.conftest import assert_same_runs
@@ -118,9 +121,9 @@ def test_what_ends_one_run_leaves_the_others(folder):
     assert [read_run(folder / str(i)).status["status"] for i in range(3)] == ["interrupted", "finished", "diverged"]
 
 
-def requests_of_two(folder, **options):
-    """Requests for two runs that differ in a number, in the folders `0` and `1`; options of the first."""
-    runs = runs_of(*SHORT, "rule=fa", "optimizer.learning_rate=0.001,0.002")
+def requests_of_two(folder, *words, **options):
+    """Requests for two runs that differ in a number, in folders `0` and `1`; words of both, options of the first."""
+    runs = runs_of(*SHORT, *words, "rule=fa", "optimizer.learning_rate=0.001,0.002")
     (alike,) = together.alike(runs)
     return [
         Request(run.job, run.config, folder / str(i), numbers=numbers, **(options if i == 0 else {}))
@@ -142,6 +145,48 @@ def test_runs_whose_program_does_not_fit_into_memory_are_trained_in_halves(folde
 
     monkeypatch.setattr(training.compile, "require_memory", require)
     assert [outcome["seeds"] for outcome in run_together(requests_of_two(folder))] == [[0, 1], [0, 1]]
+
+
+def test_memory_that_runs_out_in_training_is_told_in_one_line_and_recorded(folder):
+    message = "RESOURCE_EXHAUSTED: Out of memory allocating 8 bytes"
+
+    def run_out(step, metrics):
+        raise jax.errors.JaxRuntimeError(f"{message}\nand many lines more")
+
+    failed, finished = run_together(requests_of_two(folder, watch=run_out))
+    assert isinstance(failed, BadOption)
+    assert str(failed) == f"{message}; a smaller seeds_per_batch needs less memory"
+    status = read_run(folder / "0").status
+    assert (status["status"], status["reason"]) == ("failed", f"JaxRuntimeError: {message}")
+    assert finished["seeds"] == [0, 1]
+
+
+def test_the_seed_steps_of_all_runs_and_the_examples_of_each_are_counted(folder):
+    advanced, shown, expected = [], [], []
+
+    class Kept(Progress):
+        def __init__(self, seed_steps, *arguments, **options):
+            super().__init__(seed_steps, *arguments, **options)
+            expected.append(seed_steps)
+
+        def advance(self, seed_steps, examples):
+            super().advance(seed_steps, examples)
+            advanced.append((seed_steps, examples))
+
+        def show(self, examples, runs):
+            super().show(examples, runs)
+            shown.append((examples, len(runs)))
+
+    requests = requests_of_two(folder, "batch_size=4")
+    costs = [outcome["cost"] for outcome in run_together(requests, Kept)]
+    job = requests[0].job
+    size, steps = 4, job.evaluations
+    assert shown == [(size * step, 2) for step in steps]
+    assert [sum(seed_steps for seed_steps, _ in advanced)] == expected == [2 * 2 * steps[-1]]
+    done = np.cumsum([seed_steps for seed_steps, _ in advanced]) // 4  # two runs of two seeds
+    assert [examples for _, examples in advanced] == [size * step for step in done]
+    counted = [cost["seed_steps_per_second"] * cost["train_seconds"] for cost in costs]
+    np.testing.assert_allclose(counted, 2 * steps[-1], rtol=1e-6)
 
 
 def test_a_run_whose_folder_is_deleted_leaves_the_others(folder):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.reliability import measure, mutations
+from experiments.reliability import changes, measure, mutations
 from experiments.reliability.commands import delays, in_words, left_over, not_whole
 from fa_jax.records.files import write_json
 
@@ -64,18 +64,29 @@ def test_the_tests_of_each_module_exist():
 
 def test_a_change_of_an_annotation_or_to_no_python_is_no_mutant():
     text = "def f(a: int | None = None, *, b: 'x' = 1) -> int | str:\n    c: int | float = a\n    return c\n"
-    meaning = mutations._meaning(text)
-    assert meaning == mutations._meaning(text.replace("|", "+"))
-    assert meaning != mutations._meaning(text.replace("return c", "return not c"))
-    assert mutations._meaning("return >> 1") is None
-    assert mutations.changed_line("a\nb\n", "a\n  c\n") == ("b", "c")
+    meaning = changes.meaning(text)
+    assert meaning == changes.meaning(text.replace("|", "+"))
+    assert meaning != changes.meaning(text.replace("return c", "return not c"))
+    assert changes.meaning("return >> 1") is None
+    assert changes.changed_line("a\nb\n", "a\n  c\n") == ("b", "c")
 
 
 def test_counts_of_mutants_are_those_of_the_table(tmp_path):
     path = tmp_path / "mutations.csv"
-    for result, judged in (("caught", ""), ("survived", "gap: x"), ("survived", "equivalent: y")):
-        mutations.add({"module": "rules/fa.py", "result": result, "judged": judged}, path)
-    assert mutations.table(path).splitlines()[-1] == "| all | 3 | 1 | 0 | 1 | 1 | 0 |"
+    results = [("caught", "", ""), ("time", "", ""), ("survived", "gap: x", ""), ("survived", "equivalent: y", "")]
+    for result, judged, since in [*results, ("survived", "gap: z", "tests/a.py::test")]:
+        row = {"module": "rules/fa.py", "result": result, "judged": judged, "noticed_since": since}
+        mutations.add(row, path)
+    assert mutations.table(path).splitlines()[-1] == "| all | 5 | 1 | 1 | 1 | 2 | 0 | 1 | 50 % | 75 % |"
+
+
+def test_the_test_that_failed_is_read_from_what_is_printed():
+    name = "tests/a.py::test_b[batch norm and dropout]"
+    assert mutations.failed(f"F\n= summary =\nFAILED {name} - assert 1 == 2\n") == name
+    assert mutations.failed("ERROR tests/a.py\nstopping\n") == "tests/a.py"
+    assert mutations.failed(f"ERROR    fa_jax.training:run.py:1 a full disk\nFAILED {name}\n") == name
+    assert mutations.failed("killed\n") == "killed"
+    assert mutations.failed("!!! KeyboardInterrupt !!!\nrun.py:1\n(to see more)\n") == "KeyboardInterrupt"
 
 
 def test_a_json_file_of_ours_is_whole(tmp_path):

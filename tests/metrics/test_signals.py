@@ -18,7 +18,7 @@ from fa_jax.losses import cross_entropy, squared_error
 from fa_jax.metrics.alignment import ALIGNMENT, FLOOR, alignment
 from fa_jax.metrics.null_angle import null_angle
 from fa_jax.metrics.pseudobackprop import pseudobackprop
-from fa_jax.metrics.rho import rho
+from fa_jax.metrics.rho import correlation, rho
 from fa_jax.metrics.scale import LARGEST_GROWTH, SCALE, growth
 from fa_jax.metrics.scores import ERROR
 from fa_jax.metrics.separation import separation
@@ -229,6 +229,15 @@ def test_rho_of_the_gradient_is_1_of_its_negative_minus_1_and_of_noise_0():
     assert abs(compute(measure, noise, batch)["rho_0"]) < 4 * np.sqrt((1 / 9 + 1 / 16) / 7)
 
 
+def test_correlation_is_pearson_s_and_missing_where_one_of_both_does_not_vary():
+    a, b = np.random.default_rng(0).normal(size=(2, 3, 20)).astype(np.float32)
+    expected = [np.corrcoef(*pair)[0, 1] for pair in zip(a, b, strict=True)]
+    np.testing.assert_allclose(correlation(jnp.asarray(a), jnp.asarray(b)), expected, rtol=1e-4)
+    varying, constant = jnp.asarray([1.0, 2, 4]), jnp.full(3, 2.0)
+    for pair in ((varying, constant), (constant, varying), (constant, constant)):
+        assert np.isnan(correlation(*pair))
+
+
 @pytest.mark.slow
 def test_rho_of_each_layer_approaches_the_cosine_of_its_signal_angle():
     network, rule = make_rule("dfa", hidden=(9, 8))
@@ -272,14 +281,23 @@ def test_rules_without_feedback_or_signals_have_no_null_angle():
         assert compute(measure, silent, random_batch(), feedback={"b": jnp.ones(2)}) == {}
 
 
-def test_random_signals_have_the_angle_that_the_declaration_says_up_to_its_deviation():
-    (metric,) = (metric for metric in ALIGNMENT.metrics if metric.name == "signal_angle")
+(SIGNAL_ANGLE,) = (metric for metric in ALIGNMENT.metrics if metric.name == "signal_angle")
+
+
+@pytest.mark.parametrize(
+    ("metric", "compare"),
+    [
+        (SIGNAL_ANGLE, lambda a, b: degrees((a * b).sum(-1))),
+        (sign_agreement().metrics[0], lambda a, b: (a * b > 0).mean(-1)),
+    ],
+    ids=["angle", "sign agreement"],
+)
+def test_random_signals_compare_as_the_declaration_says_up_to_its_deviation(metric, compare):
     value, of_unit = metric.random
     draws = np.random.default_rng(0).normal(size=(2, 4000, 50))
-    unit = draws / np.linalg.norm(draws, axis=-1, keepdims=True)
-    angles = degrees((unit[0] * unit[1]).sum(-1))
-    assert abs(angles.mean() - value) < 4 * of_unit / np.sqrt(50 * 4000)
-    np.testing.assert_allclose(angles.std(), of_unit / np.sqrt(50), rtol=0.05)
+    compared = compare(*(draws / np.linalg.norm(draws, axis=-1, keepdims=True)))
+    assert abs(compared.mean() - value) < 4 * of_unit / np.sqrt(50 * 4000)
+    np.testing.assert_allclose(compared.std(), of_unit / np.sqrt(50), rtol=0.05)
 
 
 class Stream(nn.Module):

@@ -84,6 +84,19 @@ def test_metrics_json_records_every_column_and_is_read_back(declared, tmp_path):
     assert {name: run.columns[name] for name in COLUMNS} == COLUMNS
 
 
+def test_a_run_that_is_judged_by_a_column_it_does_not_have_cannot_be_read(declared, tmp_path):
+    writer = Writer(tmp_path / "run", CONFIG, declared)
+    writer.evaluation([0, 1], 0, 0, 0.0, {name: np.ones(2) for name in (*COLUMNS, "test_loss")})
+    writer.close()
+    path = writer.folder / "metrics.json"
+    for damaged in (lambda recorded: recorded | {"main": "test_eror"}, lambda recorded: recorded | {"columns": {}}):
+        content = path.read_bytes()
+        path.write_text(json.dumps(damaged(json.loads(content))))
+        with pytest.raises(ValueError, match=r"^its metrics\.json: (has test_eror for the|describes other) column"):
+            read_run(writer.folder)
+        path.write_bytes(content)
+
+
 def test_a_flag_and_the_value_of_random_signals_are_recorded_and_an_older_record_has_neither(tmp_path):
     flag = Flag("norm", (1e-5, None), "small")
     angle, norm = Metric("angle", "angle", flag=flag, random=(90, 57.0)), Metric("norm", "norm", flag=flag)

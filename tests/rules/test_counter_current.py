@@ -242,7 +242,7 @@ def test_a_network_on_which_the_rule_is_not_defined_is_refused():
         "needs stages of one dense or convolutional layer each": resnet((8, 8, 1), 2, **RESNET),
         "needs stages of one dense or conv": cnn((8, 8, 1), 2, **{**IMAGES, "shared_weights": False}),
         "needs hidden_position=after_pooling": cnn((8, 8, 1), 2, **{**IMAGES, "hidden_position": "before_pooling"}),
-        "needs padded convolutions after the first, .* got 7x7 and then 3x3": cnn((14, 14, 1), 2, **IMAGES),
+        "needs padded convolutions after the first, .* got 7x4 and then 3x2": cnn((14, 8, 1), 2, **IMAGES),
         "needs padded conv.* got 4x4 and then 2x2": cnn((8, 8, 1), 2, **{**IMAGES, "topology": "conv2x3p2-conv2x3v"}),
     }
     convolutional = cnn((8, 8, 1), 2, **IMAGES)

@@ -197,6 +197,13 @@ def test_convolutional_stages_are_compared_by_the_deviations_of_channels_before_
     assert network.hidden_shapes["stages_0/hidden"].shape == (3, 3, 5)
 
 
+def test_maps_of_several_rows_and_more_than_three_channels_are_compared_by_deviations():
+    x = np.random.default_rng(0).normal(size=(5, 2, 3, 4))
+    np.testing.assert_allclose(compared(jnp.asarray(x)), x.std((1, 2), ddof=1), rtol=1e-5)
+    for other in (x[:, :1], x[..., :3], x[:, 0, 0]):
+        np.testing.assert_array_equal(compared(other), other.reshape(5, -1))
+
+
 def test_similarity_is_the_correlation_of_examples():
     x = np.random.default_rng(0).normal(size=(5, 7))
     s = np.asarray(similarity(jnp.asarray(x)))
