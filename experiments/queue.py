@@ -128,7 +128,7 @@ def refusal(row: Row) -> str | None:
         return None
     arguments = [*following[0].arguments, *following[0].defaults]
     try:
-        with one_line_errors(arguments):
+        with one_line_errors():
             for run in compose(parse([*(["--multirun"] if following[0].is_sweep else []), *arguments])).runs:
                 if "dataset" in run.config["task"]:
                     tfds.find(run.config["task"]["dataset"], run.config["task"].get("data_dir"))

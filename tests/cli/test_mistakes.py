@@ -116,7 +116,7 @@ MISTAKES = {
     "rule=associated_learning": "rule=associated_learning needs a task with classes, such as task=digits",
     "task=digits architecture=resnet20 rule=ifa": "rule=ifa needs stages of one dense layer each",
     "task=digits rule=frozen_blocks architecture.hidden=[9]": "rule=frozen_blocks would be bp with one hidden layer",
-    "task=digits frozen=[stage_0]": "frozen must name params, which are in readout, stages_0; got 'stage_0'; did you ",
+    "task=digits frozen=[stage_0]": "frozen must name params, such as those in readout, stages_0; got 'stage_0'; did ",
     "task=digits rule=ifa architecture.hidden=[9,8] architecture.init_scale=0": "rule=ifa cannot learn if stages_1/lin",
     "task=digits rule=brsf feedback.distribution=weights": "rule=brsf needs feedback that is drawn at random",
     "rule=bp feedback=direct": "rule=bp has no feedback to initialise; got feedback=direct",
