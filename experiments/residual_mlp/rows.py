@@ -13,6 +13,9 @@ best one of these held-out images trains on all, with five seeds. The runs are i
 
 from experiments.controlled import CONTROLS, Study, markdown
 
+RATES = {"frozen_blocks": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), "shallow": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
+"""The rates that the controls try, whose best ones are lower or higher than those of other rules."""
+
 STUDY = Study(
     name="residual_mlp",
     networks={
@@ -30,7 +33,7 @@ STUDY = Study(
         "evaluations=10",
     ),
     rules=(*CONTROLS, "bp", "fa", "dfa"),
-    rates=lambda rule: (1e-4, 3e-4, 1e-3, 3e-3, 1e-2),
+    rates=lambda rule: RATES.get(rule, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
     lengths={10: 0.3, 30: 1.0, 100: 3.0},
     trial_epochs=lambda epochs: max(1, epochs // 3),
     held_out=5000,
