@@ -10,7 +10,6 @@ from typing import Any
 FOLDERS = (
     "folder",
     "output",
-    "hydra.run.dir",
     "out",
     "dir",
     "directory",

@@ -18,11 +18,11 @@ class Mutant(NamedTuple):
     """One change of one place."""
 
     module: str
-    """Below `fa_jax`."""
+    """The path below `fa_jax`."""
     line: int
     operator: str
     occurrence: int
-    """Of the operator in the module."""
+    """The number of the place among those of the operator in the module."""
     source: str
     """A digest of the module before the change."""
 

@@ -193,9 +193,11 @@ def again(out: Path) -> None:
             for same in rows:
                 if all(same[name] == row[name] for name in ("module", "operator", "occurrence", "source")):
                     same["noticed_since"] = str(noticed_by)
-            out.unlink()
+            new = out.with_name(f"{out.name}.tmp")
+            new.unlink(missing_ok=True)
             for of_table in rows:
-                add(of_table, out)
+                add(of_table, new)
+            new.replace(out)  # at once: a kill loses nothing
             print(f"{row['module']}, line {row['line']}: {noticed_by or 'not noticed'}", flush=True)
 
 

@@ -11,12 +11,13 @@ import hashlib
 import inspect
 import re
 import sys
-import sysconfig
 import textwrap
 import types
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+from fa_jax.user.code import site_packages
 
 KNOWN = ("fa_jax", "flax", "jax", "jaxlib", "optax", "numpy")
 """Packages that count as installed wherever they are."""
@@ -198,9 +199,4 @@ def _is_installed(module: str | None) -> bool:
     if package in KNOWN or package in sys.stdlib_module_names:
         return True
     file = getattr(sys.modules.get(package), "__file__", None)
-    return file is not None and any(Path(file).is_relative_to(folder) for folder in _site_packages())
-
-
-@functools.cache
-def _site_packages() -> set[str]:
-    return {sysconfig.get_paths()[name] for name in ("purelib", "platlib")}
+    return file is not None and any(Path(file).is_relative_to(folder) for folder in site_packages())

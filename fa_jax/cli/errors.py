@@ -182,7 +182,7 @@ def unknown_option(
         return None
     name = _typed_name(str(unknown.full_key), overrides)
     if name in FOLDERS:
-        return BadOption(f"{name} is no option{nearest(name, ['hydra.run.dir'])} A sweep goes to hydra.sweep.dir")
+        return BadOption(f"{name} is no option; did you mean 'hydra.run.dir'? A sweep goes to hydra.sweep.dir")
     valid, chosen = list(LISTED), []
     paths = [override for override in overrides if override.startswith("hydra.searchpath=")]
     with contextlib.suppress(HydraException):

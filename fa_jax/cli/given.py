@@ -31,7 +31,7 @@ class Given(NamedTuple):
     node: dict[str, Any]
     """What is recorded of it. If it has a `_target_` that can be imported, it can be made again from the record."""
     digest: str
-    """Of its code and values: tells whether it is the object of a record."""
+    """The digest of its code and values, which tells whether it is the object of a record."""
 
 
 def recorded_config(config: Mapping[str, Any], given: Mapping[str, Given]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import os
 import platform
 import subprocess
 import sys
-import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+
+from fa_jax.user.code import site_packages
 
 SETTINGS = ("jax_enable_x64", "jax_default_matmul_precision", "jax_threefry_partitionable")
 """The settings of JAX that numbers depend on."""
@@ -93,7 +94,7 @@ def _describe(package: str) -> str | None:
     if not in_package:
         return None
     beside = {folder.parent for folder in folders} or {path.parent for path in files}
-    sources = in_package if beside & _site_packages() else _with_imports(in_package, beside)
+    sources = in_package if beside & site_packages() else _with_imports(in_package, beside)
     digest = hashlib.sha256()
     for path in sources:
         digest.update(f"{path.name}\0".encode() + path.read_bytes())
@@ -126,10 +127,6 @@ def _imported_names(path: Path) -> set[str]:
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
     return {name.partition(".")[0] for name in names}
-
-
-def _site_packages() -> set[Path]:
-    return {Path(sysconfig.get_paths()[name]) for name in ("purelib", "platlib")}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -175,7 +175,7 @@ def score_table(
     )
     shown = [*zip(runs, metrics, strict=True), *((run, "signal_angle_0") for run in runs)]
     caption = "\n".join([caption, *meanings(shown)])
-    if any(scores.mean.n > 1 and math.isnan(scores.bootstrap[0]) for scores in computed):
+    if any(score.mean.n > 1 and math.isnan(score.bootstrap[0]) for score in computed):
         caption += "\n-: all seeds agree, and have no interval"
     if any(condition.run.diverged for condition in conditions):
         caption += f"\n{DIVERGED}"

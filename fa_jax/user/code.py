@@ -6,6 +6,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -109,3 +110,9 @@ def _libraries() -> list[Path]:
     """Returns the folders of the `LIBRARIES`, none of which is imported."""
     specs = (importlib.util.find_spec(package) for package in LIBRARIES)
     return [Path(spec.origin).parent for spec in specs if spec is not None and spec.origin is not None]
+
+
+@functools.cache
+def site_packages() -> frozenset[Path]:
+    """Returns the folders in which packages are installed."""
+    return frozenset(Path(sysconfig.get_paths()[name]) for name in ("purelib", "platlib"))
