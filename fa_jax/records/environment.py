@@ -7,6 +7,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import itertools
 import os
 import platform
 import subprocess
@@ -107,26 +108,30 @@ def _describe(package: str) -> str | None:
 
 
 def _with_imports(sources: Sequence[Path], folders: Collection[Path]) -> list[Path]:
-    """Returns source files with those that they import from some folders, in an order that is always the same."""
-    collected, remaining = list(sources), list(sources)
+    """Returns source files with those of the user that they import from folders, in an order that is always the same."""
+    collected, remaining = dict.fromkeys(sources), list(sources)
+    followed = set(NOT_USERS)
     while remaining:
-        for name in sorted(_imported_names(remaining.pop())):
-            for folder in folders:
-                paths = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
-                new = [path for path in paths if path.is_file() and path not in collected]
-                collected, remaining = [*collected, *new], [*remaining, *new]
-    return collected
+        names = sorted(_imported_names(remaining.pop().read_bytes()) - followed)
+        followed.update(names)
+        for folder, name in itertools.product(sorted(folders), names):
+            paths = [folder / f"{name}.py", *sorted((folder / name).rglob("*.py"))]
+            new = [path for path in paths if path not in collected and path.is_file()]
+            collected.update(dict.fromkeys(new))
+            remaining += new
+    return list(collected)
 
 
-def _imported_names(path: Path) -> set[str]:
-    """Returns the modules of the top level that a source file imports."""
+@functools.lru_cache(maxsize=10_000)
+def _imported_names(source: bytes) -> frozenset[str]:
+    """Returns the modules of the top level that a source imports."""
     try:
-        nodes = list(ast.walk(ast.parse(path.read_bytes())))
+        nodes = list(ast.walk(ast.parse(source)))
     except (SyntaxError, ValueError):
-        return set()
+        return frozenset()
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
-    return {name.partition(".")[0] for name in names}
+    return frozenset(name.partition(".")[0] for name in names)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:

@@ -234,11 +234,26 @@ def test_the_sources_of_a_package_are_its_own_and_those_that_they_import_from_be
         "mylab_deep/part.py": "x = 1",
         "mylab/broken.py": "import",
         "other.py": "",
+        "fa_jax/part.py": "",
     }.items():
         (repository / path).parent.mkdir(exist_ok=True)
         (repository / path).write_text(text)
         described.append(own_versions(["mylab", "unknown"]))
-    assert [list(packages) for packages in described] == [["mylab"]] * 6
-    assert [packages["mylab"] for packages in described].index(described[-1]["mylab"]) == 4  # other.py is not imported
+    assert [list(packages) for packages in described] == [["mylab"]] * 7
+    # The last two are not followed: nothing imports other.py, and fa_jax has a commit of its own.
+    assert [packages["mylab"] for packages in described].index(described[-1]["mylab"]) == 4
     assert len({packages["mylab"] for packages in described}) == 5
+    monkeypatch.undo()
+
+
+def test_a_module_that_many_sources_import_is_looked_for_once(repository, monkeypatch):
+    monkeypatch.syspath_prepend(repository)
+    for i in range(30):
+        (repository / "mylab" / f"part_{i}.py").write_text("import mylab_helpers\nimport os\n")
+    (repository / "mylab_helpers.py").write_text("import mylab\n")
+    looked_for = []
+    is_file = Path.is_file
+    monkeypatch.setattr(Path, "is_file", lambda path: looked_for.append(path) or is_file(path))
+    own_versions(["mylab"])
+    assert [path.name for path in looked_for].count("mylab_helpers.py") == 1
     monkeypatch.undo()
