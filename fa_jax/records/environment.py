@@ -108,7 +108,7 @@ def _describe(package: str) -> str | None:
 
 
 def _with_imports(sources: Sequence[Path], folders: Collection[Path]) -> list[Path]:
-    """Returns source files with those of the user that they import from folders, in an order that is always the same."""
+    """Returns source files with the user's that they import from folders, in an order that is always the same."""
     collected, remaining = dict.fromkeys(sources), list(sources)
     followed = set(NOT_USERS)
     while remaining:

@@ -114,10 +114,11 @@ sys.exit(main(words) or main(["compare", folder]) or main(["report", folder]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "locale",
     [
-        pytest.param({}, marks=pytest.mark.slow, id="coerced"),
+        pytest.param({}, id="coerced"),
         pytest.param({"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}, id="ASCII"),
     ],
 )

@@ -42,7 +42,11 @@ PARAMETER_COUNTS = {
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("cifar10 ") else n for n in PARAMETER_COUNTS]
+    "name",
+    [
+        n if n.startswith(("exact ", "cnn ")) or n == "cifar100 cnn_al" else pytest.param(n, marks=pytest.mark.slow)
+        for n in PARAMETER_COUNTS
+    ],
 )
 def test_network_has_as_many_params_as_the_authors(few_images, name):
     row, run = name.split()

@@ -22,7 +22,9 @@ def fa_jax(rule, *more, seeds=1):
     return contestants.FaJax([*overrides, *more], FEW)
 
 
-@pytest.mark.parametrize("rule", ["bp", "fa", "dfa"])
+@pytest.mark.parametrize(
+    "rule", [pytest.param("bp", marks=pytest.mark.slow), "fa", pytest.param("dfa", marks=pytest.mark.slow)]
+)
 def test_training_loss_falls_by_a_tenth_within_a_hundred_steps(rule):
     contestant = fa_jax(rule, seeds=2)
     contestant.run(10)

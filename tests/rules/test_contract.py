@@ -63,6 +63,11 @@ DETERMINISTIC = ("target_propagation", "counter_current", "fixed_weight_target_p
 """Rules whose updates of the params draw nothing at random."""
 
 
+OVER_SEEDS = ("dfa", "weight_mirror", "node_perturbation", "local_loss", "forward_forward", "predictive_coding")
+"""Rules that are tested over seeds without `-m slow`: one of each way to send a signal or to learn without one."""
+SLOW = pytest.mark.slow
+
+
 BATCH_STATISTICS = ("fixed_weight_target_propagation",)
 """Rules whose every output depends on the batch, by deviations over N - 1."""
 
@@ -195,7 +200,14 @@ def test_no_rule_updates_the_running_statistics_of_a_norm(name):
 
 
 # Tests of rounding are in float64: in float32, a rule that divides a change of the loss by a small one magnifies it.
-@pytest.mark.parametrize("uncompiled", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "uncompiled"),
+    [
+        (name, uncompiled) if name in OVER_SEEDS and not uncompiled else pytest.param(name, uncompiled, marks=SLOW)
+        for uncompiled in (False, True)
+        for name in RULES
+    ],
+)
 def test_updates_compiled_over_seeds_are_those_of_each_seed(float64, name, uncompiled):
     """Each way is traced by itself, so that a rule that is not pure differs."""
     _, rule = make_rule(name)
