@@ -30,6 +30,7 @@ from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, each_stage
 from fa_jax.networks.cnn import ConvolutionStage
 from fa_jax.rules.backward import backward_rule
+from fa_jax.rules.square_root import square_root
 from fa_jax.rules.stagewise import require_chain, require_no_norm
 
 METRIC = Metric("level_loss", "loss of the level", logarithmic=True)
@@ -152,9 +153,7 @@ def cosine_loss(h: jax.Array, g: jax.Array, targets: jax.Array, scale: float, de
 
 
 def _normalised(rows: jax.Array) -> jax.Array:
-    squares = jnp.sum(jnp.square(rows), 1, keepdims=True)
-    lengths = jnp.sqrt(jnp.where(squares > 0, squares, 1))  # the root has no derivative at 0
-    return rows / (jnp.where(squares > 0, lengths, 0) + EPSILON)
+    return rows / (square_root(jnp.sum(jnp.square(rows), 1, keepdims=True)) + EPSILON)
 
 
 def _level_loss(name: str, scale: float, decorrelation: float | None) -> LevelLoss:

@@ -24,6 +24,7 @@ from fa_jax.core import LossFunction, Rule, Stream, stream
 from fa_jax.feedback import InitFeedback, require_all_kernels
 from fa_jax.network import Network
 from fa_jax.rules.backward import backward_rule
+from fa_jax.rules.square_root import square_root
 from fa_jax.rules.target_propagation.differences import difference_of
 from fa_jax.rules.target_propagation.rule import require_plain_stages
 
@@ -94,24 +95,20 @@ def fixed_weight_target_propagation(
 def normalised(a: jax.Array) -> jax.Array:
     """Returns each column with mean 0 and standard deviation 1 over the batch, `[batch, width]`."""
     centred = a - jnp.mean(a, 0)
-    return centred / (_deviation(_covariance(centred, centred)) + EPSILON)
+    return centred / (square_root(_covariance(centred, centred)) + EPSILON)
 
 
 def normalised_difference(a: jax.Array, u: jax.Array) -> jax.Array:
     """Returns `normalised(a + u) - normalised(a)` with all digits of a small u."""
     a, u = a - jnp.mean(a, 0), u - jnp.mean(u, 0)
     variance, growth = _covariance(a, a), _covariance(2 * a + u, u)
-    before, after = _deviation(variance), _deviation(_covariance(a + u, a + u))
+    before, after = square_root(variance), square_root(_covariance(a + u, a + u))
     change = growth / (before + after + EPSILON)  # of the deviation
     return (u - a * change / (before + EPSILON)) / (after + EPSILON)
 
 
 def _covariance(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.sum(a * b, 0) / max(len(a) - 1, 1)
-
-
-def _deviation(variance: jax.Array) -> jax.Array:
-    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)  # the root has no derivative at 0
 
 
 def _then_normalised(function: Callable) -> Callable:

@@ -25,6 +25,7 @@ from fa_jax.checks import BadOption, choose, number, unused
 from fa_jax.core import Batch, Metric, PyTree
 from fa_jax.losses import straight_through
 from fa_jax.network import Network
+from fa_jax.rules.square_root import square_root
 
 METRICS = (
     Metric("positive_goodness", "goodness of positive data", unit="thresholds", better="neither"),
@@ -37,17 +38,12 @@ METRICS = (
 
 def divide_by_rms(y: jax.Array) -> jax.Array:
     """Returns each example divided by its root mean square (the mean is not subtracted); zeros stay zero."""
-    return y / (1e-8 + _root(jnp.mean(jnp.square(y), range(1, y.ndim), keepdims=True)))
+    return y / (1e-8 + square_root(jnp.mean(jnp.square(y), range(1, y.ndim), keepdims=True)))
 
 
 def divide_by_length(y: jax.Array) -> jax.Array:
     """Returns each example divided by its Euclidean length plus 1e-4."""
-    return y / (1e-4 + _root(jnp.sum(jnp.square(y), range(1, y.ndim), keepdims=True)))
-
-
-def _root(power: jax.Array) -> jax.Array:
-    """Returns the square root, with derivative 0 at 0; the inner `where` keeps the derivative finite there."""
-    return jnp.where(power > 0, jnp.sqrt(jnp.where(power > 0, power, 1)), 0)
+    return y / (1e-4 + square_root(jnp.sum(jnp.square(y), range(1, y.ndim), keepdims=True)))
 
 
 class Convention(NamedTuple):

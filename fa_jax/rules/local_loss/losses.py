@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.core import LossFunction
+from fa_jax.rules.square_root import square_root
 
 EPSILON = 1e-8
 TORCH_UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -78,7 +79,7 @@ def similarity(x: jax.Array) -> jax.Array:
       x: `[batch, features]`.
     """
     centred = x - x.mean(-1, keepdims=True)
-    z = centred / (EPSILON + _root(jnp.sum(jnp.square(centred), -1, keepdims=True)))
+    z = centred / (EPSILON + square_root(jnp.sum(jnp.square(centred), -1, keepdims=True)))
     return z @ z.T
 
 
@@ -92,7 +93,7 @@ def compared(x: jax.Array) -> jax.Array:
         return x.reshape(len(x), -1)
     positions = x.reshape(len(x), -1, x.shape[-1])
     centred = positions - positions.mean(1, keepdims=True)
-    return _root(jnp.sum(jnp.square(centred), 1) / (positions.shape[1] - 1))
+    return square_root(jnp.sum(jnp.square(centred), 1) / (positions.shape[1] - 1))
 
 
 def averaged(h: jax.Array, features: int) -> jax.Array:
@@ -113,9 +114,3 @@ def averaged(h: jax.Array, features: int) -> jax.Array:
     borders = [k * (n - size // k) // 2 for k, n, size in zip(window, places, (height, width), strict=True)]
     padded = jnp.pad(h, ((0, 0), *((border, border) for border in borders), (0, 0)))
     return nn.avg_pool(padded, tuple(window), tuple(window))
-
-
-def _root(squared: jax.Array) -> jax.Array:
-    """Returns the square root, whose derivative at 0 is 0 here."""
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1)), 0)
