@@ -110,7 +110,7 @@ def _describe(package: str) -> str | None:
 def _with_imports(sources: Sequence[Path], folders: Collection[Path]) -> list[Path]:
     """Returns source files with the user's that they import from folders, in an order that is always the same."""
     collected, remaining = dict.fromkeys(sources), list(sources)
-    followed = set(NOT_USERS)
+    followed: set[str] = set(NOT_USERS)
     while remaining:
         names = sorted(_imported_names(remaining.pop().read_bytes()) - followed)
         followed.update(names)
