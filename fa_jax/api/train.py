@@ -16,10 +16,11 @@ from fa_jax.api.runs import Runs
 from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.arguments import MULTIRUN, Arguments, parse
 from fa_jax.cli.build import OPTIONAL, REQUIRED, are_one_hot
-from fa_jax.cli.compose import Composed, compose, quoted
+from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_own_options, one_line_errors
 from fa_jax.cli.given import ARGUMENTS, OBJECT, Given
 from fa_jax.cli.groups import LISTED
+from fa_jax.cli.overrides import quoted
 from fa_jax.cli.rule_options import check_used
 from fa_jax.cli.single import run_together_logged
 from fa_jax.cli.start import new_folder

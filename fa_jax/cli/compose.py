@@ -2,17 +2,14 @@
 
 import dataclasses
 import functools
-import itertools
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -22,6 +19,7 @@ from fa_jax.cli.errors import first_line, is_choice, unknown_option
 from fa_jax.cli.given import OBJECT, OBJECTS, Given, draws_feedback, recorded_config
 from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
 from fa_jax.cli.hydra_context import initialized
+from fa_jax.cli.overrides import parse_overrides, product, quoted
 from fa_jax.cli.rule_options import RunOverrides, without_unused
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
@@ -139,23 +137,6 @@ def compose(
     return Composition(is_sweep, runs, Path(master.hydra.sweep.dir) if is_sweep else runs[0].folder, master)
 
 
-def parse_overrides(overrides: Sequence[str]) -> list[Override]:
-    """Parses overrides, inside of `hydra.initialize`.
-
-    Raises:
-      BadOption: if one cannot be parsed.
-    """
-    parser = OverridesParser.create(GlobalHydra.instance().config_loader())
-    parsed = []
-    for word in overrides:
-        try:
-            parsed += parser.parse_overrides([word])
-        except HydraException as problem:
-            reason = first_line(problem)
-            raise BadOption(f"{word} cannot be read as an override such as seeds=[3,5,8]: {reason}") from None
-    return parsed
-
-
 def _origin(arguments: Arguments) -> Origin | None:
     """Returns the folder of configs that typed arguments name, besides fa_jax's own; None: there is none."""
     searched = arguments.value_of("hydra.searchpath")
@@ -195,7 +176,7 @@ def _jobs(
         return OmegaConf.select(config, name, default=ABSENT) is not ABSENT
 
     def usable(overrides: Sequence[Override]) -> list[RunOverrides]:
-        jobs = [list(job) for job in _product(overrides)]
+        jobs = [list(job) for job in product(overrides)]
         if not further_rules and not any(
             override.key_or_group == "rule" and override.is_sweep_override() for override in overrides
         ):
@@ -234,43 +215,6 @@ def _check_groups(overrides: Sequence[Override]) -> None:
         elif not isinstance(override.value(), str | list):
             valid, got = ", ".join(choices(group)), override.get_value_element_as_str()
             raise BadOption(f"must be one of {valid}; got {got}", group)
-
-
-def _product(overrides: Sequence[Override]) -> Iterator[tuple[str, ...]]:
-    """Yields the overrides of each job of a sweep, in the order of Hydra's sweeper.
-
-    The last option varies fastest; of several overrides of one option, such as an experiment's and a typed one, the
-    last counts.
-    """
-    values = {
-        override.get_key_element(): [f"{override.get_key_element()}={value}" for value in swept_values(override)]
-        if override.is_sweep_override()
-        else [str(override.input_line)]
-        for override in overrides
-    }
-    return itertools.product(*values.values())
-
-
-def swept_values(override: Override) -> list[str]:
-    """Returns the values of an override with several.
-
-    Raises:
-      BadOption: if there is none, or they cannot be enumerated.
-    """
-    key = override.get_key_element()
-    if not override.is_discrete_sweep():
-        raise BadOption(f"must have values such as a,b,c or range(1,5); got {override.input_line}", key)
-    values = list(override.sweep_string_iterator())
-    if not values:
-        raise BadOption(f"must have at least one value; got {override.input_line}", key)
-    return values
-
-
-def quoted(text: str) -> str:
-    r"""Returns text as a quoted value of an override, in which only `\'` and, at the end, `\\` are escapes."""
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", text)
-    ending = len(escaped) - len(escaped.rstrip("\\"))
-    return f"'{escaped}{ending * chr(92)}'"
 
 
 def _compose(overrides: list[str], arguments: Arguments, others: Sequence[Sequence[str]] = ()) -> DictConfig:

@@ -8,8 +8,8 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments, parse
-from fa_jax.cli.compose import parse_overrides, swept_values
 from fa_jax.cli.hydra_context import initialized
+from fa_jax.cli.overrides import parse_overrides, swept_values
 
 
 class Ranges(NamedTuple):

@@ -12,10 +12,10 @@ import fa_jax
 from fa_jax.cli import sweep
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose as compose_all
-from fa_jax.cli.compose import parse_overrides
 from fa_jax.cli.groups import choices
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.main import main
+from fa_jax.cli.overrides import parse_overrides
 from fa_jax.cli.rule_options import notes
 
 SHORT = ["task.train_examples=8", "evaluations=1", "seeds=1", "probe=0", "checkpoint=false"]
