@@ -109,7 +109,7 @@ def compose(
         check_config_dir(_named_config_dir(arguments), arguments.config_dir)
     runs = []
     with initialized():
-        is_sweep, jobs, master = _jobs(arguments, given or {}, further_rules=further_rules)
+        is_sweep, jobs, master, whole = _jobs(arguments, given or {}, further_rules=further_rules)
         if from_folder is not None:
             of_hydra = re.compile(r"\W*hydra\b(?!\.searchpath)")
             typed = [override for override in arguments.overrides if of_hydra.match(override)]
@@ -117,7 +117,7 @@ def compose(
             pristine = hydra.compose("config", typed, return_hydra_config=True).hydra
             check_hydra(from_folder.name, master.hydra, pristine)
         for number, (overrides, left_out) in enumerate(jobs):
-            config = _compose(overrides, arguments) if is_sweep else master.copy()
+            config = master.copy() if overrides == whole else _compose(overrides, arguments)
             if config.get("tuned") is True:
                 config = _compose([*tuned_overrides(config.hydra.runtime.choices), *overrides], arguments)
             if from_folder is not None:
@@ -160,8 +160,11 @@ def _own_experiment(arguments: Arguments) -> list[str]:
 
 def _jobs(
     arguments: Arguments, given: Mapping[str, Given], *, further_rules: bool
-) -> tuple[bool, list[RunOverrides], DictConfig]:
-    """Returns whether this is a sweep, the overrides of each job, and the config of the whole."""
+) -> tuple[bool, list[RunOverrides], DictConfig, list[str]]:
+    """Returns whether this is a sweep, the overrides of each job, the config of the whole, and the overrides of that.
+
+    The config of the whole is that of the run, or of the first job unless a config says over what to sweep.
+    """
     parsed = parse_overrides(arguments.overrides)
     _check_groups(parsed)
     composed = functools.cache(lambda *choices: _compose(list(choices), arguments))
@@ -194,9 +197,9 @@ def _jobs(
     if not is_sweep and launcher != "basic":
         raise BadOption("starts the runs of a sweep, so it needs --multirun", f"hydra/launcher={launcher}")
     if not is_sweep:
-        return False, [RunOverrides(arguments.overrides)], master
+        return False, [RunOverrides(arguments.overrides)], master, arguments.overrides
     from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    return True, usable([*parse_overrides(from_config), *parsed]), master
+    return True, usable([*parse_overrides(from_config), *parsed]), master, runs[0].kept
 
 
 def _check_groups(overrides: Sequence[Override]) -> None:

@@ -115,11 +115,11 @@ def test_no_module_rewrites_the_arguments_or_imports_hydra_s_internals(pattern):
     [
         (["rule=fa", *SHORT], 1),
         (["task=digits", "rule=fa", "tuned=true", "epochs=0.01", *SHORT[1:]], 2),
-        (["--multirun", "rule=fa,bp,shallow", *SHORT], 4),
+        (["--multirun", "rule=fa,bp,shallow", *SHORT], 3),
     ],
     ids=["run", "tuned", "sweep"],
 )
-def test_a_run_is_composed_once_and_its_tuned_values_and_a_sweep_add_one(folder, monkeypatch, words, times):
+def test_each_run_is_composed_once_and_once_more_with_tuned_values(folder, monkeypatch, words, times):
     calls, original = [], hydra.compose
 
     def count(*arguments, **options):
