@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import hydra
 from hydra.core.override_parser.types import Override
-from hydra.errors import ConfigCompositionException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments
-from fa_jax.cli.errors import first_line, is_choice, unknown_option
-from fa_jax.cli.given import OBJECT, OBJECTS, Given, draws_feedback, recorded_config
-from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in, config_folders
+from fa_jax.cli.composer import Composer
+from fa_jax.cli.errors import is_choice
+from fa_jax.cli.given import Given, draws_feedback, recorded_config
+from fa_jax.cli.groups import CONF, GROUPS, LISTED, choices, choices_in
 from fa_jax.cli.hydra_context import initialized
-from fa_jax.cli.overrides import parse_overrides, product, quoted
+from fa_jax.cli.overrides import parse_overrides, product
 from fa_jax.cli.rule_options import RunOverrides, without_unused
 from fa_jax.cli.trust import Origin, check_config_dir, check_hydra
 from fa_jax.cli.tuned import tuned_overrides
@@ -90,6 +90,7 @@ def compose(
     origin: str | None = None,
     given: Mapping[str, Given] | None = None,
     further_rules: bool = False,
+    composer: Composer | None = None,
 ) -> Composition:
     """Composes the configs that arguments ask for.
 
@@ -100,6 +101,7 @@ def compose(
       origin: where they come from, if not from the command line; then they are not trusted.
       given: Python objects, by the config group whose choice they replace.
       further_rules: whether the same options are for other rules too, whose configs are composed apart.
+      composer: that of earlier calls with the same folder of configs; None: a new one.
 
     Raises:
       BadOption: if there is no such option or choice, or no rule has an option.
@@ -107,9 +109,9 @@ def compose(
     from_folder = _origin(arguments) if origin is None else Origin(origin, tuple(arguments.trusted))
     if arguments.config_dir is not None:
         check_config_dir(_named_config_dir(arguments), arguments.config_dir)
-    runs = []
+    composer, runs = composer or Composer(arguments.config_dir), []
     with initialized():
-        is_sweep, jobs, master, whole = _jobs(arguments, given or {}, further_rules=further_rules)
+        is_sweep, jobs, master = _jobs(arguments, given or {}, composer, further_rules=further_rules)
         if from_folder is not None:
             of_hydra = re.compile(r"\W*hydra\b(?!\.searchpath)")
             typed = [override for override in arguments.overrides if of_hydra.match(override)]
@@ -117,9 +119,9 @@ def compose(
             pristine = hydra.compose("config", typed, return_hydra_config=True).hydra
             check_hydra(from_folder.name, master.hydra, pristine)
         for number, (overrides, left_out) in enumerate(jobs):
-            config = master.copy() if overrides == whole else _compose(overrides, arguments)
+            config = composer.compose(overrides) if is_sweep else master.copy()
             if config.get("tuned") is True:
-                config = _compose([*tuned_overrides(config.hydra.runtime.choices), *overrides], arguments)
+                config = composer.compose([*tuned_overrides(config.hydra.runtime.choices), *overrides])
             if from_folder is not None:
                 check_hydra(from_folder.name, config.hydra, pristine)
             choices = {group: config.hydra.runtime.choices.get(group) for group in (*GROUPS, "experiment")}
@@ -159,21 +161,17 @@ def _own_experiment(arguments: Arguments) -> list[str]:
 
 
 def _jobs(
-    arguments: Arguments, given: Mapping[str, Given], *, further_rules: bool
-) -> tuple[bool, list[RunOverrides], DictConfig, list[str]]:
-    """Returns whether this is a sweep, the overrides of each job, the config of the whole, and the overrides of that.
-
-    The config of the whole is that of the run, or of the first job unless a config says over what to sweep.
-    """
+    arguments: Arguments, given: Mapping[str, Given], composer: Composer, *, further_rules: bool
+) -> tuple[bool, list[RunOverrides], DictConfig]:
+    """Returns whether this is a sweep, the overrides of each job, and the config of the whole."""
     parsed = parse_overrides(arguments.overrides)
     _check_groups(parsed)
-    composed = functools.cache(lambda *choices: _compose(list(choices), arguments))
 
     def has_option(overrides: Sequence[str], name: str) -> bool:
         is_feedback = name.startswith("feedback")
         if "rule" in given:
             return is_feedback and draws_feedback(given["rule"].make)
-        config = composed(*(override for override in overrides if is_choice(override)))
+        config = composer.compose([override for override in overrides if is_choice(override)])
         if is_feedback:
             return config.hydra.runtime.choices["feedback"] is not None
         return OmegaConf.select(config, name, default=ABSENT) is not ABSENT
@@ -187,7 +185,7 @@ def _jobs(
         return without_unused(jobs, has_option, further=further_rules)
 
     runs = usable(parsed)
-    master = _compose(runs[0].kept, arguments, [run.kept for run in runs[1:]])
+    master = composer.compose(runs[0].kept, [run.kept for run in runs[1:]])
     is_sweep = arguments.multirun or master.hydra.mode == RunMode.MULTIRUN
     swept = [override for override in parsed if override.is_sweep_override()]
     if swept and not is_sweep:
@@ -197,9 +195,9 @@ def _jobs(
     if not is_sweep and launcher != "basic":
         raise BadOption("starts the runs of a sweep, so it needs --multirun", f"hydra/launcher={launcher}")
     if not is_sweep:
-        return False, [RunOverrides(arguments.overrides)], master, arguments.overrides
+        return False, [RunOverrides(arguments.overrides)], master
     from_config = [f"{key}={value}" for key, value in (master.hydra.sweeper.params or {}).items()]
-    return True, usable([*parse_overrides(from_config), *parsed]), master, runs[0].kept
+    return True, usable([*parse_overrides(from_config), *parsed]), master
 
 
 def _check_groups(overrides: Sequence[Override]) -> None:
@@ -218,29 +216,3 @@ def _check_groups(overrides: Sequence[Override]) -> None:
         elif not isinstance(override.value(), str | list):
             valid, got = ", ".join(choices(group)), override.get_value_element_as_str()
             raise BadOption(f"must be one of {valid}; got {got}", group)
-
-
-def _compose(overrides: list[str], arguments: Arguments, others: Sequence[Sequence[str]] = ()) -> DictConfig:
-    folders = config_folders(arguments.config_dir)
-    folders += [OBJECTS] if any(override.endswith(f"={OBJECT}") for override in overrides) else []
-    if folders:
-        overrides = _with_search_path(overrides, [f"file://{folder}" for folder in folders])
-    try:
-        return hydra.compose("config", overrides, return_hydra_config=True)
-    except ConfigCompositionException as problem:
-        raise unknown_option(problem, overrides, others) or problem from None
-    except ValueError as problem:  # Hydra's answer to rule=null, for one
-        raise BadOption(f"{' '.join(overrides)}: {first_line(problem)}") from None
-    except RecursionError:
-        raise BadOption(f"{' '.join(overrides)}: a config has lists or mappings too deep within each other") from None
-
-
-def _with_search_path(overrides: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """Returns overrides in which `hydra.searchpath` has further paths, before those that it has."""
-    named = [override for override in overrides if override.startswith("hydra.searchpath=")]
-    typed = [override.value() for override in parse_overrides(named)]
-    if not all(isinstance(value, list) for value in typed):
-        return list(overrides)  # Hydra says what is wrong
-    searched = [*paths, *(path for value in typed if isinstance(value, list) for path in value)]
-    others = [override for override in overrides if override not in named]
-    return [*others, f"hydra.searchpath=[{','.join(quoted(str(path)) for path in searched)}]"]

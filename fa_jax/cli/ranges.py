@@ -8,6 +8,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import Arguments, parse
+from fa_jax.cli.composer import Composer
 from fa_jax.cli.hydra_context import initialized
 from fa_jax.cli.overrides import parse_overrides, swept_values
 
@@ -20,6 +21,8 @@ class Ranges(NamedTuple):
     """The overrides with a range, keyed by option."""
     arguments: Arguments
     """The arguments as typed, with a folder of configs and trusted packages."""
+    composer: Composer
+    """Composes the runs of the study."""
 
     def any_values(self) -> list[str]:
         """Returns overrides with some value of each range, to check the other options with."""
@@ -56,7 +59,7 @@ def parse_ranges(words: Sequence[str], valid: Iterable[str]) -> Ranges:
         raise BadOption(
             "needs an option with a range, such as optimizer.learning_rate='tag(log,interval(1e-3,1))'", "tune"
         )
-    return Ranges(fixed, searched, arguments)
+    return Ranges(fixed, searched, arguments, Composer(arguments.config_dir))
 
 
 def _check_range(override: Override) -> None:

@@ -24,7 +24,7 @@ from rich.console import Console
 
 from fa_jax.checks import BadOption, integer
 from fa_jax.cli import plan
-from fa_jax.cli.arguments import OPTIONS, Arguments
+from fa_jax.cli.arguments import OPTIONS
 from fa_jax.cli.build import OPTIONAL, REQUIRED
 from fa_jax.cli.compose import Composed, compose
 from fa_jax.cli.errors import check_own_options, check_writable, one_line_errors
@@ -78,7 +78,7 @@ def _tune(words: Sequence[str]) -> None:
     trials = integer("trials", _number(options["trials"]), least=1)
     at_once = integer("at_once", _number(options["at_once"]), least=1)
     sampler_seed = integer("sampler_seed", _number(options["sampler_seed"]), least=0)
-    example = _compose_one(ranges.any_values(), ranges.arguments)
+    example = _compose_one(ranges.any_values(), ranges)
     column, metric = _metric(options["metric"], example.job.task)
     folder = Path(options["output"] or f"outputs/tune/{example.choices['task']}_{example.choices['rule']}")
     check_writable("output", folder)
@@ -146,7 +146,7 @@ def _chosen(trial: Any, ranges: Ranges) -> dict[str, Any]:
 
 def _compose_trials(ranges: Ranges, values: Sequence[Mapping[str, Any]]) -> list[Composed]:
     overrides = [[*ranges.fixed, *(f"{key}={value}" for key, value in of_trial.items())] for of_trial in values]
-    return [_compose_one(of_trial, ranges.arguments) for of_trial in overrides]
+    return [_compose_one(of_trial, ranges) for of_trial in overrides]
 
 
 def _show_plan(name: str, ranges: Ranges, trials: int, at_once: int, sampler_seed: int, folder: Path) -> None:
@@ -218,8 +218,8 @@ def _tell(study: Any, trial: Any, column: str, outcome: Mapping[str, Any] | Stop
     return f"{column} {value:.4g}"
 
 
-def _compose_one(overrides: list[str], arguments: Arguments) -> Composed:
-    composition = compose(arguments._replace(overrides=overrides))
+def _compose_one(overrides: list[str], ranges: Ranges) -> Composed:
+    composition = compose(ranges.arguments._replace(overrides=overrides), composer=ranges.composer)
     if composition.is_sweep:
         raise BadOption("runs one config at a time; these overrides are a sweep", "tune")
     return composition.runs[0]

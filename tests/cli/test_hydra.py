@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 import fa_jax
+from fa_jax.checks import BadOption
 from fa_jax.cli import sweep
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose as compose_all
@@ -39,6 +40,44 @@ def test_sweep_jobs_match_hydra_s_sweeper_in_order(overrides):
         ((*expected,),) = BasicSweeper.split_arguments(parse_overrides(overrides), max_batch_size=None)
     runs = compose_all(parse(["--multirun", *overrides])).runs
     assert [run.overrides for run in runs] == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "composed"),
+    [
+        (["rule=fa", "optimizer.learning_rate=0.1,0.2,0.3", "epochs=1,2"], 1),
+        (["task=digits", "rule=bp,fa", "architecture.hidden=[9],[9,8],[]", "display.label=a,null"], 2),
+        (["optimizer.learning_rate=0.1,0.2,0.3", "rule=bp,fa"], 2),
+        (["task=digits", "tuned=false,true", "rule=fa", "epochs=1,2"], 2),
+        (["rule=fa", "display.label=a,b", "display={label:c}"], 2),
+        (["rule=bp", "display={label:a},{colour:'#123456'}"], 2),
+        (["task=digits", "rule=bp", "epochs=1,'${seeds}'"], 2),
+        (["rule=bp", "seeds=1,2", "hydra.sweep.subdir='${hydra.job.override_dirname}'"], 2),
+        (["rule=bp", "+optimizer@feedback_optimizer=sgd,adam"], 2),
+    ],
+)
+def test_jobs_that_differ_in_values_alone_are_composed_once_and_as_hydra_composes_each(
+    monkeypatch, overrides, composed
+):
+    calls, original = [], hydra.compose
+    monkeypatch.setattr(hydra, "compose", lambda *words, **options: calls.append(words) or original(*words, **options))
+    runs = compose_all(parse(["--multirun", *overrides])).runs
+    assert len(calls) == composed
+    monkeypatch.setattr("fa_jax.cli.composer._Composed.with_values_of", lambda self, overrides: None)
+    alone = compose_all(parse(["--multirun", *overrides])).runs
+    assert len(calls) == composed + 1 + len(runs) + sum(run.config["tuned"] for run in runs)
+    assert [run.config for run in runs] == [run.config for run in alone]
+    assert [run.folder for run in runs] == [run.folder for run in alone]
+
+
+@pytest.mark.parametrize("value", ["x", "[1]", "null", "{a: 1}"])
+def test_a_value_that_no_run_takes_is_refused_as_if_it_came_first(value):
+    messages = []
+    for values in (f"0.1,{value}", f"{value},0.1"):
+        with pytest.raises(BadOption) as refused:
+            compose_all(parse(["--multirun", "rule=bp", f"optimizer.learning_rate={values}"])).build()
+        messages.append(str(refused.value))
+    assert messages[0] == messages[1]
 
 
 def test_options_of_rules_in_a_sweep_are_for_the_rules_that_have_them():
