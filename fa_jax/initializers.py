@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import is_on
+
 Draw = Callable[[jax.Array, tuple[int, ...], int, float], jax.Array]
 
 
@@ -77,4 +79,4 @@ BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform, "normal": normal
 
 def sparsify(key: jax.Array, weights: jax.Array, density: float) -> jax.Array:
     """Sets each entry to zero with probability `1 - density`, independently; the others keep their values."""
-    return weights if density == 1 else weights * jax.random.bernoulli(key, density, weights.shape)
+    return weights * jax.random.bernoulli(key, density, weights.shape) if is_on(1 - density) else weights

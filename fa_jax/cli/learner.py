@@ -14,7 +14,7 @@ import optax
 from hydra.errors import InstantiationException
 
 from fa_jax import optimizers
-from fa_jax.checks import BadOption, integer, number, switch
+from fa_jax.checks import BadOption, integer, is_on, number, switch
 from fa_jax.cli.own import check_importable, users_exceptions
 from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
 from fa_jax.network import Network
@@ -184,7 +184,7 @@ def _optimizer(config: Config, rule: Rule, statistics, params: PyTree, steps: in
     """Returns the optimizer of the params; connections that a sparse architecture removed stay removed."""
     density = config["architecture"].get("density", 1.0)
     densities = density if isinstance(density, list) else [density]
-    pruning = [optimizers.keep_removed()] if any(value < 1 for value in densities) else []
+    pruning = [optimizers.keep_removed()] if any(is_on(1 - value) for value in densities) else []
     rates = rule.extras.learning_rate_multipliers
     return _tried(config, "optimizer", params, steps, *pruning, fixed=statistics, rates=rates)
 

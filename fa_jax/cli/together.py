@@ -16,6 +16,8 @@ from fa_jax.training.memory import available_bytes, bytes_of
 
 PLACES = ("optimizer", "feedback_optimizer", "rule", "feedback", "architecture", "loss", "adversarial")
 """The parts of a config whose numbers a program may take as arguments."""
+WITHOUT = {"density": 1}
+"""Numbers that stand for nothing at all, by the last part of their name, where it is not 0."""
 FINDING_OUT = "finding out which runs one program can train"
 """What is said while `alike` takes its time."""
 OPTIMIZERS = ("optimizer.", "feedback_optimizer.")
@@ -70,12 +72,14 @@ def _grouped(indices: Iterable[int], key: Callable[[int], Any]) -> list[list[int
 
 
 def _numbers(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, float]]:
-    """Yields the numbers of a config that a program might take, by dotted name; 0 often stands for nothing at all."""
+    """Yields the numbers of a config that a program might take, by dotted name, but for those of `WITHOUT`."""
     if isinstance(config, dict):
         for key, value in config.items():
             if path or key in PLACES:
                 yield from _numbers(value, (*path, str(key)))
-    elif isinstance(config, int | float) and not isinstance(config, bool) and config != 0 and np.isfinite(config):
+    elif isinstance(config, bool) or not isinstance(config, int | float) or not np.isfinite(config):
+        return
+    elif config != WITHOUT.get(path[-1], 0):
         yield ".".join(path), config
 
 

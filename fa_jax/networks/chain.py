@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 
 from fa_jax.core import PyTree
+from fa_jax.networks.layers import Dropout
 from fa_jax.primitives import Hidden
 
 
@@ -34,7 +35,7 @@ class DenseStage(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         x = flatten(x, average=self.average)
-        x = nn.Dropout(self.input_dropout, deterministic=not self.has_rng("dropout"))(x)
+        x = Dropout(self.input_dropout)(x)
         linear = nn.Dense(
             self.features, self.use_bias, kernel_init=self.kernel_init, bias_init=self.bias_init, name="linear"
         )
@@ -42,7 +43,7 @@ class DenseStage(nn.Module):
         h = self.activation(h if self.norm is None else self.norm()(h))
         if self.hidden and self.hidden_before_dropout:
             h = Hidden(name="hidden")(h)
-        h = nn.Dropout(self.dropout, deterministic=not self.has_rng("dropout"))(h)
+        h = Dropout(self.dropout)(h)
         return Hidden(name="hidden")(h) if self.hidden and not self.hidden_before_dropout else h
 
 

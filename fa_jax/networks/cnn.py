@@ -9,7 +9,16 @@ import jax
 from fa_jax.checks import BadOption, choose, integer, per_layer, switch
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, JoinedStage, Readout
-from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, check_images, drop_rate, initials, max_pool
+from fa_jax.networks.layers import (
+    ACTIVATIONS,
+    NORMS,
+    Dropout,
+    check_groups,
+    check_images,
+    drop_rate,
+    initials,
+    max_pool,
+)
 from fa_jax.networks.topology import Convolution, check_sizes, parse
 from fa_jax.primitives import Hidden
 
@@ -39,19 +48,16 @@ class ConvolutionStage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        def drop(rate):
-            return nn.Dropout(rate, deterministic=not self.has_rng("dropout"))
-
         kind = nn.Conv if self.shared else nn.ConvLocal
         window, stride = (self.shape.window,) * 2, (self.shape.stride,) * 2
         linear = kind(self.shape.channels, window, stride, self.shape.padding, name="linear", **self.initial)
-        x = linear(drop(self.input_dropout)(x))
+        x = linear(Dropout(self.input_dropout)(x))
         if self.norm is not None:
             x = self.norm()(x)
         h = self.activation(x)
         if self.hidden_position == "before_dropout":
             h = Hidden(name="hidden")(h)
-        h = drop(self.dropout)(h)
+        h = Dropout(self.dropout)(h)
         if self.hidden_position == "before_pooling":
             h = Hidden(name="hidden")(h)
         if self.shape.pool > 1:

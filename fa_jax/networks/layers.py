@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, number, per_layer
+from fa_jax.checks import BadOption, choose, is_on, number, per_layer
 from fa_jax.initializers import BIAS_DISTRIBUTIONS, DISTRIBUTIONS, Draw, sparsify
 
 ACTIVATIONS = {
@@ -27,6 +27,23 @@ ACTIVATIONS = {
 }
 """Activation functions. `clip` limits to [0, 1]; `shifted_sigmoid` is a smooth form of it, with slope 1 at 1/2."""
 GROUP_SIZE = 8
+
+
+class Dropout(nn.Module):
+    """Dropout in training, which the presence of the random stream `dropout` means; Flax's, but a rate may be traced.
+
+    Srivastava, Hinton, Krizhevsky, Sutskever, Salakhutdinov, "Dropout", JMLR 2014, section 4; scaled in training.
+    """
+
+    rate: float
+    """The probability that a unit is dropped."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if not (is_on(self.rate) and self.has_rng("dropout")):
+            return x
+        kept = 1 - self.rate
+        return jnp.where(jax.random.bernoulli(self.make_rng("dropout"), kept, x.shape), x / kept, 0)
 
 
 class BatchNorm(nn.Module):

@@ -49,6 +49,10 @@ def assert_close_runs(folder, other):
     ("rule", "swept"),
     [
         ("fa", ["feedback.scale=0.3,0.5", "architecture.init_scale=0.1,0.2", "probe=0"]),
+        (
+            "dfa",
+            ["architecture.dropout=0.1,0.2", "architecture.density=0.5,0.9", "feedback.density=0.5,0.9"],
+        ),
         pytest.param("fa", ["optimizer.learning_rate=0.001,0.003", "feedback.scale=0.3,0.5"], marks=pytest.mark.slow),
         pytest.param(
             "node_perturbation",
@@ -78,11 +82,12 @@ def test_options_that_decide_what_a_program_does_have_programs_of_their_own():
         ([2, 3], ["optimizer.learning_rate"]),
     ]
     assert groups("architecture.hidden=[5],[6]") == [([0], []), ([1], [])]
-    assert groups("architecture.dropout=0.1,0.2") == [([0], []), ([1], [])]  # Flax asks whether it is 0
+    assert groups("rule=product_feedback_alignment", "rule.density=0.1,0.2") == [([0], []), ([1], [])]
     assert groups("batch_size=1,2") == [([0], []), ([1], [])]
 
 
-def test_zero_has_a_program_of_its_own_and_whole_numbers_go_with_fractions():
+def test_what_stands_for_nothing_has_a_program_of_its_own_and_whole_numbers_go_with_fractions():
+    assert groups("architecture.density=0.5,1,0.9") == [([0, 2], ["architecture.density"]), ([1], [])]
     assert groups("optimizer.weight_decay=0,0.1,1") == [([0], []), ([1, 2], ["optimizer.weight_decay"])]
 
 

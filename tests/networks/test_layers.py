@@ -1,11 +1,11 @@
-"""Max pooling equals Flax's."""
+"""Pooling and dropout equal Flax's."""
 
 import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from fa_jax.networks.layers import max_pool
+from fa_jax.networks.layers import Dropout, max_pool
 
 
 @pytest.mark.parametrize("window", [(1, 1), (2, 2), (3, 3), (2, 3)])
@@ -25,3 +25,13 @@ def test_nan_is_the_maximum(position):
     x = np.zeros((1, 2, 2, 1), np.float32)
     x[position] = np.nan
     assert np.isnan(max_pool(x, (2, 2), (2, 2)))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_dropout_is_flax_s_bit_for_bit_and_takes_a_traced_rate(rate):
+    x, streams = jax.random.normal(jax.random.key(0), (4, 50)), {"dropout": jax.random.key(1)}
+    expected = nn.Dropout(rate, deterministic=False).apply({}, x, rngs=streams)
+    np.testing.assert_array_equal(Dropout(rate).apply({}, x, rngs=streams), expected)
+    np.testing.assert_array_equal(Dropout(rate).apply({}, x), x)
+    traced = jax.jit(lambda rate: Dropout(rate).apply({}, x, rngs=streams))(rate)
+    np.testing.assert_allclose(traced, expected, rtol=1e-6)
