@@ -294,6 +294,12 @@ def main() -> None:
     parser.add_argument("--any-shallow", action="store_true", help="accept teachers of any level of shallow learning")
     add_output_options(parser)
     options = parser.parse_args()
+    of_search = "teachers", "teacher", "curves", "settings"
+    given = [name for name in of_search if getattr(options, name) != parser.get_default(name)]
+    if given and options.best is not None:
+        parser.error(f"--{given[0]} has no effect with --best")
+    if {"teachers", "teacher"} <= set(given):
+        parser.error("--teachers has no effect with --teacher")
     into, kind = results_folder(options, HERE), "_any_shallow" if options.any_shallow else ""
     table, draw = into / f"search{kind}.csv", functools.partial(teacher, any_shallow=options.any_shallow)
     if options.best is None:

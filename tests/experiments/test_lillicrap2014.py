@@ -1,5 +1,7 @@
 """The checks of Lillicrap et al., and the search for settings of task 3: the same numbers as a run, and resumption."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -84,6 +86,21 @@ def test_a_search_that_was_cut_off_goes_on_and_its_best_are_compared_on_many_see
     assert float(lowest["fa3"]) == pytest.approx(0.105 * min(rates), rel=0.02)
     assert float(closest["fa3"]) > 0
     assert float(lowest["ratio"]) == pytest.approx(float(lowest["fa4"]) / float(lowest["fa3"]), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--best", "2", "--teacher", "3"], "--teacher has no effect with --best"),
+        (["--best", "2", "--curves", "bp3"], "--curves has no effect with --best"),
+        (["--teachers", "3", "--teacher", "3"], "--teachers has no effect with --teacher"),
+    ],
+)
+def test_an_option_of_the_search_without_effect_is_refused(words, message, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["search", *words])
+    with pytest.raises(SystemExit):
+        search.main()
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
