@@ -109,8 +109,8 @@ def test_the_search_trains_as_a_run_does(tmp_path):
     assert main([*words, "checkpoint=false", f"hydra.run.dir={tmp_path / 'run'}"]) == 0
     _, recorded = read_run(tmp_path / "run").curves("test_nse")
     trainer = search.Trainer("fa4", 2000)
-    numbers = {"rate": 0.04, "feedback_1": 0.2, "feedback_2": 0.5, "weights": 0.02, "biases": 0.1}
-    task = search.Teacher(6, 0.1, 0.3, 0.5, 0.3).task(2000)
+    numbers = {"rate": 0.0898, "feedback_1": 0.151, "feedback_2": 0.178, "weights": 0.0206, "biases": 0.2}
+    task = search.Teacher(23, 0.0807626, 0.385079, 0.752668, 0.262328).task(2000)
     nse = trainer.nse(task, {name: np.full(2, value, np.float32) for name, value in numbers.items()}, [0, 1])
     np.testing.assert_allclose(nse[:, -1], recorded[:, -1], rtol=1e-3)
     # Another teacher, with the same program.
