@@ -8,9 +8,9 @@ import numpy as np
 
 from experiments.common import read_rows
 from experiments.lillicrap2014 import task1, task2, task3
-from experiments.lillicrap2014.common import HERE, NAMES, Check, published
+from experiments.lillicrap2014.common import HERE, Check, published
 from experiments.lillicrap2014.task2 import PRINTED
-from experiments.reproduced import NO, OWN_BOUND, PARTLY, YES, Claim, Measured, Result, cost, from_interval
+from experiments.reproduced import NO, OWN_BOUND, PARTLY, YES, Claim, Measured, Result, from_interval
 from fa_jax.records.reader import Run
 
 TITLE = "Lillicrap et al., 2014"
@@ -18,8 +18,6 @@ TASKS = {"task1": "Task 1", "task2": "Task 2", "task2_300epochs": "Task 2", "tas
 ROWS = {"task1": "task1", "task2": "task2", "task2_300epochs": "task2_300epochs", "task3": "task3"}
 CURVES_1D = {"FA": "fa", "BP": "bp", "node perturbation": "node_perturbation", "shallow": "shallow"}
 SIMULATED = "not printed: bound from a simulation"
-SEARCHED = "the search of teachers"
-"""The run in which `best_any_shallow.csv` was measured; it is no row of the queue."""
 DIFFERENCE = "FA and BP"
 """The check of the difference between the final errors."""
 P_VALUES = {"15": "3e-12", "16": "9e-13"}
@@ -32,8 +30,6 @@ CHECKS: dict[str, Callable[[Sequence[Run]], list[Check]]] = {
     task2.LONG: lambda runs: task2.checks_late(task2.by_curve(runs)),
 }
 """The checks of each row that `verify` compares."""
-FACTOR = 1.5
-"""Within which the end of a curve of task 3 is accepted."""
 NEAR = 0.02
 """How far, relatively, the nearest point of a digitised curve may lie."""
 
@@ -122,32 +118,7 @@ def results() -> list[Result]:
                 better = YES if float(row["measured"]) < 0 else NO
                 new = collected[-1]._replace(what=f"{task}, FA ends below BP", published=below, provenance="read")
                 collected.append(new._replace(accepted="FA below BP", verdict=better))
-    return [*collected, *searched()]
-
-
-def searched() -> list[Result]:
-    """Returns the ends of the curves of task 3 with the teacher that the search found, and the ratio of FA's."""
-    compared = []
-    for row in read_rows(HERE / "best_any_shallow.csv"):
-        if row["settings"] != "closest":
-            continue
-        where, machine = f"Task 3 with teacher {row['teacher']} of the search", cost("", row["measured"])
-        ends = {curve: float(points[-1]) for curve, points in published("fig2d").items() if row.get(curve)}
-        for curve, paper in ends.items():
-            value = float(row[curve])
-            holds = 1 / FACTOR <= value / paper <= FACTOR
-            what, text = f"{where}, {NAMES[curve][0]} at 400000", f"{value:.2e} (x {value / paper:.2g})"
-            accepted = f"within a factor {FACTOR}"
-            end = Result(what, f"{paper:.2g}", "digitised", accepted, YES if holds else NO, "", text, row["seeds"])
-            compared.append(end._replace(cost=machine, run=SEARCHED))
-        below = float(row["ratio"]) <= 1 and float(row["p"]) < 0.01
-        text = f"{row['ratio']}, p = {row['p']}"
-        name = f"{where}, FA, four layers over FA, three layers, at 400000, paired t over seeds"
-        ratio = Result(
-            name, f"better, p = {P_VALUES['16']}", "read", "ratio at most 1.0, p < 0.01", YES if below else NO, ""
-        )
-        compared.append(ratio._replace(measured=text, seeds=row["seeds"], cost=machine, run=SEARCHED))
-    return compared
+    return collected
 
 
 def claims(row: str) -> list[Claim]:

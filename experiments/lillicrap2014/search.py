@@ -3,7 +3,6 @@
     python -m experiments.lillicrap2014.search                  32 teachers, 64 settings of each curve; resumes
     python -m experiments.lillicrap2014.search --teachers 64    more teachers, after those that are done
     python -m experiments.lillicrap2014.search --best 10        the best ten teachers again, with 20 seeds
-    python -m experiments.lillicrap2014.search --any-shallow    teachers on which shallow learning ends anywhere
     python -m experiments.lillicrap2014.search --teacher 0 --curves bp3 bp4 shallow3      other curves of one teacher
 
 The paper prints neither the distribution of its teacher nor rates nor scales. A teacher is drawn at random, with scales
@@ -15,13 +14,11 @@ is says its distance to the published curve of fig. 2d: the mean of |ln(NSE / pu
 `search.csv`, in outputs/lillicrap2014/results or the folder that `--out` names, has a line for each setting. `--best`
 takes the teachers whose two closest settings, one of each curve, have the smallest distance together. It writes
 `best.csv`: the NSE at the end of the settings that are closest, and of those that ended lowest, and a paired t-test.
-With `--any-shallow`, the tables are `search_any_shallow.csv` and `best_any_shallow.csv`.
 """
 
 import argparse
 import csv
-import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,9 +90,9 @@ class Teacher(NamedTuple):
         )
 
 
-def power(task: Task) -> float:
-    """Returns the mean power of the targets, by which NSE is normalised."""
-    return float(np.mean(np.sum(np.square(task.train.targets), -1)))
+def power(targets: np.ndarray) -> float:
+    """Returns the mean power of targets, by which NSE is normalised."""
+    return float(np.mean(np.sum(np.square(targets), -1)))
 
 
 def affine_nse(task: Task) -> float:
@@ -103,23 +100,21 @@ def affine_nse(task: Task) -> float:
     inputs, targets = (np.asarray(part) for part in task.test)
     padded = np.pad(inputs, ((0, 0), (0, 1)), constant_values=1)
     residuals = targets - padded @ np.linalg.lstsq(padded, targets, rcond=None)[0]
-    return float(np.mean(np.sum(np.square(residuals), -1))) / power(task)
+    return float(np.mean(np.sum(np.square(residuals), -1))) / power(task.train.targets)
 
 
 def shallow_level(task: Task) -> float:
     """Returns the NSE that readouts of a random hidden layer of 20 units come to, of 30 inputs."""
-    return float(np.asarray(task.train.targets).var(0).sum()) / power(task) / 3
+    return float(np.asarray(task.train.targets).var(0).sum()) / power(task.train.targets) / 3
 
 
-def is_accepted(task: Task, *, any_shallow: bool) -> bool:
+def is_accepted(task: Task) -> bool:
     """Returns whether what is easy to learn of a teacher is as easy as the published curves say.
 
     Args:
       task: of imitating it.
-      any_shallow: whether the level of shallow learning does not count.
     """
-    like_shallow = any_shallow or SHALLOW[0] <= shallow_level(task) <= SHALLOW[1]
-    return like_shallow and AFFINE[0] <= affine_nse(task) <= AFFINE[1]
+    return SHALLOW[0] <= shallow_level(task) <= SHALLOW[1] and AFFINE[0] <= affine_nse(task) <= AFFINE[1]
 
 
 def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int | None = None) -> Any:
@@ -127,12 +122,12 @@ def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int |
     return np.exp(random.uniform(*np.log(ends), size))
 
 
-def teacher(index: int, *, any_shallow: bool = False) -> Teacher:
+def teacher(index: int) -> Teacher:
     """Returns the teacher of this number: the first accepted one of those drawn with it as the seed."""
     random = np.random.default_rng([index, 0])
     while True:
         drawn = Teacher(index, *(float(draw_log(random, ends)) for ends in TEACHER_RANGES.values()))
-        if is_accepted(drawn.task(TEST_EXAMPLES), any_shallow=any_shallow):
+        if is_accepted(drawn.task(TEST_EXAMPLES)):
             return drawn
 
 
@@ -190,7 +185,7 @@ class Trainer:
             evaluation, states = program.evaluate(states, of_seeds, np.int32(point), data)
             losses.append(evaluation.with_nan()["test_loss"])
             done = np.int32(point)
-        return 2 * np.stack(losses, 1) / power(task)
+        return 2 * np.stack(losses, 1) / power(task.test.targets)
 
     def distance(self, nse: np.ndarray) -> np.ndarray:
         """Returns the distance of curves `[settings, points]` to the published one; infinite if one diverged."""
@@ -203,7 +198,6 @@ class Trainer:
 def search(
     path: Path,
     teachers: Sequence[int],
-    draw: Callable[[int], Teacher],
     curves: Sequence[str],
     count: int,
     examples: int,
@@ -215,7 +209,7 @@ def search(
             if any((row["curve"], row["teacher"]) == (curve, str(index)) for row in read_rows(path)):
                 continue
             trainer = trainers.setdefault(curve, Trainer(curve, examples))
-            drawn, numbers = draw(index), settings(curve, index, count)
+            drawn, numbers = teacher(index), settings(curve, index, count)
             nse = trainer.nse(drawn.task(examples), numbers, [0] * count)
             rows = [
                 {"curve": curve, "teacher": index}
@@ -241,14 +235,13 @@ def _add(path: Path, rows: list[dict[str, object]]) -> None:
         writer.writerows(rows)
 
 
-def best(path: Path, out: Path, teachers: int, draw: Callable[[int], Teacher], examples: int) -> None:
+def best(path: Path, out: Path, teachers: int, examples: int) -> None:
     """Trains the best settings of the best teachers with `SEEDS` seeds, and writes a table of the best.
 
     Args:
       path: of the table of settings.
       out: of the table of the best.
       teachers: how many.
-      draw: returns the teacher of a number.
       examples: that each setting learns from.
     """
     by_case: dict[tuple[str, str], list[dict[str, str]]] = {}
@@ -264,7 +257,7 @@ def best(path: Path, out: Path, teachers: int, draw: Callable[[int], Teacher], e
     trainers: dict[str, Trainer] = {}
     results = []
     for name in sorted(together, key=together.__getitem__)[:teachers]:
-        task = draw(int(name)).task(examples)
+        task = teacher(int(name)).task(examples)
         for choice, key in (("closest", "distance"), ("lowest", end)):
             ends, chosen = {}, {c: lowest(by_case[name, c], key) for c in CURVES if (name, c) in by_case}
             for curve, row in chosen.items():
@@ -291,7 +284,6 @@ def main() -> None:
     parser.add_argument(
         "--best", type=int, metavar="N", help="train the best of N teachers with 20 seeds, search nothing"
     )
-    parser.add_argument("--any-shallow", action="store_true", help="accept teachers of any level of shallow learning")
     add_output_options(parser)
     options = parser.parse_args()
     of_search = "teachers", "teacher", "curves", "settings"
@@ -300,13 +292,13 @@ def main() -> None:
         parser.error(f"--{given[0]} has no effect with --best")
     if {"teachers", "teacher"} <= set(given):
         parser.error("--teachers has no effect with --teacher")
-    into, kind = results_folder(options, HERE), "_any_shallow" if options.any_shallow else ""
-    table, draw = into / f"search{kind}.csv", functools.partial(teacher, any_shallow=options.any_shallow)
+    into = results_folder(options, HERE)
+    table = into / "search.csv"
     if options.best is None:
         numbers = range(options.teachers) if options.teacher is None else [options.teacher]
-        search(table, numbers, draw, options.curves, options.settings, options.examples)
+        search(table, numbers, options.curves, options.settings, options.examples)
     elif table.exists():
-        best(table, into / f"best{kind}.csv", options.best, draw, options.examples)
+        best(table, into / "best.csv", options.best, options.examples)
     else:
         parser.error(f"{table} does not exist; search first")
 

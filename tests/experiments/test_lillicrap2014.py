@@ -66,11 +66,11 @@ class Trained:
 def test_a_search_that_was_cut_off_goes_on_and_its_best_are_compared_on_many_seeds(tmp_path, monkeypatch):
     CALLS.clear()
     monkeypatch.setattr(search, "Trainer", Trained)
-    monkeypatch.setattr(search, "is_accepted", lambda task, any_shallow: True)
+    monkeypatch.setattr(search, "is_accepted", lambda task: True)
     monkeypatch.setattr(search, "TEST_EXAMPLES", 200)
     table = tmp_path / "search.csv"
-    search.search(table, range(1), search.teacher, search.COMPARED, 3, 200)
-    search.search(table, range(2), search.teacher, search.COMPARED, 3, 200)
+    search.search(table, range(1), search.COMPARED, 3, 200)
+    search.search(table, range(2), search.COMPARED, 3, 200)
     assert CALLS == [("fa3", 3), ("fa4", 3)] * 2
     rows = read_rows(table)
     assert [(row["curve"], row["teacher"]) for row in rows[::3]] == [
@@ -79,7 +79,7 @@ def test_a_search_that_was_cut_off_goes_on_and_its_best_are_compared_on_many_see
         ("fa3", "1"),
         ("fa4", "1"),
     ]
-    search.best(table, tmp_path / "best.csv", 1, search.teacher, 200)
+    search.best(table, tmp_path / "best.csv", 1, 200)
     closest, lowest = read_rows(tmp_path / "best.csv")
     assert (closest["settings"], lowest["settings"], lowest["seeds"]) == ("closest", "lowest", "20")
     rates = [float(r["rate"]) for r in rows if (r["curve"], r["teacher"]) == ("fa3", lowest["teacher"])]
