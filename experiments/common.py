@@ -55,13 +55,19 @@ def of_seed(tree: PyTree, index: int) -> PyTree:
 
 def layer_columns(run: Run, metric: str) -> list[str]:
     """Returns the columns of a metric that has one value per layer, from the first layer up."""
-    layers = {column.layer: name for name, column in run.columns.items() if column.metric == metric}
+    layers = {column.layer or 0: name for name, column in run.columns.items() if column.metric == metric}
     return [layers[layer] for layer in sorted(layers)]
+
+
+def summary_of(run: Run) -> Mapping[str, Any]:
+    """Returns the summary of a run that is finished."""
+    assert run.summary is not None
+    return run.summary
 
 
 def seconds(run: Run) -> float:
     """Returns how long a run took, compilation and evaluations included."""
-    cost = (run.summary or {})["cost"]
+    cost = summary_of(run)["cost"]
     return sum(cost[f"{part}_seconds"] for part in ("compile", "train", "evaluation"))
 
 

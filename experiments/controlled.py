@@ -14,7 +14,7 @@ from typing import Any
 from tabulate import tabulate
 
 from experiments import queue
-from experiments.common import read_rows, write_table
+from experiments.common import read_rows, summary_of, write_table
 from experiments.training import DONE, Row, Training, runs_of, state
 from fa_jax.records.reader import Run
 from fa_jax.reports.comparison import Comparison, compare
@@ -110,7 +110,7 @@ class Study:
         """Returns a row of the table: the last epoch, and how far it is above each control that is done."""
         rules = [condition.run.choices["rule"] for condition in compared.conditions]
         run = compared.conditions[rules.index(rule)].run
-        final, rate = (run.summary or {})["final"], run.config["optimizer"]["learning_rate"]
+        final, rate = summary_of(run)["final"], run.config["optimizer"]["learning_rate"]
         error = final["test_error"]
         angles = [
             f"{final[name]['mean']:.0f}" for name in final if name.startswith("signal_angle_") and final[name]["n"]
@@ -161,7 +161,7 @@ def best_rate(runs: Sequence[Run]) -> float:
     """Returns the learning rate of the trials with the lowest mean validation error; one that diverges is none."""
 
     def error(run: Run) -> float:
-        return float("inf") if run.diverged else (run.summary or {})["final"]["validation_error"]["mean"]
+        return float("inf") if run.diverged else summary_of(run)["final"]["validation_error"]["mean"]
 
     return min(runs, key=error).config["optimizer"]["learning_rate"]
 

@@ -8,7 +8,7 @@ come from the CSVs of the experiment. Nothing is trained. A test holds the page 
 
 import importlib
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from experiments.reproduced import MEANING, NO, NOT_MEASURED, Claim, Result
 
@@ -46,7 +46,7 @@ class Reproduced(Protocol):
 def modules() -> dict[str, Reproduced]:
     """Returns the experiments with published results, by the names of their folders."""
     names = sorted(path.parent.name for path in HERE.glob("*/reproduced.py"))
-    return {name: importlib.import_module(f"experiments.{name}.reproduced") for name in names}
+    return {name: cast(Reproduced, importlib.import_module(f"experiments.{name}.reproduced")) for name in names}
 
 
 def table(results: list[Result]) -> str:

@@ -19,7 +19,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 from tabulate import tabulate
 
@@ -60,7 +60,7 @@ class Standing(NamedTuple):
 def experiments() -> dict[str, Experiment]:
     """Returns the experiments that have rows, by the names of their folders."""
     names = sorted(path.parent.name for path in HERE.glob("*/rows.py"))
-    return {name: importlib.import_module(f"experiments.{name}.rows") for name in names}
+    return {name: cast(Experiment, importlib.import_module(f"experiments.{name}.rows")) for name in names}
 
 
 def select(rows: Sequence[Row], names: Iterable[str]) -> list[Row]:

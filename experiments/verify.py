@@ -47,7 +47,8 @@ def tolerance(recorded: Measured, new: Measured, spread: float | None, numbers: 
     """
     known = [measured for measured in (recorded, new) if measured.sd is not None and measured.seeds > 1]
     freedom = sum(measured.seeds - 1 for measured in known)
-    sd = (sum((measured.seeds - 1) * measured.sd**2 for measured in known) / freedom) ** 0.5 if known else None
+    squares = sum((measured.seeds - 1) * (measured.sd or 0.0) ** 2 for measured in known)
+    sd = (squares / freedom) ** 0.5 if known else None
     if spread is not None and freedom < LEAST_FREEDOM:
         sd, freedom = max(sd or 0.0, spread), math.inf
     if sd is None:

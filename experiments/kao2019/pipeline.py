@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +61,7 @@ def overrides_of(name: str) -> tuple[list[str], list[str]]:
     )
 
 
-def measure(name: str, cores: int, counts: list[int]) -> dict[str, dict]:
+def measure(name: str, cores: int, counts: list[int]) -> dict[str, Any]:
     """Measures the ways to train a network in this process.
 
     Args:
@@ -93,11 +94,11 @@ def measure(name: str, cores: int, counts: list[int]) -> dict[str, dict]:
             speeds.setdefault("AL, one program", []).append(steps_per_second(associated, steps))
         for count in counts:
             devices = jax.devices()[:count]
-            _, work = train_pipelined(associated.network, associated.optimizer, params, batches, devices)
+            _, work = train_pipelined(associated.network, associated.learner.optimizer, params, batches, devices)
             ends = [event.end for event in work if event.device == count - 1]
             speeds.setdefault(f"AL, pipeline on {count}", []).append(steps / (ends[-1] - ends[WARM_UP - 1]))
             events[count] = [tuple(event) for event in work]
-    costs = stage_seconds(associated.network, associated.optimizer, params, batches[0], jax.devices()[0], 20)
+    costs = stage_seconds(associated.network, associated.learner.optimizer, params, batches[0], jax.devices()[0], 20)
     return {
         "speeds": {way: statistics.median(values) for way, values in speeds.items()},
         "modelled": {

@@ -30,7 +30,7 @@ def result(line: dict[str, str], measured: dict[tuple[str, str], dict[str, str]]
     tolerance = f"± {line['tolerance']}" if line["tolerance"] else ""
     row_name = f"kao2019/{line['row']}/{line['run']}"
     new = Result(what, line["accuracy"], line["provenance"], tolerance, NOT_MEASURED, row_name)
-    shorter = SHORTER.get(line["row"])
+    shorter = SHORTER.get(line["row"], line["row"])
     row = measured.get((line["row"], line["run"]), measured.get((shorter, line["run"])))
     if row is None:
         return new

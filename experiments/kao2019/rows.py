@@ -198,9 +198,10 @@ def hours_of_seed() -> dict[tuple[str, str], float]:
 
 def collect(into: Path, chosen: Sequence[Row]) -> None:
     """Tabulates those of some rows that are done."""
-    done = {tuple(row.name.split("/")[1:]): run for row in chosen for run in runs_of(row)}
+    done = [(row.name.split("/")[1:], run) for row in chosen for run in runs_of(row)]
     if done:
-        write_table(into / "measured.csv", [(measured(*key, run), [run]) for key, run in done.items()], "row", "run")
+        results = [(measured(row, name, run), [run]) for (row, name), run in done]
+        write_table(into / "measured.csv", results, "row", "run")
 
 
 if __name__ == "__main__":

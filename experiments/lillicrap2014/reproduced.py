@@ -126,11 +126,12 @@ def claims(row: str) -> list[Claim]:
     name = row.partition("/")[2]
     return [
         Claim(
-            line["check"], from_interval(*numbers, int(line["seeds"])), functools.partial(_check, name, line["check"])
+            line["check"],
+            from_interval(float(line["measured"]), float(line["low"]), float(line["high"]), int(line["seeds"])),
+            functools.partial(_check, name, line["check"]),
         )
         for line in (read_rows(HERE / f"measured_{name}.csv") if name in CHECKS else [])
         if line.get("low")
-        for numbers in [tuple(float(line[key]) for key in ("measured", "low", "high"))]
     ]
 
 

@@ -20,12 +20,11 @@ def rows(seeds: int | None = None) -> list[Row]:
 
 def collect(into: Path, chosen: Sequence[Row]) -> None:
     """Draws the figures and makes the checks of the tasks of some rows, as far as their runs are done."""
-    names = {row.name: row for row in chosen}
     for task in TASKS:
-        # A figure may need several rows, of which some may not be among those that were chosen.
-        chosen_rows = [names.get(row.name, row) for row in task.rows()]
-        if any(row.name in names for row in chosen_rows):
-            task.collect(into, chosen_rows)
+        needed = {row.name: row for row in task.rows()}
+        asked = {row.name: row for row in chosen if row.name in needed}
+        if asked:  # a figure may need several rows, of which some may not be among those that were chosen
+            task.collect(into, list((needed | asked).values()))
 
 
 if __name__ == "__main__":

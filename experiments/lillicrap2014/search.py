@@ -36,7 +36,7 @@ from fa_jax.tasks.nonlinear import nonlinear
 from fa_jax.training import distributed
 from fa_jax.training.compile import is_vmapped
 from fa_jax.training.job import Job
-from fa_jax.training.loop import Data, Program, make_program
+from fa_jax.training.loop import Data, Learner, Numbers, Program, make_program
 
 CURVES = ("fa3", "fa4", "bp3", "bp4", "shallow3")
 COMPARED = CURVES[:2]
@@ -90,7 +90,7 @@ class Teacher(NamedTuple):
         )
 
 
-def power(targets: np.ndarray) -> float:
+def power(targets: np.ndarray | jax.Array) -> float:
     """Returns the mean power of targets, by which NSE is normalised."""
     return float(np.mean(np.sum(np.square(targets), -1)))
 
@@ -119,7 +119,8 @@ def is_accepted(task: Task) -> bool:
 
 def draw_log(random: np.random.Generator, ends: tuple[float, float], size: int | None = None) -> Any:
     """Returns numbers that are log-uniform between two ends."""
-    return np.exp(random.uniform(*np.log(ends), size))
+    low, high = np.log(ends)
+    return np.exp(random.uniform(low, high, size))
 
 
 def teacher(index: int) -> Teacher:
@@ -156,9 +157,9 @@ class Trainer:
         self.published = published("fig2d")[curve][: len(self.points)]  # NaN where it could not be read
         self._programs: dict[int, Program] = {}
 
-    def _make_learner(self, numbers: dict[str, jax.Array]) -> Any:
+    def _make_learner(self, numbers: Numbers) -> Learner:
         scales = [numbers[name] for name in ("feedback_1", "feedback_2") if name in numbers]
-        feedback = {"feedback.scale": scales if len(scales) > 1 else scales[0]} if scales else {}
+        feedback: dict[str, Any] = {"feedback.scale": scales if len(scales) > 1 else scales[0]} if scales else {}
         return self.job.make_learner(
             {
                 "optimizer.learning_rate": numbers["rate"],
@@ -224,7 +225,7 @@ def search(
             print(f"teacher {index}, {curve}: lowest NSE {lowest:.2e}, smallest distance {closest:.2f}", flush=True)
 
 
-def _add(path: Path, rows: list[dict[str, object]]) -> None:
+def _add(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Adds rows to a table in one write, so that a kill leaves all of them or none."""
     is_new = not path.exists()
     with path.open("a", newline="") as file:

@@ -27,14 +27,14 @@ from fa_jax.reports.looks import colour_of
 
 HERE = Path(__file__).parent
 EPOCHS = 10
-NETS = dict.fromkeys(("2x800", "7x240"), ("bp", "fa", "dfa", "ifa"))
+NETS, RULES = ("2x800", "7x240"), ("bp", "fa", "dfa", "ifa")
 UNITS = 16
 SIDE = 28
 
 
 def runs_of(net: str) -> dict[str, Run]:
     """Returns the runs of a network, by rule, after training those that are missing."""
-    return {rule: run for rule in NETS[net] for run in trained(row_of(net, rule, EPOCHS))}
+    return {rule: run for rule in RULES for run in trained(row_of(net, rule, EPOCHS))}
 
 
 def draw(axes: Axes, run: Run, metric: str, **style: Any) -> None:
@@ -60,7 +60,7 @@ def errors() -> Figure:
 
 def angles() -> Figure:
     """Draws the angles of signals and of updates to backprop's: a line for each layer, the darker the higher."""
-    columns = [(net, rule) for net, rules in NETS.items() for rule in rules if rule in ("fa", "dfa")]
+    columns = [(net, rule) for net in NETS for rule in ("fa", "dfa")]
     figure = Figure(figsize=(11, 5.2), layout="constrained")
     grid = figure.subplots(2, len(columns), sharex=True, sharey=True)
     for column, (net, rule) in zip(grid.T, columns, strict=True):

@@ -65,9 +65,10 @@ def main() -> None:
     (run,) = trained(row_of("2x800 adversarial", "dfa", epochs=5))
     rows = []
     for epoch, (clean, perturbed) in enumerate(errors(build(run.config), 5), 1):
-        recorded = run.at_epoch("train_error", epoch).mean()
+        recorded = run.at_epoch("train_error", epoch)
+        assert recorded is not None  # it was evaluated after every epoch
         row = {"epoch": epoch, "as they are": f"{clean:.2f}", "perturbed": f"{perturbed:.2f}"}
-        rows.append(({**row, "recorded": f"{recorded:.2f}"}, [run]))
+        rows.append(({**row, "recorded": f"{recorded.mean():.2f}"}, [run]))
     write_table(results_folder(options, HERE) / "perturbed.csv", rows)
 
 

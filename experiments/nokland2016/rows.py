@@ -174,9 +174,10 @@ def measured(name: str, rule: str, run: Run) -> dict[str, object]:
         if error is not None:
             row[f"test error, epoch {epoch}"] = f"{error.mean():.2f}"
             row[f"sd, epoch {epoch}"] = f"{error.std(ddof=1):.2f}" if len(error) > 1 else ""
-    stops = [stopping_epoch(errors[1:]) for errors in train_error]
-    if None not in stops:
-        at_stop = np.array([run.at_epoch("test_error", stop)[seed] for seed, stop in enumerate(stops)])
+    stops = [stop for errors in train_error if (stop := stopping_epoch(errors[1:])) is not None]
+    at_stops = [errors for stop in stops if (errors := run.at_epoch("test_error", stop)) is not None]
+    if len(at_stops) == len(train_error):
+        at_stop = np.array([errors[seed] for seed, errors in enumerate(at_stops)])
         row["epoch of the stop rule"] = f"{np.mean(stops):.0f}"
         row["test error there"] = f"{at_stop.mean():.2f}"
         row["sd there"] = f"{at_stop.std(ddof=1):.2f}" if len(at_stop) > 1 else ""

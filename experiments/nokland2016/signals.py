@@ -31,13 +31,15 @@ PROBE = 1000
 def cosines(run: Run) -> np.ndarray:
     """Returns the mean cosines of each seed, `[seeds, 2, layers]`: at the activations, and at the pre-activations."""
     job = build(run.config)
+    signals = job.rule.extras.signals
+    assert signals is not None
     checkpoint, test = read_checkpoint(run), job.task.test
     batch = Batch(job.task.prepare(test.inputs[:PROBE]), job.task.encode(test.targets[:PROBE]), jax.random.key(0))
 
     @jax.jit
     def cosines_of(params, feedback):
         _, activations = job.network.forward(params, batch.inputs)
-        ours = job.rule.extras.signals(params, feedback, batch)
+        ours = signals(params, feedback, batch)
         theirs = hidden_gradient(job.network, job.loss.value, params, batch)
         slopes = {name: 1 - jnp.square(h) for name, h in activations.items()}
 

@@ -1,5 +1,7 @@
 """Changes of the code, one place at a time, each of which is a mutant."""
 
+# pyright: reportMissingImports=false
+
 import ast
 import hashlib
 import random

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import numpy as np
@@ -63,7 +64,7 @@ def killed(words: Sequence[str], folder: Path, delay: float | None) -> int | Non
 
 
 @functools.cache
-def _forks() -> multiprocessing.context.ForkServerContext:
+def _forks() -> ForkServerContext:
     """Returns the context of the process that is forked."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(IMPORTED))

@@ -36,8 +36,8 @@ from experiments.reliability.changes import CHECKOUT, PACKAGES, Mutant, changed_
 from fa_jax.records.environment import commit, cpuinfo, now
 
 HERE = Path(__file__).parent
-FIELDS = ("module", "line", "operator", "occurrence", "source", "before", "after", "result", "seconds", "noticed_by")
-FIELDS += ("judged", "noticed_since", "time", "commit", "machine")
+FIELDS: tuple[str, ...] = ("module", "line", "operator", "occurrence", "source", "before", "after", "result", "seconds")
+FIELDS += ("noticed_by", "judged", "noticed_since", "time", "commit", "machine")
 BACKWARD = ("rules/test_against_reference.py", "rules/test_identities.py")
 FORWARD_FORWARD = ("rules/test_forward_forward.py", "rules/test_negatives.py")
 RUNS = ("cli/test_together.py", "cli/test_resume.py")

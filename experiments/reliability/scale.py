@@ -18,7 +18,7 @@ from fa_jax.records.reader import read_run
 Result = tuple[str, int, int | None, str]
 CHECKOUT = Path(__file__).parents[2]
 CHOICES = {"task": "mnist", "architecture": "mlp", "loss": "cross_entropy", "optimizer": "sgd", "experiment": None}
-COST = dict.fromkeys(("compile_seconds", "train_seconds", "evaluation_seconds", "memory_bytes"), 1.0)
+COST: dict[str, float] = dict.fromkeys(("compile_seconds", "train_seconds", "evaluation_seconds", "memory_bytes"), 1.0)
 COST |= {"seed_steps_per_second": 1234.0, "effective_params": 1234, "affiliated_params": 0, "feedback_weights": 56}
 MEASURED = tuple(Metric(f"{kind}_angle", f"angle of the {kind}", "degrees") for kind in ("signal", "update", "weight"))
 DECLARED = Declared((Metric("error", "error", "%", bounds=(0, 100)), Metric("loss", "loss")), MEASURED)

@@ -80,7 +80,7 @@ def draw(axes: Axes, points: np.ndarray, classes: np.ndarray) -> None:
     axes.set(xticks=[], yticks=[])
 
 
-def colour_of_class(number: int) -> tuple[float, ...]:
+def colour_of_class(number: int) -> tuple[float, float, float, float]:
     """Returns the colour of a class."""
     return colormaps["tab10" if number < 10 else "tab20b"](number % (10 if number < 10 else 20))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import read_rows
+from experiments.common import read_rows, summary_of
 from experiments.training import DONE, Row, Training, state
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
@@ -112,7 +112,7 @@ class Case:
         if state(training).kind != DONE:
             raise NotTrained(training)
         runs = training.runs()
-        return [float("inf") if run.diverged else run.summary["final"]["validation_error"]["mean"] for run in runs]
+        return [float("inf") if run.diverged else summary_of(run)["final"]["validation_error"]["mean"] for run in runs]
 
     def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
         """Returns the best rate and feedback scale, and whether the search ended before it came to a lowest point.

@@ -24,7 +24,7 @@ from scipy import stats
 from tabulate import tabulate
 
 from experiments import queue
-from experiments.common import read_rows
+from experiments.common import read_rows, summary_of
 from experiments.controlled import CONTROLS
 from experiments.rules_by_architectures.case import HELD_OUT, SIZES, TRIAL_SEEDS, Case, default_scale, row_of
 from fa_jax.cli.build import build
@@ -78,13 +78,14 @@ def above(row: dict[str, str], control: dict[str, str]) -> Margin | None:
         return Margin(mean, mean, mean)
     freedom = whole**2 / sum(variance**2 / (n - 1) for variance, n in zip(variances, counts, strict=True))
     half_width = float(stats.t.ppf(0.975, freedom)) * whole**0.5
-    return Margin(mean, mean - half_width, mean + half_width)
+    return Margin(mean, float(mean - half_width), float(mean + half_width))
 
 
 def row(case: Case, name: str, run: Run, edge: bool | None) -> dict[str, Any]:
     """Returns a row of the table: the values, the test error and the cost."""
-    error, cost = run.summary["final"]["test_error"], run.summary["cost"]
-    angle = run.summary["final"].get("signal_angle_0", {}).get("mean")
+    summary = summary_of(run)
+    error, cost = summary["final"]["test_error"], summary["cost"]
+    angle = summary["final"].get("signal_angle_0", {}).get("mean")
     scale, flops = default_scale(run.config), operations(build(run.config))
     return {
         "task": case.task,

@@ -34,12 +34,11 @@ def collect(into: Path, chosen: Sequence[Row]) -> None:
     """Tabulates those of some rows that are done, and their tuned values: for this folder in `conf/tuned.csv`."""
     cases = [case_of(row) for row in chosen if next_of(row) is None]
     for task in SIZES:
-        done = [case for case in cases if case.task == task and case.config() is not None]
-        for case in done:
-            config = case.config()
+        done = [(case, config) for case in cases if case.task == task and (config := case.config()) is not None]
+        for case, config in done:
             tuned = case.tuned_row(case.tune(default_scale(config))[0], config["choices"]["optimizer"])
             write_tuned(tuned, TABLE if into == HERE else into / "tuned.csv")
-        if tabulated := [result for case in done for result in results(case)]:
+        if tabulated := [result for case, _ in done for result in results(case)]:
             write_table(into / f"measured_{task}.csv", tabulated, "task", "architecture", "rule", "values")
 
 

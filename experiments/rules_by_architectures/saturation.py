@@ -11,9 +11,10 @@ of tanh vanishes, and the standard deviation of a unit over images.
 import argparse
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import add_output_options, of_seed, results_folder, write_table
+from experiments.common import add_output_options, of_seed, results_folder, summary_of, write_table
 from experiments.training import run_row, trained
 from fa_jax.cli.build import build
 from fa_jax.records.reader import Run, read_checkpoint
@@ -28,7 +29,7 @@ IMAGES, SATURATED = 200, 0.99
 def rows(run: Run) -> list[dict[str, object]]:
     """Returns the saturation of each hidden layer of a finished run, over all seeds."""
     job, params = build(run.config), read_checkpoint(run)["params"]
-    images = np.asarray(job.task.test.inputs[:IMAGES], np.float32)
+    images = jnp.asarray(job.task.test.inputs[:IMAGES], jnp.float32)
     of_seeds = [job.network.forward(of_seed(params, i), images)[1] for i in range(len(run.seeds))]
     layers = [np.stack([hiddens[name] for hiddens in of_seeds]) for name in of_seeds[0]]
     return [
@@ -50,7 +51,7 @@ def main() -> None:
         overrides = ["task=digits", "architecture=cnn", f"rule={rule}", "probe=0", "evaluations=1"]
         overrides += [] if scale is None else [f"feedback.scale={scale}"]
         (run,) = trained(run_row(name, OUTPUTS / name, overrides, None, seeds=None, default=5))
-        error = run.summary["final"]["test_error"]
+        error = summary_of(run)["final"]["test_error"]
         case = {"rule": rule, "feedback scale": "" if scale is None else scale, "test error": f"{error['mean']:.2f}"}
         results += [({**case, "n": error["n"], **row}, [run]) for row in rows(run)]
     write_table(into / "saturation.csv", results)

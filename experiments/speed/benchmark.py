@@ -75,6 +75,7 @@ def _worker(contestant: Contestant) -> Iterator[Callable[[int], float]]:
         process = subprocess.Popen(command, **pipes, text=True, bufsize=1, env={**without_cache(), **passive})
 
         def train(steps: int) -> float:
+            assert process.stdin is not None and process.stdout is not None  # noqa: PT018 - pipes
             with contextlib.suppress(BrokenPipeError):
                 process.stdin.write(f"{steps}\n")
             reply = process.stdout.readline()

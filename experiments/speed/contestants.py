@@ -6,12 +6,15 @@ The process sets up a loop. For every number of steps on its standard input, it 
 seconds. Between two blocks it waits for input and uses no core.
 """
 
+# pyright: reportMissingImports=false
+
 import itertools
 import json
 import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import numpy as np
 
@@ -125,7 +128,8 @@ def _job(overrides: Sequence[str], synthetic: dict[str, int] | None):
     from fa_jax.cli.groups import CONF
 
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = OmegaConf.to_container(hydra.compose("config", list(overrides)), resolve=True)
+        composed = hydra.compose("config", list(overrides))
+    config = cast(dict[str, Any], OmegaConf.to_container(composed, resolve=True))
     if synthetic is not None:
         config["task"] = {"_target_": "experiments.speed.contestants.mnist_like_task", **synthetic}
     return build(config, origin=None)

@@ -5,6 +5,8 @@ the library, so `benchmark limit` measures them beside the training loops, by Py
 that a loop reaches says how well it is written, where a ratio to another program also depends on the machine.
 """
 
+# pyright: reportMissingImports=false
+
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple

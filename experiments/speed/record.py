@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from experiments.common import read_rows
 
-FIELDS = (
+FIELDS: tuple[str, ...] = (
     "section",
     "quantity",
     "median",

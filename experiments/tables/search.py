@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from experiments.common import summary_of
 from experiments.tables.row import Row
 from experiments.training import Training
 from fa_jax.records.reader import Run
@@ -41,7 +42,7 @@ def choice(row: Row, runs: Sequence[Run]) -> Choice:
 
 def validation_error(run: Run) -> float:
     """Returns the mean validation error at the end of a run; infinite if a seed diverged."""
-    return math.inf if run.diverged else (run.summary or {})["final"]["validation_error"]["mean"]
+    return math.inf if run.diverged else summary_of(run)["final"]["validation_error"]["mean"]
 
 
 def is_extreme(value: str, values: list[str]) -> bool:

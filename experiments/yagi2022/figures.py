@@ -7,7 +7,7 @@ the repository's moving average over 500 steps, drawn at every 250th.
 """
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,7 +173,7 @@ def draw(
         left.set_ylabel("training loss, summed over a batch" + mean)
         right.set_ylabel("test loss, per example")
         right.legend(fontsize=9)
-        figure.get_layout_engine().set(rect=(0, 0.04, 1, 0.96))
+        figure.set_layout_engine("constrained", rect=(0, 0.04, 1, 0.96))
         text = "axes: what comes after the first epoch"
         if any(point.n > 1 for point in points):
             text = f"lines: means over seeds; bands: 95 % intervals of those means (Student's t); {text}"
@@ -240,7 +240,7 @@ def numbers(mean: float, low: float = np.nan, high: float = np.nan, seeds: int |
     return {"mean": f"{mean:.4g}", **{k: f"{v:.4g}" if np.isfinite(v) else "" for k, v in ends.items()}, "seeds": seeds}
 
 
-def published_values(point: dict[str, object], published: Iterable[dict[str, str]]) -> dict[str, str]:
+def published_values(point: Mapping[str, object], published: Iterable[dict[str, str]]) -> dict[str, str]:
     """Returns the columns of the published values, one for each source; values of several runs share a cell."""
     same = [row for row in published if all(row[k] == str(point[k]) for k in ("curve", "epoch", "measure"))]
     return {source: " ".join(row["value"] for row in same if row["source"] == source) for source in MARKERS}
