@@ -48,7 +48,9 @@ def assert_close_runs(folder, other):
 @pytest.mark.parametrize(
     ("rule", "swept"),
     [
-        ("fa", ["feedback.scale=0.3,0.5", "architecture.init_scale=0.1,0.2", "probe=0"]),
+        pytest.param(
+            "fa", ["feedback.scale=0.3,0.5", "architecture.init_scale=0.1,0.2", "probe=0"], marks=pytest.mark.slow
+        ),
         (
             "dfa",
             ["architecture.dropout=0.1,0.2", "architecture.density=0.5,0.9", "feedback.density=0.5,0.9"],

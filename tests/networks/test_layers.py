@@ -1,5 +1,7 @@
 """Pooling and dropout equal Flax's."""
 
+import itertools
+
 import flax.linen as nn
 import jax
 import numpy as np
@@ -7,9 +9,17 @@ import pytest
 
 from fa_jax.networks.layers import Dropout, max_pool
 
+QUICK = ((2, 2), (2, 2)), ((3, 3), (2, 2)), ((2, 3), (3, 2))
+"""The windows and strides that are tested without `-m slow`: apart, overlapping and unequal."""
 
-@pytest.mark.parametrize("window", [(1, 1), (2, 2), (3, 3), (2, 3)])
-@pytest.mark.parametrize("strides", [(1, 1), (2, 2), (3, 2)])
+
+@pytest.mark.parametrize(
+    ("window", "strides"),
+    [
+        pair if pair in QUICK else pytest.param(*pair, marks=pytest.mark.slow)
+        for pair in itertools.product([(1, 1), (2, 2), (3, 3), (2, 3)], [(1, 1), (2, 2), (3, 2)])
+    ],
+)
 def test_max_pool_and_its_gradient_match_flax_also_among_equal_values(window, strides):
     random = np.random.default_rng(0)
     x = random.integers(0, 4, (3, 7, 8, 2)).astype(np.float32)
