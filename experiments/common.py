@@ -55,8 +55,8 @@ def of_seed(tree: PyTree, index: int) -> PyTree:
 
 def layer_columns(run: Run, metric: str) -> list[str]:
     """Returns the columns of a metric that has one value per layer, from the first layer up."""
-    layers = {column.layer or 0: name for name, column in run.columns.items() if column.metric == metric}
-    return [layers[layer] for layer in sorted(layers)]
+    columns = ((column.layer, name) for name, column in run.columns.items() if column.metric == metric)
+    return [name for _, name in sorted((layer, name) for layer, name in columns if layer is not None)]
 
 
 def summary_of(run: Run) -> Mapping[str, Any]:

@@ -33,7 +33,7 @@ class Composer:
     def __init__(self, config_dir: str | None):
         """Composes from a folder of configs besides fa_jax's own; None: there is none."""
         self.config_dir = config_dir
-        self.composed: list[_Composed] = []
+        self.originals: list[_Original] = []
 
     def compose(self, overrides: list[str], others: Sequence[Sequence[str]] = ()) -> DictConfig:
         """Returns a config with Hydra's node, which the caller may change.
@@ -45,12 +45,12 @@ class Composer:
         Raises:
           BadOption: if there is no such option or choice.
         """
-        copies = (composed.with_values_of(overrides) for composed in self.composed)
+        copies = (original.with_values_of(overrides) for original in self.originals)
         if (copy := next((copy for copy in copies if copy is not None), None)) is not None:
             return copy
-        composed = _Composed(overrides, self._compose(overrides, others))
-        self.composed = [composed, *self.composed[: KEPT - 1]]
-        return composed.config.copy()
+        original = _Original(overrides, self._compose(overrides, others))
+        self.originals = [original, *self.originals[: KEPT - 1]]
+        return original.config.copy()
 
     def _compose(self, overrides: list[str], others: Sequence[Sequence[str]]) -> DictConfig:
         folders = config_folders(self.config_dir)
@@ -70,7 +70,7 @@ class Composer:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Composed:
+class _Original:
     """A composed config, of which others are copies."""
 
     overrides: list[str]

@@ -63,7 +63,7 @@ def test_jobs_that_differ_in_values_alone_are_composed_once_and_as_hydra_compose
     monkeypatch.setattr(hydra, "compose", lambda *words, **options: calls.append(words) or original(*words, **options))
     runs = compose_all(parse(["--multirun", *overrides])).runs
     assert len(calls) == composed
-    monkeypatch.setattr("fa_jax.cli.composer._Composed.with_values_of", lambda self, overrides: None)
+    monkeypatch.setattr("fa_jax.cli.composer._Original.with_values_of", lambda self, overrides: None)
     alone = compose_all(parse(["--multirun", *overrides])).runs
     assert len(calls) == composed + 1 + len(runs) + sum(run.config["tuned"] for run in runs)
     assert [run.config for run in runs] == [run.config for run in alone]

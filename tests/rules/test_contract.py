@@ -183,11 +183,11 @@ NOT_WITH_NORMS = {
     "equilibrium_propagation": "needs stages of one dense layer each",
 }
 """Rules that are not defined on a convolutional network with a norm, and the message."""
-WITH_NORMS = (*NOT_WITH_NORMS, *OVER_SEEDS, "associated_learning")
+NORMS_FIRST = (*NOT_WITH_NORMS, *OVER_SEEDS, "associated_learning")
 """Rules that are tested on running statistics without `-m slow`."""
 
 
-@pytest.mark.parametrize("name", [name if name in WITH_NORMS else pytest.param(name, marks=SLOW) for name in RULES])
+@pytest.mark.parametrize("name", [name if name in NORMS_FIRST else pytest.param(name, marks=SLOW) for name in RULES])
 def test_no_rule_updates_the_running_statistics_of_a_norm(name):
     network = make_network("cnn", name, "architecture.topology=conv8x3-6", "architecture.norm=batch")
     if name in NOT_WITH_NORMS:
