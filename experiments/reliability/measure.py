@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from experiments.common import add_output_options, read_rows, results_folder
 from experiments.reliability import faults, kills, scale
-from fa_jax.records.environment import commit, cpuinfo, now
+from fa_jax.records.environment import cpuinfo, now
+from fa_jax.records.sources import commit
 
 HERE = Path(__file__).parent
 

@@ -33,7 +33,8 @@ from pathlib import Path
 
 from experiments.common import add_output_options, read_rows, results_folder
 from experiments.reliability.changes import CHECKOUT, PACKAGES, Mutant, changed_line, found_again, mutated, sample
-from fa_jax.records.environment import commit, cpuinfo, now
+from fa_jax.records.environment import cpuinfo, now
+from fa_jax.records.sources import commit
 
 HERE = Path(__file__).parent
 FIELDS: tuple[str, ...] = ("module", "line", "operator", "occurrence", "source", "before", "after", "result", "seconds")

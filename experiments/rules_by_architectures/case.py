@@ -13,7 +13,7 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
 from fa_jax.cli.tuned import TABLE
-from fa_jax.records.environment import commit
+from fa_jax.records.sources import commit
 
 RATE, SCALE = "optimizer.learning_rate", "feedback.scale"
 """The options that are tuned."""

@@ -15,9 +15,9 @@ from fa_jax.checks import BadOption, is_folder
 from fa_jax.cli.build import build_recorded
 from fa_jax.cli.given import Given
 from fa_jax.cli.trust import Origin
-from fa_jax.records.environment import own_changes
 from fa_jax.records.reader import Run as Record
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.records.sources import own_changes
 from fa_jax.reports import comparison
 from fa_jax.reports.options import figure_options
 from fa_jax.training.job import Job

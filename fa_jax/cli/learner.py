@@ -18,8 +18,8 @@ from fa_jax.checks import BadOption, integer, is_on, number, switch
 from fa_jax.cli.own import check_importable, users_exceptions
 from fa_jax.core import FeedbackOptimizer, PyTree, Rule, Task
 from fa_jax.network import Network
-from fa_jax.records.environment import own_packages
 from fa_jax.records.options import options
+from fa_jax.records.sources import own_packages
 from fa_jax.rules.freezing import freeze_named
 from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training.loop import Learner, Numbers, TrainingOptions

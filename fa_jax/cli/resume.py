@@ -16,11 +16,12 @@ from fa_jax.cli.given import check_given
 from fa_jax.cli.single import report, resumable, run_logged
 from fa_jax.cli.trust import Origin, check_config, check_folder, check_recorded_overrides
 from fa_jax.records.checkpoints import Checkpoints
-from fa_jax.records.environment import changes, environment, own_packages
+from fa_jax.records.environment import changes, environment
 from fa_jax.records.files import remove_temporary
 from fa_jax.records.locks import is_held
 from fa_jax.records.options import options
 from fa_jax.records.reader import SWEEP, Run, find_runs, jobs_of, read_run, read_sweep
+from fa_jax.records.sources import own_packages
 from fa_jax.training import distributed
 from fa_jax.training.record import Request
 from fa_jax.user.text import say

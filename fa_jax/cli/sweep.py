@@ -28,9 +28,9 @@ from fa_jax.cli.single import logged, resumable, run_together_logged
 from fa_jax.cli.terminal import cores
 from fa_jax.cli.together import FINDING_OUT, alike
 from fa_jax.records import locks, schema
-from fa_jax.records.environment import own_packages
 from fa_jax.records.files import write_json
 from fa_jax.records.reader import FINISHED, SWEEP, jobs_of
+from fa_jax.records.sources import own_packages
 from fa_jax.records.writer import Writer
 from fa_jax.training import cache, distributed
 from fa_jax.training.announce import announced

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fa_jax.records.reader import Run
+from fa_jax.records.sources import identity
 
 
 class Condition(NamedTuple):
@@ -34,20 +35,16 @@ def conditions(runs: Sequence[Run]) -> list[Condition]:
 
 def differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
     """Returns how environments differ in what numbers may depend on, such as `jax 0.9.0 and 0.10.2`."""
-    seen: dict[str, list[str]] = {}
+    seen: dict[str, dict[str | None, str]] = {}
     for environment in environments:
-        commit = str(environment.get("commit")).partition("+")
-        described = {"commit": commit[0][:8] + "".join(commit[1:])}
-        described["device"] = " ".join(
-            sorted({str(device).partition(":")[0] for device in environment.get("devices", [])})
-        )
-        described |= {str(name): str(value) for name, value in environment.get("packages", {}).items()}
-        described |= {str(name): str(value) for name, value in environment.get("settings", {}).items()}
+        described = {
+            "device": " ".join(sorted({str(device).partition(":")[0] for device in environment.get("devices", [])})),
+            **environment.get("packages", {}),
+            **environment.get("settings", {}),
+        }
         for name, value in described.items():
-            values = seen.setdefault(name, [])
-            if value not in values:
-                values.append(value)
-    return [f"{name} {' and '.join(values)}" for name, values in seen.items() if len(values) > 1]
+            seen.setdefault(name, {}).setdefault(identity(str(value)), str(value))
+    return [f"{name} {' and '.join(values.values())}" for name, values in seen.items() if len(values) > 1]
 
 
 def _identity(run: Run) -> str:

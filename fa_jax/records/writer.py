@@ -25,9 +25,10 @@ from omegaconf import OmegaConf
 from fa_jax.checks import BadOption
 from fa_jax.records import schema
 from fa_jax.records.columns import Column, Declared
-from fa_jax.records.environment import environment, now, own_packages
+from fa_jax.records.environment import environment, now
 from fa_jax.records.files import write_json, write_text
 from fa_jax.records.reader import COLUMNS, KEYS
+from fa_jax.records.sources import own_packages
 from fa_jax.records.statistics import DIVERGED, has_diverged, summarise, summarise_logarithm
 
 MARGIN = 2**18

@@ -1,5 +1,7 @@
 """Every test of the command line runs in an empty folder."""
 
+import json
+
 import pytest
 
 from fa_jax.cli.main import main
@@ -15,6 +17,18 @@ SWEEP_WORDS = [
     "checkpoint_every=0",
     "probe=0",
 ]
+
+
+def record_code(path, version):
+    """Records in an environment.json that a run was trained by fa-jax of this version, commit and sources."""
+    environment = json.loads(path.read_text())
+    environment["packages"]["fa-jax"] = version
+    path.write_text(json.dumps(environment))
+
+
+def record_other_code(path):
+    """Records in an environment.json that a run was trained by other code."""
+    record_code(path, "0.0.1, commit 0123, sources 4567")
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ import pytest
 
 import fa_jax
 from fa_jax.cli.main import main
-from fa_jax.records.environment import own_versions
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.records.sources import own_versions
 from fa_jax.records.writer import Writer
 
 RULE = """# @package _global_

@@ -15,8 +15,10 @@ import pytest
 from fa_jax.cli.main import main
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.reader import find_runs, read_run
+from fa_jax.records.sources import identity, versions
 from fa_jax.records.writer import Writer
 from fa_jax.training import run as runner
+from tests.cli.conftest import record_code, record_other_code
 from tests.conftest import assert_same_runs, kill_at_random, start, wait_until
 
 DIGITS = ["task=digits", "epochs=4", "evaluations=4", "checkpoint_every=0", "probe=0"]
@@ -146,6 +148,8 @@ def interrupt(folder, monkeypatch, *words):
 
 def test_auto_resumes_the_run_of_the_same_overrides_or_starts_one(folder, monkeypatch, capsys):
     interrupted = interrupt(folder, monkeypatch, "rule=fa", "seeds=2")
+    # A commit since then, or another version, that left the sources of the package as they were.
+    record_code(interrupted / "environment.json", f"0.0.1, commit 0123, sources {identity(versions()['fa-jax'])}")
     assert main([*DIGITS, "rule=fa", "seeds=2", "resume=auto"]) == 0
     assert f"resuming {interrupted.relative_to(folder)}" in capsys.readouterr().out
     assert read_run(interrupted).status["status"] == "finished"
@@ -187,9 +191,8 @@ def test_a_run_that_may_not_be_resumed_is_refused(folder, monkeypatch, refusal):
         (interrupted / "config.yaml").write_text(config.replace("fa_jax.rules.fa.fa", str(target)))
         assert f"its config.yaml calls {target}" in refusal(f"resume={interrupted}")
     (interrupted / "config.yaml").write_text(config)
-    environment = json.loads((interrupted / "environment.json").read_text())
-    (interrupted / "environment.json").write_text(json.dumps({**environment, "commit": "0123"}))
-    assert "the code went from 0123 to" in refusal(f"resume={interrupted}")
+    record_other_code(interrupted / "environment.json")
+    assert "fa-jax went from 0.0.1, commit 0123, sources 4567 to" in refusal(f"resume={interrupted}")
     assert main([f"resume={interrupted}", "force=true"]) == 0
     assert "this run has finished" in refusal(f"resume={interrupted}")
 

@@ -12,7 +12,7 @@ from fa_jax.records import locks
 from fa_jax.records.reader import find_runs
 from fa_jax.records.writer import Writer
 from fa_jax.training import run as runner
-from tests.cli.conftest import SWEEP_WORDS
+from tests.cli.conftest import SWEEP_WORDS, record_other_code
 from tests.conftest import assert_same_runs
 
 
@@ -132,8 +132,8 @@ def test_a_sweep_of_other_code_or_configs_is_not_resumed(finished_sweep, folder,
     record = json.loads((folder / "copy" / "sweep.json").read_text())
     environment = folder / "copy" / "1_bp" / "environment.json"
     before = environment.read_text()
-    environment.write_text(json.dumps({**json.loads(before), "commit": "0123"}))
-    assert "since 1_bp started, the code went from 0123 to" in refusal("resume=copy")
+    record_other_code(environment)
+    assert "since 1_bp started, fa-jax went from 0.0.1, commit 0123, sources 4567 to" in refusal("resume=copy")
     environment.write_text(before)
     config = folder / "copy" / "2_fa" / "config.yaml"
     config.write_text(config.read_text().replace("epochs: 2", "epochs: 3"))

@@ -20,6 +20,7 @@ from fa_jax.cli.groups import CONF
 from fa_jax.cli.main import main
 from fa_jax.cli.trust import Origin, check_config, check_folder
 from fa_jax.records.reader import find_runs
+from tests.cli.conftest import record_other_code
 
 CALLS = (
     "++hydra={job:{env_set:{GIT_CONFIG_COUNT:'1'}}}",
@@ -183,7 +184,7 @@ def test_what_is_not_trusted_is_refused_before_it_is_said_that_force_resumes(fin
         finished_sweep, folder, lambda text: re.sub(r"_target_: fa_jax\.rules\S+", "_target_: os.mkdir", text)
     )
     path = folder / "run" / "environment.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "other"}))
+    record_other_code(path)
     line = refusal("resume=run")
     assert "os.mkdir, which is none of fa_jax's factories" in line
     assert "force" not in line
@@ -195,7 +196,7 @@ def test_a_sweep_that_is_not_trusted_is_refused_before_it_is_said_that_force_res
     record["overrides"].append("+measure.mine={_target_:os.mkdir,path:taken}")
     (folder / "copy" / "sweep.json").write_text(json.dumps(record))
     path = folder / "copy" / "1_bp" / "environment.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "commit": "other"}))
+    record_other_code(path)
     line = refusal("resume=copy")
     assert "os.mkdir, which is none of fa_jax's factories" in line
     assert "force" not in line
