@@ -6,11 +6,13 @@ An experiment is on the page if it has a module `reproduced`, with the function 
 come from the CSVs of the experiment. Nothing is trained. A test holds the page to what this script writes.
 """
 
+import functools
 import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
-from experiments.reproduced import MEANING, NO, NOT_MEASURED, Claim, Result
+from experiments import queue
+from experiments.reproduced import MEANING, NO, NOT_MEASURED, SHORTENED, Claim, Result
 
 HERE = Path(__file__).parent
 PAGE = HERE / "README.md"
@@ -25,6 +27,7 @@ COLUMNS = {
     "95 % interval": "left",
     "verdict": "left",
     "hours, machine": "left",
+    "left to run": "right",
     "row": "left",
 }
 
@@ -49,6 +52,20 @@ def modules() -> dict[str, Reproduced]:
     return {name: cast(Reproduced, importlib.import_module(f"experiments.{name}.reproduced")) for name in names}
 
 
+@functools.cache
+def hours() -> dict[str, float | None]:
+    """Returns the hours of every row on two cores of a CPU, measured or estimated; None: unknown."""
+    return {row.name: row.hours for module in queue.experiments().values() for row in module.rows()}
+
+
+def left_to_run(result: Result) -> str:
+    """Returns the hours that a result would need which was not measured at its own length; empty: it was."""
+    if result.verdict not in (NOT_MEASURED, SHORTENED):
+        return ""
+    needed = hours()[result.row]
+    return "unknown" if needed is None else f"{needed:.2g} h" if needed < 10 else f"{needed:.0f} h"
+
+
 def table(results: list[Result]) -> str:
     """Returns the table of some results as Markdown."""
     lines = [
@@ -62,6 +79,7 @@ def table(results: list[Result]) -> str:
             result.interval,
             f"**{result.verdict}**" if result.verdict == NO else result.verdict,
             result.cost,
+            left_to_run(result),
             f"`{result.row}`" if result.row else "",
         ]
         for result in results

@@ -95,6 +95,6 @@ def claims(row: str) -> list[Claim]:
         percent_claim(f"test error, epoch {epoch}", "test_error", float(epoch), recorded)
         for line in lines
         for epoch in EPOCHS
-        if (error := line[f"test error, epoch {epoch}"])
+        if (error := line.get(f"test error, epoch {epoch}"))
         for recorded in [Measured(float(error), None, int(line["seeds"]), 0.005)]
     ]

@@ -58,10 +58,13 @@ ROWS = {
     "five": (MNIST, *FIVE),
     "five_constant": (MNIST, *FIVE, "optimizer/schedule=constant"),
     "full": (MNIST,),
+    "full_uniform": (MNIST, "rule.negatives=uniform"),
+    "full_125": (MNIST, "rule.weight_decay=0.002", "epochs=125", "evaluations=125"),
     "hybrid_five": (MNIST, "rule.negatives=hybrid", *FIVE),
     "hybrid": HYBRID,
     "hybrid_all_layers": (*HYBRID, "rule.first_readout_layer=0"),
     "large": (MNIST, WIDE, "epochs=60", "evaluations=60", ALL),
+    "large_twice_the_rate": (MNIST, WIDE, "optimizer.learning_rate=0.02", "epochs=40", "evaluations=40", ALL),
     "jitter_ten": (MNIST, "augmentation.shift=2", "epochs=10", "evaluations=10"),
     "jitter": (*JITTER, "epochs=500", "evaluations=100"),
     "jitter_450": (*JITTER, "epochs=450", "evaluations=90"),
@@ -127,16 +130,22 @@ SHORT = (
 SHORT += tuple(name for name in ROWS if "_epochs_" in name)
 SHORT += ("sleep_five", "sleep_five_slowly", "cifar10_minimised_2_few", "cifar10_maximised_2_few", "cifar10_bp_2_few")
 HOURS = {
+    "full_uniform": 0.8,
+    "full_125": 1,
     "large": 2.5,
+    "large_twice_the_rate": 1.7,
     "hybrid": 4,
     "hybrid_all_layers": 4,
     "jitter": 20,
     "jitter_450": 18,
     "fields": 1.8,
     "recurrent": 30,
+    "cifar10_bp_2": 2.7,
+    "cifar10_minimised_2": 57,
 }
-"""Estimates for one seed of rows that were not measured on a CPU."""
-EPOCHS = (1, 2, 3, 5, 9, 10, 12, 20, 30, 50, 60, 100)
+"""Estimates for one seed of rows that were not measured on a CPU. For CIFAR-10: by the operations of BP at 50 GFLOP/s,
+and by the times that Forward-Forward and BP take on few images."""
+EPOCHS = (1, 2, 3, 5, 9, 10, 12, 20, 30, 40, 50, 60, 100, 125)
 """The epochs of which errors are tabulated."""
 BATCH = 1000
 

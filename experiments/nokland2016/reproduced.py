@@ -67,9 +67,10 @@ def result(task: str, name: str, line: dict[str, str]) -> Result:
     accepted = f"above {UNTRAINED:g}" if not error else f"± {points}" if points else ""
     measurement = measured().get((name, rule))
     epochs, row = measurement if measurement else (FULL[0], {})
-    new = Result(what, text, line["provenance"], accepted, NOT_MEASURED, row_of(name, rule, epochs).name)
+    length = epochs if epochs in FULL else FULL[0]
+    new = Result(what, text, line["provenance"], accepted, NOT_MEASURED, row_of(name, rule, length).name)
     if not measurement:
-        return new._replace(row=row_of(name, rule, FULL[0]).name)
+        return new
     at_stop = bool(row.get("test error there"))
     value = float(row["test error there"] if at_stop else row[f"test error, epoch {epochs}"])
     seeds, deviation = int(row["seeds"]), row["sd there"] if at_stop else row[f"sd, epoch {epochs}"]
@@ -78,7 +79,8 @@ def result(task: str, name: str, line: dict[str, str]) -> Result:
     difference = f" ({value - float(error):+.2f})" if error else ""
     new = new._replace(seeds=str(seeds), interval=in_words(interval), cost=cost(row["seconds"], row["measured"]))
     if epochs not in FULL:
-        return new._replace(measured=f"{value:.2f}, {where}", verdict=SHORTENED)
+        shorter = row_of(name, rule, epochs).name
+        return new._replace(measured=f"{value:.2f}, {where}", verdict=SHORTENED, run=shorter)
     verdict = YES if value > UNTRAINED else NO
     if error and points:
         bound = float(error) - points - 0.005, float(error) + points + 0.005  # of numbers with two decimals

@@ -88,8 +88,8 @@ def _of_table(table: Table, lines: Lines) -> OfTable:
 def markdown(table: Table, lines: Lines) -> str:
     """Returns the section of a table in the README, given the lines of `measured.csv`."""
     numbers, of_table = published(table.name), _of_table(table, lines)
-    body = f"{len(table.rows)} rows, none measured yet. The published numbers: [published/{table.name}.csv]"
-    body += f"(published/{table.name}.csv)."
+    body = f"{len(table.rows)} rows, none measured: they take about {_hours(table.rows)} on two cores of a CPU. "
+    body += f"The published numbers: [published/{table.name}.csv](published/{table.name}.csv)."
     if any(of_table.values()):
         rows = [_cells(row, of_table, numbers) for row in table.rows]
         body = tabulate(rows, list(COLUMNS), "pipe", colalign=list(COLUMNS.values()), disable_numparse=True)
@@ -134,7 +134,7 @@ def _cells(row: Row, of_table: OfTable, numbers: Mapping[tuple[str, str], Publis
     first = [row.setting, row.label, str(printed or NONE), printed.provenance if printed else NONE]
     last = _reached(row, of_table, printed)
     if line is None:
-        return [*first, "not yet measured", *[NONE] * 7, last]
+        return [*first, f"not measured: {_hours([row])}", *[NONE] * 7, last]
     error = line["the table's epoch"]
     low, high = line["the table's epoch, low"], line["the table's epoch, high"]
     seeds = line["seeds"] if line["diverged"] == "0" else f"{line['seeds']}, {line['diverged']} diverged"
@@ -191,7 +191,9 @@ def summary(lines: Lines) -> str:
                 judged += 1
                 if min(errors) <= printed.error:
                     reached.append(f"{row.label} of {table.name}, {row.setting}: {printed.error:.2f} %")
+    left = [row for table, row in every if (table.name, row.name) not in lines]
     text = f"{trained} of {len(every)} rows are measured."
+    text += f" The others take about {_hours(left)} on two cores of a CPU, which is why they are not." if left else ""
     if not judged:
         return text
     text += f" A network in which no hidden layer learns reaches {len(reached)} of the {judged} published numbers that "
@@ -206,6 +208,12 @@ def _found(row: Row, line: Mapping[str, str] | None) -> str:
         return f"to be searched in {searched}."
     edge = f"; {line['at the edge']} is at the edge" if line["at the edge"] else ""
     return f"`{line['chosen']}`, of {searched}{edge}."
+
+
+def _hours(rows: Sequence[Row]) -> str:
+    """Returns about how long some rows take on two cores, of which those that share a run take it once."""
+    hours = sum({row.folder: row.hours_on_two_cores for row in rows}.values())
+    return f"{hours:.2g} h" if hours < 100 else f"{hours:.0f} h"
 
 
 def _rounded(number: str) -> str:

@@ -48,8 +48,14 @@ class Row(NamedTuple):
     search: tuple[str, ...] = ()
     """Arguments with several values, of which a short search on validation examples chooses; empty: nothing."""
     search_hours: float = 0.0
+    """About how long the search takes on one core."""
     note: str = ""
     """What differs from the recipe in this row."""
+
+    @property
+    def hours_on_two_cores(self) -> float:
+        """About how long it and its search take on two cores."""
+        return (self.hours + self.search_hours) / 2
 
 
 class Table(NamedTuple):
@@ -74,7 +80,7 @@ class Setting(NamedTuple):
     name: str
     arguments: tuple[str, ...]
     hours: float
-    """The hours of a run of backprop."""
+    """The hours of a run of backprop on one core."""
 
     def row(
         self,

@@ -29,7 +29,7 @@ def rows(seeds: int | None = None) -> list[Row]:
             name,
             declared_row.folder,
             lambda declared_row=declared_row: trainings(declared_row, seeds),
-            declared_row.hours + declared_row.search_hours,
+            declared_row.hours_on_two_cores,
         )
         for name, declared_row in declared.items()
     ]

@@ -10,9 +10,11 @@ from experiments.reproduced import (
     COVERED,
     MEANING,
     NO,
+    NOT_MEASURED,
     OWN_BOUND,
     PARTLY,
     REMEMBERED,
+    SHORTENED,
     YES,
     Result,
     cost,
@@ -130,3 +132,11 @@ def test_cost_has_hours_and_machine():
     assert cost("3600", "2026-11-25T02:58:54+00:00, AMD EPYC, 2 cores, jax 0.10.2") == "1.00 h, AMD EPYC, 2 cores"
     gpu = "2026-11-27T05:30:18+00:00, NVIDIA H200 (seconds of training alone), Intel(R) Xeon(R) Processor, 16 cores"
     assert cost(72, gpu) == "0.02 h, NVIDIA H200"
+
+
+def test_what_was_not_measured_at_its_own_length_says_the_hours_that_it_takes():
+    every = [result for results in RESULTS().values() for result in results]
+    left = {result.what: page.left_to_run(result) for result in every}
+    assert all(bool(left[r.what]) == (r.verdict in (NOT_MEASURED, SHORTENED)) for r in every)
+    assert "unknown" not in left.values()
+    assert left["CIFAR-10, VGG, BP, accuracy, epoch 200"] == "290 h"

@@ -76,7 +76,7 @@ def test_the_readme_has_the_tables_of_what_was_measured():
 def test_a_table_without_measured_rows_shows_none_and_names_no_row_twice():
     table = TABLES["frenkel2021"]
     text = results.markdown(table, {})
-    assert "30 rows, none measured yet" in text
+    assert "30 rows, none measured: they take about" in text
     assert "\n|" not in text
     notes = text.partition("Of single rows:")[2].partition("Not configured")[0]
     assert notes.count("frozen hidden layers") == notes.count("frozen blocks") == notes.count("BP;") == 1
@@ -123,7 +123,7 @@ def test_a_published_number_that_a_control_reaches_is_marked(monkeypatch):
         for line in text.splitlines()
         if line.startswith("| 500")
     }
-    assert cells["BP"][2] == "not yet measured"
+    assert cells["BP"][2] == "not measured: 0.5 h"
     assert cells["BP"][-1] == "none: 4.10"
     assert cells["DRTP"][2:5] == ["4.10", "–", "-0.48"]
     assert cells["DRTP"][-1] == "**frozen: 4.10**"
@@ -135,7 +135,7 @@ def test_the_summary_counts_published_numbers_that_are_reached_without_learning(
     of_table = setting.row("BP"), setting.row("DRTP"), setting.row("frozen", kind=CONTROL)
     monkeypatch.setattr(results, "TABLES", {"frenkel2021": Table("frenkel2021", "T", LAST, of_table, ())})
     text = results.summary({("frenkel2021", of_table[2].name): {"the table's epoch": "4.1"}})
-    assert text.startswith("1 of 3 rows are measured.")
+    assert text.startswith("1 of 3 rows are measured. The others take about 1 h on two cores of a CPU")
     assert text.endswith(
         "reaches 1 of the 2 published numbers that have such a control measured: DRTP of frenkel2021, 500: 4.58 %."
     )
