@@ -1,5 +1,8 @@
 """Associated learning as in the authors' code: sizes of networks, steps on CIFAR-100, the model of the pipeline."""
 
+import json
+import subprocess
+import sys
 import time
 
 import jax
@@ -13,7 +16,7 @@ from fa_jax.cli.compose import compose
 from fa_jax.core import Batch
 from fa_jax.network import parameter_count
 from fa_jax.training.compile import make_program_of
-from tests.conftest import random_batch
+from tests.conftest import CUT_MNIST, random_batch
 from tests.experiments.conftest import job_of
 
 PARAMETER_COUNTS = {
@@ -104,3 +107,29 @@ def test_results_of_a_process_become_rows_relative_to_one_device_and_to_backprop
     }
     *_, two = pipeline.rows_of("net", "1", measured)
     assert (two["against AL in turn"], two["against BP"], two["modelled steps/s"]) == ("1.50", "0.75", "18.0")
+
+
+SMALL = """
+import json
+from experiments.kao2019 import pipeline
+
+pipeline.NETWORKS["small"] = ([8] * 4, 8, 4, 20)
+print(json.dumps(pipeline.measure("small", 1, [1, 2])))
+"""
+"""Measures a small network in a process of its own, whose cores and devices it chooses."""
+
+
+@pytest.mark.slow
+def test_the_pipeline_is_measured_tabulated_and_drawn(tmp_path, monkeypatch):
+    monkeypatch.setitem(pipeline.NETWORKS, "small", ([8] * 4, 8, 4, 20))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(CUT_MNIST))
+    result = subprocess.run([sys.executable, "-c", SMALL], check=True, stdout=subprocess.PIPE, text=True)
+    measured = json.loads(result.stdout.splitlines()[-1])
+    ways = ["BP, one program", "AL, one program", "AL, pipeline on 1", "AL, pipeline on 2"]
+    assert list(measured["speeds"]) == ways
+    assert len(measured["stages"]) == 4
+    table = pipeline.rows_of("small", "1", measured)
+    assert [row["way"] for row in table] == ways
+    assert table[2]["against AL in turn"] == "1.00"
+    pipeline.draw("small", measured["events"]["2"], tmp_path / "timeline")
+    assert (tmp_path / "timeline.png").stat().st_size > 5000
