@@ -15,17 +15,19 @@ from fa_jax.rules.backward import backward_rule
 
 
 def shallow(network: Network, loss: LossFunction) -> Rule:
-    """Returns the `Rule` in which every hidden layer is taught a zero signal; its feedback is `()`.
+    """Returns the `Rule` in which no signal reaches a hidden layer; its feedback is `()`.
 
-    The hidden layers stay fixed under any optimizer without weight decay.
+    The hidden layers stay fixed under any optimizer without weight decay. A step costs a forward pass, and the gradient
+    of the readout.
 
     Raises:
       BadOption: if the network marks no hidden layer.
     """
     require_hidden(network)
-    return backward_rule(
-        network,
-        loss,
-        init=lambda key: (network.init(key), ()),
-        backward=lambda params, feedback, batch: {"signals": network.hidden_zeros(batch.inputs)},
-    )
+
+    def backward(params, feedback, batch):
+        # The readout receives the activations as constants, so that nothing below is differentiated.
+        _, hiddens = network.forward(params, batch.inputs, key=batch.key)
+        return {"states": hiddens}
+
+    return backward_rule(network, loss, init=lambda key: (network.init(key), ()), backward=backward)
