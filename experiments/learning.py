@@ -102,8 +102,7 @@ rule *learns* on a network if the 95 % interval of this difference lies above 0.
 comparisons: of a hundred differences that are nothing, two or three would lie above 0."""
 READING = """Points of test error, tuned values, five seeds each; in round brackets if the 95 % interval (Welch's t)
 contains 0, bold if it lies below 0; empty: not measured, or not defined on that network, such as frozen blocks where
-there is one hidden layer. *Cost* counts operations per step, those of `bp` on the dense network of MNIST being 1
-(with a `t`, the time)."""
+there is one hidden layer. *Cost* counts operations per step, those of `bp` on the dense network of MNIST being 1."""
 
 
 def _names(names: Iterable[str], measured: Measured) -> str:

@@ -49,7 +49,7 @@ SMALL = (*FEW, "architecture.topology=conv3x5-conv3x5")
 """CIFAR-10 on a CPU: fields of 5x5 and few examples."""
 OTHERS = {"bp": 9, "fa": 9, "dfa": 12}
 """The other rules, and the epochs in which they take as many operations as Forward-Forward in five: a step of 100
-examples takes 2.81 Gflop by Forward-Forward, 1.52 by BP and FA, and 1.13 by DFA (`training.compile.operations`)."""
+examples takes 2.81 Gflop by Forward-Forward, 1.52 by BP and FA, and 1.13 by DFA (`training.operations`)."""
 RATES = (0.005, 0.015, 0.05, 0.15, 0.5)
 BEST = {"bp": 0.5, "fa": 0.15, "dfa": 0.015}
 """The rate of `RATES` with the lowest validation error after five epochs."""

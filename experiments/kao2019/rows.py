@@ -145,7 +145,7 @@ LONGER |= {"cifar10": ("cifar10_few", 100), "cifar100": ("cifar10_few", 100)}
 """Rows that were not measured on a CPU: a shorter one of the same networks, and how many times longer they are."""
 HOURS = {"mlp_al": 69, "mlp_bp": 38, "resnet20_al": 35, "resnet20_bp": 13, "vgg_al": 310, "vgg_bp": 290}
 """The hours of networks on CIFAR-10 and CIFAR-100 of which no shorter row was measured: their operations
-(`training.compile.operations`) at 50 GFLOP/s, at which the CNN would take 39 h, where its two epochs tell 34."""
+(`training.operations`) at 50 GFLOP/s, at which the CNN would take 39 h, where its two epochs tell 34."""
 
 
 def measured(row: str, name: str, run: Run) -> dict[str, object]:

@@ -28,12 +28,8 @@ class Recorded:
 
 
 def cost(row: dict[str, str], bp: dict[str, str]) -> str:
-    """Returns the operations of a step by those of backprop's; or its time, with a `t`, if operations are not known."""
-    if row["Mflop a step"] and bp.get("Mflop a step"):
-        return _ratio(row["Mflop a step"], bp["Mflop a step"])
-    return f"{_ratio(bp['seed-steps/s'], row['seed-steps/s'])} t" if bp else ""
-
-
-def _ratio(a: str, b: str) -> str:
-    ratio = float(a) / float(b)
+    """Returns the operations of a step by those of backprop's; empty: backprop was not measured."""
+    if not bp:
+        return ""
+    ratio = float(row["Mflop a step"]) / float(bp["Mflop a step"])
     return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"

@@ -30,7 +30,7 @@ from experiments.rules_by_architectures.case import HELD_OUT, SIZES, TRIAL_SEEDS
 from fa_jax.cli.build import build
 from fa_jax.cli.groups import choices
 from fa_jax.records.reader import Run
-from fa_jax.training.compile import operations
+from fa_jax.training.operations import operations
 
 HERE = Path(__file__).parent
 ERRORS = {"test error": "mean", "low": "low", "high": "high"}

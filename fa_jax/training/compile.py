@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.extend.core
 import numpy as np
 
-from fa_jax.core import Batch, Rule
+from fa_jax.core import Rule
 from fa_jax.network import Network, parameter_count
 from fa_jax.training import cache, distributed
 from fa_jax.training.job import Job
@@ -73,37 +72,6 @@ def sizes(job: Job) -> dict[str, int]:
         "affiliated_params": parameter_count(job.network, params) - effective,
         "feedback_weights": sum(leaf.size for leaf in jax.tree.leaves(feedback)),
     }
-
-
-def operations(job: Job) -> float | None:
-    """Returns XLA's estimate of the floating-point operations of one step of one seed, without the optimizer's.
-
-    None if the step contains a loop, of which the estimate counts a single iteration.
-    """
-    task, size = job.task, job.training.batch_size
-
-    def step(params, feedback, inputs, targets, key):
-        batch = Batch(inputs, targets, key)
-        updates = job.rule.updates(params, feedback, batch)
-        return updates, None if job.rule.learn is None else job.rule.learn(params, feedback, batch, updates)
-
-    key = jax.eval_shape(lambda: jax.random.key(0))
-    inputs = jax.ShapeDtypeStruct((size, *task.input_shape), np.float32)
-    targets = jax.ShapeDtypeStruct((size, task.outputs), np.float32)
-    arguments = *jax.eval_shape(job.rule.init, key), inputs, targets, key
-    if _has_loop(jax.make_jaxpr(step)(*arguments).jaxpr):
-        return None
-    estimate = jax.jit(step).lower(*arguments).compile().cost_analysis()
-    return None if estimate is None else estimate["flops"]
-
-
-def _has_loop(jaxpr) -> bool:
-    """Returns whether a jaxpr, or one inside it, has a `scan` or a `while`."""
-    return any(
-        equation.primitive.name in ("scan", "while")
-        or any(map(_has_loop, jax.extend.core.jaxprs_in_params(equation.params)))
-        for equation in jaxpr.eqns
-    )
 
 
 def make_program_of(job: Job, seeds: int, *, with_numbers: bool = False) -> Program:
