@@ -1,5 +1,8 @@
 """Classification of scikit-learn's 8x8 handwritten digits, which need no download."""
 
+import gzip
+import importlib.metadata
+
 import numpy as np
 
 from fa_jax.core import Task
@@ -23,10 +26,8 @@ def digits(*, preprocessing: str, validation: int) -> Task:
       BadOption: if an option is out of range.
     """
     check(preprocessing, validation)
-    from sklearn.datasets import load_digits
-
-    pixels, labels = load_digits(return_X_y=True)
-    images, classes = np.asarray(pixels, np.uint8).reshape(-1, 8, 8, 1), np.asarray(labels, np.int32)
+    table = _table()
+    images, classes = table[:, :-1].astype(np.uint8).reshape(-1, 8, 8, 1), table[:, -1].astype(np.int32)
     in_test = np.arange(len(images)) % 5 == 4
     return labelled(
         (images[~in_test], classes[~in_test]),
@@ -36,3 +37,13 @@ def digits(*, preprocessing: str, validation: int) -> Task:
         preprocessing=preprocessing,
         validation=validation,
     )
+
+
+def _table() -> np.ndarray:
+    """Returns the pixels of the digits and their classes, `[1797, 65]`, as `sklearn.datasets.load_digits` reads them.
+
+    Importing scikit-learn takes longer than a network learns on them, so its file is read without it.
+    """
+    path = importlib.metadata.distribution("scikit-learn").locate_file("sklearn/datasets/data/digits.csv.gz")
+    with gzip.open(str(path), "rt") as file:
+        return np.loadtxt(file, delimiter=",")
