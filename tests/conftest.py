@@ -24,11 +24,10 @@ import yaml
 
 from fa_jax import feedback
 from fa_jax.cli.groups import CONF, LISTED, choices
-from fa_jax.core import Batch
+from fa_jax.core import DRAWING, Batch
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.training import announce
-from fa_jax.training.compile import DRAWING
 
 jax.config.update("jax_num_cpu_devices", 4)
 announce.PATIENCE = 3600.0  # what is printed does not depend on how busy the machine is

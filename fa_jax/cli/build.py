@@ -182,13 +182,13 @@ def _task(text: str) -> Task:
 
 
 def _are_probabilities(task: Task) -> bool:
-    targets = task.encode(task.train.targets[:1000])
+    targets = np.asarray(task.encode(task.train.targets[:1000]))
     return bool((targets.min() >= 0) & (targets.max() <= 1))
 
 
 def are_one_hot(task: Task) -> bool:
     """Returns whether the targets of a task are classes."""
-    targets = task.encode(task.train.targets[:1000])
+    targets = np.asarray(task.encode(task.train.targets[:1000]))
     return bool(((targets == 0) | (targets == 1)).all() & (targets.sum(-1) == 1).all())
 
 

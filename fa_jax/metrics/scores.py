@@ -36,15 +36,19 @@ def nse(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 ERROR = Metric("error", "error", unit="%", bounds=(0, 100), score=error)
 
 
-def nse_metric(train_targets: jax.Array) -> Metric:
+def power(targets: jax.Array) -> jax.Array:
+    """Returns the mean square of targets."""
+    return jnp.mean(jnp.square(targets))
+
+
+def nse_metric(power_of_targets: jax.Array) -> Metric:
     """Returns the metric `nse`; over training batches it is a geometric mean.
 
     A batch of one example can change it by an order of magnitude, so batches are averaged in the logarithm, relative to
-    the power of all training targets, `[n, outputs]`.
+    the `power` of all training targets.
     """
-    power = jnp.mean(jnp.square(train_targets))
 
     def log_error(outputs, targets):
-        return jnp.log(jnp.mean(jnp.square(outputs - targets)) / power)
+        return jnp.log(power(outputs - targets) / power_of_targets)
 
     return Metric("nse", "NSE", logarithmic=True, score=nse, batch_score=log_error, from_batches=jnp.exp)

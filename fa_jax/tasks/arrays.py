@@ -9,7 +9,7 @@ import numpy as np
 
 from fa_jax.checks import BadOption, choose, integer
 from fa_jax.core import Split, Task
-from fa_jax.metrics.scores import ERROR, nse_metric
+from fa_jax.metrics.scores import ERROR, nse_metric, power
 from fa_jax.tasks.preprocessing import PREPROCESSINGS, Scaling
 
 NAMES = ("x", "y", "x_test", "y_test")
@@ -74,10 +74,10 @@ def from_arrays(content: Mapping[str, Any], *, preprocessing: str | None, valida
         validation=split(arrays["x"][held], arrays["y"][held]) if held_out else None,
         prepare=prepare,
         encode=(lambda y: jax.nn.one_hot(y, outputs, dtype=jnp.float32)) if classes else (lambda y: y),
-        metrics=(ERROR if classes else nse_metric(jnp.asarray(arrays["y"][train])),),
+        metrics=(ERROR if classes else nse_metric(power(jnp.asarray(arrays["y"][train]))),),
         input_shape=arrays["x"].shape[1:],
         outputs=outputs,
-        black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(arrays["x"][:1]))))[0] if images else None,
+        black=scaling.black(arrays["x"][0]) if images else None,
     )
 
 

@@ -98,7 +98,7 @@ def labelled(train: Labelled, test: Labelled, *, classes: int, top: int, preproc
         metrics=(ERROR,),
         input_shape=train[0].shape[1:],
         outputs=classes,
-        black=scaling.prepare(jnp.asarray(scaling.store(np.zeros_like(train[0][:1]))))[0],
+        black=scaling.black(train[0][0]),
     )
 
 

@@ -3,7 +3,7 @@
 import jax
 
 from fa_jax.checks import integer, number, switch
-from fa_jax.core import Stream, Task, stream
+from fa_jax.core import Task
 from fa_jax.tasks.teacher_student import teacher_student
 
 
@@ -21,9 +21,12 @@ def linear(*, seed: int, train_examples: int, test_examples: int, teacher_scale:
     """
     key = jax.random.key(integer("seed", seed, least=0))
     scale = number("teacher_scale", teacher_scale, above=0)
-    teacher = jax.random.uniform(stream(key, Stream.TEACHER), (30, 10), minval=-scale, maxval=scale)
+
+    def teacher(key, x):
+        return x @ jax.random.uniform(key, (30, 10), minval=-scale, maxval=scale)
+
     return teacher_student(
-        lambda x: x @ teacher,
+        teacher,
         key,
         inputs=30,
         input_scale=1.0,

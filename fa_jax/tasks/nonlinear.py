@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import choose, integer, number, per_layer, switch
-from fa_jax.core import Stream, Task, stream
+from fa_jax.core import Task
 from fa_jax.initializers import BIAS_DISTRIBUTIONS, uniform
 from fa_jax.tasks.teacher_student import teacher_student
 
@@ -44,11 +44,11 @@ def nonlinear(
     draw_bias = choose("teacher_bias_distribution", teacher_bias_distribution, BIAS_DISTRIBUTIONS)
     input_scale = number("input_scale", input_scale, above=0)
 
-    keys = jax.random.split(stream(key, Stream.TEACHER), (3, 2))
-    weights = [uniform(k[0], shape, 1, s) for k, shape, s in zip(keys, itertools.pairwise(WIDTHS), scales, strict=True)]
-    biases = [draw_bias(k[1], (width,), 1, bias) for k, width in zip(keys, WIDTHS[1:], strict=True)]
-
-    def teacher(x):
+    def teacher(key, x):
+        keys = jax.random.split(key, (3, 2))
+        shapes = itertools.pairwise(WIDTHS)
+        weights = [uniform(k[0], shape, 1, s) for k, shape, s in zip(keys, shapes, scales, strict=True)]
+        biases = [draw_bias(k[1], (width,), 1, bias) for k, width in zip(keys, WIDTHS[1:], strict=True)]
         h = jnp.tanh(x @ weights[0] + biases[0])
         h = jnp.tanh(h @ weights[1] + biases[1])
         return h @ weights[2] + biases[2]

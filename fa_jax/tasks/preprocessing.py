@@ -19,10 +19,15 @@ class Scaling(NamedTuple):
 
     store: Callable[[np.ndarray], np.ndarray]
     """Maps images, uint8 `[n, ...]`, to the arrays stored on the device, `[n, ...]`; called once."""
-    prepare: Callable[[jax.Array], jax.Array]
+    prepare: Callable[..., jax.Array]
     """Maps a batch of stored arrays to float32 of the same shape, which may be augmented; called in every step."""
     finish: Callable[[jax.Array], jax.Array] = lambda images: images
     """Maps augmented images to network inputs, each image individually."""
+
+    def black(self, image: np.ndarray) -> jax.Array:
+        """Returns what `prepare` makes of a black image, shaped like another image."""
+        # In NumPy, which compiles nothing.
+        return jnp.asarray(self.prepare(self.store(np.zeros_like(image[None])))[0])
 
 
 def unit(images: np.ndarray, top: int) -> Scaling:

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import integer
-from fa_jax.core import Split, Stream, Task, stream
-from fa_jax.metrics.scores import nse_metric
+from fa_jax.core import DRAWING, Split, Stream, Task, stream
+from fa_jax.metrics.scores import nse_metric, power
 
 
 def teacher_student(
-    teacher: Callable[[jax.Array], jax.Array],
+    teacher: Callable[[jax.Array, jax.Array], jax.Array],
     key: jax.Array,
     *,
     inputs: int,
@@ -23,8 +23,8 @@ def teacher_student(
     """Returns the `Task` of imitating a teacher on standard normal inputs; the metric is `nse`.
 
     Args:
-    teacher: `[n, inputs] -> [n, outputs]`.
-    key: of the task; its stream DATA draws the examples.
+    teacher: `(key, x) -> y`, of x `[n, inputs]` and y `[n, outputs]`; the key draws the teacher.
+    key: of the task; its stream TEACHER draws the teacher, DATA the examples.
     inputs: the dimension of an input.
     input_scale: the standard deviation of its components.
     train_examples: the length of the training sequence.
@@ -34,19 +34,32 @@ def teacher_student(
     """
     train_examples = integer("train_examples", train_examples, least=1)
     test_examples = integer("test_examples", test_examples, least=1)
-    x = input_scale * jax.random.normal(stream(key, Stream.DATA), (train_examples + test_examples, inputs))
-    y = teacher(x)
+
+    def draw(key):
+        x = jax.random.normal(stream(key, Stream.DATA), (train_examples + test_examples, inputs))
+        x = input_scale * jax.lax.optimization_barrier(x)
+        return x, teacher(stream(key, Stream.TEACHER), x)
+
+    def split(x, y):
+        train, test = Split(x[:train_examples], y[:train_examples]), Split(x[train_examples:], y[train_examples:])
+        return train, test, power(train.targets)
+
+    # Two programs: operation by operation, compiling takes longer than the training of small networks. They round as
+    # single operations do: no factor is merged with those of `normal`, and `_to_unit` is in neither.
+    options = DRAWING if jax.default_backend() == "cpu" else None
+    x, y = jax.jit(draw, compiler_options=options)(key)
     if scale_to_unit:
         x, y = _to_unit(x), _to_unit(y)
+    train, test, of_train = jax.jit(split, compiler_options=options)(x, y)
     return Task(
-        train=Split(x[:train_examples], y[:train_examples]),
-        test=Split(x[train_examples:], y[train_examples:]),
+        train=train,
+        test=test,
         validation=None,
         prepare=lambda x: x,
         encode=lambda y: y,
-        metrics=(nse_metric(y[:train_examples]),),
+        metrics=(nse_metric(of_train),),
         input_shape=(inputs,),
-        outputs=y.shape[1],
+        outputs=train.targets.shape[1],
     )
 
 

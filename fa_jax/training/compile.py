@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from fa_jax.core import Rule
+from fa_jax.core import DRAWING, Rule
 from fa_jax.network import Network, parameter_count
 from fa_jax.training import cache, distributed
 from fa_jax.training.job import Job
@@ -22,9 +22,6 @@ log = logging.getLogger(__name__)
 VMAP_MAX_BYTES = 2**21
 """The size of one seed's params, in bytes, up to which a CPU trains the seeds of a device vmapped, if all layers are
 dense. Larger ones would evict each other from its caches at every step, and train faster sequentially."""
-DRAWING = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-"""Options of XLA on a CPU for the program that draws the initial states: it runs once, and full optimization takes it
-longer than the training of small networks. The numbers are the same bit for bit; at level 0 they are not."""
 
 
 @dataclasses.dataclass

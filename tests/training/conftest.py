@@ -10,7 +10,7 @@ import optax
 
 from fa_jax.core import Split, Task
 from fa_jax.losses import squared_error
-from fa_jax.metrics.scores import nse_metric
+from fa_jax.metrics.scores import nse_metric, power
 from fa_jax.networks.mlp import mlp
 from fa_jax.rules.fa import fa
 from fa_jax.training.loop import Learner, TrainingOptions, make_program
@@ -38,7 +38,7 @@ def make_task(examples=40, input_shape=(12,)):
         validation=draw(9, 2),
         prepare=lambda x, augment=lambda images: images: augment(x.astype(jnp.float32) / 255),
         encode=lambda y: y,
-        metrics=(nse_metric(train.targets),),
+        metrics=(nse_metric(power(train.targets)),),
         input_shape=input_shape,
         outputs=4,
     )
