@@ -40,12 +40,12 @@ def test_new_values_replace_one_row(table):
 
 
 def test_row_of_a_new_architecture_is_added(table):
-    write_tuned(Case("digits", "lenet", "fa", None).tuned_row({"optimizer.learning_rate": 0.1}, "sgd"), table)
+    write_tuned(Case("digits", "vgg", "fa", None).tuned_row({"optimizer.learning_rate": 0.1}, "sgd"), table)
     before, after = read_rows(TABLE), read_rows(table)
     (new,) = [row for row in after if row not in before]
     assert (new["task"], new["architecture"], new["rule"], new["overrides"]) == (
         "digits",
-        "lenet",
+        "vgg",
         "fa",
         "optimizer.learning_rate=0.1",
     )
