@@ -25,6 +25,8 @@ METRICS = {
 RULE, VARIANT, CONTROL, PARTIAL = "rule", "variant", "control", "partial control"
 """Kinds of rows: a rule as its paper defines it; what the program behind a published number does instead; hidden layers
 that do not learn; and hidden layers of which a part does not, or whose feedback does not."""
+BEYOND = (3, 10, 30, 100)
+"""How many times the largest rate that is searched for a rule are tried for a control besides."""
 
 
 class Row(NamedTuple):
@@ -115,7 +117,7 @@ class Setting(NamedTuple):
             label=label,
             kind=kind,
             published=("" if kind in (CONTROL, PARTIAL) else label) if published is None else published,
-            search=tuple(search),
+            search=widened(search) if kind == CONTROL else tuple(search),
             search_hours=search_cost * self.hours,
             note=note,
         )
@@ -153,6 +155,22 @@ def scales(values: Sequence[float]) -> str:
 def glorot(*widths: int) -> list[float]:
     """Returns the bounds of Glorot's uniform distribution of each layer, given the widths from the input on."""
     return [(6 / (a + b)) ** 0.5 for a, b in itertools.pairwise(widths)]
+
+
+def widened(search: Sequence[str]) -> tuple[str, ...]:
+    """Returns a search with rates `BEYOND` those of a rule.
+
+    A readout on random hidden layers learns best at much larger rates than a network. At those of the network, numbers
+    would look learned that are not.
+    """
+    grids = []
+    for argument in search:
+        option, _, values = argument.partition("=")
+        if option == "optimizer.learning_rate":
+            largest = max(map(float, values.split(",")))
+            values = ",".join([values, *(f"{factor * largest:g}" for factor in BEYOND)])
+        grids.append(f"{option}={values}")
+    return tuple(grids)
 
 
 def torch_biases(*widths: int) -> tuple[str, str]:

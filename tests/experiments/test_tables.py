@@ -186,3 +186,12 @@ def test_scales_are_one_number_or_a_list():
     assert scales([0.5, 1 / 3]) == "[0.5,0.333333]"
     assert glorot(4, 2, 4) == [1.0, 1.0]
     assert isinstance(searched_row(), Row)
+
+
+def test_controls_are_searched_at_larger_rates_than_rules():
+    setting = Setting("t", "net", (), 1.0)
+    search = ("task.validation=9", "optimizer.learning_rate=0.4,0.1", "optimizer.clip=1,2")
+    assert setting.row("BP", search=search).search == search
+    (held_out, rates, clips) = setting.row("frozen", kind=CONTROL, search=search).search
+    assert (held_out, clips) == (search[0], search[2])
+    assert rates == "optimizer.learning_rate=0.4,0.1,1.2,4,12,40"
