@@ -15,6 +15,7 @@ from fa_jax.checks import BadOption
 from fa_jax.core import BackwardKernels, Batch, LayerArrays, PyTree, Stream, stream
 from fa_jax.networks.reach import crossed_kernels
 from fa_jax.networks.shapes import ActivationShape, KernelShape, Layers, fans
+from fa_jax.networks.stacks import check_stacks, unstacked
 from fa_jax.networks.variables import leaves_named, merge, unflatten
 from fa_jax.primitives import BACKWARD, Hidden, is_linear_call, only_argument, sow_array, use_backward_kernels
 
@@ -259,15 +260,13 @@ class Network:
 
         logits, hiddens = jax.eval_shape(run, params, jax.ShapeDtypeStruct((1, *self.input_shape), jnp.float32))
         if lost := sorted(layer_shapes.keys() - hiddens.keys()):
-            raise BadOption(
-                f"does not stack the activations of {lost[0]}: nn.scan and nn.vmap need variable_axes={{'params': 0, "
-                "'hidden': 0, 'signal': 0, 'perturbation': 0} around a layer with Hidden",
-                type(self.module).__name__,
-            )
+            raise unstacked(self.module, f"the activations of {lost[0]}")
         hidden_shapes = {
             name: ActivationShape(hiddens[name].shape[: len(hiddens[name].shape) - len(shape) - 1], shape)
             for name, shape in layer_shapes.items()
         }
+        if any(h.stack for h in hidden_shapes.values()):
+            check_stacks(self.module, self._collections(params), self.input_shape, hidden_shapes)
         return Layers(kernel_shapes, hidden_shapes, logits.shape[-1])
 
 

@@ -19,7 +19,7 @@ def gradient(network: Network, loss: LossFunction, params: PyTree, batch: Batch,
 
     Args:
       network, loss, params, batch: of the forward pass; `batch.key` draws the dropout.
-      **backward: `signals` or `backward_kernels`, as for `Network.forward`. With neither: the true gradient.
+      **backward: `signals`, `backward_kernels` or `states`, as for `Network.forward`. With none: the true gradient.
     """
 
     def batch_loss(params):
@@ -58,8 +58,9 @@ def backward_rule(
       network: the network to train.
       loss: a mean over the batch.
       init: as in `Rule`.
-      backward: `(params, feedback, batch) -> {"signals": ...}` or `{"backward_kernels": ...}`: the arrays that replace
-        dL/dh of hidden layers, or the kernels, in the backward pass; see `Network.forward`.
+      backward: `(params, feedback, batch) -> {"signals": ...}`, `{"backward_kernels": ...}` or `{"states": ...}`: the
+        arrays that replace dL/dh of hidden layers, or the kernels, in the backward pass; or activations as constants,
+        which send nothing back. See `Network.forward`.
       **extras: as in `Extras`.
     """
 

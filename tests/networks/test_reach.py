@@ -14,6 +14,7 @@ from fa_jax.networks.recurrent import recurrent
 from fa_jax.networks.transformer import transformer
 from fa_jax.primitives import Hidden
 from fa_jax.rules.fa import fa
+from fa_jax.rules.shallow import shallow
 from fa_jax.rules.weight_mirror import weight_mirror
 from tests.conftest import RECURRENT, TRANSFORMER, filled, layerwise
 
@@ -68,8 +69,13 @@ def readout(h):
     return nn.Dense(3)(h)
 
 
-def scanned(axis=0, **options):
-    return nn.scan(Block, variable_axes={"params": axis}, split_rngs={"params": True}, length=3)(**options)
+COLLECTIONS = ("hidden", "signal", "perturbation", "state")
+"""The collections of a hidden layer that a stack must carry."""
+
+
+def scanned(axis=0, stacked=(), **options):
+    axes = {"params": axis, **dict.fromkeys(stacked, 0)}
+    return nn.scan(Block, variable_axes=axes, split_rngs={"params": True}, length=3)(**options)
 
 
 def attention(x):
@@ -163,12 +169,31 @@ def test_updates_change_with_each_backward_kernel_and_all_others_need_none(name)
             Module(lambda x: readout(scanned(hidden=True)(x, None)[0])),
             "does not stack the activations of ScanBlock_0/Hid",
         ),
+        *(
+            (
+                Module(lambda x, n=n: readout(scanned(stacked=COLLECTIONS[:n], hidden=True)(x, None)[0])),
+                f"does not stack the {lost} of ScanBlock_0/Hidden_0: nn.scan and nn.vmap need .*'{lost}': 0",
+            )
+            for n, lost in enumerate(COLLECTIONS[1:], 1)
+        ),
     ],
 )
 def test_what_the_rule_does_not_reach_is_refused_by_name(module, message):
     network = Network(module, (6,))
     with pytest.raises(BadOption, match=message):
         jax.eval_shape(fa(network, LOSS, init_feedback=DRAWN).init, jax.random.key(0))
+
+
+def test_shallow_learning_leaves_a_stack_that_carries_all_collections_as_it_is():
+    network = Network(Module(lambda x: readout(scanned(stacked=COLLECTIONS, hidden=True)(x, None)[0])), (6,))
+    rule = shallow(network, LOSS)
+    params, _ = rule.init(jax.random.key(0))
+    batch = Batch(jnp.ones((2, 6)), jnp.eye(3)[:2], jax.random.key(0))
+    updates = network.kernels(rule.updates(params, (), batch))
+    assert {name: bool(np.any(update)) for name, update in updates.items()} == {
+        "ScanBlock_0/Dense_0": False,
+        "Dense_0": True,
+    }
 
 
 def test_weight_mirrors_name_the_layer_that_noise_does_not_reach():

@@ -12,7 +12,10 @@ from fa_jax.checks import BadOption
 from fa_jax.cli.groups import choices
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network
+from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
+from fa_jax.networks.recurrent import recurrent
+from fa_jax.networks.residual_mlp import residual_mlp
 from fa_jax.primitives import Hidden
 from fa_jax.rules.backward import gradient
 from fa_jax.rules.bp import bp
@@ -22,7 +25,10 @@ from fa_jax.rules.ifa import ifa
 from fa_jax.rules.node_perturbation import node_perturbation
 from fa_jax.rules.shallow import shallow
 from tests.conftest import (
+    CNN,
     MLP,
+    RECURRENT,
+    RESIDUAL_MLP,
     SECOND_PASS,
     SETTLING,
     assert_trees_close,
@@ -282,6 +288,27 @@ def test_ifa_refuses_a_network_that_is_no_chain():
 def test_ifa_refuses_feedback_to_all_layers():
     with pytest.raises(BadOption, match="needs feedback to the first hidden layer alone, such as first_layer"):
         ifa(make_mlp(9, 8), LOSS, init_feedback=direct(**DENSE)).init(jax.random.key(0))
+
+
+NORMED = {**CNN, "norm": "batch", "dropout": 0.3}
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        make_mlp(9, 8, dropout=0.3),
+        cnn((8, 8, 1), 4, **NORMED),
+        recurrent((5, 3), 4, **RECURRENT),
+        residual_mlp((12,), 4, **RESIDUAL_MLP),
+    ],
+    ids=["dropout", "batch norm", "recurrent", "residual"],
+)
+def test_shallow_learning_is_learning_from_signals_of_zero(float64, network):
+    params, batch = to_float64(noise(network.init)), random_batch(network.input_shape, dtype=np.float64)
+    updates = jax.jit(shallow(network, LOSS).updates)(params, (), batch)
+    zeros = network.hidden_zeros(batch.inputs)
+    of_zeros = jax.jit(lambda params, batch: gradient(network, LOSS, params, batch, signals=zeros))(params, batch)
+    assert_trees_close(updates, of_zeros, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize(
