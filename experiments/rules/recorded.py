@@ -28,8 +28,8 @@ class Recorded:
 
 
 def cost(row: dict[str, str], bp: dict[str, str]) -> str:
-    """Returns the operations of a step by those of backprop's; empty: backprop was not measured."""
-    if not bp:
+    """Returns the operations of a step by those of backprop's; empty: one of both is not known."""
+    if not (bp and bp["Mflop a step"] and row["Mflop a step"]):
         return ""
     ratio = float(row["Mflop a step"]) / float(bp["Mflop a step"])
     return f"{ratio:.2f}" if ratio < 2 else f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"

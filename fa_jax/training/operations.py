@@ -1,7 +1,7 @@
 """The floating-point operations of a step of training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,8 +16,9 @@ from fa_jax.training.job import Job
 def operations(job: Job) -> float | None:
     """Returns an estimate of the floating-point operations of one step of one seed, without the optimizer's.
 
-    It is XLA's, which counts one iteration of a loop. Of all further ones, the matrix products and convolutions count,
-    two operations for a product and its addition. None if a loop has a number of iterations that depends on the data.
+    It is XLA's, which counts one iteration of a loop. Of all further ones, the matrix products and convolutions count
+    whose operands change from one iteration to the next, two operations for a product and its addition. None if a loop
+    has a number of iterations that depends on the data.
     """
     task, size = job.task, job.training.batch_size
 
@@ -31,35 +32,50 @@ def operations(job: Job) -> float | None:
     targets = jax.ShapeDtypeStruct((size, task.outputs), np.float32)
     arguments = *jax.eval_shape(job.rule.init, key), inputs, targets, key
     jaxpr = jax.make_jaxpr(step)(*arguments).jaxpr
+    jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # as XLA leaves out what no result needs
     if _has(jaxpr, "while"):
         return None
-    jaxpr, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # as XLA leaves out what no result needs
     estimate = jax.jit(step).lower(*arguments).compile().cost_analysis()
-    return None if estimate is None else estimate["flops"] + _products(jaxpr, all_of=True) - _products(jaxpr)
+    return None if estimate is None else estimate["flops"] + further_products(jaxpr, [0] * len(jaxpr.invars), [])
+
+
+def further_products(jaxpr: Any, depths: Sequence[int], lengths: Sequence[int]) -> float:
+    """Returns the operations of matrix products and convolutions in further iterations of the loops of a jaxpr.
+
+    Args:
+      jaxpr: to count in.
+      depths: of its arguments: how many of the loops around it, from the outermost on, an argument depends on; XLA
+        computes what does not depend on a loop outside of it.
+      lengths: the numbers of iterations of the loops around it, from the outermost on.
+    """
+    depth_of = dict(zip(jaxpr.invars, depths, strict=True))
+    total = 0.0
+    for equation in jaxpr.eqns:
+        operands = [0 if isinstance(v, jax.extend.core.Literal) else depth_of.get(v, 0) for v in equation.invars]
+        deepest = max(operands, default=0)
+        depth_of.update(dict.fromkeys(equation.outvars, deepest))
+        for inner in jax.extend.core.jaxprs_in_params(equation.params):
+            within, around = operands, list(lengths)
+            if equation.primitive.name == "scan":
+                constants = equation.params["num_consts"]
+                around.append(equation.params["length"])
+                within = [*operands[:constants], *[len(around)] * (len(operands) - constants)]
+            if len(within) != len(inner.invars):  # such as of a branch, which does not receive its index
+                within = [deepest] * len(inner.invars)
+            total += further_products(inner, within, around)
+        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
+            iterations = math.prod(lengths[:deepest])
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * _summed(equation) * (iterations - 1)
+    return total
 
 
 def _has(jaxpr: Any, primitive: str) -> bool:
     """Returns whether a jaxpr, or one inside it, has a primitive."""
     return any(
-        equation.primitive.name == primitive or any(_has(inner, primitive) for inner in _inside(equation))
+        equation.primitive.name == primitive
+        or any(_has(inner, primitive) for inner in jax.extend.core.jaxprs_in_params(equation.params))
         for equation in jaxpr.eqns
     )
-
-
-def _products(jaxpr: Any, *, all_of: bool = False) -> float:
-    """Returns the operations of the matrix products and convolutions of a jaxpr, and of those inside it.
-
-    Args:
-      jaxpr: to count.
-      all_of: whether all iterations of its loops count, and not only one.
-    """
-    total = 0.0
-    for equation in jaxpr.eqns:
-        iterations = equation.params["length"] if all_of and equation.primitive.name == "scan" else 1
-        total += iterations * sum(_products(inner, all_of=all_of) for inner in _inside(equation))
-        if equation.primitive.name in ("dot_general", "conv_general_dilated"):
-            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * _summed(equation)
-    return total
 
 
 def _summed(equation: Any) -> int:
@@ -71,8 +87,3 @@ def _summed(equation: Any) -> int:
         return math.prod(kernel[axis] for axis in contracted)
     _, *others = dimensions.rhs_spec  # the outputs' axis first, then that of a group's inputs, then those of positions
     return math.prod(kernel[axis] for axis in others)
-
-
-def _inside(equation: Any) -> Iterator[Any]:
-    """Returns the jaxprs in the parameters of an equation."""
-    return jax.extend.core.jaxprs_in_params(equation.params)

@@ -1,10 +1,12 @@
 """The operations of a step are about those of its matrix products, all iterations of its loops included."""
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
-from fa_jax.training.operations import operations
+from fa_jax.training.operations import further_products, operations
 
 
 def count_operations(*overrides):
@@ -38,13 +40,50 @@ def test_all_iterations_of_loops_count():
     assert counted == pytest.approx(2 * batch_size * products, rel=0.1)
 
 
-def test_each_further_step_of_a_loop_costs_the_same():
+def test_what_does_not_change_in_a_loop_counts_once():
+    width, batch_size = 20, 32
     counted = [
-        count_operations("rule=equilibrium_propagation", f"rule.free_steps={free}", f"rule.nudged_steps={nudged}")
-        for free, nudged in ((20, 4), (40, 4), (60, 4), (20, 24))
+        count_operations(
+            "rule=equilibrium_propagation",
+            f"architecture.hidden=[{width},{width}]",
+            f"batch_size={batch_size}",
+            f"rule.free_steps={free}",
+            f"rule.nudged_steps={nudged}",
+        )
+        for free, nudged in ((20, 4), (40, 4), (20, 24))
     ]
-    assert counted[1] - counted[0] == counted[2] - counted[1] > 0
-    assert counted[3] > counted[0]
+    # Both layers receive the other one; the input drives the first one by the same product in every step.
+    assert counted[1] - counted[0] == 20 * 2 * 2 * batch_size * width**2
+    assert counted[2] > counted[1]
+
+
+def test_products_count_as_often_as_the_innermost_loop_that_they_depend_on():
+    def nested(x, fixed, kernel):
+        def outer(carry, _):
+            def inner(h, _):
+                return jnp.tanh(h @ fixed + carry @ fixed + x @ fixed), None
+
+            h, _ = jax.lax.scan(inner, carry, length=3)
+            return jax.lax.conv_general_dilated(h[None, None], kernel, (1, 1), "SAME")[0, 0], None
+
+        return jax.lax.scan(outer, x, length=5)[0]
+
+    x, fixed, kernel = jnp.ones((4, 6)), jnp.ones((6, 6)), jnp.ones((1, 1, 3, 3))
+    product, convolution = 2 * 4 * 6 * 6, 2 * 4 * 6 * 9
+    jaxpr = jax.make_jaxpr(nested)(x, fixed, kernel).jaxpr
+    counted = further_products(jaxpr, [0] * 3, [])
+    assert counted == (3 * 5 - 1) * product + (5 - 1) * product + (5 - 1) * convolution
+
+
+def test_groups_of_a_convolution_receive_their_own_channels():
+    def looped(x, kernel):
+        def step(_, h):
+            return jax.lax.conv_general_dilated(h, kernel, (1, 1), "SAME", feature_group_count=2)
+
+        return jax.lax.fori_loop(0, 2, step, x)
+
+    jaxpr = jax.make_jaxpr(looped)(jnp.ones((1, 4, 5, 5)), jnp.ones((4, 2, 3, 3))).jaxpr
+    assert further_products(jaxpr, [0, 0], []) == 2 * (4 * 5 * 5) * (2 * 3 * 3)
 
 
 @pytest.mark.parametrize("architecture", ["cnn", "recurrent", "residual_mlp"])
