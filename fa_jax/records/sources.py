@@ -28,7 +28,7 @@ def versions() -> dict[str, str]:
     They are those of the first call: this process continues with the code that it has loaded.
     """
     folder = Path(__file__).parents[1]
-    own = _described(importlib.metadata.version("fa-jax"), commit(), sorted(folder.rglob("*.py")))
+    own = _described(importlib.metadata.version("fa-jax"), commit(), sorted(folder.rglob("*.py")), [folder])
     return {"fa-jax": own, **{name: importlib.metadata.version(name) for name in PACKAGES}}
 
 
@@ -104,14 +104,15 @@ def _describe_own(package: str) -> str | None:
         version = importlib.metadata.version(_distributions(tuple(sys.path))[package][0])
     with contextlib.suppress(OSError, subprocess.SubprocessError):
         commit = _git(in_package[0].parent, "rev-parse", "HEAD")
-    return _described(version, commit, sources)
+    return _described(version, commit, sources, beside)
 
 
-def _described(version: str | None, commit: str | None, sources: Iterable[Path]) -> str:
-    """Returns version and commit, as far as they are known, with a digest of sources."""
+def _described(version: str | None, commit: str | None, sources: Iterable[Path], folders: Collection[Path]) -> str:
+    """Returns version and commit, as far as they are known, with a digest of sources and their paths in folders."""
     digest = hashlib.sha256()
     for path in sources:
-        digest.update(f"{path.name}\0".encode() + path.read_bytes())
+        inside = next(path.relative_to(folder) for folder in folders if path.is_relative_to(folder))
+        digest.update(f"{inside.as_posix()}\0".encode() + path.read_bytes())
     parts = [version, commit and f"commit {commit[:8]}", f"sources {digest.hexdigest()[:8]}"]
     return ", ".join(part for part in parts if part)
 
