@@ -154,11 +154,6 @@ def stream(key: jax.Array, number: Stream) -> jax.Array:
     return jax.random.fold_in(key, int(number))
 
 
-DRAWING = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
-"""Options of XLA on a CPU for programs that draw data or initial states: they run once, and full optimization takes
-longer than the training of small networks. The numbers are the same bit for bit; at level 0 they are not."""
-
-
 class Split(NamedTuple):
     """Examples as they are stored on the device; a step makes a batch of them by `Task.prepare` and `Task.encode`."""
 

@@ -13,6 +13,9 @@ import jax.numpy as jnp
 from fa_jax.checks import is_on
 
 Draw = Callable[[jax.Array, tuple[int, ...], int, float], jax.Array]
+QUICKLY_COMPILED = {"xla_backend_optimization_level": 1, "xla_cpu_use_fusion_emitters": False}
+"""Options of XLA on a CPU for programs that draw data or initial states: they run once, and full optimization takes
+longer than the training of small networks. The numbers are the same bit for bit; at level 0 they are not."""
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...], fan: int, scale: float) -> jax.Array:

@@ -24,7 +24,8 @@ import yaml
 
 from fa_jax import feedback
 from fa_jax.cli.groups import CONF, LISTED, choices
-from fa_jax.core import DRAWING, Batch
+from fa_jax.core import Batch
+from fa_jax.initializers import QUICKLY_COMPILED
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.training import announce
@@ -38,7 +39,7 @@ FLAGS = (
     "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ.setdefault("XLA_FLAGS", FLAGS)
-DRAWING.clear()  # processes that tests start optimize how initial states are drawn, which changes their last bits
+QUICKLY_COMPILED.clear()  # processes that tests start optimize how states and data are drawn: other last bits
 
 # Tests share compiled programs, also with the processes that they start.
 SETTINGS = {

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import integer
-from fa_jax.core import DRAWING, Split, Stream, Task, stream
+from fa_jax.core import Split, Stream, Task, stream
+from fa_jax.initializers import QUICKLY_COMPILED
 from fa_jax.metrics.scores import nse_metric, power
 
 
@@ -46,7 +47,7 @@ def teacher_student(
 
     # Two programs: operation by operation, compiling takes longer than the training of small networks. They round as
     # single operations do: no factor is merged with those of `normal`, and `_to_unit` is in neither.
-    options = DRAWING if jax.default_backend() == "cpu" else None
+    options = QUICKLY_COMPILED if jax.default_backend() == "cpu" else None
     x, y = jax.jit(draw, compiler_options=options)(key)
     if scale_to_unit:
         x, y = _to_unit(x), _to_unit(y)

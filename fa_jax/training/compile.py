@@ -10,7 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from fa_jax.core import DRAWING, Rule
+from fa_jax.core import Rule
+from fa_jax.initializers import QUICKLY_COMPILED
 from fa_jax.network import Network, parameter_count
 from fa_jax.training import cache, distributed
 from fa_jax.training.job import Job
@@ -137,7 +138,7 @@ def compiled(job: Job, seeds: int, names: Sequence[str], cost: Cost) -> Program:
     parts = [
         (lambda: program.evaluate.lower(states, seeds_shape, step, data), None),
         (lambda: program.train.lower(states, seeds_shape, step, step, data), None),
-        (lambda: program.init.lower(seeds_shape, numbers), DRAWING if on_cpu else None),
+        (lambda: program.init.lower(seeds_shape, numbers), QUICKLY_COMPILED if on_cpu else None),
     ]
     with cache.reported():
         # An accelerator would measure kernels of several at once, and several processes must compile in the same order.

@@ -1,6 +1,9 @@
 """The teacher-student tasks follow their papers; targets and metric are written out in numpy."""
 
 import inspect
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -110,3 +113,26 @@ def test_the_message_about_a_wrong_option_starts_with_its_name(make, option, val
     assert option in inspect.signature(make).parameters
     with pytest.raises(BadOption, match=f"^{option} must be "):
         make(**{**valid, option: value})
+
+
+SINGLE_OPERATIONS = """
+import hashlib
+import jax
+import numpy as np
+from fa_jax.core import Stream, stream
+from fa_jax.tasks.linear import linear
+
+task = linear(seed=3, train_examples=20, test_examples=10, teacher_scale=0.4, scale_to_unit=False)
+key = jax.random.key(3)
+x = jax.random.normal(stream(key, Stream.DATA), (30, 30))
+y = x @ jax.random.uniform(stream(key, Stream.TEACHER), (30, 10), minval=-0.4, maxval=0.4)
+for drawn, single in ((task.train.inputs, x[:20]), (task.train.targets, y[:20]), (task.test.targets, y[20:])):
+    np.testing.assert_array_equal(drawn, single)
+"""
+
+
+@pytest.mark.slow
+def test_data_are_drawn_bit_for_bit_as_by_single_operations():
+    # In a process of its own, with XLA as users have it.
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    subprocess.run([sys.executable, "-c", SINGLE_OPERATIONS], check=True, env=environment)

@@ -25,7 +25,7 @@ SHORT = ["task=digits", "rule=dfa", "architecture.dropout=0.3", "epochs=1", "eva
 LONG = ["task=digits", "rule=dfa", "seeds=2", "epochs=20000", "evaluations=2", "probe=0", "checkpoint_every=0.2"]
 ONE_DEVICE = (
     "import os, sys; os.sched_setaffinity(0, [int(sys.argv.pop(1))]); "
-    "from fa_jax.core import DRAWING; DRAWING.clear(); "  # as in the process of the tests
+    "from fa_jax.initializers import QUICKLY_COMPILED; QUICKLY_COMPILED.clear(); "  # as in the process of the tests
     "from fa_jax.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
 """A program that runs `fa-jax` on one core, so that JAX has one device."""
