@@ -193,7 +193,7 @@ def summary(lines: Lines) -> str:
                     reached.append(f"{row.label} of {table.name}, {row.setting}: {printed.error:.2f} %")
     left = [row for table, row in every if (table.name, row.name) not in lines]
     text = f"{trained} of {len(every)} rows are measured."
-    text += f" The others take about {_hours(left)} on two cores of a CPU, which is why they are not." if left else ""
+    text += f" The others take about {_hours(left)} on two cores of a CPU." if left else ""
     if not judged:
         return text
     text += f" A network in which no hidden layer learns reaches {len(reached)} of the {judged} published numbers that "
