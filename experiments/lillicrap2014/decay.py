@@ -18,31 +18,40 @@ from experiments.lillicrap2014.task2 import PREFIX
 from experiments.training import sweep_row, trained
 from fa_jax.records.reader import Run
 
-EXAMPLES = (125_000, 250_000, 500_000, 1_250_000, 2_500_000)
-SETTINGS = {
-    "bp": ("0.4", "1e-6,1e-4,3e-4,1e-3"),
-    "fa": ("0.4", "1e-6,1e-4,3e-4,1e-3"),
-    "shallow": ("0.05,0.4", "1e-6,3e-4"),
+EXAMPLES = (125_000, 250_000, 500_000, 1_250_000, 2_500_000, 5_000_000)
+SHORT, LONG = ("epochs=41.6667", "evaluations=20"), ("epochs=83.3333", "evaluations=40")
+"""2.5 and 5 million examples, evaluated every 125 000."""
+SWEEPS = {
+    "bp": ("bp", "0.4", "1e-6,1e-4,3e-4,1e-3", SHORT),
+    "fa": ("fa", "0.4", "1e-6,1e-4,3e-4,1e-3", SHORT),
+    "shallow": ("shallow", "0.05,0.4", "1e-6,3e-4", SHORT),
+    "bp_between": ("bp", "0.4", "5e-4", LONG),
+    "fa_between": ("fa", "0.4", "5e-4", LONG),
 }
-"""The initial scales (omega) and the decays of each rule."""
-LENGTH = ("epochs=41.6667", "evaluations=20", "probe=0", "checkpoint=false")
+"""The rules, their initial scales (omega) and decays, and how long they learn."""
+SHARED = ("probe=0", "checkpoint=false")
 
 
 def measured(rule: str, run: Run) -> dict[str, object]:
     """Returns the line of a run."""
     settings = {"rule": rule, "omega": run.config["architecture"]["init_scale"]}
     settings["weight decay"] = f"{run.config['optimizer']['weight_decay']:g}"
-    errors = {f"test error at {examples}": f"{at(run, 'test_error', examples).mean():.2f}" for examples in EXAMPLES}
+    last = run.curves("test_error")[0][-1]
+    errors = {
+        f"test error at {examples}": f"{at(run, 'test_error', examples).mean():.2f}"
+        for examples in EXAMPLES
+        if examples <= last
+    }
     return {**settings, "seeds": len(run.seeds), **errors}
 
 
 def runs() -> Iterator[tuple[str, Run]]:
     """Yields the rules and runs, after training those that are missing."""
-    for rule, (omegas, decays) in SETTINGS.items():
+    for name, (rule, omegas, decays, length) in SWEEPS.items():
         swept = [f"architecture.init_scale={omegas}", f"optimizer.weight_decay={decays}"]
-        arguments = [f"experiment={PREFIX}{rule}", *swept, *LENGTH]
-        folder = OUTPUTS / "task2_decay" / rule
-        for run in trained(sweep_row(f"lillicrap2014/task2_decay/{rule}", folder, arguments, None, seeds=1)):
+        arguments = [f"experiment={PREFIX}{rule}", *swept, *length, *SHARED]
+        row = sweep_row(f"lillicrap2014/task2_decay/{name}", OUTPUTS / "task2_decay" / name, arguments, None, seeds=1)
+        for run in trained(row):
             yield rule, run
 
 

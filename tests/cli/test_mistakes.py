@@ -134,7 +134,7 @@ MISTAKES = {
     "rule=pepita feedback=direct": "rule=pepita needs feedback to the input alone, such as to_input",
     "rule=pepita rule.positions=mean": "rule.positions must be sum unless the network has convolutions; got mean",
     "rule=ifa feedback=layerwise": "rule=ifa needs feedback to the first hidden layer alone",
-    "task=digits architecture=lenet tuned=true": "tuned=true has no values for digits/lenet/bp; did you mean ",
+    "task=digits architecture=resnet8 tuned=true": "tuned=true has no values for digits/resnet8/bp; did you mean ",
     "task=digits tuned=true optimizer=adam": "tuned=true has values for optimizer=sgd with digits/mlp/bp; got "
     "optimizer=adam",
     # The command itself
