@@ -59,6 +59,11 @@ def layer_columns(run: Run, metric: str) -> list[str]:
     return [name for _, name in sorted((layer, name) for layer, name in columns if layer is not None)]
 
 
+def hours_text(hours: float | None) -> str:
+    """Returns hours as text, such as `0.19 h`."""
+    return "unknown" if hours is None else f"{hours:.2g} h" if hours < 100 else f"{hours:.0f} h"
+
+
 def summary_of(run: Run) -> Mapping[str, Any]:
     """Returns the summary of a run that is finished."""
     assert run.summary is not None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from experiments import queue
+from experiments.common import hours_text
 from experiments.reproduced import MEANING, NO, NOT_MEASURED, SHORTENED, Claim, Result
 
 HERE = Path(__file__).parent
@@ -62,8 +63,7 @@ def left_to_run(result: Result) -> str:
     """Returns the hours that a result would need which was not measured at its own length; empty: it was."""
     if result.verdict not in (NOT_MEASURED, SHORTENED):
         return ""
-    needed = hours()[result.row]
-    return "unknown" if needed is None else f"{needed:.2g} h" if needed < 10 else f"{needed:.0f} h"
+    return hours_text(hours()[result.row])
 
 
 def table(results: list[Result]) -> str:

@@ -3,10 +3,10 @@
     python -m experiments.lillicrap2014.decay
 
 The paper prints a decay of 1e-6, and not whether it is multiplied by the learning rate or applied to every example or
-batch. The script trains to 2.5 million examples, one seed each, with decays from the printed one multiplied by the rate
-(1e-6 here) to the printed one for every example without the rate (1e-3 here). It writes `decay.csv` to
-outputs/lillicrap2014/results, or with `--update` beside this file: the test error in % after the numbers of examples at
-which fig. 2a was read. MNIST is read from `$TFDS_DATA_DIR`.
+batch. The script trains to 2.5 million examples, or to 5 with the decay that fits best, one seed each, with decays from
+the printed one multiplied by the rate (1e-6 here) to the printed one for every example without the rate (1e-3 here). It
+writes `decay.csv` to outputs/lillicrap2014/results, or with `--update` beside this file: the test error in % after the
+numbers of examples at which fig. 2a was read. MNIST is read from `$TFDS_DATA_DIR`.
 """
 
 import argparse

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tabulate import tabulate
 
-from experiments.common import read_rows, seconds
+from experiments.common import hours_text, read_rows, seconds
 from experiments.tables.row import CONTROL, HERE, LAST, METRICS, PARTIAL, RULE, Published, Row, Table, published
 from experiments.tables.search import Choice
 from experiments.tables.tables import TABLES
@@ -212,8 +212,7 @@ def _found(row: Row, line: Mapping[str, str] | None) -> str:
 
 def _hours(rows: Sequence[Row]) -> str:
     """Returns about how long some rows take on two cores, of which those that share a run take it once."""
-    hours = sum({row.folder: row.hours_on_two_cores for row in rows}.values())
-    return f"{hours:.2g} h" if hours < 100 else f"{hours:.0f} h"
+    return hours_text(sum({row.folder: row.hours_on_two_cores for row in rows}.values()))
 
 
 def _rounded(number: str) -> str:

@@ -17,7 +17,7 @@ from fa_jax.cli.errors import check_folders_of_jobs, check_names, check_vacant, 
 from fa_jax.cli.processes import joined
 from fa_jax.cli.terminal import cores
 from fa_jax.cli.trust import LOGGER
-from fa_jax.records.sources import identity, versions
+from fa_jax.records.sources import code_key, versions
 from fa_jax.training import cache, distributed
 from fa_jax.training.announce import announced
 from fa_jax.user.text import say
@@ -37,7 +37,7 @@ def start(arguments: Arguments, composition: Composition | None, words: Sequence
     prepare_process()
     given = {name: value for name, value in arguments.options.items() if name in PROCESSES}
     with joined(given) if given else contextlib.nullcontext():
-        distributed.check_same("code", {name: identity(described) for name, described in versions().items()})
+        distributed.check_same("code", {name: code_key(described) for name, described in versions().items()})
         with one_line_errors():
             if composition is None:
                 config_dirs = [] if arguments.config_dir is None else [arguments.config_dir]

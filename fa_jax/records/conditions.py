@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fa_jax.records.reader import Run
-from fa_jax.records.sources import identity
+from fa_jax.records.sources import code_key
 
 
 class Condition(NamedTuple):
@@ -43,7 +43,7 @@ def differences(environments: Iterable[Mapping[str, Any]]) -> list[str]:
             **environment.get("settings", {}),
         }
         for name, value in described.items():
-            seen.setdefault(name, {}).setdefault(identity(str(value)), str(value))
+            seen.setdefault(name, {}).setdefault(code_key(str(value)), str(value))
     return [f"{name} {' and '.join(values.values())}" for name, values in seen.items() if len(values) > 1]
 
 

@@ -43,11 +43,11 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[str
     """
     for name in sorted(before.keys() | after.keys()):
         old, new = before.get(name), after.get(name)
-        if identity(old) != identity(new):
+        if code_key(old) != code_key(new):
             yield f"{name} went from {old} to {new}"
 
 
-def identity(described: str | None) -> str | None:
+def code_key(described: str | None) -> str | None:
     """Returns the part of a described package that tells whether it is the same: its sources, or else its version."""
     _, found, digest = (described or "").rpartition("sources ")
     return digest if found else described

@@ -20,7 +20,8 @@ class Scaling(NamedTuple):
     store: Callable[[np.ndarray], np.ndarray]
     """Maps images, uint8 `[n, ...]`, to the arrays stored on the device, `[n, ...]`; called once."""
     prepare: Callable[..., jax.Array]
-    """Maps a batch of stored arrays to float32 of the same shape, which may be augmented; called in every step."""
+    """Maps a batch of stored arrays to float32 of the same shape, which may be augmented; called in every step. Of an
+    array of NumPy it makes one of NumPy."""
     finish: Callable[[jax.Array], jax.Array] = lambda images: images
     """Maps augmented images to network inputs, each image individually."""
 

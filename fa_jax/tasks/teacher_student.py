@@ -24,14 +24,14 @@ def teacher_student(
     """Returns the `Task` of imitating a teacher on standard normal inputs; the metric is `nse`.
 
     Args:
-    teacher: `(key, x) -> y`, of x `[n, inputs]` and y `[n, outputs]`; the key draws the teacher.
-    key: of the task; its stream TEACHER draws the teacher, DATA the examples.
-    inputs: the dimension of an input.
-    input_scale: the standard deviation of its components.
-    train_examples: the length of the training sequence.
-    test_examples: the number of test examples.
-    scale_to_unit: whether inputs and targets are each mapped linearly to [-1, 1], by the smallest and the largest
-      component in both splits together.
+      teacher: `(key, x) -> y`, of x `[n, inputs]` and y `[n, outputs]`; the key draws the teacher.
+      key: of the task; its stream TEACHER draws the teacher, DATA the examples.
+      inputs: the dimension of an input.
+      input_scale: the standard deviation of its components.
+      train_examples: the length of the training sequence.
+      test_examples: the number of test examples.
+      scale_to_unit: whether inputs and targets are each mapped linearly to [-1, 1], by the smallest and the largest
+        component in both splits together.
     """
     train_examples = integer("train_examples", train_examples, least=1)
     test_examples = integer("test_examples", test_examples, least=1)

@@ -15,7 +15,7 @@ import pytest
 from fa_jax.cli.main import main
 from fa_jax.records.checkpoints import Checkpoints
 from fa_jax.records.reader import find_runs, read_run
-from fa_jax.records.sources import identity, versions
+from fa_jax.records.sources import code_key, versions
 from fa_jax.records.writer import Writer
 from fa_jax.training import run as runner
 from tests.cli.conftest import record_code, record_other_code
@@ -149,7 +149,7 @@ def interrupt(folder, monkeypatch, *words):
 def test_auto_resumes_the_run_of_the_same_overrides_or_starts_one(folder, monkeypatch, capsys):
     interrupted = interrupt(folder, monkeypatch, "rule=fa", "seeds=2")
     # A commit since then, or another version, that left the sources of the package as they were.
-    record_code(interrupted / "environment.json", f"0.0.1, commit 0123, sources {identity(versions()['fa-jax'])}")
+    record_code(interrupted / "environment.json", f"0.0.1, commit 0123, sources {code_key(versions()['fa-jax'])}")
     assert main([*DIGITS, "rule=fa", "seeds=2", "resume=auto"]) == 0
     assert f"resuming {interrupted.relative_to(folder)}" in capsys.readouterr().out
     assert read_run(interrupted).status["status"] == "finished"

@@ -10,9 +10,12 @@ from experiments.common import read_rows
 from experiments.rules_by_architectures import compare, draw
 from experiments.rules_by_architectures.case import Case, NotTrained, case_of, row_of, write_tuned
 from fa_jax.cli.arguments import parse
+from fa_jax.cli.build import build
 from fa_jax.cli.compose import compose
 from fa_jax.cli.tuned import TABLE
 from fa_jax.records.statistics import summarise
+from fa_jax.training.operations import operations
+from tests.conftest import CUT_MNIST
 
 
 @pytest.fixture
@@ -178,3 +181,16 @@ def columns(sample):
     """The columns of a measured table for the errors of some seeds."""
     summary = summarise(sample.tolist())
     return {"test error": summary.mean, "low": summary.low, "high": summary.high}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["digits", "mnist"])
+def test_recorded_operations_are_those_of_the_present_code(task, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(CUT_MNIST))
+    recorded = {
+        row["rule"]: float(row["Mflop a step"])
+        for row in read_rows(compare.HERE / f"measured_{task}.csv")
+        if row["architecture"] == "mlp"
+    }
+    counted = {rule: operations(build(Case(task, "mlp", rule, None).config())) / 1e6 for rule in recorded}
+    assert counted == pytest.approx(recorded, abs=0.006)

@@ -6,7 +6,7 @@ import pytest
 
 from fa_jax.records.conditions import differences
 from fa_jax.records.environment import environment
-from fa_jax.records.sources import changes, identity, own_versions, versions
+from fa_jax.records.sources import changes, code_key, own_versions, versions
 
 
 def test_this_package_is_described_by_its_version_and_sources():
@@ -53,4 +53,4 @@ def test_the_sources_of_a_package_are_its_modules_and_where_they_lie(tmp_path, m
 
 def test_a_package_that_is_gone_or_new_is_another_one():
     assert list(changes({"a": "1"}, {"b": "2"})) == ["a went from 1 to None", "b went from None to 2"]
-    assert identity(None) is None
+    assert code_key(None) is None

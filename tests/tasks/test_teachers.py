@@ -116,18 +116,27 @@ def test_the_message_about_a_wrong_option_starts_with_its_name(make, option, val
 
 
 SINGLE_OPERATIONS = """
-import hashlib
 import jax
+import jax.numpy as jnp
 import numpy as np
 from fa_jax.core import Stream, stream
-from fa_jax.tasks.linear import linear
+from fa_jax.tasks.teacher_student import teacher_student
 
-task = linear(seed=3, train_examples=20, test_examples=10, teacher_scale=0.4, scale_to_unit=False)
+def teacher(key, x):
+    return jnp.tanh(x @ jax.random.uniform(key, (30, 10), minval=-0.4, maxval=0.4))
+
+def to_unit(a):
+    return 2 * (a - a.min()) / (a.max() - a.min()) - 1
+
 key = jax.random.key(3)
-x = jax.random.normal(stream(key, Stream.DATA), (30, 30))
-y = x @ jax.random.uniform(stream(key, Stream.TEACHER), (30, 10), minval=-0.4, maxval=0.4)
-for drawn, single in ((task.train.inputs, x[:20]), (task.train.targets, y[:20]), (task.test.targets, y[20:])):
-    np.testing.assert_array_equal(drawn, single)
+for scale, unit in ((1.0, False), (0.7, False), (0.7, True)):
+    sizes = {"inputs": 30, "train_examples": 20, "test_examples": 10}
+    task = teacher_student(teacher, key, **sizes, input_scale=scale, scale_to_unit=unit)
+    x = scale * jax.random.normal(stream(key, Stream.DATA), (30, 30))
+    y = teacher(stream(key, Stream.TEACHER), x)
+    x, y = (to_unit(x), to_unit(y)) if unit else (x, y)
+    for drawn, single in ((task.train.inputs, x[:20]), (task.train.targets, y[:20]), (task.test.targets, y[20:])):
+        np.testing.assert_array_equal(drawn, single)
 """
 
 
