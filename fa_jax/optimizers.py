@@ -155,6 +155,11 @@ def cosine(learning_rate: float, steps: int, *, final: float, warmup: float) -> 
     return optax.warmup_cosine_decay_schedule(0.0 if rising else learning_rate, learning_rate, rising, steps, end)
 
 
+def linear(learning_rate: float, steps: int, *, final: float) -> optax.Schedule:
+    """Returns a linear decay over all steps; `final`, in [0, 1], is the last rate as a fraction of the first."""
+    return optax.linear_schedule(learning_rate, learning_rate * number("schedule.final", final, least=0, most=1), steps)
+
+
 def step_decay(learning_rate: float, steps: int, *, drops: list[tuple[float, float]]) -> optax.Schedule:
     """Returns the rate times a factor from each given fraction of the steps on; factors accumulate.
 

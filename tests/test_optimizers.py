@@ -15,6 +15,7 @@ from fa_jax.optimizers import (
     descend,
     is_plain,
     keep_removed,
+    linear,
     step_decay,
     with_multipliers,
 )
@@ -88,8 +89,10 @@ def test_ema_averages_gradients_without_bias_correction(compose):
     np.testing.assert_allclose(trajectory(optimizer), expected, rtol=1e-12)
 
 
-def test_constant_cosine_and_step_decay_schedules():
+def test_constant_linear_cosine_and_step_decay_schedules():
     assert constant(0.3, 100)(99) == 0.3
+    falling = linear(0.3, 100, final=0.1)
+    np.testing.assert_allclose([falling(0), falling(50), falling(100)], [0.3, 0.165, 0.03], rtol=1e-6)
     warmed_up = cosine(0.3, 100, final=0.1, warmup=0.2)
     rates = [warmed_up(step) for step in (0, 10, 20, 100)]
     np.testing.assert_allclose(rates, [0, 0.15, 0.3, 0.03], atol=1e-7)
@@ -115,6 +118,7 @@ def test_constant_then_linear_schedule_is_constant_for_half_of_the_run_and_then_
     [
         (step_decay, {"drops": [0.5, 0.1]}, r"^schedule\.drops must be pairs such as"),
         (step_decay, {"drops": [[1.5, 0.1]]}, r"^schedule\.drops must be a finite number"),
+        (linear, {"final": 2}, r"^schedule\.final must be a finite number"),
         (cosine, {"final": 2, "warmup": 0}, r"^schedule\.final must be a finite number"),
         (cosine, {"final": 0, "warmup": -1}, r"^schedule\.warmup must be a finite number"),
         (constant_then_linear, {"steps_down": 0}, r"^schedule\.steps_down must be a finite number above 0; got 0"),

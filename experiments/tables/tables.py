@@ -9,6 +9,7 @@ from experiments.tables import (
     laborieux_zenke2022,
     nokland2019,
     pinchetti2025,
+    ren2023,
     sanfiz_akrout2021,
     sanfiz_akrout2021_cifar10,
     webster2021,
@@ -28,5 +29,6 @@ TABLES = {
         sanfiz_akrout2021_cifar10,
         webster2021,
         laborieux_zenke2022,
+        ren2023,
     )
 }

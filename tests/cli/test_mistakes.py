@@ -11,8 +11,8 @@ MISTAKES = {
     "task=mnits": "did you mean 'mnist'?",
     "architecture=mpl": "module, recurrent, residual_mlp, resnet20, resnet56, resnet8, transformer, vgg; got 'mpl'; "
     "did you mean 'mlp'?",
-    "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, constant_then_linear, cosine, step_decay; "
-    "got 'cosin'; did you mean 'cosine'?",
+    "optimizer/schedule=cosin": "optimizer/schedule must be one of constant, constant_then_linear, cosine, linear, "
+    "step_decay; got 'cosin'; did you mean 'cosine'?",
     "feedback=direkt": "feedback must be one of deviations, direct, direct_zeros, first_layer, layerwise, magnitudes, "
     "to_input; got 'direkt'; did you mean 'direct'?",
     "measure=[separation,separatoin]": "measure must be one of null_angle, pseudobackprop, rho, separation, "
