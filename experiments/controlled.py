@@ -33,16 +33,16 @@ class Study:
     recipe: tuple[str, ...]
     """The other arguments that all runs share."""
     rules: tuple[str, ...]
-    rates: Callable[[str], Sequence[float]]
-    """Returns the learning rates that a rule tries."""
+    rates: Callable[[str, str], Sequence[float]]
+    """Returns the learning rates that a rule tries on a network; a single one is trained without trials."""
     lengths: Mapping[int, float]
     """Estimated hours of a rule on a network, by epochs."""
     trial_epochs: Callable[[int], int]
     """Returns the epochs of a trial, given those of a run."""
     held_out: int
     """Training examples on which trials are judged."""
-    for_rule: Callable[[str], Sequence[str]] = lambda rule: ()
-    """Returns further arguments of a rule."""
+    for_rule: Callable[[str, str], Sequence[str]] = lambda network, rule: ()
+    """Returns further arguments of a rule on a network."""
     seeds: int = 5
     trial_seeds: int = 2
 
@@ -53,11 +53,12 @@ class Study:
 
     def overrides(self, network: str, rule: str, epochs: int) -> tuple[str, ...]:
         """Returns the arguments of a rule on a network, without the learning rate."""
-        return (*self.networks[network], *self.recipe, f"rule={rule}", *self.for_rule(rule), f"epochs={epochs}")
+        of_rule = self.for_rule(network, rule)
+        return (*self.networks[network], *self.recipe, f"rule={rule}", *of_rule, f"epochs={epochs}")
 
     def trials(self, network: str, rule: str, epochs: int) -> Training:
         """Returns the sweep over learning rates."""
-        swept = "optimizer.learning_rate=" + ",".join(f"{rate:g}" for rate in self.rates(rule))
+        swept = "optimizer.learning_rate=" + ",".join(f"{rate:g}" for rate in self.rates(network, rule))
         further = (f"seeds={self.trial_seeds}", f"task.validation={self.held_out}", "probe=0", "checkpoint=false")
         folder = self._outputs(network, rule, epochs) / "trials"
         arguments = (*self.overrides(network, rule, self.trial_epochs(epochs)), swept, *further)
@@ -65,11 +66,14 @@ class Study:
 
     def trainings(self, network: str, rule: str, epochs: int, seeds: int | None) -> Iterator[Training]:
         """Yields the trials of a rule, and when they are done its run with the best rate; seeds as in `rows`."""
-        searched = self.trials(network, rule, epochs)
-        yield searched
-        if state(searched).kind != DONE:
-            return
-        rate = f"optimizer.learning_rate={best_rate(searched.runs()):g}"
+        best, *others = self.rates(network, rule)
+        if others:
+            searched = self.trials(network, rule, epochs)
+            yield searched
+            if state(searched).kind != DONE:
+                return
+            best = best_rate(searched.runs())
+        rate = f"optimizer.learning_rate={best:g}"
         asked, defaults = ((f"seeds={seeds}",), ()) if seeds is not None else ((), (f"seeds={self.seeds}",))
         folder = self._outputs(network, rule, epochs) / "tuned"
         yield Training(folder, (*self.overrides(network, rule, epochs), rate, *asked), defaults)
@@ -111,7 +115,7 @@ class Study:
         rules = [condition.run.choices["rule"] for condition in compared.conditions]
         run = compared.conditions[rules.index(rule)].run
         final, rate = summary_of(run)["final"], run.config["optimizer"]["learning_rate"]
-        error = final["test_error"]
+        error, tried = final["test_error"], sorted(self.rates(network, rule))
         angles = [
             f"{final[name]['mean']:.0f}" for name in final if name.startswith("signal_angle_") and final[name]["n"]
         ]
@@ -121,7 +125,7 @@ class Study:
             "n": error["n"],
             "diverged": len(run.diverged),
             "learning rate": f"{rate:g}",
-            "at the edge of the grid": rate in (min(self.rates(rule)), max(self.rates(rule))),
+            "at the edge of the grid": len(tried) > 1 and rate in (tried[0], tried[-1]),
             **{
                 name: "" if error[key] is None else f"{error[key]:.2f}"
                 for name, key in (("test error", "mean"), ("low", "low"), ("high", "high"))

@@ -162,8 +162,8 @@ def _of_residual() -> list[str]:
             margin, low, high = (row[f"above {FROZEN}{part}"] for part in ("", ", low", ", high"))
             if row["rule"] not in CONTROLS and low:
                 sentences.append(
-                    f"In a residual network on {row['network']}, {epochs} epochs, `{row['rule']}` is {margin} points "
-                    f"above frozen blocks ({low} to {high})."
+                    f"In a residual network ({row['network']}, {epochs} epochs), `{row['rule']}` is {margin} points above "
+                    f"frozen blocks ({low} to {high})."
                 )
     return sentences
 

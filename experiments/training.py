@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from experiments.common import without_cache
+from fa_jax.cli.trust import VARIABLE as TRUST
 from fa_jax.records.locks import is_held
 from fa_jax.records.reader import SWEEP, Run, find_runs, read_run, read_sweep
 from fa_jax.reports.status import progress
@@ -239,7 +240,9 @@ def start(training: Training, now: State, slot: int = 0, at_once: int = 1, *, fo
         words = [*flags, *training.arguments, *training.defaults, f"{training.option}={training.folder}"]
     print("fa-jax", shlex.join(words), flush=True)
     # In a session of its own, Ctrl-C does not reach it: it is told once, by `stop`.
-    process = subprocess.Popen([sys.executable, "-m", "fa_jax", *words], env=without_cache(), start_new_session=True)
+    # A run of a rule of `experiments` is resumed only if its functions are trusted.
+    environment = {**without_cache(), TRUST: ",".join(filter(None, (os.environ.get(TRUST), "experiments")))}
+    process = subprocess.Popen([sys.executable, "-m", "fa_jax", *words], env=environment, start_new_session=True)
     if at_once > 1 and sys.platform == "linux":
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(process.pid, cores[slot::at_once] or cores)

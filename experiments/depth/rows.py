@@ -44,9 +44,11 @@ STUDY = Study(
         "node_perturbation",
         "sdfa",
     ),
-    rates=lambda rule: RATES_OF_READOUT if rule == "shallow" else RATES_OF.get(rule, RATES),
+    rates=lambda network, rule: RATES_OF_READOUT if rule == "shallow" else RATES_OF.get(rule, RATES),
     # Feedback from layer to layer is drawn like the weights.
-    for_rule=lambda rule: (f"feedback.scale={SCALE}",) if rule in ("fa", "kolen_pollack", "weight_mirror") else (),
+    for_rule=lambda network, rule: (
+        (f"feedback.scale={SCALE}",) if rule in ("fa", "kolen_pollack", "weight_mirror") else ()
+    ),
     lengths={EPOCHS: 0.02},
     trial_epochs=lambda epochs: epochs,
     held_out=200,

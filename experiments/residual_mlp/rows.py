@@ -4,17 +4,34 @@
     python -m experiments.residual_mlp.rows 30epochs/cifar10/fa             one of them
     python -m experiments.residual_mlp.rows 10epochs/cifar10                a shorter one, for two cores
     python -m experiments.residual_mlp.rows 100epochs/cifar10 30epochs      the length of 2026; all networks
+    python -m experiments.residual_mlp.rows 10epochs/cifar10_2026           the local losses and the rate of 2026
     python -m experiments.residual_mlp.rows --status                        how far the rows have come
     python -m experiments.residual_mlp.rows --table                         prints the tables
 
 Each rule tries five learning rates with two seeds for a third of the epochs, on all but 5000 training images; then the
-best one of these held-out images trains on all, with five seeds. The runs are in outputs/residual_mlp.
+best one of these held-out images trains on all, with five seeds. `cifar10_2026` has the rate 1e-3 for all
+rules, and FA and DFA of `local_losses`. The runs are in outputs/residual_mlp.
 """
+
+from collections.abc import Sequence
 
 from experiments.controlled import CONTROLS, Study, markdown
 
 RATES = {"frozen_blocks": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), "shallow": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 """The rates that the controls try, whose best ones are lower or higher than those of other rules."""
+RECIPE_OF_2026 = "cifar10_2026"
+LOCAL_LOSSES = "experiments.residual_mlp.local_losses"
+FOR_RULE = {
+    "fa": (f"rule._target_={LOCAL_LOSSES}.fa", f"feedback._target_={LOCAL_LOSSES}.between_states"),
+    "dfa": (f"rule._target_={LOCAL_LOSSES}.dfa",),
+}
+"""The further arguments of rules by the recipe of 2026."""
+
+
+def rates(network: str, rule: str) -> Sequence[float]:
+    """Returns the learning rates that a rule tries on a network."""
+    return (1e-3,) if network == RECIPE_OF_2026 else RATES.get(rule, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2))
+
 
 STUDY = Study(
     name="residual_mlp",
@@ -22,8 +39,9 @@ STUDY = Study(
         "cifar10": ("task=cifar10",),
         "cifar10_without_norm": ("task=cifar10", "architecture.terminal_norm=false"),
         "cifar100": ("task=cifar100",),
+        RECIPE_OF_2026: ("task=cifar10",),
     },
-    # That of 2026; its rate was 1e-3 for all rules. The weight decay is the default one of AdamW, 0.01.
+    # That of 2026 but for its rates and local losses. The weight decay is the default one of AdamW, 0.01.
     recipe=(
         "architecture=residual_mlp",
         "optimizer=adamw",
@@ -33,7 +51,8 @@ STUDY = Study(
         "evaluations=10",
     ),
     rules=(*CONTROLS, "bp", "fa", "dfa"),
-    rates=lambda rule: RATES.get(rule, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)),
+    rates=rates,
+    for_rule=lambda network, rule: FOR_RULE.get(rule, ()) if network == RECIPE_OF_2026 else (),
     lengths={10: 0.3, 30: 1.0, 100: 3.0},
     trial_epochs=lambda epochs: max(1, epochs // 3),
     held_out=5000,

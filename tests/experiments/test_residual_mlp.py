@@ -10,6 +10,8 @@ from experiments.common import read_rows
 from experiments.controlled import Study
 from experiments.residual_mlp import rows
 from experiments.training import DONE, State
+from fa_jax.cli.arguments import parse
+from fa_jax.cli.compose import compose
 from tests.reports.conftest import make_run
 
 ERRORS = {
@@ -44,6 +46,16 @@ def test_the_rate_with_the_lowest_validation_error_is_trained_unless_it_diverges
     assert {"epochs=30", "optimizer.learning_rate=0.3"} <= set(final.arguments)
     assert not any(word.startswith("task.validation") for word in final.arguments)
     assert final.defaults == ("seeds=5",)
+
+
+def test_the_recipe_of_2026_has_one_rate_without_trials_and_trains_its_own_rules():
+    (final,) = rows.STUDY.trainings("cifar10_2026", "fa", 10, 1)
+    assert {"optimizer.learning_rate=0.001", "seeds=1", "epochs=10"} <= set(final.arguments)
+    (run,) = compose(parse([word for word in final.arguments if not word.startswith("task")])).runs
+    assert run.config["rule"]["_target_"] == "experiments.residual_mlp.local_losses.fa"
+    assert run.config["feedback"]["_target_"] == "experiments.residual_mlp.local_losses.between_states"
+    assert not any("_target_" in word for word in rows.STUDY.overrides("cifar10", "fa", 10))
+    assert not any("_target_" in word for word in rows.STUDY.overrides("cifar10_2026", "bp", 10))
 
 
 def test_a_table_has_the_margins_above_both_controls(tmp_path, monkeypatch):

@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.residual_mlp import local_losses
 from fa_jax.checks import BadOption
 from fa_jax.losses import squared_error
+from fa_jax.networks.mlp import mlp
 from fa_jax.networks.residual_mlp import residual_mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.frozen_blocks import frozen_blocks
-from tests.conftest import RESIDUAL_MLP, direct, layerwise, random_batch, to_float64
+from tests.conftest import MLP, RESIDUAL_MLP, direct, layerwise, random_batch, to_float64
 from tests.networks.reference import Linear, Norm, gelu
 from tests.rules.reference import leaf
 
@@ -24,6 +26,13 @@ RULES = {
     "bp": bp,
     "fa": functools.partial(fa, init_feedback=layerwise()),
     "dfa": functools.partial(dfa, init_feedback=direct()),
+    "fa of 2026": functools.partial(
+        local_losses.fa,
+        init_feedback=functools.partial(
+            local_losses.between_states, distribution="fan_normal", scale=1.0, density=1.0, rank=None, fan="fan_in"
+        ),
+    ),
+    "dfa of 2026": functools.partial(local_losses.dfa, init_feedback=direct()),
     "frozen_blocks": functools.partial(frozen_blocks, train_norms=False),
     "frozen_blocks, norms trained": functools.partial(frozen_blocks, train_norms=True),
 }
@@ -70,10 +79,11 @@ def reference(params, batch, kernel, signals=None):
     updates = {"readout": {"linear": readout_updates}}
     if norm is not None:
         updates["readout"]["norm"], d = norm.backward(d)
+    sent = None if signals is None else signals(error, d)
     for i in range(len(blocks), 0, -1):
-        d = d if signals is None else signals(error)[i]
+        d = d if sent is None else sent[i]
         updates[f"stages_{i}"], d = blocks[i - 1].backward(d, lambda name, i=i: kernel(f"stages_{i}/{name}"))
-    d = d if signals is None else signals(error)[0]
+    d = d if sent is None else sent[0]
     return updates | {"stages_0": {"linear": embedding.backward(d, np.zeros(embedding.shape))[0]}}
 
 
@@ -83,6 +93,8 @@ def reference(params, batch, kernel, signals=None):
         pytest.param("bp", True, marks=pytest.mark.slow),
         ("fa", True),
         ("dfa", False),
+        ("fa of 2026", True),
+        ("dfa of 2026", False),
         pytest.param("dfa", True, marks=pytest.mark.slow),
         pytest.param("frozen_blocks", True, marks=pytest.mark.slow),
         ("frozen_blocks, norms trained", True),
@@ -98,12 +110,23 @@ def test_rules_equal_their_equations(float64, name, terminal_norm):
     def forward_kernel(layer):
         return np.asarray(leaf(params, layer)["kernel"])
 
-    def signals(error):
+    def direct_signals(error, d):
         return [np.tensordot(error, np.asarray(feedback[layer]), 1) for layer in network.hidden_shapes]
+
+    def of_size_one(signal):
+        return signal / np.sqrt((signal**2).mean(-1, keepdims=True)) / len(signal)
+
+    def signals_down(error, d):
+        lower = d @ np.asarray(feedback["stages_2/hidden"])
+        return [of_size_one(a) for a in (lower @ np.asarray(feedback["stages_1/hidden"]), lower, d)]
 
     expected = {
         "fa": lambda: reference(params, batch, lambda layer: np.asarray(feedback[layer])),
-        "dfa": lambda: reference(params, batch, forward_kernel, signals),
+        "dfa": lambda: reference(params, batch, forward_kernel, direct_signals),
+        "fa of 2026": lambda: reference(params, batch, forward_kernel, signals_down),
+        "dfa of 2026": lambda: reference(
+            params, batch, forward_kernel, lambda *error: [of_size_one(a) for a in direct_signals(*error)]
+        ),
     }.get(name, lambda: reference(params, batch, forward_kernel))()
     if name.startswith("frozen"):
         for block in ("stages_1", "stages_2"):
@@ -127,6 +150,14 @@ def test_a_signal_of_direct_feedback_does_not_travel_along_the_residuals():
         zeroed = updates(params, {**feedback, f"stages_{i}/hidden": jnp.zeros((3, 4))}, batch)
         changed = jax.tree.map(lambda a, b: np.any(np.asarray(a) != b), plain, zeroed)
         assert {part for part in params if any(jax.tree.leaves(changed[part]))} == {f"stages_{i}"}
+
+
+def test_an_example_without_a_signal_stays_without_one_and_feedback_between_states_needs_one_width():
+    signal = np.asarray(local_losses.normalised(jnp.asarray([[0.0, 0.0], [3.0, 4.0]])))
+    np.testing.assert_allclose(signal, [[0, 0], [3 / 12.5**0.5 / 2, 4 / 12.5**0.5 / 2]], rtol=1e-6)
+    network = mlp((12,), OUTPUTS, hidden=[4, 5], dropout=0.0, **MLP)
+    with pytest.raises(BadOption, match="needs hidden layers of one width"):
+        RULES["fa of 2026"](network, LOSS).init(jax.random.key(0))
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+"""FA and DFA as Hao, Wan and Zhai (2026) train them: each layer descends a loss of its own, on a signal of fixed size.
+
+    L_i = mean over the batch of <f_i(h_{i-1}), a_i / rms(a_i)>          h_i = h_{i-1} + f_i(h_{i-1}), a_i constant
+    DFA:  a_i = B_i e                                                    e = dL/dlogits
+    FA:   a_L = dL/dh_L,  a_i = B_{i+1} a_{i+1}                          B square, in place of the whole block above
+
+The gradient of L_i is what layer i learns if `a_i / rms(a_i)` replaces dL/dh_i of each example. The root mean square is
+over the units of an example, so that its signal has the same size however small its error is; the authors' notes do not
+say over what it is taken. The readout descends the true loss. They have one AdamW for each block: since its steps are
+those of single weights, one for all blocks is the same.
+
+Hao, Wan, Zhai, arXiv 2606.21126, 2026, by the authors' public notes.
+"""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+
+from fa_jax.checks import BadOption, choose, number, unused
+from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule, Stream, stream
+from fa_jax.feedback import InitFeedback, require_all_hidden
+from fa_jax.initializers import DISTRIBUTIONS, sparsify
+from fa_jax.network import Network
+from fa_jax.rules.backward import backward_rule, hidden_gradient
+from fa_jax.rules.dfa import output_error
+from fa_jax.rules.projection import project_all
+
+
+def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
+    """Returns the `Rule` of DFA with signals whose root mean square is 1; arguments as for `fa_jax.rules.dfa.dfa`."""
+
+    def init(key):
+        params = network.init(key)
+        return params, require_all_hidden(network, init_feedback(network, stream(key, Stream.FEEDBACK), params))
+
+    def backward(params, feedback, batch):
+        sent = project_all(network, output_error(network, loss, params, batch), feedback)
+        return {"signals": {name: normalised(signal) for name, signal in sent.items()}}
+
+    return backward_rule(network, loss, init=init, backward=backward)
+
+
+def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
+    """Returns the `Rule` of feedback alignment from hidden state to hidden state.
+
+    Args:
+      network: marks its hidden layers with `Hidden`; they have one width and are not scanned.
+      loss: a mean over the batch.
+      init_feedback: draws a matrix for each hidden layer but the first, such as `between_states`.
+
+    Raises:
+      BadOption: when feedback is drawn, if the hidden layers are scanned or differ in width.
+    """
+    names = list(network.hidden_shapes)
+
+    def init(key):
+        params = network.init(key)
+        return params, init_feedback(network, stream(key, Stream.FEEDBACK), params)
+
+    def backward(params: PyTree, feedback: LayerArrays, batch: Batch) -> dict[str, LayerArrays]:
+        signal = hidden_gradient(network, loss, params, batch)[names[-1]]
+        signals = {names[-1]: normalised(signal)}
+        for upper, lower in itertools.pairwise(reversed(names)):
+            signal = signal @ feedback[upper]
+            signals[lower] = normalised(signal)
+        return {"signals": signals}
+
+    return backward_rule(network, loss, init=init, backward=backward)
+
+
+def between_states(
+    network: Network,
+    key: jax.Array,
+    params: PyTree,
+    *,
+    distribution: str,
+    scale: float,
+    density: float,
+    rank: None,
+    fan: str,
+) -> LayerArrays:
+    """Draws a square matrix for each hidden layer but the first, which sends the signal of its state to the one below.
+
+    Args:
+      network, key, params, distribution, scale, density: as for `feedback.layerwise`, one value for all layers.
+      rank: None, since all have full rank.
+      fan: `fan_in` or `fan_out`, which are equal here.
+
+    Returns:
+      B^T, `[width, width]`, by the name of the layer that the signal comes from.
+
+    Raises:
+      BadOption: if an option is out of range, or the hidden layers are scanned or differ in width.
+    """
+    unused("rank", rank, "between hidden states, where feedback has full rank")
+    choose("fan", fan, {"fan_in": None, "fan_out": None})
+    draw = choose("distribution", distribution, DISTRIBUTIONS).draw
+    size, kept = number("scale", scale, above=0), number("density", density, above=0, most=1)
+    shapes = {(*hidden.stack, *hidden.shape) for hidden in network.hidden_shapes.values()}
+    if len(shapes) != 1 or len(shape := next(iter(shapes))) != 1:
+        raise BadOption("feedback from state to state needs hidden layers of one width that are not scanned")
+    (width,) = shape
+    dtype = jax.tree.leaves(params)[0].dtype
+    keys = jax.random.split(key, (len(network.hidden_shapes), 2))
+    return {
+        name: sparsify(keys[i, 1], draw(keys[i, 0], (width, width), width, size), kept).astype(dtype)
+        for i, name in enumerate(network.hidden_shapes)
+        if i
+    }
+
+
+def normalised(signal: jax.Array) -> jax.Array:
+    """Returns signals `[batch, units]` divided by the root mean square of each example's, and by the batch size.
+
+    An example without a signal stays without one.
+    """
+    rms = jnp.sqrt(jnp.mean(signal**2, 1, keepdims=True))
+    return jnp.where(rms > 0, signal / jnp.where(rms > 0, rms, 1), 0) / len(signal)
