@@ -4,10 +4,11 @@
     DFA:  a_i = B_i e                                                    e = dL/dlogits
     FA:   a_L = dL/dh_L,  a_i = B_{i+1} a_{i+1}                          B square, in place of the whole block above
 
-The gradient of L_i is what layer i learns if `a_i / rms(a_i)` replaces dL/dh_i of each example. The root mean square is
-over the units of an example, so that its signal has the same size however small its error is; the authors' notes do not
-say over what it is taken. The readout descends the true loss. They have one AdamW for each block: since its steps are
-those of single weights, one for all blocks is the same.
+The gradient of L_i is what layer i learns if `a_i / rms(a_i)` replaces dL/dh_i of each example. The authors' notes do
+not say over what the root mean square is taken: the units of each example, so that its signal has one size however
+small its error is, or those of all examples of a batch, so that only the batch's signal has. The readout descends the
+true loss. They have one AdamW for each block: since its steps are those of single weights, one for all blocks is the
+same.
 
 Hao, Wan, Zhai, arXiv 2606.21126, 2026, by the authors' public notes.
 """
@@ -27,8 +28,13 @@ from fa_jax.rules.dfa import output_error
 from fa_jax.rules.projection import project_all
 
 
-def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
-    """Returns the `Rule` of DFA with signals whose root mean square is 1; arguments as for `fa_jax.rules.dfa.dfa`."""
+def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback, over: str = "example") -> Rule:
+    """Returns the `Rule` of DFA with signals whose root mean square is 1.
+
+    Args:
+      network, loss, init_feedback: as for `fa_jax.rules.dfa.dfa`.
+      over: as for `normalised`.
+    """
 
     def init(key):
         params = network.init(key)
@@ -36,18 +42,19 @@ def dfa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) ->
 
     def backward(params, feedback, batch):
         sent = project_all(network, output_error(network, loss, params, batch), feedback)
-        return {"signals": {name: normalised(signal) for name, signal in sent.items()}}
+        return {"signals": {name: normalised(signal, over) for name, signal in sent.items()}}
 
     return backward_rule(network, loss, init=init, backward=backward)
 
 
-def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
+def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback, over: str = "example") -> Rule:
     """Returns the `Rule` of feedback alignment from hidden state to hidden state.
 
     Args:
       network: marks its hidden layers with `Hidden`; they have one width and are not scanned.
       loss: a mean over the batch.
       init_feedback: draws a matrix for each hidden layer but the first, such as `between_states`.
+      over: as for `normalised`.
 
     Raises:
       BadOption: when feedback is drawn, if the hidden layers are scanned or differ in width.
@@ -60,10 +67,10 @@ def fa(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> 
 
     def backward(params: PyTree, feedback: LayerArrays, batch: Batch) -> dict[str, LayerArrays]:
         signal = hidden_gradient(network, loss, params, batch)[names[-1]]
-        signals = {names[-1]: normalised(signal)}
+        signals = {names[-1]: normalised(signal, over)}
         for upper, lower in itertools.pairwise(reversed(names)):
             signal = signal @ feedback[upper]
-            signals[lower] = normalised(signal)
+            signals[lower] = normalised(signal, over)
         return {"signals": signals}
 
     return backward_rule(network, loss, init=init, backward=backward)
@@ -110,10 +117,16 @@ def between_states(
     }
 
 
-def normalised(signal: jax.Array) -> jax.Array:
-    """Returns signals `[batch, units]` divided by the root mean square of each example's, and by the batch size.
+def normalised(signal: jax.Array, over: str) -> jax.Array:
+    """Returns signals divided by their root mean square and by the batch size; signals of 0 stay 0.
 
-    An example without a signal stays without one.
+    Args:
+      signal: `[batch, units]`.
+      over: what the root mean square is taken over: the units of each `example`, or those of the whole `batch`.
+
+    Raises:
+      BadOption: if `over` is neither.
     """
-    rms = jnp.sqrt(jnp.mean(signal**2, 1, keepdims=True))
+    axes = choose("over", over, {"example": (1,), "batch": (0, 1)})
+    rms = jnp.sqrt(jnp.mean(signal**2, axes, keepdims=True))
     return jnp.where(rms > 0, signal / jnp.where(rms > 0, rms, 1), 0) / len(signal)

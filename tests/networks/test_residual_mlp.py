@@ -33,6 +33,7 @@ RULES = {
         ),
     ),
     "dfa of 2026": functools.partial(local_losses.dfa, init_feedback=direct()),
+    "dfa of 2026, by batch": functools.partial(local_losses.dfa, init_feedback=direct(), over="batch"),
     "frozen_blocks": functools.partial(frozen_blocks, train_norms=False),
     "frozen_blocks, norms trained": functools.partial(frozen_blocks, train_norms=True),
 }
@@ -95,6 +96,7 @@ def reference(params, batch, kernel, signals=None):
         ("dfa", False),
         ("fa of 2026", True),
         ("dfa of 2026", False),
+        pytest.param("dfa of 2026, by batch", True, marks=pytest.mark.slow),
         pytest.param("dfa", True, marks=pytest.mark.slow),
         pytest.param("frozen_blocks", True, marks=pytest.mark.slow),
         ("frozen_blocks, norms trained", True),
@@ -113,8 +115,8 @@ def test_rules_equal_their_equations(float64, name, terminal_norm):
     def direct_signals(error, d):
         return [np.tensordot(error, np.asarray(feedback[layer]), 1) for layer in network.hidden_shapes]
 
-    def of_size_one(signal):
-        return signal / np.sqrt((signal**2).mean(-1, keepdims=True)) / len(signal)
+    def of_size_one(signal, axes=-1):
+        return signal / np.sqrt((signal**2).mean(axes, keepdims=True)) / len(signal)
 
     def signals_down(error, d):
         lower = d @ np.asarray(feedback["stages_2/hidden"])
@@ -126,6 +128,9 @@ def test_rules_equal_their_equations(float64, name, terminal_norm):
         "fa of 2026": lambda: reference(params, batch, forward_kernel, signals_down),
         "dfa of 2026": lambda: reference(
             params, batch, forward_kernel, lambda *error: [of_size_one(a) for a in direct_signals(*error)]
+        ),
+        "dfa of 2026, by batch": lambda: reference(
+            params, batch, forward_kernel, lambda *error: [of_size_one(a, None) for a in direct_signals(*error)]
         ),
     }.get(name, lambda: reference(params, batch, forward_kernel))()
     if name.startswith("frozen"):
@@ -153,7 +158,7 @@ def test_a_signal_of_direct_feedback_does_not_travel_along_the_residuals():
 
 
 def test_an_example_without_a_signal_stays_without_one_and_feedback_between_states_needs_one_width():
-    signal = np.asarray(local_losses.normalised(jnp.asarray([[0.0, 0.0], [3.0, 4.0]])))
+    signal = np.asarray(local_losses.normalised(jnp.asarray([[0.0, 0.0], [3.0, 4.0]]), "example"))
     np.testing.assert_allclose(signal, [[0, 0], [3 / 12.5**0.5 / 2, 4 / 12.5**0.5 / 2]], rtol=1e-6)
     network = mlp((12,), OUTPUTS, hidden=[4, 5], dropout=0.0, **MLP)
     with pytest.raises(BadOption, match="needs hidden layers of one width"):
