@@ -93,13 +93,15 @@ def page(recorded: Recorded) -> str:
 SOURCES = """Written by `python -m experiments.learning` from the tables of
 [rules_by_architectures](rules_by_architectures), [depth](depth), [residual_mlp](residual_mlp) and [tables](tables),
 which say how each number was measured."""
-INTRODUCTION = """A low test error does not show that hidden layers learn: with random ones, a readout alone
-classifies 95 % of digits rightly. So every rule stands beside one or two controls with the same network, trials and
-seeds. In [`shallow`](rules/shallow.md) the hidden layers keep their random start, and the readout learns. In
+INTRODUCTION = """A low test error does not show that hidden layers learn: with two random ones, a readout alone
+classifies 95 % of digits rightly. So every rule stands beside one or two controls on the same architecture, with the
+same number of seeds and some seven trials each. Forward-Forward, its variants and equilibrium propagation have other
+activation functions than the controls, and rules with heads or codes of their own have more params. In
+[`shallow`](rules/shallow.md) the hidden layers keep their random start, and the readout learns. In
 [`frozen_blocks`](rules/frozen_blocks.md) the first layer learns, too, by backprop through the random ones above it:
 a rule may reach as much by its first layer alone. *Above* is the error of the control less that of the rule. Here a
 rule *learns* on a network if the 95 % interval of this difference lies above 0. The intervals are of single
-comparisons: of a hundred differences that are nothing, two or three would lie above 0."""
+comparisons: of a hundred true differences of zero, two or three would lie above 0."""
 READING = """Points of test error, tuned values, five seeds each; in round brackets if the 95 % interval (Welch's t)
 contains 0, bold if it lies below 0; empty: not measured, or not defined on that network, such as frozen blocks where
 there is one hidden layer. *Cost* counts operations per step, those of `bp` on the dense network of MNIST being 1."""
@@ -162,8 +164,8 @@ def _of_residual() -> list[str]:
             margin, low, high = (row[f"above {FROZEN}{part}"] for part in ("", ", low", ", high"))
             if row["rule"] not in CONTROLS and low:
                 sentences.append(
-                    f"In a residual network ({row['network']}, {epochs} epochs), `{row['rule']}` is {margin} points above "
-                    f"frozen blocks ({low} to {high})."
+                    f"In a residual network ({row['network']}, {epochs} epochs), `{row['rule']}` is {margin} points "
+                    f"above frozen blocks ({low} to {high})."
                 )
     return sentences
 

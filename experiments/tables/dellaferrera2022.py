@@ -30,7 +30,7 @@ TABLE = Table(
     (
         "The rates of BP, FA and DRTP are not known: all rows have PEPITA's. The authors' command for BP differs in "
         "the rule alone.",
-        "Five seeds; the published means are said to be over ten runs.",
+        "Five seeds; that the published means are over ten runs is remembered.",
         "The last batch of an epoch, which is not full, is left out. CIFAR-100 has the rate of CIFAR-10.",
     ),
     (

@@ -41,7 +41,8 @@ TABLE = Table(
         "are the defaults of the authors' program, which has no loader of MNIST; the rates are searched.",
         "Layer norm has gains and shifts here, and weight decay applies to biases, too; the program's readout has a "
         "tenth of the rate of the other layers.",
-        "The published numbers are single runs. Which epoch is printed is not said; the program holds nothing out.",
+        "How many runs the published numbers are of is not said; the program fixes one seed. Which epoch "
+        "is printed is not said either; it holds nothing out.",
         "In the program, the row DFA is greedy learning: each layer descends the cross-entropy of a frozen random "
         "readout of its own. In its row FA, the error at the output is that of the backward weights. Here both are the "
         "rules of their papers.",

@@ -1,4 +1,4 @@
-"""Kolen-Pollack: feedback alignment whose feedback takes the same steps as the forward weights, and converges to them.
+"""Kolen-Pollack: feedback alignment whose feedback takes the steps of the forward weights, and with decay meets them.
 
     d_i = (B_{i+1} d_{i+1}) * f'(a_i),     W <- (1 - l) W - r dW,     B <- (1 - l) B - r dW^T
 

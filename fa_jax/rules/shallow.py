@@ -2,7 +2,8 @@
 
     d_i = 0 for every hidden layer
 
-The control for every other rule: whatever beats it has learned a hidden representation.
+The control for rules on the same network: one that beats it has learned a hidden representation. A rule with heads or a
+network of its own is its own control, with `frozen=[stages_*]`.
 
 Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
 1411.0247, 2014, fig. 1d.
