@@ -43,10 +43,11 @@ class Processes:
     """Stands for `subprocess`: each process has an effect on the folder that its last argument names."""
 
     def __init__(self, effect, code=0):
-        self.started, self.stopped, self.effect, self.code = [], [], effect, code
+        self.started, self.environments, self.stopped, self.effect, self.code = [], [], [], effect, code
 
-    def Popen(self, command, **_):  # noqa: N802 - as in subprocess
+    def Popen(self, command, env, **_):  # noqa: N802 - as in subprocess
         self.started.append(command[3:])
+        self.environments.append(env)
         folder = next(word for word in command if word.startswith(("resume=", "hydra."))).partition("=")[2]
         self.effect(training.Path(folder))
         process = types.SimpleNamespace(returncode=self.code, pid=0, poll=lambda: self.code, wait=lambda: self.code)
@@ -117,6 +118,16 @@ def test_what_was_cut_off_resumes(tmp_path, processes):
     assert ran.started[1] == ["--multirun", "rule=fa,bp", f"hydra.sweep.dir={tmp_path / 'new'}"]
     training.train([sweep_of(record_sweep(tmp_path / "other", "failed"))], force=True)
     assert ran.started[2] == [f"resume={tmp_path / 'other'}", "force=true"]
+
+
+def test_functions_of_experiments_are_trusted_beside_those_of_the_user(tmp_path, processes, monkeypatch):
+    ran = processes()
+    for given, trusted in ((None, "experiments"), ("mylab", "mylab,experiments")):
+        monkeypatch.delenv("FA_JAX_TRUST", raising=False) if given is None else monkeypatch.setenv(
+            "FA_JAX_TRUST", given
+        )
+        training.train([run_of(tmp_path / trusted)])
+        assert ran.environments[-1]["FA_JAX_TRUST"] == trusted
 
 
 def test_a_row_of_several_trainings_chooses_the_next_by_the_results_of_the_last(tmp_path, processes):
