@@ -1,8 +1,8 @@
-"""Finds, from the jaxprs of a network, the kernels through which the error is propagated, and other weights on its way.
+"""Finds, from the jaxprs of a network, the kernels that the error crosses, other weights on its way, and the readout.
 
 The backward pass of a rule such as feedback alignment replaces the kernels of Flax's linear layers. Two questions
 decide whether it means what it says: does the error cross every backward kernel that is drawn, and does it cross any
-other weights?
+other weights? The readout is what stands between the hidden layers and the output.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -53,6 +53,21 @@ def crossed_kernels(network: "Network", params: PyTree) -> tuple[str, ...]:
         reason = str(problem).partition(" (http")[0]
         raise BadOption(f"cannot give backward weights to layers of this network: {reason}") from None
     return tuple(name for name in names if name in reached)
+
+
+def readout_params(network: "Network") -> frozenset[tuple[str, ...]]:
+    """Returns the paths of the params on which the output depends if all hidden activations are given."""
+    params = jax.eval_shape(network.init, jax.random.key(0))
+    inputs = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+    flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
+
+    def output(leaves, states, inputs):
+        given = traverse_util.unflatten_dict(dict(zip(flat, leaves, strict=True)))
+        return network.forward(given, inputs, states=states)[0]
+
+    closed = jax.make_jaxpr(output)(list(flat.values()), jax.eval_shape(network.hidden_zeros, inputs), inputs)
+    _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
+    return frozenset(path for path, is_used in zip(flat, used, strict=False) if is_used)
 
 
 def _other_weights(network: "Network", params: PyTree, inputs: jax.ShapeDtypeStruct) -> list[str]:

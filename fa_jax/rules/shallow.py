@@ -12,14 +12,16 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 from fa_jax.core import LossFunction, Rule
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
+from fa_jax.networks.reach import readout_params
 from fa_jax.rules.backward import backward_rule
+from fa_jax.rules.freezing import freeze
 
 
 def shallow(network: Network, loss: LossFunction) -> Rule:
     """Returns the `Rule` in which no signal reaches a hidden layer; its feedback is `()`.
 
-    The hidden layers stay fixed under any optimizer without weight decay. A step costs a forward pass, and the gradient
-    of the readout.
+    The hidden layers stay as they are, bit for bit, under any optimizer and weight decay; a param that the readout
+    shares with one of them learns. A step costs a forward pass, and the gradient of the readout.
 
     Raises:
       BadOption: if the network marks no hidden layer.
@@ -31,4 +33,6 @@ def shallow(network: Network, loss: LossFunction) -> Rule:
         _, hiddens = network.forward(params, batch.inputs, key=batch.key)
         return {"states": hiddens}
 
-    return backward_rule(network, loss, init=lambda key: (network.init(key), ()), backward=backward)
+    rule = backward_rule(network, loss, init=lambda key: (network.init(key), ()), backward=backward)
+    learned = readout_params(network)
+    return freeze(rule, lambda path: path not in learned)

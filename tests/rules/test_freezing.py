@@ -23,6 +23,7 @@ from fa_jax.optimizers import with_multipliers
 from fa_jax.primitives import Hidden
 from fa_jax.rules.freezing import freeze_named
 from fa_jax.rules.frozen_blocks import frozen_blocks
+from fa_jax.rules.shallow import shallow
 from tests.conftest import CNN, RECURRENT, RESNET, TRANSFORMER, make_rule, random_batch
 
 LOSS = cross_entropy().value
@@ -57,6 +58,24 @@ def with_rate(rule):
 frozen_mlp = functools.cache(lambda: start(make_rule("frozen_blocks", hidden=(9, 8, 7))[1]))
 
 
+class Wide(nn.Module):
+    """A module with a scanned stack of hidden layers, and a readout of two layers with a norm."""
+
+    @nn.compact
+    def __call__(self, x):
+        h = Hidden()(nn.tanh(nn.LayerNorm(name="hidden_norm")(nn.Dense(6, name="first")(x))))
+        axes = dict.fromkeys(("params", "hidden", "signal", "perturbation", "state"), 0)
+        stack = nn.scan(Layer, axes, split_rngs={"params": True}, length=3)
+        h, _ = stack(name="stack")(h, None)
+        return nn.Dense(4, name="last")(nn.relu(nn.Dense(5, name="above")(nn.LayerNorm(name="norm")(h))))
+
+
+class Layer(nn.Module):
+    @nn.compact
+    def __call__(self, h, _):
+        return Hidden()(nn.tanh(nn.Dense(6)(h))), None
+
+
 @pytest.mark.parametrize(
     "name",
     [n if n in ("adamw", "rmsprop") else pytest.param(n, marks=pytest.mark.slow) for n in sorted(choices("optimizer"))],
@@ -66,6 +85,25 @@ def test_no_optimizer_changes_a_bit_of_frozen_params(compose, name):
     optimizer = instantiate(compose("task=digits", f"optimizer={name}", *words).optimizer, _convert_="all")(3)
     trained = [f"{layer}/{param}" for layer in ("stages_0/linear", "readout") for param in ("kernel", "bias")]
     assert learned(frozen_mlp(), optimizer) == set(trained)
+
+
+@pytest.mark.parametrize(
+    ("network", "trained"),
+    [
+        (make_rule("bp", hidden=(9, 8))[0], {"readout/kernel", "readout/bias"}),
+        (
+            Network(Wide(), (12,)),
+            {f"{layer}/{param}" for layer in ("last", "above") for param in ("kernel", "bias")}
+            | {"norm/scale", "norm/bias"},
+        ),
+    ],
+    ids=["mlp", "module"],
+)
+def test_weight_decay_changes_no_bit_below_the_readout_of_shallow_learning(network, trained):
+    assert learned(start(shallow(network, LOSS)), optax.adamw(0.1, weight_decay=0.3)) == trained
+    assert (
+        learned(start(shallow(network, LOSS)), optax.chain(optax.add_decayed_weights(0.3), optax.sgd(0.1))) == trained
+    )
 
 
 @pytest.mark.parametrize(
