@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from experiments.tables.row import CONTROL, LOWEST_TEST, PARTIAL, Row, Setting, Table, glorot, scales
+from experiments.tables.row import LOWEST_TEST, PARTIAL, Row, Setting, Table, control, glorot, scales
 
 
 class Adam(NamedTuple):
@@ -86,7 +86,8 @@ def rows_of(
             cost=2.0,
             note="the scale of the step is not said: here it is that of an example's loss." if values.step else "",
         )
-    yield setting.row("frozen hidden layers", "rule=shallow", *rules["BP"].options(), kind=CONTROL, cost=0.5)
+    _, *others = rules["BP"].options()
+    yield setting.row("frozen hidden layers", "rule=shallow", *others, **control(6000, rules["BP"].rate))
     yield setting.row("frozen blocks", "rule=frozen_blocks", *rules["BP"].options(), kind=PARTIAL)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.tables.row import CONTROL, PARTIAL, Row, Setting, scales
+from experiments.tables.row import PARTIAL, Row, Setting, scales
 
 RULES = {"BP": "bp", "FA": "fa", "DFA": "dfa", "uSF": "usf", "brSF": "brsf", "frSF": "frsf"}
 DFA = (
@@ -22,6 +22,7 @@ def rows_of(
     sizes: Sequence[int],
     outputs: int,
     options: Mapping[str, Sequence[str]],
+    frozen: Mapping[str, Any],
     **searched: Any,
 ) -> Iterator[Row]:
     """Yields the rows of a data set.
@@ -31,8 +32,9 @@ def rows_of(
       fans: fan-in and fan-out of each layer, the readout included.
       sizes: of the hidden layers, flattened.
       outputs: the number of classes.
-      options: of a rule, by label; and those of the controls, by `BP`.
-      **searched: `search` and `search_cost` of all rows.
+      options: of a rule, by label; and those of frozen blocks, by `BP`.
+      frozen: keywords of the row whose hidden layers are frozen.
+      **searched: `search` and `search_cost` of all other rows.
     """
     uniform = "feedback.distribution=uniform"
     xavier = uniform, f"feedback.scale={scales([(6 / (a + b)) ** 0.5 for a, b in fans[1:]])}"
@@ -41,8 +43,5 @@ def rows_of(
         feedback = {"BP": (), "DFA": direct}.get(label, xavier)
         note = DFA if label == "DFA" else ""
         yield setting.row(label, f"rule={rule}", *feedback, *options.get(label, ()), note=note, **searched)
-    for label, rule, kind in (
-        ("frozen hidden layers", "shallow", CONTROL),
-        ("frozen blocks", "frozen_blocks", PARTIAL),
-    ):
-        yield setting.row(label, f"rule={rule}", *options.get("BP", ()), kind=kind, **searched)
+    yield setting.row("frozen hidden layers", "rule=shallow", **frozen)
+    yield setting.row("frozen blocks", "rule=frozen_blocks", *options.get("BP", ()), kind=PARTIAL, **searched)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.tables.row import CONTROL, LOWEST_TEST, PARTIAL, Row, Setting, Table
+from experiments.tables.row import LOWEST_TEST, PARTIAL, Row, Setting, Table, control
 
 SETTING = Setting("pinchetti2025", "MNIST", ("experiment=pinchetti2025/mnist",), 0.25)
 PC, CROSS_ENTROPY = "rule=predictive_coding", "loss=cross_entropy"
@@ -47,7 +47,8 @@ def rows() -> Iterator[Row]:
         note="GELU, where the authors' run has the hard hyperbolic tangent.",
     )
     yield SETTING.row("BP-SE", "rule=bp", *adamw(2.749e-4, 5.12e-3))
-    yield SETTING.row("frozen hidden layers", "rule=shallow", *adamw(2.749e-4, 5.12e-3), kind=CONTROL, cost=0.5)
+    _, decay = adamw(2.749e-4, 5.12e-3)
+    yield SETTING.row("frozen hidden layers", "rule=shallow", decay, **control(6000, 1.1 * 2.749e-4))
     yield SETTING.row("frozen blocks", "rule=frozen_blocks", *adamw(2.749e-4, 5.12e-3), kind=PARTIAL)
 
 

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from experiments.common import read_rows
 
@@ -171,6 +171,17 @@ def widened(search: Sequence[str]) -> tuple[str, ...]:
             values = ",".join([values, *(f"{factor * largest:g}" for factor in BEYOND)])
         grids.append(f"{option}={values}")
     return tuple(grids)
+
+
+def control(held_out: int, rate: float) -> dict[str, Any]:
+    """Returns the search of a control whose network has a rate that is printed, for `Setting.row`.
+
+    Args:
+      held_out: training examples on which the trials are judged.
+      rate: of backprop on this network, the lowest that is tried.
+    """
+    search = f"task.validation={held_out}", f"optimizer.learning_rate={rate:g}"
+    return {"kind": CONTROL, "cost": 0.5, "search": search, "search_cost": 0.1}
 
 
 def torch_biases(*widths: int) -> tuple[str, str]:

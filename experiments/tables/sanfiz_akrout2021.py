@@ -1,11 +1,12 @@
 """Sanfiz, Akrout (2021), BioTorch: LeNet on MNIST and Fashion-MNIST."""
 
 from experiments.tables.lenet import LEFT_OUT, rows_of
-from experiments.tables.row import LOWEST_TEST, Setting, Table
+from experiments.tables.row import CONTROL, LOWEST_TEST, Setting, Table
 
 FANS = (25, 150), (150, 400), (400, 3000), (120, 84), (84, 10)
 SIZES = 14 * 14 * 6, 5 * 5 * 16, 120, 84
-SEARCH = ("task.validation=5000", "optimizer.learning_rate=0.1,0.03,0.01,0.003,0.001,0.0003")
+SEARCH = "task.validation=5000", "optimizer.learning_rate=0.1,0.03,0.01,0.003,0.001,0.0003"
+SEARCHED = {"search": SEARCH, "search_cost": 0.2}
 
 TABLE = Table(
     "sanfiz_akrout2021",
@@ -20,8 +21,8 @@ TABLE = Table(
             SIZES,
             10,
             {},
-            search=SEARCH,
-            search_cost=0.2,
+            {"kind": CONTROL, **SEARCHED},
+            **SEARCHED,
         )
     ),
     (

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.tables.row import CONTROL, LAST, PARTIAL, Row, Setting, Table
+from experiments.tables.row import LAST, PARTIAL, Row, Setting, Table, control
 
 SETTING = Setting("webster2021", "CIFAR-10", (), 20.0)
 SHARED = "experiment=webster2021/cifar10"
@@ -14,7 +14,7 @@ def rows() -> Iterator[Row]:
     yield SETTING.row("DKP", f"{SHARED}_dkp", cost=0.8)
     yield SETTING.row("DFA", SHARED, "rule=dfa", *direct, cost=0.7)
     yield SETTING.row("BP", SHARED, "rule=bp")
-    yield SETTING.row("frozen hidden layers", SHARED, "rule=shallow", kind=CONTROL, cost=0.5)
+    yield SETTING.row("frozen hidden layers", SHARED, "rule=shallow", **control(5000, 0.0005))
     yield SETTING.row("frozen blocks", SHARED, "rule=frozen_blocks", kind=PARTIAL)
 
 

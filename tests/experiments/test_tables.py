@@ -41,6 +41,16 @@ def test_every_row_builds(few_images, name):
     assert job.task.input_shape[0] >= 28
 
 
+def test_every_control_whose_hidden_layers_are_frozen_is_searched_at_rates_far_above_the_rules():
+    for name, row in ROWS.items():
+        if row.kind == CONTROL:
+            option, _, values = next(a for a in row.search if "learning_rate" in a).partition("=")
+            tried = sorted(map(float, values.split(",")))
+            assert option == "optimizer.learning_rate", name
+            assert tried[-1] == pytest.approx(100 * tried[-5]), name
+            assert not any(argument.startswith("optimizer.learning_rate=") for argument in row.arguments), name
+
+
 def test_names_and_folders_are_unique_unless_rows_are_one_rule():
     for table in TABLES.values():
         names = [row.name for row in table.rows]
