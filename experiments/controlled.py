@@ -1,8 +1,8 @@
 """Studies of rules beside controls: a learning rate for each rule, runs of several seeds, margins above the controls.
 
-On each network, a rule tries learning rates on held-out examples. Its run has the best of them and all training
-examples. The controls are rules in which all or most hidden layers keep their random start; a rule is above one by the
-control's test error less its own, in pairs over the seeds.
+On each network, a rule tries learning rates on held-out examples, unless it has a single one. Its run has the best of
+them and all training examples. The controls are rules in which all or most hidden layers keep their random start; a
+rule is above one by the control's test error less its own, in pairs over the seeds.
 """
 
 import argparse
@@ -29,7 +29,8 @@ class Study:
     name: str
     """The name of the experiment and of its folder in `outputs`."""
     networks: Mapping[str, tuple[str, ...]]
-    """The arguments of `fa-jax` that choose the task and the network, by name."""
+    """The arguments of `fa-jax` that choose the task and the network, by name. On networks that differ in the arguments
+    of some rules alone, the others are trained once."""
     recipe: tuple[str, ...]
     """The other arguments that all runs share."""
     rules: tuple[str, ...]
@@ -65,21 +66,30 @@ class Study:
         return Training(folder, arguments, is_sweep=True)
 
     def trainings(self, network: str, rule: str, epochs: int, seeds: int | None) -> Iterator[Training]:
-        """Yields the trials of a rule, and when they are done its run with the best rate; seeds as in `rows`."""
-        best, *others = self.rates(network, rule)
+        """Yields the trials of a rule that has several rates, and when they are done its run; seeds as in `rows`."""
+        chosen, *others = self.rates(network, rule)
         if others:
             searched = self.trials(network, rule, epochs)
             yield searched
             if state(searched).kind != DONE:
                 return
-            best = best_rate(searched.runs())
-        rate = f"optimizer.learning_rate={best:g}"
+            chosen = best_rate(searched.runs())
+        rate = f"optimizer.learning_rate={chosen:g}"
         asked, defaults = ((f"seeds={seeds}",), ()) if seeds is not None else ((), (f"seeds={self.seeds}",))
         folder = self._outputs(network, rule, epochs) / "tuned"
         yield Training(folder, (*self.overrides(network, rule, epochs), rate, *asked), defaults)
 
+    def home(self, network: str, rule: str) -> str:
+        """Returns the first network on which the training of a rule is the same as on this one."""
+
+        def training(network: str) -> tuple[Sequence[str], Sequence[float]]:
+            return self.overrides(network, rule, epochs=1), self.rates(network, rule)
+
+        return next(other for other in self.networks if training(other) == training(network))
+
     def row_of(self, network: str, rule: str, epochs: int, seeds: int | None = None) -> Row:
         """Returns the row of a rule on a network."""
+        network = self.home(network, rule)
         hours = self.lengths[epochs] * (1 if seeds is None else seeds / self.seeds)
         folder = self._outputs(network, rule, epochs)
         name = f"{self.name}/{folder.relative_to(Path('outputs') / self.name)}"
@@ -92,6 +102,7 @@ class Study:
             for epochs in self.lengths
             for network in self.networks
             for rule in self.rules
+            if self.home(network, rule) == network
         ]
 
     def collect(self, into: Path, chosen: Sequence[Row]) -> None:
@@ -105,7 +116,9 @@ class Study:
                 lines += [
                     (self.measured(network, rule, compared), [run])
                     for rule, run in done.items()
-                    if compared is not None and self.row_of(network, rule, epochs).name in names
+                    if compared is not None
+                    and self.home(network, rule) == network
+                    and self.row_of(network, rule, epochs).name in names
                 ]
             if lines:
                 write_table(into / f"measured_{epochs}epochs.csv", lines, "network", "rule")

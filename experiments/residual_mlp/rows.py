@@ -9,9 +9,9 @@
     python -m experiments.residual_mlp.rows --table                         prints the tables
 
 Each rule tries five learning rates with two seeds for a third of the epochs, on all but 5000 training images; then the
-best one of these held-out images trains on all, with five seeds. `cifar10_2026` has the rate 1e-3 for all
-rules, and FA and DFA of `local_losses`, whose signals have a fixed size for each example, with `_batch` for each batch.
-The runs are in outputs/residual_mlp.
+best one of these held-out images trains on all, with five seeds. `cifar10_2026` has the rate 1e-3 for all rules, and FA
+and DFA of `local_losses`, whose signals have a fixed size for each example; `cifar10_2026_batch` has the same with a
+fixed size for each batch. The runs are in outputs/residual_mlp.
 """
 
 from collections.abc import Sequence
@@ -20,26 +20,25 @@ from experiments.controlled import CONTROLS, Study, markdown
 
 RATES = {"frozen_blocks": (1e-5, 3e-5, 1e-4, 3e-4, 1e-3), "shallow": (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)}
 """The rates that the controls try, whose best ones are lower or higher than those of other rules."""
-RECIPES_OF_2026 = {"cifar10_2026": (), "cifar10_2026_batch": ("+rule.over=batch",)}
-"""The networks that are trained by the recipe of 2026, and what FA and DFA have there besides `FOR_RULE`."""
 LOCAL_LOSSES = "experiments.residual_mlp.local_losses"
-FOR_RULE = {
-    "fa": (f"rule._target_={LOCAL_LOSSES}.fa", f"feedback._target_={LOCAL_LOSSES}.between_states"),
-    "dfa": (f"rule._target_={LOCAL_LOSSES}.dfa",),
-}
-"""The further arguments of rules by the recipe of 2026."""
+STATES = f"feedback._target_={LOCAL_LOSSES}.between_states"
+
+
+def by_local_losses(suffix: str) -> dict[str, tuple[str, ...]]:
+    """Returns the further arguments of rules by the recipe of 2026, given the suffix of their functions."""
+    return {
+        "fa": (f"rule._target_={LOCAL_LOSSES}.fa{suffix}", STATES),
+        "dfa": (f"rule._target_={LOCAL_LOSSES}.dfa{suffix}",),
+    }
+
+
+RECIPES_OF_2026 = {"cifar10_2026": by_local_losses(""), "cifar10_2026_batch": by_local_losses("_by_batch")}
+"""The networks that are trained by the recipe of 2026, and the further arguments of their rules."""
 
 
 def rates(network: str, rule: str) -> Sequence[float]:
     """Returns the learning rates that a rule tries on a network."""
     return (1e-3,) if network in RECIPES_OF_2026 else RATES.get(rule, (1e-4, 3e-4, 1e-3, 3e-3, 1e-2))
-
-
-def for_rule(network: str, rule: str) -> Sequence[str]:
-    """Returns the further arguments of a rule on a network."""
-    if network not in RECIPES_OF_2026 or rule not in FOR_RULE:
-        return ()
-    return *FOR_RULE[rule], *RECIPES_OF_2026[network]
 
 
 STUDY = Study(
@@ -61,7 +60,7 @@ STUDY = Study(
     ),
     rules=(*CONTROLS, "bp", "fa", "dfa"),
     rates=rates,
-    for_rule=for_rule,
+    for_rule=lambda network, rule: RECIPES_OF_2026.get(network, {}).get(rule, ()),
     lengths={10: 0.3, 30: 1.0, 100: 3.0},
     trial_epochs=lambda epochs: max(1, epochs // 3),
     held_out=5000,

@@ -2,16 +2,24 @@
 
 import dataclasses
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import controlled
 from experiments.common import read_rows
 from experiments.controlled import Study
-from experiments.residual_mlp import rows
+from experiments.residual_mlp import local_losses, rows
 from experiments.training import DONE, State
+from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
+from fa_jax.losses import cross_entropy
+from fa_jax.networks.mlp import mlp
+from fa_jax.reports.comparison import compare
+from tests.conftest import MLP, layerwise
+from tests.networks.test_residual_mlp import between_states
 from tests.reports.conftest import make_run
 
 ERRORS = {
@@ -56,6 +64,59 @@ def test_the_recipe_of_2026_has_one_rate_without_trials_and_trains_its_own_rules
     assert run.config["feedback"]["_target_"] == "experiments.residual_mlp.local_losses.between_states"
     assert not any("_target_" in word for word in rows.STUDY.overrides("cifar10", "fa", 10))
     assert not any("_target_" in word for word in rows.STUDY.overrides("cifar10_2026", "bp", 10))
+
+
+def test_rules_without_arguments_of_their_own_are_trained_once_for_both_forms_of_the_recipe():
+    names = {row.name.partition("/10epochs/")[2] for row in rows.rows()} - {""}
+    assert {"cifar10_2026/bp", "cifar10_2026/fa", "cifar10_2026_batch/fa", "cifar10/bp"} <= names
+    assert not any(name.startswith("cifar10_2026_batch/") and name[19:] not in ("fa", "dfa") for name in names)
+    assert rows.STUDY.row_of("cifar10_2026_batch", "shallow", 10).name == "residual_mlp/10epochs/cifar10_2026/shallow"
+
+
+def test_a_single_rate_is_at_no_edge(monkeypatch):
+    runs = {rule: ended(rule, errors) for rule, errors in ERRORS.items()}
+    measured = rows.STUDY.measured("cifar10_2026", "fa", compare(list(runs.values())))
+    assert (measured["learning rate"], measured["at the edge of the grid"]) == ("0.001", False)
+
+
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_signals_of_any_size_have_a_root_mean_square_of_1_over_the_batch_size(size):
+    signal = size * jnp.asarray([[0.0, 0.0], [3.0, 4.0]])
+    of_example = local_losses.normalised(signal, local_losses.OF_EXAMPLE)
+    np.testing.assert_allclose(of_example, [[0, 0], [3 / 12.5**0.5 / 2, 4 / 12.5**0.5 / 2]], rtol=1e-6)
+    of_batch = local_losses.normalised(signal, local_losses.OF_BATCH)
+    np.testing.assert_allclose(jnp.sqrt((of_batch**2).mean()), 1 / 2, rtol=1e-6)
+
+
+def test_a_signal_that_is_not_finite_is_not_hidden():
+    assert np.isnan(local_losses.normalised(jnp.asarray([[np.nan, 1.0]]), local_losses.OF_EXAMPLE)).all()
+
+
+def test_feedback_between_states_has_the_deviation_of_its_distribution_and_differs_by_layer():
+    network = mlp((12,), 3, hidden=[100, 100, 100], dropout=0.0, **MLP)
+    drawn = between_states(distribution="fan_normal", scale=2.0, density=0.5)(
+        network, jax.random.key(0), jax.eval_shape(network.init, jax.random.key(0))
+    )
+    assert list(drawn) == list(network.hidden_shapes)[1:]
+    for matrix in drawn.values():
+        assert matrix.shape == (100, 100)
+        assert float(jnp.mean(matrix == 0)) == pytest.approx(0.5, abs=0.02)
+        assert float(matrix[matrix != 0].std()) == pytest.approx(0.2, rel=0.05)
+    first, second = drawn.values()
+    assert not np.any((first == second) & (first != 0))
+
+
+def test_bad_feedback_between_states_is_refused():
+    def init(rule, *, hidden=(4, 4), **options):
+        network = mlp((12,), 3, hidden=list(hidden), dropout=0.0, **MLP)
+        return rule(network, cross_entropy().value, **options).init(jax.random.key(0))
+
+    with pytest.raises(BadOption, match="needs hidden layers of one width"):
+        init(local_losses.fa, hidden=(4, 5), init_feedback=between_states())
+    with pytest.raises(BadOption, match=r"^rank must be null between hidden states"):
+        init(local_losses.fa, init_feedback=between_states(rank=1))
+    with pytest.raises(BadOption, match="needs a matrix of each hidden layer but the first"):
+        init(local_losses.fa, init_feedback=layerwise())
 
 
 def test_a_table_has_the_margins_above_both_controls(tmp_path, monkeypatch):

@@ -10,15 +10,21 @@ import pytest
 from experiments.residual_mlp import local_losses
 from fa_jax.checks import BadOption
 from fa_jax.losses import squared_error
-from fa_jax.networks.mlp import mlp
 from fa_jax.networks.residual_mlp import residual_mlp
 from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.frozen_blocks import frozen_blocks
-from tests.conftest import MLP, RESIDUAL_MLP, direct, layerwise, random_batch, to_float64
+from tests.conftest import RESIDUAL_MLP, direct, layerwise, random_batch, to_float64
 from tests.networks.reference import Linear, Norm, gelu
 from tests.rules.reference import leaf
+
+
+def between_states(**options):
+    """Returns `local_losses.between_states` with options."""
+    given = {"distribution": "fan_normal", "scale": 1.0, "density": 1.0, "rank": None, "fan": "fan_in", **options}
+    return functools.partial(local_losses.between_states, **given)
+
 
 LOSS = squared_error(output="linear", derivative="exact").value
 OUTPUTS = 3
@@ -26,14 +32,9 @@ RULES = {
     "bp": bp,
     "fa": functools.partial(fa, init_feedback=layerwise()),
     "dfa": functools.partial(dfa, init_feedback=direct()),
-    "fa of 2026": functools.partial(
-        local_losses.fa,
-        init_feedback=functools.partial(
-            local_losses.between_states, distribution="fan_normal", scale=1.0, density=1.0, rank=None, fan="fan_in"
-        ),
-    ),
+    "fa of 2026": functools.partial(local_losses.fa, init_feedback=between_states()),
     "dfa of 2026": functools.partial(local_losses.dfa, init_feedback=direct()),
-    "dfa of 2026, by batch": functools.partial(local_losses.dfa, init_feedback=direct(), over="batch"),
+    "dfa of 2026, by batch": functools.partial(local_losses.dfa_by_batch, init_feedback=direct()),
     "frozen_blocks": functools.partial(frozen_blocks, train_norms=False),
     "frozen_blocks, norms trained": functools.partial(frozen_blocks, train_norms=True),
 }
@@ -155,14 +156,6 @@ def test_a_signal_of_direct_feedback_does_not_travel_along_the_residuals():
         zeroed = updates(params, {**feedback, f"stages_{i}/hidden": jnp.zeros((3, 4))}, batch)
         changed = jax.tree.map(lambda a, b: np.any(np.asarray(a) != b), plain, zeroed)
         assert {part for part in params if any(jax.tree.leaves(changed[part]))} == {f"stages_{i}"}
-
-
-def test_an_example_without_a_signal_stays_without_one_and_feedback_between_states_needs_one_width():
-    signal = np.asarray(local_losses.normalised(jnp.asarray([[0.0, 0.0], [3.0, 4.0]]), "example"))
-    np.testing.assert_allclose(signal, [[0, 0], [3 / 12.5**0.5 / 2, 4 / 12.5**0.5 / 2]], rtol=1e-6)
-    network = mlp((12,), OUTPUTS, hidden=[4, 5], dropout=0.0, **MLP)
-    with pytest.raises(BadOption, match="needs hidden layers of one width"):
-        RULES["fa of 2026"](network, LOSS).init(jax.random.key(0))
 
 
 @pytest.mark.slow
