@@ -233,15 +233,19 @@ def _start(
 
 
 def start(training: Training, now: State, slot: int = 0, at_once: int = 1, *, force: bool = False) -> subprocess.Popen:
-    """Starts the process of a training in this state, on its share of the cores; arguments as for `train`."""
+    """Starts the process of a training in this state, on its share of the cores; arguments as for `train`.
+
+    One that calls functions of `experiments` trusts them, without which it could not be resumed.
+    """
     words = [f"resume={training.folder}", *(["force=true"] if force else [])]
     if now.kind == NOT_STARTED:
         flags = ["--multirun"] if training.is_sweep else []
         words = [*flags, *training.arguments, *training.defaults, f"{training.option}={training.folder}"]
     print("fa-jax", shlex.join(words), flush=True)
     # In a session of its own, Ctrl-C does not reach it: it is told once, by `stop`.
-    # A run of a rule of `experiments` is resumed only if its functions are trusted.
-    environment = {**without_cache(), TRUST: ",".join(filter(None, (os.environ.get(TRUST), "experiments")))}
+    environment = without_cache()
+    if any("_target_=experiments." in argument for argument in training.arguments):
+        environment[TRUST] = ",".join(filter(None, (environment.get(TRUST), "experiments")))
     process = subprocess.Popen([sys.executable, "-m", "fa_jax", *words], env=environment, start_new_session=True)
     if at_once > 1 and sys.platform == "linux":
         cores = sorted(os.sched_getaffinity(0))

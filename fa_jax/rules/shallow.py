@@ -3,7 +3,7 @@
     d_i = 0 for every hidden layer
 
 The control for rules on the same network: one that beats it has learned a hidden representation. A rule with heads or a
-network of its own is its own control, with `frozen=[stages_*]`.
+network of its own is compared with itself, its hidden layers frozen (`frozen=[stages_*]`).
 
 Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in deep neural networks", arXiv
 1411.0247, 2014, fig. 1d.

@@ -120,14 +120,23 @@ def test_what_was_cut_off_resumes(tmp_path, processes):
     assert ran.started[2] == [f"resume={tmp_path / 'other'}", "force=true"]
 
 
-def test_functions_of_experiments_are_trusted_beside_those_of_the_user(tmp_path, processes, monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "arguments", "trusted"),
+    [
+        ({}, ["rule=fa"], None),
+        ({}, ["rule=fa", "rule._target_=experiments.own.fa"], "experiments"),
+        ({"FA_JAX_TRUST": "mylab"}, ["rule=fa", "rule._target_=experiments.own.fa"], "mylab,experiments"),
+    ],
+)
+def test_functions_of_experiments_are_trusted_where_they_are_called(
+    tmp_path, processes, monkeypatch, given, arguments, trusted
+):
+    monkeypatch.delenv("FA_JAX_TRUST", raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
     ran = processes()
-    for given, trusted in ((None, "experiments"), ("mylab", "mylab,experiments")):
-        monkeypatch.delenv("FA_JAX_TRUST", raising=False) if given is None else monkeypatch.setenv(
-            "FA_JAX_TRUST", given
-        )
-        training.train([run_of(tmp_path / trusted)])
-        assert ran.environments[-1]["FA_JAX_TRUST"] == trusted
+    training.train([run_row("linear/run", tmp_path / "run", arguments, None, seeds=None, default=2)])
+    assert ran.environments[0].get("FA_JAX_TRUST") == trusted
 
 
 def test_a_row_of_several_trainings_chooses_the_next_by_the_results_of_the_last(tmp_path, processes):
