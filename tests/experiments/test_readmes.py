@@ -13,6 +13,7 @@ from experiments.depth import rows as depth
 from experiments.lillicrap2014 import common as lillicrap2014
 from experiments.nokland2016 import rows as nokland2016
 from experiments.reliability import measure, mutations
+from experiments.residual_mlp import rows as residual_mlp
 from experiments.rules_by_architectures import compare
 from experiments.speed import record
 
@@ -31,6 +32,7 @@ PRINTED = {
         lillicrap2014.markdown(path.stem.removeprefix("measured_")) for path in measured("lillicrap2014")
     ),
     "nokland2016": nokland2016.tables,
+    "residual_mlp": residual_mlp.tables,
     "rules_by_architectures": lambda: "\n\n".join(map(compare.table, measured("rules_by_architectures"))),
     "reliability": lambda: "\n\n".join(
         (
@@ -42,7 +44,15 @@ PRINTED = {
         record.table(read_rows(path)) for path in (*measured("speed"), EXPERIMENTS / "speed" / "commands.csv")
     ),
 }
-TABLES = {"depth": 1, "lillicrap2014": 4, "nokland2016": 2, "reliability": 2, "rules_by_architectures": 10, "speed": 13}
+TABLES = {
+    "depth": 1,
+    "lillicrap2014": 4,
+    "nokland2016": 2,
+    "reliability": 2,
+    "residual_mlp": 2,
+    "rules_by_architectures": 10,
+    "speed": 13,
+}
 """The number of tables that a script prints."""
 
 
