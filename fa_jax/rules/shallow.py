@@ -9,6 +9,7 @@ Lillicrap, Cownden, Tweed, Akerman, "Random feedback weights support learning in
 1411.0247, 2014, fig. 1d.
 """
 
+from fa_jax.checks import BadOption
 from fa_jax.core import LossFunction, Rule
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
@@ -24,7 +25,7 @@ def shallow(network: Network, loss: LossFunction) -> Rule:
     shares with one of them learns. A step costs a forward pass, and the gradient of the readout.
 
     Raises:
-      BadOption: if the network marks no hidden layer.
+      BadOption: if the network marks no hidden layer, or has no params above the last one.
     """
     require_hidden(network)
 
@@ -33,6 +34,8 @@ def shallow(network: Network, loss: LossFunction) -> Rule:
         _, hiddens = network.forward(params, batch.inputs, key=batch.key)
         return {"states": hiddens}
 
-    rule = backward_rule(network, loss, init=lambda key: (network.init(key), ()), backward=backward)
     learned = readout_params(network)
+    if not learned:
+        raise BadOption("would learn nothing: the network has no params above its last hidden layer")
+    rule = backward_rule(network, loss, init=lambda key: (network.init(key), ()), backward=backward)
     return freeze(rule, lambda path: path not in learned)

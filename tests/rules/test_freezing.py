@@ -106,6 +106,12 @@ def test_weight_decay_changes_no_bit_below_the_readout_of_shallow_learning(netwo
     )
 
 
+def test_shallow_learning_needs_params_above_the_hidden_layers():
+    stage = DenseStage(4, nn.tanh, True, nn.initializers.normal(), nn.initializers.zeros)
+    with pytest.raises(BadOption, match="would learn nothing: the network has no params above its last hidden layer"):
+        shallow(Network(stage, (12,)), LOSS)
+
+
 @pytest.mark.parametrize(
     ("network", "prefixes"),
     [
