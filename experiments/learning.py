@@ -81,8 +81,9 @@ def page(recorded: Recorded) -> str:
         "`shallow` ([depth](depth)).",
         depth.tables() if depth.STUDY.recorded(depth.EPOCHS) else "Not measured yet.",
         "## In pre-norm residual networks",
-        "CIFAR-10, with AdamW. In the rows `cifar10_2026`, FA and DFA descend local losses on signals of fixed size,\n"
-        "and all rules have one rate, by the recipe of Hao et al., 2026 ([residual_mlp](residual_mlp)).",
+        "CIFAR-10, with AdamW. In the rows `cifar10_2026`, FA and DFA descend local losses on signals of a fixed size\n"
+        "for each example (`_batch`: for each batch), and all rules have one rate, by the recipe of Hao et al., 2026\n"
+        "([residual_mlp](residual_mlp)).",
         residual_mlp.tables() or "Not measured yet.",
         "## Published rows",
         "A published error that a network with random hidden layers reaches is no evidence that hidden layers learn.\n"
@@ -163,11 +164,13 @@ def _of_residual() -> list[str]:
     for epochs in residual_mlp.STUDY.lengths:
         for row in residual_mlp.STUDY.recorded(epochs):
             margin, low, high = (row[f"above {FROZEN}{part}"] for part in ("", ", low", ", high"))
-            if row["rule"] not in CONTROLS and low and row["network"] not in residual_mlp.RECIPES_OF_2026:
+            if row["rule"] not in CONTROLS and low:
                 where = "above" if float(margin) >= 0 else "below"
+                by_2026 = row["network"] in residual_mlp.RECIPES_OF_2026 and row["rule"] != "bp"
+                rule = f"the local-loss form of `{row['rule']}`" if by_2026 else f"`{row['rule']}`"
                 sentences.append(
-                    f"In a residual network ({row['network']}, {epochs} epochs), `{row['rule']}` is "
-                    f"{abs(float(margin)):.2f} points {where} frozen blocks ({low} to {high})."
+                    f"In a residual network ({row['network']}, {epochs} epochs), {rule} is {abs(float(margin)):.2f} "
+                    f"points {where} frozen blocks (margin {low} to {high})."
                 )
     return sentences
 

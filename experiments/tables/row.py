@@ -26,7 +26,7 @@ RULE, VARIANT, CONTROL, PARTIAL = "rule", "variant", "control", "partial control
 """Kinds of rows: a rule as its paper defines it; what the program behind a published number does instead; hidden layers
 that do not learn; and hidden layers of which a part does not, or whose feedback does not."""
 BEYOND = (3, 10, 30, 100)
-"""How many times the largest rate that is searched for a rule are tried for a control besides."""
+"""How many times a rate are tried for a control besides: the largest that is searched for a rule, or backprop's."""
 
 
 class Row(NamedTuple):

@@ -56,18 +56,38 @@ def crossed_kernels(network: "Network", params: PyTree) -> tuple[str, ...]:
 
 
 def readout_params(network: "Network") -> frozenset[tuple[str, ...]]:
-    """Returns the paths of the params on which the output depends if all hidden activations are given."""
-    params = jax.eval_shape(network.init, jax.random.key(0))
+    """Returns the paths of the params on which the output depends if all hidden activations are given.
+
+    Those that it depends on in training or in prediction count, running statistics aside.
+    """
+    params, key = jax.eval_shape(network.init, jax.random.key(0)), jax.random.key(0)
     inputs = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
     flat: dict[tuple[str, ...], Any] = traverse_util.flatten_dict(params)
 
-    def output(leaves, states, inputs):
+    def outputs(leaves, states, inputs):
         given = traverse_util.unflatten_dict(dict(zip(flat, leaves, strict=True)))
-        return network.forward(given, inputs, states=states)[0]
+        return [network.forward(given, inputs, key=mode, states=states)[0] for mode in (None, key)]
 
-    closed = jax.make_jaxpr(output)(list(flat.values()), jax.eval_shape(network.hidden_zeros, inputs), inputs)
-    _, used = partial_eval.dce_jaxpr(closed.jaxpr, [True] * len(closed.jaxpr.outvars))
-    return frozenset(path for path, is_used in zip(flat, used, strict=False) if is_used)
+    closed = jax.make_jaxpr(outputs)(list(flat.values()), jax.eval_shape(network.hidden_zeros, inputs), inputs)
+    _, used = partial_eval.dce_jaxpr(_without_effects(closed.jaxpr), [True] * len(closed.jaxpr.outvars))
+    return frozenset(path for path, is_used in zip(flat, used, strict=False) if is_used) - network.statistics_paths
+
+
+def _without_effects(jaxpr: Any) -> Any:
+    """Returns a jaxpr whose equations have no effects, such as printing, for which they would count as used."""
+
+    def cleared(value: Any) -> Any:
+        if isinstance(value, jex.ClosedJaxpr):
+            return value.replace(jaxpr=_without_effects(value.jaxpr))
+        if isinstance(value, jex.Jaxpr):
+            return _without_effects(value)
+        return tuple(map(cleared, value)) if isinstance(value, tuple) else value
+
+    equations = [
+        equation.replace(effects=set(), params={name: cleared(value) for name, value in equation.params.items()})
+        for equation in jaxpr.eqns
+    ]
+    return jaxpr.replace(eqns=equations, effects=set())
 
 
 def _other_weights(network: "Network", params: PyTree, inputs: jax.ShapeDtypeStruct) -> list[str]:

@@ -65,9 +65,16 @@ def freeze_named(rule: Rule, patterns: Sequence[str]) -> Rule:
                 "frozen",
             )
         chosen |= named
-    if len(chosen) == len(paths):
+    if not _learning(rule, params) - chosen:
         raise BadOption(f"must leave something to learn; got {list(patterns)}, which is everything", "frozen")
     return freeze(rule, chosen.__contains__) if chosen else rule
+
+
+def _learning(rule: Rule, params: PyTree) -> set[Path]:
+    """Returns the paths of the params that a rule does not freeze itself."""
+    rates = rule.extras.learning_rate_multipliers
+    of_rule = jax.tree.map(lambda _: 1.0, params) if rates is None else rates(params)
+    return {_keys(path) for path, rate in jax.tree.leaves_with_path(of_rule) if rate}
 
 
 def _matches(path: Path, pattern: str) -> bool:

@@ -41,7 +41,7 @@ def test_every_row_builds(few_images, name):
     assert job.task.input_shape[0] >= 28
 
 
-def test_every_control_whose_hidden_layers_are_frozen_is_searched_at_rates_far_above_the_rules():
+def test_every_control_whose_hidden_layers_are_frozen_is_searched_up_to_a_hundred_times_a_rate():
     for name, row in ROWS.items():
         if row.kind == CONTROL:
             option, _, values = next(a for a in row.search if "learning_rate" in a).partition("=")

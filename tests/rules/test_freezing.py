@@ -106,6 +106,28 @@ def test_weight_decay_changes_no_bit_below_the_readout_of_shallow_learning(netwo
     )
 
 
+class Printing(nn.Module):
+    """A module that prints a hidden activation, and has a param above it that training alone uses."""
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.relu(nn.Dense(6, name="first")(x))
+        jax.debug.callback(lambda _: None, h)
+        h = Hidden()(h)
+        gain = self.param("gain", nn.initializers.ones, (6,))
+        return nn.Dense(4, name="last")(h * gain if self.has_rng("dropout") else h)
+
+
+def test_printing_a_hidden_activation_unfreezes_no_layer_and_params_of_training_alone_learn():
+    trained = {"last/kernel", "last/bias", "gain"}
+    assert with_rate(shallow(Network(Printing(), (12,)), LOSS)) == trained
+
+
+def test_what_is_left_of_a_control_must_learn():
+    with pytest.raises(BadOption, match=r"^frozen must leave something to learn"):
+        freeze_named(make_rule("shallow")[1], ["readout"])
+
+
 def test_shallow_learning_needs_params_above_the_hidden_layers():
     stage = DenseStage(4, nn.tanh, True, nn.initializers.normal(), nn.initializers.zeros)
     with pytest.raises(BadOption, match="would learn nothing: the network has no params above its last hidden layer"):
@@ -165,6 +187,7 @@ def test_networks_without_an_embedding_of_their_own_are_refused():
         ("local_loss", {"losses_0", "losses_1", "readout"}),
         pytest.param("associated_learning", {"bridges_0", "encoders_1"}, marks=pytest.mark.slow),
         pytest.param("forward_forward", {"readouts_0"}, marks=pytest.mark.slow),
+        ("scff", {"readouts_0"}),
     ],
 )
 def test_any_rule_has_a_control_whose_stages_are_frozen(name, parts):

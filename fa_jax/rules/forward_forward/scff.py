@@ -23,7 +23,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number, per_layer, switch
+from fa_jax.checks import BadOption, choose, integer, number, per_layer
 from fa_jax.core import Batch, Extras, LossFunction, Measure, Metric, Rule
 from fa_jax.network import Network
 from fa_jax.networks.chain import DenseStage, unstack
@@ -100,7 +100,6 @@ def scff(
     sent,
     layer_steps: int,
     readout_rate: float,
-    frozen: bool,
 ) -> Rule:
     """Returns the `Rule` of self-contrastive Forward-Forward.
 
@@ -114,9 +113,8 @@ def scff(
       goodness_cost: lambda, at least 0, which bounds the goodness of positive data; or one per layer.
       sent: `triangle`: h above; or `relu`: relu(z); or one per layer.
       layer_steps: the layers learn one after another, each for so many steps and the last one to the end; 0: all at
-        once. An optimizer with momentum moves a layer a little after its turn.
+        once. An optimizer with momentum moves a layer a little after its turn, and weight decay all layers.
       readout_rate: multiplier of the learning rate for the readout, above 0.
-      frozen: the control: true: the layers keep their initial weights, and the readout alone learns.
 
     Raises:
       BadOption: if an option is out of range, or the network is not of this form.
@@ -134,9 +132,6 @@ def scff(
     sends = per_layer("sent", sent, count, lambda option, got: choose(option, got, SENT))
     layer_steps = integer("layer_steps", layer_steps, least=0)
     multiplier = number("readout_rate", readout_rate, above=0)
-    is_frozen = switch("frozen", frozen)
-    if is_frozen and layer_steps:
-        raise BadOption(f"must be 0 with frozen=true, whose layers do not learn; got {layer_steps}", "layer_steps")
     module = SelfContrastive(
         [stage.clone(activation=ACTIVATIONS["linear"], hidden=False) for stage in stages],
         [Hidden() for _ in stages],
@@ -164,7 +159,7 @@ def scff(
 
     def updates(params, feedback, batch):
         turn = jnp.minimum(feedback[STEP_COUNT] // layer_steps, count - 1) if layer_steps else 0
-        learns = jnp.where(is_frozen, 0, jnp.arange(count) == turn if layer_steps else jnp.ones(count))
+        learns = jnp.where(jnp.arange(count) == turn, 1.0, 0.0) if layer_steps else jnp.ones(count)
 
         def total_loss(params):
             # No layer depends on those above, and the readout is the only part that its loss can reach.
