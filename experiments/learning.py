@@ -166,7 +166,7 @@ def _of_residual() -> list[str]:
             margin, low, high = (row[f"above {FROZEN}{part}"] for part in ("", ", low", ", high"))
             if row["rule"] not in CONTROLS and low:
                 where = "above" if float(margin) >= 0 else "below"
-                by_2026 = row["network"] in residual_mlp.RECIPES_OF_2026 and row["rule"] != "bp"
+                by_2026 = row["rule"] in residual_mlp.RECIPES_OF_2026.get(row["network"], {})
                 rule = f"the local-loss form of `{row['rule']}`" if by_2026 else f"`{row['rule']}`"
                 sentences.append(
                     f"In a residual network ({row['network']}, {epochs} epochs), {rule} is {abs(float(margin)):.2f} "

@@ -35,9 +35,7 @@ def freeze(rule: Rule, is_frozen: Callable[[Path], bool]) -> Rule:
         return by_param(lambda frozen, update: jnp.zeros_like(update) if frozen else update, of_rule)
 
     def multipliers(params):
-        rates = rule.extras.learning_rate_multipliers
-        of_rule = jax.tree.map(lambda _: 1.0, params) if rates is None else rates(params)
-        return by_param(lambda frozen, rate: 0.0 if frozen else rate, of_rule)
+        return by_param(lambda frozen, rate: 0.0 if frozen else rate, _multipliers(rule, params))
 
     return rule._replace(updates=updates, extras=rule.extras._replace(learning_rate_multipliers=multipliers))
 
@@ -72,9 +70,13 @@ def freeze_named(rule: Rule, patterns: Sequence[str]) -> Rule:
 
 def _learning(rule: Rule, params: PyTree) -> set[Path]:
     """Returns the paths of the params that a rule does not freeze itself."""
+    return {_keys(path) for path, rate in jax.tree.leaves_with_path(_multipliers(rule, params)) if rate}
+
+
+def _multipliers(rule: Rule, params: PyTree) -> PyTree:
+    """Returns the learning-rate multiplier of each param: 1 unless the rule has others."""
     rates = rule.extras.learning_rate_multipliers
-    of_rule = jax.tree.map(lambda _: 1.0, params) if rates is None else rates(params)
-    return {_keys(path) for path, rate in jax.tree.leaves_with_path(of_rule) if rate}
+    return jax.tree.map(lambda _: 1.0, params) if rates is None else rates(params)
 
 
 def _matches(path: Path, pattern: str) -> bool:
