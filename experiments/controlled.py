@@ -1,8 +1,9 @@
 """Studies of rules beside controls: a learning rate for each rule, runs of several seeds, margins above the controls.
 
-On each network, a rule tries learning rates on held-out examples, unless it has a single one. Its run has the best of
-them and all training examples. The controls are rules in which all or most hidden layers keep their random start; a
-rule is above one by the control's test error less its own, in pairs over the seeds.
+On each network, a rule tries learning rates on held-out examples, unless it has a single one. While the best of them is
+the lowest or the highest, one beyond is tried, up to four in all. Its run has the best of them and all training
+examples. The controls are rules in which all or most hidden layers keep their random start; a rule is above one by the
+control's test error less its own, in pairs over the seeds.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from tabulate import tabulate
 
 from experiments import queue
 from experiments.common import read_rows, summary_of, write_table
-from experiments.training import DONE, Row, Training, runs_of, state
+from experiments.edges import FURTHER, beyond, validation_error
+from experiments.training import Row, Training, runs_of
 from fa_jax.records.reader import Run
 from fa_jax.reports.comparison import Comparison, compare
 
@@ -57,24 +59,36 @@ class Study:
         of_rule = self.for_rule(network, rule)
         return (*self.networks[network], *self.recipe, f"rule={rule}", *of_rule, f"epochs={epochs}")
 
-    def trials(self, network: str, rule: str, epochs: int) -> Training:
-        """Returns the sweep over learning rates."""
-        swept = "optimizer.learning_rate=" + ",".join(f"{rate:g}" for rate in self.rates(network, rule))
+    def trials(self, network: str, rule: str, epochs: int, rates: Sequence[float], name: str = "trials") -> Training:
+        """Returns a sweep over learning rates, given the name of its folder."""
+        swept = "optimizer.learning_rate=" + ",".join(f"{rate:.4g}" for rate in rates)
         further = (f"seeds={self.trial_seeds}", f"task.validation={self.held_out}", "probe=0", "checkpoint=false")
-        folder = self._outputs(network, rule, epochs) / "trials"
+        folder = self._outputs(network, rule, epochs) / name
         arguments = (*self.overrides(network, rule, self.trial_epochs(epochs)), swept, *further)
         return Training(folder, arguments, is_sweep=True)
+
+    def sweeps(self, network: str, rule: str, epochs: int) -> Iterator[Training]:
+        """Yields the sweeps over learning rates, each when those before it are done: the grid, and rates beyond it."""
+        sweep = self.trials(network, rule, epochs, self.rates(network, rule))
+        yield sweep
+        errors: dict[float, float] = {}
+        for _ in range(FURTHER):
+            errors |= {rate_of(run): validation_error(run) for run in sweep.runs()}
+            if (rate := beyond(errors)) is None:
+                return
+            sweep = self.trials(network, rule, epochs, [rate], f"trials_{rate:.4g}")
+            yield sweep
 
     def trainings(self, network: str, rule: str, epochs: int, seeds: int | None) -> Iterator[Training]:
         """Yields the trials of a rule that has several rates, and when they are done its run; seeds as in `rows`."""
         chosen, *others = self.rates(network, rule)
         if others:
-            searched = self.trials(network, rule, epochs)
-            yield searched
-            if state(searched).kind != DONE:
-                return
-            chosen = best_rate(searched.runs())
-        rate = f"optimizer.learning_rate={chosen:g}"
+            trials = []
+            for sweep in self.sweeps(network, rule, epochs):
+                yield sweep
+                trials += sweep.runs()
+            chosen = best_rate(trials)
+        rate = f"optimizer.learning_rate={chosen:.4g}"
         asked, defaults = ((f"seeds={seeds}",), ()) if seeds is not None else ((), (f"seeds={self.seeds}",))
         folder = self._outputs(network, rule, epochs) / "tuned"
         yield Training(folder, (*self.overrides(network, rule, epochs), rate, *asked), defaults)
@@ -114,7 +128,7 @@ class Study:
                 done = {rule: run for rule in self.rules for run in runs_of(self.row_of(network, rule, epochs))}
                 compared = compare(list(done.values())) if done else None
                 lines += [
-                    (self.measured(network, rule, compared), [run])
+                    (self.measured(network, rule, compared, self.tried(network, rule, epochs)), [run])
                     for rule, run in done.items()
                     if compared is not None
                     and self.home(network, rule) == network
@@ -123,12 +137,24 @@ class Study:
             if lines:
                 write_table(into / f"measured_{epochs}epochs.csv", lines, "network", "rule")
 
-    def measured(self, network: str, rule: str, compared: Comparison) -> dict[str, Any]:
-        """Returns a row of the table: the last epoch, and how far it is above each control that is done."""
+    def tried(self, network: str, rule: str, epochs: int) -> list[float]:
+        """Returns the learning rates that the trials of a rule had, from the lowest up; none if it has a single one."""
+        if len(self.rates(network, rule)) == 1:
+            return []
+        return sorted(rate_of(run) for sweep in self.sweeps(network, rule, epochs) for run in sweep.runs())
+
+    def measured(self, network: str, rule: str, compared: Comparison, tried: Sequence[float]) -> dict[str, Any]:
+        """Returns a row of the table: the last epoch, and how far it is above each control that is done.
+
+        Args:
+          network, rule: of the row.
+          compared: the runs of all rules on the network.
+          tried: the learning rates of the trials, from the lowest up; empty: there were none.
+        """
         rules = [condition.run.choices["rule"] for condition in compared.conditions]
         run = compared.conditions[rules.index(rule)].run
-        final, rate = summary_of(run)["final"], run.config["optimizer"]["learning_rate"]
-        error, tried = final["test_error"], sorted(self.rates(network, rule))
+        final, rate = summary_of(run)["final"], rate_of(run)
+        error = final["test_error"]
         angles = [
             f"{final[name]['mean']:.0f}" for name in final if name.startswith("signal_angle_") and final[name]["n"]
         ]
@@ -138,7 +164,7 @@ class Study:
             "n": error["n"],
             "diverged": len(run.diverged),
             "learning rate": f"{rate:g}",
-            "at the edge of the grid": len(tried) > 1 and rate in (tried[0], tried[-1]),
+            "at the edge of the grid": rate in (*tried[:1], *tried[-1:]),
             **{
                 name: "" if error[key] is None else f"{error[key]:.2f}"
                 for name, key in (("test error", "mean"), ("low", "low"), ("high", "high"))
@@ -174,13 +200,14 @@ class Study:
         return Path("outputs") / self.name / f"{epochs}epochs" / network / rule
 
 
-def best_rate(runs: Sequence[Run]) -> float:
-    """Returns the learning rate of the trials with the lowest mean validation error; one that diverges is none."""
+def rate_of(run: Run) -> float:
+    """Returns the learning rate of a run."""
+    return run.config["optimizer"]["learning_rate"]
 
-    def error(run: Run) -> float:
-        return float("inf") if run.diverged else summary_of(run)["final"]["validation_error"]["mean"]
 
-    return min(runs, key=error).config["optimizer"]["learning_rate"]
+def best_rate(trials: Sequence[Run]) -> float:
+    """Returns the learning rate with the lowest mean validation error; of equal ones the lowest."""
+    return rate_of(min(trials, key=lambda run: (validation_error(run), rate_of(run))))
 
 
 def markdown(lines: Sequence[Sequence[str]], columns: Mapping[str, str]) -> str:

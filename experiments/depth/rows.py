@@ -5,7 +5,8 @@
     python -m experiments.depth.rows --status             how far the rows have come
     python -m experiments.depth.rows --table              prints the table
 
-Each rule tries learning rates with two seeds on 200 held-out images; then the best one trains on all, with five seeds.
+Each rule tries learning rates with two seeds on 200 held-out images, and up to four beyond the edge of these if it has
+the best one; then the best one trains on all, with five seeds.
 The runs are in outputs/depth.
 """
 

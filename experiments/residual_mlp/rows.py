@@ -8,8 +8,9 @@
     python -m experiments.residual_mlp.rows --status                        how far the rows have come
     python -m experiments.residual_mlp.rows --table                         prints the tables
 
-Each rule tries five learning rates with two seeds for a third of the epochs, on all but 5000 training images; then the
-best one of these held-out images trains on all, with five seeds. `cifar10_2026` has the rate 1e-3 for all rules, and FA
+Each rule tries five learning rates with two seeds for a third of the epochs, on all but 5000 training images, and up to
+four beyond the edge of these if it has the best one; then the one with the lowest error on these held-out images trains
+on all, with five seeds. `cifar10_2026` has the rate 1e-3 for all rules, and FA
 and DFA of `local_losses`, whose signals have a fixed size for each example; `cifar10_2026_batch` has the same with a
 fixed size for each batch. The runs are in outputs/residual_mlp.
 """

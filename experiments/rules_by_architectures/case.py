@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.common import read_rows, summary_of
+from experiments.common import read_rows
+from experiments.edges import FACTOR, FURTHER, beyond, validation_error
 from experiments.training import DONE, Row, Training, state
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
@@ -30,8 +31,6 @@ RATES_OF = {
 """The rates of rules with another default optimizer than plain gradient descent."""
 SCALE_FACTORS = (1 / 3, 3.0)
 RATE_FACTORS = (3**-0.5, 3**0.5)
-BEYOND, FURTHER = 10**0.5, 4
-"""The factor from a rate at the edge of the grid to the next one beyond, and the most steps of the search beyond."""
 SIZES: dict[str, dict[str, dict[str, str]]] = {
     "digits": {
         "mlp": {"hidden": "[100,100]"},
@@ -111,8 +110,7 @@ class Case:
         training = Training(folder, (*self.overrides, *words, *trial), is_sweep=True)
         if state(training).kind != DONE:
             raise NotTrained(training)
-        runs = training.runs()
-        return [float("inf") if run.diverged else summary_of(run)["final"]["validation_error"]["mean"] for run in runs]
+        return [validation_error(run) for run in training.runs()]
 
     def tune(self, scale: float | None) -> tuple[dict[str, float], bool]:
         """Returns the best rate and feedback scale, and whether the search ended before it came to a lowest point.
@@ -135,7 +133,7 @@ class Case:
             # Another scale may go with another rate, and one beyond may be better.
             for _ in range(FURTHER):
                 centre = best
-                self._try_rates(errors, [centre[0] / BEYOND, centre[0] * BEYOND], centre[1])
+                self._try_rates(errors, [centre[0] / FACTOR, centre[0] * FACTOR], centre[1])
                 self._try_scales(errors, centre[0], [centre[1] * SCALE_FACTORS[centre[1] > scale]])
                 best = _best(errors)
                 if ended := best == centre:
@@ -159,12 +157,9 @@ class Case:
         rates = RATES_OF.get(self.rule, RATES)
         errors = dict(zip(rates, self.validation_errors(RATE, rates, {}), strict=True))
         for _ in range(FURTHER):
-            lowest, highest, best = min(errors), max(errors), _best(dict(sorted(errors.items())))
-            if lowest < best < highest:
+            if (further := beyond(errors)) is None:
                 break
-            # Where every rate diverges, lower ones may not.
-            beyond = highest * BEYOND if best == highest and errors[best] < float("inf") else lowest / BEYOND
-            (errors[beyond],) = self.validation_errors(RATE, [beyond], {})
+            (errors[further],) = self.validation_errors(RATE, [further], {})
         return errors
 
     def tuned_row(self, values: dict[str, float], optimizer: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from experiments.common import hours_text, read_rows, seconds
 from experiments.tables.row import CONTROL, HERE, LAST, METRICS, PARTIAL, RULE, Published, Row, Table, published
-from experiments.tables.search import Choice
+from experiments.tables.search import Trials
 from experiments.tables.tables import TABLES
 from fa_jax.records.reader import Run
 from fa_jax.records.statistics import summarise
@@ -55,8 +55,8 @@ def errors_at_best(run: Run, metric: str) -> np.ndarray | None:
     return np.array([error[i] for error, i in zip(errors, best, strict=True)])
 
 
-def measured(table: Table, row: Row, run: Run, chosen: Choice | None) -> dict[str, object]:
-    """Returns the line of a run in `measured.csv`, given what its search chose if there was one."""
+def measured(table: Table, row: Row, run: Run, search: Trials | None) -> dict[str, object]:
+    """Returns the line of a run in `measured.csv`, given the trials of its search if there was one."""
     line: dict[str, object] = {"table": table.name, "row": row.name, "seeds": len(run.seeds)}
     line["diverged"], line["epochs"] = len(run.diverged), f"{run.config['epochs']:g}"
     last = np.array(list(run.at_end("test_error").values()))
@@ -70,8 +70,9 @@ def measured(table: Table, row: Row, run: Run, chosen: Choice | None) -> dict[st
         for part, value in (("", summary.mean), (", sd", summary.sd), (", low", summary.low), (", high", summary.high)):
             line[f"{name}{part}"] = "" if math.isnan(value) else f"{value:.3f}"
     line["seconds"] = round(seconds(run))
-    line["chosen"] = " ".join(chosen.arguments) if chosen else ""
-    line["at the edge"] = " ".join(chosen.at_edge) if chosen else ""
+    line["chosen"] = " ".join(search.chosen) if search else ""
+    line["tried"] = " ".join(search.tried) if search else ""
+    line["at the edge"] = " ".join(search.beyond) if search else ""
     return line
 
 
@@ -202,12 +203,12 @@ def summary(lines: Lines) -> str:
 
 
 def _found(row: Row, line: Mapping[str, str] | None) -> str:
-    """Returns what the search of a row chose."""
-    searched = f"`{' '.join(row.search)}`"
+    """Returns what the search of a row chose, and of which values."""
     if line is None:
-        return f"to be searched in {searched}."
+        return f"to be searched in `{' '.join(row.search)}`."
+    fixed = [argument for argument in row.search if "," not in argument]
     edge = f"; {line['at the edge']} is at the edge" if line["at the edge"] else ""
-    return f"`{line['chosen']}`, of {searched}{edge}."
+    return f"`{line['chosen']}`, of `{' '.join([*fixed, line['tried']])}`{edge}."
 
 
 def _hours(rows: Sequence[Row]) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from experiments import queue
 from experiments.common import write_table
 from experiments.tables import results, row
-from experiments.tables.search import choice, sweep_of
+from experiments.tables.search import sweeps, trials
 from experiments.tables.tables import TABLES
 from experiments.training import Row, Training, next_of
 
@@ -44,9 +44,11 @@ def trainings(declared_row: row.Row, seeds: int | None = None) -> Iterator[Train
     """Yields the search of a row if it needs one, and its run."""
     chosen = ()
     if declared_row.search:
-        sweep = sweep_of(declared_row)
-        yield sweep
-        chosen = choice(declared_row, sweep.runs()).arguments
+        done = []
+        for sweep in sweeps(declared_row):
+            yield sweep
+            done.append(sweep)
+        chosen = trials(declared_row, done).chosen
     given = [argument for argument in declared_row.arguments if seeds is None or not argument.startswith("seeds=")]
     asked = () if seeds is None else (f"seeds={seeds}",)
     yield Training(declared_row.folder, (*given, *chosen, *asked))
@@ -63,8 +65,8 @@ def collect(into: Path, chosen: Sequence[Row]) -> None:
             if name_of(declared_row) in done:
                 *searched, last = done[name_of(declared_row)]
                 (run,) = last.runs()
-                searched_choice = choice(declared_row, searched[0].runs()) if searched else None
-                lines.append((results.measured(table, declared_row, run, searched_choice), [run]))
+                search = trials(declared_row, searched) if searched else None
+                lines.append((results.measured(table, declared_row, run, search), [run]))
         if lines:
             write_table(into / results.MEASURED, lines, "table", "row")
     results.write(into)

@@ -11,7 +11,6 @@ from experiments import controlled
 from experiments.common import read_rows
 from experiments.controlled import Study
 from experiments.residual_mlp import local_losses, rows
-from experiments.training import DONE, State
 from fa_jax.checks import BadOption
 from fa_jax.cli.arguments import parse
 from fa_jax.cli.compose import compose
@@ -46,7 +45,6 @@ def test_the_rate_with_the_lowest_validation_error_is_trained_unless_it_diverges
     ]
     trials[2].metrics["test_loss"][-1] = np.nan
     assert trials[2].diverged
-    monkeypatch.setattr(controlled, "state", lambda training: State(DONE, 1.0))
     monkeypatch.setattr(controlled.Training, "runs", lambda training: trials)
     searched, final = rows.STUDY.trainings("cifar10", "fa", 30, None)
     assert "optimizer.learning_rate=0.0001,0.0003,0.001,0.003,0.01" in searched.arguments
@@ -54,6 +52,24 @@ def test_the_rate_with_the_lowest_validation_error_is_trained_unless_it_diverges
     assert {"epochs=30", "optimizer.learning_rate=0.3"} <= set(final.arguments)
     assert not any(word.startswith("task.validation") for word in final.arguments)
     assert final.defaults == ("seeds=5",)
+
+
+def test_rates_beyond_the_edge_are_tried_until_the_best_one_is_inside(monkeypatch):
+    errors = {0.0001: 50.0, 0.0003: 49.0, 0.001: 48.0, 0.003: 47.0, 0.01: 46.0, 0.03162: 45.0, 0.09999: np.inf}
+
+    def trials(sweep):
+        (rates,) = (word.partition("=")[2].split(",") for word in sweep.arguments if "learning_rate" in word)
+        return [ended("fa", [1.0], float(rate), validation_error=errors[float(rate)]) for rate in rates]
+
+    monkeypatch.setattr(controlled.Training, "runs", trials)
+    *sweeps, final = rows.STUDY.trainings("cifar10", "fa", 30, None)
+    assert [sweep.folder.name for sweep in sweeps] == ["trials", "trials_0.03162", "trials_0.09999"]
+    assert "optimizer.learning_rate=0.03162" in final.arguments
+    tried = rows.STUDY.tried("cifar10", "fa", 30)
+    assert tried == sorted(errors)
+    compared = compare([ended("fa", [60.0, 61.0], 0.03162)])
+    assert not rows.STUDY.measured("cifar10", "fa", compared, tried)["at the edge of the grid"]
+    assert rows.STUDY.measured("cifar10", "fa", compared, tried[:-1])["at the edge of the grid"]
 
 
 def test_the_recipe_of_2026_has_one_rate_without_trials_and_trains_its_own_rules():
@@ -78,7 +94,8 @@ def test_rules_without_arguments_of_their_own_are_trained_once_for_both_forms_of
 
 def test_a_single_rate_is_at_no_edge():
     runs = {rule: ended(rule, errors) for rule, errors in ERRORS.items()}
-    measured = rows.STUDY.measured("cifar10_2026", "fa", compare(list(runs.values())))
+    tried = rows.STUDY.tried("cifar10_2026", "fa", 10)
+    measured = rows.STUDY.measured("cifar10_2026", "fa", compare(list(runs.values())), tried)
     assert (measured["learning rate"], measured["at the edge of the grid"]) == ("0.001", False)
 
 
@@ -126,6 +143,7 @@ def test_a_table_has_the_margins_above_both_controls(tmp_path, monkeypatch):
     done = {rule: ended(rule, errors, signal_angle_0=80.0, signal_angle_1=91.0) for rule, errors in ERRORS.items()}
     names = {f"residual_mlp/30epochs/cifar10/{rule}": run for rule, run in done.items()}
     monkeypatch.setattr(controlled, "runs_of", lambda row: [names[row.name]] if row.name in names else [])
+    monkeypatch.setattr(Study, "tried", lambda *_: [])
     rows.collect(tmp_path, [rows.STUDY.row_of("cifar10", rule, 30) for rule in ("fa", "dfa")])
     fa, dfa = read_rows(tmp_path / "measured_30epochs.csv")
     assert (fa["above frozen_blocks"], fa["above shallow"]) == ("+4.67", "+14.33")

@@ -1,5 +1,6 @@
 """The rows of the published tables build, their searches choose, and the README has what was measured."""
 
+import itertools
 import types
 
 import numpy as np
@@ -157,29 +158,86 @@ def searched_row():
     )
 
 
-def trial(error, diverged=False):
-    return types.SimpleNamespace(diverged=[0] * diverged, summary={"final": {"validation_error": {"mean": error}}})
+def trial(error):
+    diverged = [0] if np.isinf(error) else []
+    return types.SimpleNamespace(diverged=diverged, summary={"final": {"validation_error": {"mean": error}}})
 
 
-def test_a_search_chooses_the_values_of_the_lowest_validation_error():
-    row = searched_row()
-    runs = [trial(1.0, diverged=True), *(trial(error) for error in (5.0, 4.0, 3.0, 2.0, 2.5))]
-    choice = search.choice(row, runs)
-    assert choice.arguments == ("optimizer.learning_rate=0.1", "optimizer.clip=1")
-    assert choice.at_edge == ("optimizer.learning_rate",)
-    sweep = search.sweep_of(row)
+@pytest.fixture
+def errors(monkeypatch):
+    """Validation errors of trials by rate and clip; infinite: a seed diverged."""
+    known = {}
+
+    def runs(sweep):
+        given = dict(argument.split("=") for argument in sweep.arguments)
+        options = ("optimizer.learning_rate", "optimizer.clip")
+        tried = itertools.product(*(given[option].split(",") for option in options))
+        return [trial(known[values]) for values in tried]
+
+    monkeypatch.setattr(search.Training, "runs", runs)
+    return known
+
+
+GRID = {
+    ("1", "1"): np.inf,
+    ("1", "2"): 5.0,
+    ("0.5", "1"): 4.0,
+    ("0.5", "2"): 3.0,
+    ("0.1", "1"): 3.5,
+    ("0.1", "2"): 3.5,
+}
+
+
+def test_a_search_chooses_the_values_of_the_lowest_validation_error(errors):
+    errors |= GRID
+    (sweep,) = search.sweeps(searched_row())
     assert sweep.is_sweep
     assert sweep.folder.name == "bp_search"
     assert "epochs=100" not in sweep.arguments
     assert {"epochs=10", "rule=bp", "task.validation=9"} < set(sweep.arguments)
+    trials = search.trials(searched_row(), [sweep])
+    assert trials.chosen == ("optimizer.learning_rate=0.5", "optimizer.clip=2")
+    assert trials.tried == ("optimizer.learning_rate=1,0.5,0.1", "optimizer.clip=1,2")
+    assert trials.beyond == {}, "two values have no inside"
 
 
-def test_a_row_is_trained_with_what_its_search_chose(monkeypatch):
+def test_a_search_goes_on_beyond_an_edge_until_the_best_value_is_inside(errors):
+    errors |= GRID | {("0.1", "2"): 2.0, ("0.03162", "2"): 1.0, ("0.009999", "2"): 1.0, ("0.003162", "2"): 9.0}
+    done = list(search.sweeps(searched_row()))
+    assert [sweep.folder.name for sweep in done[1:]] == [
+        "bp_search_learning_rate_0.03162",
+        "bp_search_learning_rate_0.009999",
+        "bp_search_learning_rate_0.003162",
+    ]
+    assert {"optimizer.learning_rate=0.03162", "optimizer.clip=2", "task.validation=9"} < set(done[1].arguments)
+    trials = search.trials(searched_row(), done)
+    assert trials.chosen == ("optimizer.learning_rate=0.009999", "optimizer.clip=2"), "of equal ones, the lowest"
+    assert trials.tried[0] == "optimizer.learning_rate=1,0.5,0.1,0.03162,0.009999,0.003162"
+    assert trials.beyond == {}
+
+
+def test_a_search_that_does_not_come_to_an_inside_says_so(errors):
+    errors |= GRID | {("0.1", "2"): 2.0}
+    errors |= {(rate, "2"): 1.0 for rate in ("0.03162", "0.009999", "0.003162", "0.0009999")}
+    done = list(search.sweeps(searched_row()))
+    assert len(done) == 5
+    line = results.measured(
+        Table("t", "T", LAST, (searched_row(),), ()),
+        searched_row(),
+        run_of([[9.0, 1.0]], [[1.0, 1.0]]),
+        search.trials(searched_row(), done),
+    )
+    assert line["chosen"] == "optimizer.learning_rate=0.0009999 optimizer.clip=2"
+    assert line["at the edge"] == "optimizer.learning_rate"
+
+
+def test_a_row_is_trained_with_what_its_search_chose(errors):
+    errors |= GRID
     row = searched_row()
-    monkeypatch.setattr(rows, "choice", lambda *_: search.Choice(("optimizer.clip=2",), ()))
     sweep, run = rows.trainings(row, seeds=3)
-    assert sweep == search.sweep_of(row)
-    assert (run.folder, run.arguments) == (row.folder, ("rule=bp", "epochs=100", "optimizer.clip=2", "seeds=3"))
+    assert [sweep] == list(search.sweeps(row))
+    chosen = ("optimizer.learning_rate=0.5", "optimizer.clip=2")
+    assert (run.folder, run.arguments) == (row.folder, ("rule=bp", "epochs=100", *chosen, "seeds=3"))
     (alone,) = rows.trainings(row._replace(search=()))
     assert alone.arguments == ("rule=bp", "epochs=100")
 
