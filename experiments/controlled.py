@@ -39,7 +39,7 @@ class Study:
     rates: Callable[[str, str], Sequence[float]]
     """Returns the learning rates that a rule tries on a network; a single one is trained without trials."""
     lengths: Mapping[int, float]
-    """Estimated hours of a rule on a network, by epochs."""
+    """Estimated hours of a run of `seeds` seeds, by epochs."""
     trial_epochs: Callable[[int], int]
     """Returns the epochs of a trial, given those of a run."""
     held_out: int
@@ -104,7 +104,9 @@ class Study:
     def row_of(self, network: str, rule: str, epochs: int, seeds: int | None = None) -> Row:
         """Returns the row of a rule on a network."""
         network = self.home(network, rule)
-        hours = self.lengths[epochs] * (1 if seeds is None else seeds / self.seeds)
+        number = len(self.rates(network, rule))
+        trials = self.trial_seeds * self.trial_epochs(epochs) / epochs * (number if number > 1 else 0)
+        hours = self.lengths[epochs] * ((self.seeds if seeds is None else seeds) + trials) / self.seeds
         folder = self._outputs(network, rule, epochs)
         name = f"{self.name}/{folder.relative_to(Path('outputs') / self.name)}"
         return Row(name, folder, lambda: self.trainings(network, rule, epochs, seeds), hours)

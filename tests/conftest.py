@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import yaml
 
+from experiments.residual_mlp import local_losses
 from fa_jax import feedback
 from fa_jax.cli.groups import CONF, LISTED, choices
 from fa_jax.core import Batch
@@ -156,6 +157,12 @@ def direct(**options):
 def first_layer(**options):
     """An `init_feedback` for indirect feedback alignment."""
     return functools.partial(feedback.first_layer, **{**DRAWN, "rank": None, **options})
+
+
+def between_states(**options):
+    """An `init_feedback` for FA by the recipe of 2026, from one hidden state to the one below."""
+    given = {"distribution": "fan_normal", "scale": 1.0, "density": 1.0, "rank": None, "fan": "fan_in", **options}
+    return functools.partial(local_losses.between_states, **given)
 
 
 @functools.cache

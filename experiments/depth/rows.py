@@ -50,7 +50,7 @@ STUDY = Study(
     for_rule=lambda network, rule: (
         (f"feedback.scale={SCALE}",) if rule in ("fa", "kolen_pollack", "weight_mirror") else ()
     ),
-    lengths={EPOCHS: 0.02},
+    lengths={EPOCHS: 0.005},
     trial_epochs=lambda epochs: epochs,
     held_out=200,
 )

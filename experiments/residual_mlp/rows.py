@@ -62,7 +62,7 @@ STUDY = Study(
     rules=(*CONTROLS, "bp", "fa", "dfa"),
     rates=rates,
     for_rule=lambda network, rule: RECIPES_OF_2026.get(network, {}).get(rule, ()),
-    lengths={10: 0.3, 30: 1.0, 100: 3.0},
+    lengths={10: 0.2, 30: 0.6, 100: 1.8},
     trial_epochs=lambda epochs: max(1, epochs // 3),
     held_out=5000,
 )

@@ -17,8 +17,7 @@ from fa_jax.cli.compose import compose
 from fa_jax.losses import cross_entropy
 from fa_jax.networks.mlp import mlp
 from fa_jax.reports.comparison import compare
-from tests.conftest import MLP, layerwise
-from tests.networks.test_residual_mlp import between_states
+from tests.conftest import MLP, between_states, layerwise
 from tests.reports.conftest import make_run
 
 ERRORS = {
@@ -90,6 +89,13 @@ def test_rules_without_arguments_of_their_own_are_trained_once_for_both_forms_of
         "cifar10_2026_batch/dfa",
     }
     assert rows.STUDY.row_of("cifar10_2026_batch", "shallow", 10).name == "residual_mlp/10epochs/cifar10_2026/shallow"
+
+
+def test_hours_are_those_of_the_run_and_of_the_trials_that_a_rule_has():
+    of_run = rows.STUDY.lengths[10]
+    assert rows.STUDY.row_of("cifar10_2026", "fa", 10).hours == pytest.approx(of_run)
+    assert rows.STUDY.row_of("cifar10", "fa", 10).hours == pytest.approx(of_run * (5 + 2 * 5 * 0.3) / 5)
+    assert rows.STUDY.row_of("cifar10", "fa", 10, seeds=1).hours == pytest.approx(of_run * (1 + 2 * 5 * 0.3) / 5)
 
 
 def test_a_single_rate_is_at_no_edge():

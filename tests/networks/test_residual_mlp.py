@@ -15,16 +15,9 @@ from fa_jax.rules.bp import bp
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.frozen_blocks import frozen_blocks
-from tests.conftest import RESIDUAL_MLP, direct, layerwise, random_batch, to_float64
+from tests.conftest import RESIDUAL_MLP, between_states, direct, layerwise, random_batch, to_float64
 from tests.networks.reference import Linear, Norm, gelu
 from tests.rules.reference import leaf
-
-
-def between_states(**options):
-    """Returns `local_losses.between_states` with options."""
-    given = {"distribution": "fan_normal", "scale": 1.0, "density": 1.0, "rank": None, "fan": "fan_in", **options}
-    return functools.partial(local_losses.between_states, **given)
-
 
 LOSS = squared_error(output="linear", derivative="exact").value
 OUTPUTS = 3
