@@ -45,7 +45,7 @@ RESIDUAL = (
     "architecture.biases=true",
     "architecture.normed_shortcuts=false",
 )
-FEW = ("task.test_examples=2000", "epochs=2", "evaluations=10", "probe=20", "checkpoint=false")
+FEW = ("task.test_examples=2000", "epochs=2", "evaluations=10", "checkpoint=false")
 FEW = (*FEW, "optimizer.schedule.drops=[[0.99,0.1]]")
 """CIFAR-10 on a CPU: two epochs at the initial rate."""
 
