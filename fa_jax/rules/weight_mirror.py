@@ -89,4 +89,5 @@ def kernel_estimate(layer, noise: jax.Array) -> jax.Array:
     # An entry of a convolution's kernel sums over positions, fewer of them at the padded border of an image.
     ones = jnp.ones((1, *noise.shape[1:]), noise.dtype)
     one_response, count = jax.vjp(lambda kernel: apply(kernel, ones), params["kernel"])
-    return outer_product(response)[0] / (count(jnp.ones_like(one_response))[0] * len(noise))
+    # An entry that meets none, such as at the border of a map that is smaller than the window, has no estimate: 0.
+    return outer_product(response)[0] / (jnp.maximum(count(jnp.ones_like(one_response))[0], 1) * len(noise))

@@ -10,7 +10,7 @@ from fa_jax.checks import BadOption
 from fa_jax.losses import cross_entropy
 from fa_jax.network import Network
 from fa_jax.networks.mlp import mlp
-from fa_jax.rules.weight_mirror import weight_mirror
+from fa_jax.rules.weight_mirror import kernel_estimate, weight_mirror
 from tests.conftest import MLP, layerwise, random_batch
 
 LOSS = cross_entropy().value
@@ -49,6 +49,18 @@ def test_mean_estimate_is_the_forward_weights(name):
         estimate = -np.asarray(changes, np.float64)
         error = np.abs(estimate.mean(0) - np.asarray(weights[kernel]))
         assert np.all(error < 6 * estimate.std(0) / np.sqrt(draws)), kernel
+
+
+def test_an_entry_that_meets_no_position_of_the_image_has_an_estimate_of_0():
+    """A padded window of 3 on one pixel meets it by its middle alone."""
+    layer = nn.Conv(2, (3, 3), padding="SAME")
+    noise = jax.random.normal(jax.random.key(0), (4, 1, 1, 2))
+    params = layer.init(jax.random.key(1), noise)["params"]
+    estimate = np.array(kernel_estimate(layer.bind({"params": params}), noise))
+    response = noise[:, 0, 0] @ params["kernel"][1, 1]
+    np.testing.assert_allclose(estimate[1, 1], noise[:, 0, 0].T @ response / 4, rtol=1e-5)
+    estimate[1, 1] = 0
+    np.testing.assert_array_equal(estimate, 0)
 
 
 def test_layers_of_a_scanned_stack_receive_independent_noise():
