@@ -13,7 +13,9 @@ neighbours takes the place of pooling and strides.
 
 Kao, Hariharan, "Counter-Current Learning: A Biologically Plausible Dual Network Approach for Deep Learning", NeurIPS
 2024 (arXiv 2409.19841). Losses are those of the authors' code; the paper prints one normalised loss for all networks.
-Their level at the input trains a layer that nothing else depends on, and is omitted.
+Their level at the input is omitted: it trains a layer that nothing else depends on, but for a norm that is clipped, to
+which it adds little. Their warm-up of the rate, their filter of examples and their centring of gradients, which their
+convolutional networks have, are omitted too.
 """
 
 import itertools
@@ -24,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, number, switch, unused
-from fa_jax.core import LossFunction, Measure, Metric, Rule, Stream, stream
+from fa_jax.core import LayerArrays, LossFunction, Measure, Metric, Rule, Stream, stream
 from fa_jax.feedback import InitFeedback, require_all_kernels
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, each_stage
@@ -75,7 +77,7 @@ def counter_current(
     def init(key):
         params = network.init(key)
         feedback = init_feedback(network, stream(key, Stream.FEEDBACK), params)
-        return params, require_all_kernels(network, feedback)
+        return params, turned(require_all_kernels(network, feedback))
 
     def rows(feedback):
         """Returns G of each hidden layer, `[classes, *shape]`; the gradient of each reaches its own V alone."""
@@ -106,7 +108,7 @@ def counter_current(
 
     def weight_pairs(params, feedback):
         weights = network.kernels(params)
-        return {name: (v, weights[name]) for name, v in feedback.items()}
+        return {name: (v, weights[name]) for name, v in turned(feedback).items()}
 
     def measure(params, feedback, batch):
         losses = levels(hidden_layers(params, batch), feedback, batch)
@@ -124,12 +126,17 @@ def counter_current(
     return rule._replace(learn=learn if switch("learned", learned) else None)
 
 
+def turned(kernels: LayerArrays) -> LayerArrays:
+    """Returns kernels with the windows of convolutions turned round, as the transpose of a convolution has them."""
+    return {name: kernel[..., ::-1, ::-1, :, :] if kernel.ndim > 3 else kernel for name, kernel in kernels.items()}
+
+
 def sent_down(g: jax.Array, kernel: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Returns V g, `[classes, *shape]`: through a dense layer, or by upsampling and a padded convolution.
 
     Args:
       g: `[classes, ...]`, the activation of the second network above.
-      kernel: V^T in the shape of the forward kernel, `[in, out]` or `[height, width, in, out]`.
+      kernel: V^T in the shape of the forward kernel, `[in, out]` or, `turned`, `[height, width, in, out]`.
       shape: of the hidden layer below.
     """
     if kernel.ndim == 2:

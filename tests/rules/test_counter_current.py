@@ -1,7 +1,9 @@
 """Counter-current learning: updates of both networks in numpy, finite differences, identities, convolutions."""
 
+import functools
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +16,7 @@ from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.networks.resnet import resnet
 from fa_jax.rules.bp import bp
-from fa_jax.rules.counter_current import METRIC, cosine_loss, counter_current, dot_loss, sent_down
+from fa_jax.rules.counter_current import METRIC, cosine_loss, counter_current, dot_loss, sent_down, turned
 from tests.conftest import (
     CNN,
     MLP,
@@ -205,6 +207,27 @@ def test_images_are_upsampled_and_convolved_on_the_way_down():
             expected += padded[:, i : i + 6, j : j + 6] @ kernel[i, j].T
     computed = sent_down(jnp.asarray(g), jnp.asarray(kernel), (6, 6, 5))
     np.testing.assert_allclose(computed, expected, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("window", [3, 5])
+def test_a_turned_kernel_sends_down_what_the_transpose_of_the_convolution_does(window):
+    random = np.random.default_rng(0)
+    kernel = jnp.asarray(random.normal(size=(window, window, 3, 4)))
+    h, g = jnp.asarray(random.normal(size=(2, 6, 6, 3))), jnp.asarray(random.normal(size=(2, 6, 6, 4)))
+    forward = functools.partial(nn.Conv(4, (window, window), use_bias=False).apply, {"params": {"kernel": kernel}})
+    (expected,) = jax.vjp(forward, h)[1](g)
+    computed = sent_down(g, turned({"layer": kernel})["layer"], (6, 6, 3))
+    np.testing.assert_allclose(computed, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_copied_weights_of_convolutions_are_at_no_angle_to_the_forward_ones():
+    network = cnn((8, 8, 1), 2, **IMAGES)
+    copied = layerwise(distribution="weights", scale=1.0, density=1.0)
+    rule = counter_current(network, LOSS, init_feedback=copied, **COSINE)
+    params, feedback = rule.init(jax.random.key(0))
+    for backward, forward in rule.extras.weight_pairs(params, feedback).values():
+        np.testing.assert_array_equal(backward, forward)
+    assert np.any(feedback["stages_1/linear"] != network.kernels(params)["stages_1/linear"])
 
 
 def test_every_layer_of_a_convolutional_network_learns():
