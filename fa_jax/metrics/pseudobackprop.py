@@ -39,5 +39,5 @@ def pseudobackprop_angle(
     if rule.extras.signals is None or hidden.shape != readout.shape[:-1]:
         return {}
     signals = network.hiddens_in_order(rule.extras.signals(params, feedback, batch))[-1]
-    error = jax.grad(loss)(network.apply(params, batch.inputs), batch.targets)
+    error = jax.grad(loss)(network.apply(params, batch.inputs, key=batch.key), batch.targets)
     return {METRIC.name: jnp.nanmean(jax.vmap(angle)(signals, error @ jnp.linalg.pinv(readout)))}

@@ -169,3 +169,12 @@ def test_pseudobackprop_angle_is_that_to_the_error_through_the_pseudoinverse():
     np.testing.assert_allclose(metrics["pseudobackprop_angle"], expected, rtol=1e-4)
     without_signals = rule._replace(extras=rule.extras._replace(signals=None))
     assert measure.compute(without_signals, network, LOSS, params, feedback, batch) == {}
+
+
+@pytest.mark.parametrize("options", [{"dropout": 0.5}, {"norm": "batch"}])
+def test_pseudobackprop_of_an_orthonormal_readout_is_backprop_in_the_same_forward_pass(options):
+    network = mlp((12,), 4, hidden=[9], **{"dropout": 0.0, **MLP, **options})
+    params = network.init(jax.random.key(0))
+    params["readout"]["kernel"] = jnp.linalg.qr(params["readout"]["kernel"])[0]
+    angle = pseudobackprop().compute(bp(network, LOSS), network, LOSS, params, (), random_batch())
+    assert angle["pseudobackprop_angle"] < 0.1

@@ -276,6 +276,11 @@ def test_null_angle_is_the_signal_angle_with_feedback_drawn_anew():
 
 def test_rules_without_feedback_or_signals_have_no_null_angle():
     assert compute(null_angle(), BP, random_batch()) == {}
+    for name in ("usf", "brsf", "forward_forward"):  # their feedback is not drawn, or not used by their signals
+        network, rule = make_rule(name)
+        params, feedback = rule.init(jax.random.key(0))
+        network = rule.extras.network or network
+        assert null_angle().compute(rule, network, LOSS, params, feedback, random_batch()) == {}, name
     silent = BP._replace(extras=Extras())
     for measure in (null_angle(), sign_agreement(), rho(directions=3)):
         assert compute(measure, silent, random_batch(), feedback={"b": jnp.ones(2)}) == {}
