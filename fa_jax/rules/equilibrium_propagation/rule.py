@@ -11,7 +11,8 @@ the order beta one-sided, beta^2 centred and beta^N with N points. They are not 
 network of the same weights.
 
 Scellier, Bengio, "Equilibrium Propagation: Bridging the Gap between Energy-Based Models and Backpropagation", Frontiers
-in Computational Neuroscience 11:24, 2017; centred: Laborieux et al., "Scaling Equilibrium Propagation to Deep ConvNets
+in Computational Neuroscience 11:24, 2017, whose squared error has no factor 1/2, so that their beta is half of ours and
+their updates are twice as large; centred: Laborieux et al., "Scaling Equilibrium Propagation to Deep ConvNets
 by Drastically Reducing its Gradient Estimator Bias", Frontiers in Neuroscience, 2021; N points: Laborieux, Zenke,
 "Holomorphic Equilibrium Propagation Computes Exact Gradients Through Finite Size Oscillations", NeurIPS 2022.
 """

@@ -11,7 +11,8 @@ Mono-Forward is `pred` whose predictions have no bias and do not start at zero, 
 the last stage.
 
 Nøkland, Eidnes, "Training Neural Networks with Local Error Signals", ICML 2019 (arXiv 1901.06656); Gong, Li, Abdulla,
-"Mono-Forward", arXiv 2501.09238, 2025, whose paper was not available to us: a reimplementation was.
+"Mono-Forward", arXiv 2501.09238, 2025, whose paper was not available to us: a reimplementation was. Dropout of
+convolutions, which drops whole channels in the code of Nøkland and Eidnes, drops single units here.
 """
 
 from typing import Any
