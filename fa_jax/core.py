@@ -76,7 +76,10 @@ class FeedbackOptimizer(NamedTuple):
     """The dotted name of its Optax transformation, such as `optax.identity` for plain gradient descent."""
     weight_decay: float | list
     """See `optimizers.descend`."""
-    clip: float | None
+    clips: bool
+    """True if it scales all updates together, as `optimizer.clip` does."""
+    params_clip: bool
+    """True if the optimizer of the params does."""
     is_plain: bool
     """True if it is gradient descent of rate 1, from the start of the run to its end."""
 
@@ -104,6 +107,12 @@ class Extras(NamedTuple):
     since they are not comparable with test scores. Empty: the same prediction."""
     fixed_feedback: frozenset[tuple[str, ...]] = frozenset()
     """The paths of feedback arrays that stay fixed although the rule learns the others: zero updates, no decay."""
+    partners: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = ()
+    """Pairs (path of a feedback array, path of the param whose steps it takes): where the param is frozen, so is the
+    array."""
+    without: "Callable[[Callable[[tuple[str, ...]], bool]], Rule] | None" = None
+    """`(is_frozen) -> rule`: this rule without any part of the params of some paths, for one whose updates of a param
+    depend on whether others learn, such as by noise in all that do. None: frozen params have zero updates, no more."""
     check_feedback_optimizer: Callable[[FeedbackOptimizer], None] | None = None
     """Raises `checks.BadOption` if the feedback would not learn as the rule says, such as `optimizers.must_be_plain`.
     None: any optimizer is fine."""
@@ -240,3 +249,5 @@ class Measure(NamedTuple):
     `(params, feedback, batch)` alone."""
     check: Callable[[Any], None] = lambda network: None
     """`(network)`: raises `checks.BadOption`, before anything is compiled, if it is not defined for a network."""
+    needs_classes: bool = False
+    """True if it compares examples of the same class and of different ones, so that targets must be one-hot."""

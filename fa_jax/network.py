@@ -38,6 +38,8 @@ class Network:
 
     module: nn.Module
     input_shape: tuple[int, ...]
+    is_sparse: bool = False
+    """Whether weights that start at exactly 0 are removed connections, which the optimizer keeps removed."""
 
     def init(self, key: jax.Array, *extra_inputs: jax.Array, method: str | None = None) -> PyTree:
         """Draws the params of a seed.

@@ -1,6 +1,7 @@
 """Optimizers: Optax chains of clipping, weight decay, scaling and a scheduled learning rate."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,8 @@ def descend(
     weight_decay: float | list[tuple[float, float]],
     clip: float | None,
     decoupled: bool = False,
-) -> Callable[[int, Collection[Path]], optax.GradientTransformation]:
-    """Returns `(steps, fixed) -> optimizer`, for a run of a number of steps.
-
-    `fixed` are the paths of what does not decay: running statistics among the params (`Network.statistics_paths`), or
-    the fixed part of feedback (`Extras.fixed_feedback`).
+) -> Callable[[int], optax.GradientTransformation]:
+    """Returns `(steps) -> optimizer`, for a run of a number of steps.
 
     Args:
       scaling: the transformation that names the optimizer: `optax.identity`, `optax.scale_by_adam`, ...
@@ -41,20 +39,14 @@ def descend(
     pairs = _decay_pairs(weight_decay)
     clipping = optax.identity() if clip is None else optax.clip_by_global_norm(number("clip", clip, above=0))
 
-    def for_run(steps: int, fixed: Collection[Path] = frozenset()) -> optax.GradientTransformation:
-        def decays(params):
-            return jax.tree_util.tree_map_with_path(
-                lambda path, _: tuple(entry.key for entry in path) not in fixed, params
-            )
-
+    def for_run(steps: int) -> optax.GradientTransformation:
         if len(pairs) > 1:
             starts = [round(start * steps) for start, _ in pairs[1:]]
             decay = optax.join_schedules([optax.constant_schedule(value) for _, value in pairs], starts)
-            scheduled = optax.inject_hyperparams(optax.add_decayed_weights, static_args=("mask",))
-            decaying = scheduled(weight_decay=decay, mask=decays)
+            decaying = optax.inject_hyperparams(optax.add_decayed_weights)(weight_decay=decay)
         else:
             ((_, decay),) = pairs
-            decaying = optax.add_decayed_weights(decay, decays) if is_on(decay) else optax.identity()
+            decaying = optax.add_decayed_weights(decay) if is_on(decay) else optax.identity()
         scaled = (scaling, decaying) if decoupled else (decaying, scaling)
         return optax.chain(clipping, *scaled, optax.scale_by_learning_rate(schedule(rate, steps)))
 
@@ -86,14 +78,33 @@ def with_multipliers(
 
     Args:
       optimizer: the optimizer to wrap.
-      multipliers: `(params) -> tree of floats`, given any tree of the structure of the params.
+      multipliers: `(params) -> tree of floats`, given any tree of the structure of the params. What has a multiplier of
+        0 stays as it is, bit for bit.
     """
 
     def multiplied(steps, params):
         del params
-        return jax.tree.map(lambda step, multiplier: multiplier * step, steps, multipliers(steps))
+        return jax.tree.map(lambda step, m: m * step if is_on(m) else jnp.zeros_like(step), steps, multipliers(steps))
 
     return optax.chain(optimizer, optax.stateless(multiplied))
+
+
+def with_fixed(optimizer: optax.GradientTransformation, fixed: Collection[Path]) -> optax.GradientTransformation:
+    """Returns an optimizer that leaves arrays of some paths as they are, whatever it does: no steps, no decay.
+
+    These are running statistics among the params (`Network.statistics_paths`), and the fixed part of feedback
+    (`Extras.fixed_feedback`). Their updates are zero, so that they have no part in a norm that is clipped.
+    """
+
+    def multipliers(tree):
+        return jax.tree_util.tree_map_with_path(lambda path, _: 0.0 if keys(path) in fixed else 1.0, tree)
+
+    return with_multipliers(optimizer, multipliers) if fixed else optimizer
+
+
+def keys(path: Sequence) -> Path:
+    """Returns the keys of a path in a tree of dicts, as JAX gives it."""
+    return tuple(entry.key for entry in path)
 
 
 def is_plain(optimizer: optax.GradientTransformation, steps: int) -> bool:
@@ -108,6 +119,18 @@ def is_plain(optimizer: optax.GradientTransformation, steps: int) -> bool:
             if jnp.any(change != -update):
                 return False
     return True
+
+
+def clips(optimizer: optax.GradientTransformation) -> bool:
+    """Returns whether the step of one array depends on the updates of another one, as with a global norm."""
+    params = {"one": jnp.full(2, 0.5), "other": jnp.full(2, 0.5)}
+
+    def step(other: float) -> jax.Array:
+        updates = {"one": jnp.ones(2), "other": jnp.full(2, other)}
+        deltas, _ = optimizer.update(updates, optimizer.init(params), params)
+        return cast(dict[str, jax.Array], deltas)["one"]
+
+    return bool(jnp.any(step(1.0) != step(1e18)))
 
 
 def must_be_plain(optimizer: FeedbackOptimizer) -> None:
@@ -135,8 +158,12 @@ def must_not_clip(optimizer: FeedbackOptimizer) -> None:
     Raises:
       BadOption: if it clips by the global norm.
     """
-    if optimizer.clip is not None:
-        raise BadOption("must be null: the weights and their feedback would be scaled differently", "clip")
+    if optimizer.clips or optimizer.params_clip:
+        raise BadOption(
+            "optimizer.clip must be null, and an Optax optimizer must not scale all updates together: the weights and "
+            "their feedback would be scaled differently",
+            complete=True,
+        )
 
 
 def constant(learning_rate: float, steps: int) -> optax.Schedule:
@@ -197,20 +224,37 @@ def constant_then_linear(learning_rate: float, steps: int, *, steps_down: float)
     return schedule
 
 
-def keep_removed() -> optax.GradientTransformation:
-    """Returns the transformation that keeps removed connections removed: weights that start at exactly 0 stay there.
+def is_kernel(path: Path) -> bool:
+    """Returns whether the path of a param is that of a kernel."""
+    return path[-1] == "kernel"
 
-    Only kernels count (a bias may start at 0), and no kernel that starts at 0 as a whole.
+
+def keep_removed(
+    optimizer: optax.GradientTransformation, is_sparse: Callable[[Path], bool] = is_kernel
+) -> optax.GradientTransformation:
+    """Returns an optimizer that keeps removed connections removed: weights that start at exactly 0 stay there.
+
+    The optimizer sees no updates of removed connections, so that they have no part in a norm that is clipped.
+
+    Args:
+      optimizer: the optimizer to wrap.
+      is_sparse: `(path) -> bool`: of which arrays connections may be removed, such as kernels (a bias may start at 0).
+        An array that starts at 0 as a whole learns as a whole.
     """
 
     def init(params):
         def is_kept(path, p):
-            return (p != 0) | ~jnp.any(p != 0) if path[-1].key == "kernel" else jnp.ones_like(p, bool)
+            return (p != 0) | ~jnp.any(p != 0) if is_sparse(keys(path)) else jnp.ones_like(p, bool)
 
-        return jax.tree_util.tree_map_with_path(is_kept, params)
+        return jax.tree_util.tree_map_with_path(is_kept, params), optimizer.init(params)
 
     def update(updates, state, params=None):
-        del params
-        return jax.tree.map(lambda u, is_kept: jnp.where(is_kept, u, 0), updates, state), state
+        kept, inner = state
+        deltas, inner = optimizer.update(_masked(updates, kept), inner, params)
+        return _masked(deltas, kept), (kept, inner)
 
     return optax.GradientTransformation(init, update)
+
+
+def _masked(tree: PyTree, kept: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf, is_kept: jnp.where(is_kept, leaf, 0), tree, kept)

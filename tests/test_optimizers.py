@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 
 from fa_jax.checks import BadOption, is_on, number
 from fa_jax.optimizers import (
+    clips,
     constant,
     constant_then_linear,
     cosine,
@@ -17,6 +18,7 @@ from fa_jax.optimizers import (
     keep_removed,
     linear,
     step_decay,
+    with_fixed,
     with_multipliers,
 )
 
@@ -135,11 +137,52 @@ def test_removed_connections_stay_removed_while_biases_and_zero_kernels_move():
         "zero": {"kernel": jnp.zeros((1, 2))},
     }
     updates = jax.tree.map(jnp.ones_like, params)
-    optimizer = keep_removed()
-    masked, _ = optimizer.update(updates, optimizer.init(params))
-    np.testing.assert_array_equal(masked["sparse"]["kernel"], [[0, 1]])
-    np.testing.assert_array_equal(masked["sparse"]["bias"], [1, 1])
-    np.testing.assert_array_equal(masked["zero"]["kernel"], [[1, 1]])
+    optimizer = keep_removed(optax.sgd(1.0))
+    deltas, _ = optimizer.update(updates, optimizer.init(params))
+    np.testing.assert_array_equal(deltas["sparse"]["kernel"], [[0, -1]])
+    np.testing.assert_array_equal(deltas["sparse"]["bias"], [-1, -1])
+    np.testing.assert_array_equal(deltas["zero"]["kernel"], [[-1, -1]])
+    every = keep_removed(optax.sgd(1.0), lambda path: True)
+    deltas, _ = every.update({"layer": jnp.ones(2)}, every.init({"layer": jnp.asarray([0.0, 2.0])}))
+    np.testing.assert_array_equal(deltas["layer"], [0, -1])
+
+
+def test_removed_connections_have_no_part_in_the_norm_that_is_clipped():
+    params = {"kernel": jnp.asarray([[0.0, 1.0]])}
+    clipped = descend(optax.identity(), learning_rate=1.0, schedule=constant, weight_decay=0.0, clip=1.0)(10)
+    optimizer = keep_removed(clipped)
+    deltas, _ = optimizer.update({"kernel": jnp.asarray([[1000.0, 3.0]])}, optimizer.init(params), params)
+    np.testing.assert_allclose(deltas["kernel"], [[0, -1]], rtol=1e-6)
+
+
+NOISY = optax.chain(optax.add_noise(1.0, 0.0, 0), optax.adamw(0.1, weight_decay=10.0))
+
+
+@pytest.mark.parametrize("optimizer", [NOISY, optax.sgd(0.1, momentum=0.9)])
+def test_an_optimizer_of_any_kind_leaves_fixed_arrays_and_removed_connections_as_they_are(optimizer):
+    params = {"norm": {"mean": jnp.ones(2)}, "linear": {"kernel": jnp.asarray([[0.0, 1.0]])}}
+    wrapped = keep_removed(with_fixed(optimizer, {("norm", "mean")}))
+    state, trained = wrapped.init(params), params
+    for _ in range(3):
+        deltas, state = wrapped.update(jax.tree.map(jnp.ones_like, trained), state, trained)
+        trained = optax.apply_updates(trained, deltas)
+    assert trained["norm"]["mean"].tobytes() == params["norm"]["mean"].tobytes()
+    assert trained["linear"]["kernel"][0, 0] == 0
+    assert trained["linear"]["kernel"][0, 1] != 1
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "expected"),
+    [
+        (optax.sgd(0.1), False),
+        (optax.adam(0.1), False),
+        (optax.chain(optax.clip(1.0), optax.sgd(0.1)), False),
+        (optax.chain(optax.clip_by_global_norm(100.0), optax.sgd(0.1)), True),
+        (optax.chain(optax.normalize_by_update_norm(), optax.sgd(0.1)), True),
+    ],
+)
+def test_an_optimizer_clips_if_the_step_of_one_array_depends_on_the_updates_of_another(optimizer, expected):
+    assert clips(optimizer) == expected
 
 
 STATISTICS = {("norm", "mean"), ("norm", "var")}
@@ -154,7 +197,7 @@ def test_running_statistics_do_not_decay(multiplier):
     params = {"norm": {"scale": ones, "mean": ones, "var": ones}, "linear": {"bias": ones, "mean": ones}}
     zero_updates = jax.tree.map(jnp.zeros_like, params)
     plain = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)
-    optimizer = MULTIPLIERS[multiplier](plain(10, STATISTICS))
+    optimizer = MULTIPLIERS[multiplier](with_fixed(plain(10), STATISTICS))
     steps, _ = optimizer.update(zero_updates, optimizer.init(params), params)
     decayed = -0.05 * multiplier
     expected = {"norm": {"scale": decayed, "mean": 0, "var": 0}, "linear": {"bias": decayed, "mean": decayed}}

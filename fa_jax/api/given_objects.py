@@ -112,7 +112,7 @@ def _optimizer(thing: Any) -> Given | None:
     program = ADDRESS.sub("", str(traced.jaxpr))
 
     def make():
-        return lambda steps, statistics=frozenset(): optax.GradientTransformation(thing.init, thing.update)
+        return lambda steps: optax.GradientTransformation(thing.init, thing.update)
 
     return unnamed("optimizer", make, program, traced.consts, initial)
 

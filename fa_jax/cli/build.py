@@ -97,8 +97,13 @@ def build(
     learner = make_learner(config, task, steps)
     check_feedback_optimizer(config, learner, steps)
     choice, target = choice_of(config, "rule"), config["rule"]["_target_"]
-    if learner.rule.extras.needs_classes and not are_one_hot(task):
-        raise BadOption(f"rule={choice} needs a task with classes, such as task=digits")
+    measures = dict(zip(config.get("measure") or {}, learner.training.measures, strict=True))
+    needing = [f"rule={choice}"] if learner.rule.extras.needs_classes else []
+    needing += [f"measure={name}" for name, measure in measures.items() if measure.needs_classes]
+    if needing and not are_one_hot(task):
+        raise BadOption(f"{needing[0]} needs a task with classes, such as task=digits")
+    if measures and not learner.training.probe_size:
+        raise BadOption(f"measure={','.join(measures)} needs probe examples on which it is measured; got probe=0")
     if is_own(target):
         with users_exceptions(f"rule={choice}", target):
             check_rule(learner.rule, f"rule={choice}", (batch_size, *task.input_shape), task.outputs)
@@ -195,6 +200,8 @@ def are_one_hot(task: Task) -> bool:
 def _seed_groups(config: Config) -> tuple[tuple[int, ...], ...]:
     first, seeds = integer("seed", config["seed"], least=0), config["seeds"]
     if isinstance(seeds, list):
+        if first:
+            raise BadOption(f"must be 0 with a list of seeds, which names them all; got {first}", "seed")
         chosen = [integer("seeds", seed, least=0) for seed in sequence("seeds", seeds, "[3,5,8]")]
         if not chosen or len(set(chosen)) < len(chosen):
             raise BadOption(f"must be a number or a list of different seeds, such as [3,5,8]; got {seeds}", "seeds")

@@ -25,6 +25,8 @@ from fa_jax.tasks.augmentation import augmentation
 from fa_jax.training.loop import Learner, Numbers, TrainingOptions
 
 Config = dict[str, Any]
+LOST = {"rank": None, "shared": False}
+"""Options of drawn feedback that it loses when it learns, and their values without effect."""
 GROUP_KEYS = ("task", "architecture", "rule", "loss", "optimizer", "logger")
 
 
@@ -40,12 +42,24 @@ def make_learner(config: Config, task: Task, steps: int) -> Learner:
         raise BadOption(reason, f"rule={choice}")
     with within("rule", choice), users_exceptions(f"rule={choice}", target):
         params, feedback = jax.eval_shape(rule.init, jax.random.key(0))
-    rule = freeze_named(rule, config["frozen"]) if config.get("frozen") is not None else rule
-    network = rule.extras.network or network
+    predicting = rule.extras.network or network
+    _check_batch_size(predicting, training.batch_size)
+    if config.get("frozen") is not None:
+        rule = freeze_named(rule, config["frozen"], predicting.statistics_paths)
     for measure in training.measures:
-        measure.check(network)
-    optimizer = _optimizer(config, rule, network.statistics_paths, params, steps)
-    return Learner(rule, network, loss, training, optimizer, _feedback_optimizer(config, rule, feedback, steps))
+        measure.check(predicting)
+    optimizer = _tried(config, "optimizer", params, steps)
+    optimizer = optimizers.with_fixed(optimizer, predicting.statistics_paths)
+    if rule.extras.learning_rate_multipliers is not None:
+        optimizer = optimizers.with_multipliers(optimizer, rule.extras.learning_rate_multipliers)
+    optimizer = optimizers.keep_removed(optimizer) if network.is_sparse else optimizer
+    return Learner(rule, predicting, loss, training, optimizer, _feedback_optimizer(config, rule, feedback, steps))
+
+
+def _check_batch_size(network: Network, batch_size: int) -> None:
+    """Raises `BadOption` if normalisation over the batch would leave nothing of a single example."""
+    if batch_size == 1 and network.statistics_paths and all(len(h.shape) == 1 for h in network.hidden_shapes.values()):
+        raise BadOption("must be at least 2: normalised over a batch of one example, every unit is 0", "batch_size")
 
 
 def _network(config: Config, task: Task) -> Network:
@@ -101,7 +115,8 @@ def check_feedback_optimizer(config: Config, learner: Learner, steps: int) -> No
         shared=name == "optimizer",
         scaling=node.get("scaling", {}).get("_target_", ""),
         weight_decay=node.get("weight_decay", 0.0),
-        clip=node.get("clip"),
+        clips=optimizers.clips(learner.feedback_optimizer),
+        params_clip=optimizers.clips(learner.optimizer),
         is_plain=optimizers.is_plain(learner.feedback_optimizer, steps),
     )
     with within(name, config.get("choices", {}).get(name)):
@@ -180,39 +195,32 @@ def _augmentation(options: Any, task: Task) -> Callable | None:
         return augmentation(task, **options)
 
 
-def _optimizer(config: Config, rule: Rule, statistics, params: PyTree, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of the params; connections that a sparse architecture removed stay removed."""
-    density = config["architecture"].get("density", 1.0)
-    densities = density if isinstance(density, list) else [density]
-    pruning = [optimizers.keep_removed()] if any(is_on(1 - value) for value in densities) else []
-    rates = rule.extras.learning_rate_multipliers
-    return _tried(config, "optimizer", params, steps, *pruning, fixed=statistics, rates=rates)
-
-
 def _feedback_optimizer(config: Config, rule: Rule, feedback: PyTree, steps: int) -> optax.GradientTransformation:
-    """Returns the optimizer of learned feedback: its own, or else that of the params."""
+    """Returns the optimizer of learned feedback: its own, or else that of the params.
+
+    Raises:
+      BadOption: if the feedback does not learn, or would not keep what it was drawn with.
+    """
     name = "optimizer" if config["feedback_optimizer"] is None else "feedback_optimizer"
     if rule.learn is None:
         if name == "feedback_optimizer":
             raise BadOption("must be null: the feedback of this rule does not learn", "feedback_optimizer")
         return optax.identity()
-    return _tried(config, name, feedback, steps, fixed=rule.extras.fixed_feedback)
+    optimizer = optimizers.with_fixed(_tried(config, name, feedback, steps), rule.extras.fixed_feedback)
+    drawn = config.get("feedback") or {}
+    for option, without in LOST.items():
+        if drawn.get(option, without) != without:
+            reason = f"must be {json.dumps(without)}: this feedback learns, and would not keep it"
+            raise BadOption(reason, f"feedback.{option}", complete=True)
+    densities = drawn.get("density", 1.0)
+    is_sparse = any(is_on(1 - density) for density in (densities if isinstance(densities, list) else [densities]))
+    return optimizers.keep_removed(optimizer, lambda path: True) if is_sparse else optimizer
 
 
-def _tried(
-    config: Config,
-    name: str,
-    shapes: PyTree,
-    steps: int,
-    *further: optax.GradientTransformation,
-    fixed=frozenset(),
-    rates=None,
-) -> optax.GradientTransformation:
+def _tried(config: Config, name: str, shapes: PyTree, steps: int) -> optax.GradientTransformation:
     """Returns an optimizer for a number of steps, tried on shapes: Optax notices mistakes late."""
     try:
-        optimizer = factory(config, name)()(steps, fixed)
-        optimizer = optimizer if rates is None else optimizers.with_multipliers(optimizer, rates)
-        optimizer = optax.chain(optimizer, *further)
+        optimizer = factory(config, name)()(steps)
         jax.eval_shape(lambda p: optimizer.update(p, optimizer.init(p), p), shapes)
     except BadOption as problem:
         raise problem.within(name) from None

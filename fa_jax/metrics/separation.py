@@ -11,7 +11,7 @@ METRIC = Metric("separation", "between-class / within-class distance", better="h
 
 def separation() -> Measure:
     """Returns the `Measure` of `separation_i`."""
-    return Measure((METRIC,), layer_separation)
+    return Measure((METRIC,), layer_separation, needs_classes=True)
 
 
 def layer_separation(

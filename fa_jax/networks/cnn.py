@@ -174,4 +174,5 @@ def cnn(
     stages = [next(each) if len(stage) == 1 else JoinedStage([next(each) for _ in stage]) for stage in grouped]
     averaged = average_positions and convolutions == len(layers)
     readout = Readout(outputs, use_bias, averaged, **inits[-1].keywords())
-    return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))
+    module = Chain(tuple(stages), (1,) * len(stages), readout)
+    return Network(module, tuple(input_shape), any(i.is_sparse for i in inits))

@@ -107,6 +107,11 @@ class Initial(NamedTuple):
     draw_bias: Draw
     bias_scale: float
 
+    @property
+    def is_sparse(self) -> bool:
+        """Whether some weights are removed."""
+        return is_on(1 - self.density)
+
     def keywords(self, local: bool = False) -> dict[str, Any]:
         """Returns `kernel_init` and `bias_init` of a Flax layer; `local`: of `nn.ConvLocal`."""
 

@@ -81,4 +81,4 @@ def mlp(
         ]
         repeats += lengths
     readout = nn.Dense(outputs, use_bias, **inits[-1].keywords())
-    return Network(Chain(tuple(stages), tuple(repeats), readout), tuple(input_shape))
+    return Network(Chain(tuple(stages), tuple(repeats), readout), tuple(input_shape), any(i.is_sparse for i in inits))

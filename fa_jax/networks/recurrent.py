@@ -131,4 +131,5 @@ def recurrent(
         **first.keywords(),
     }
     layers = [RecurrentLayer(kind(width, **options)) for width in widths]
-    return Network(Recurrent(layers, pooling, nn.Dense(outputs, **first.keywords())), tuple(input_shape))
+    module = Recurrent(layers, pooling, nn.Dense(outputs, **first.keywords()))
+    return Network(module, tuple(input_shape), first.is_sparse)

@@ -106,4 +106,4 @@ def residual_mlp(
     repeats = [blocks] if blocks >= SCANNED_FROM else [1] * blocks
     stages = [embedding, *(ResidualMlpBlock(block_width, function, layer) for _ in repeats)]
     readout = NormedReadout(outputs, switch("terminal_norm", terminal_norm), layer)
-    return Network(Chain(tuple(stages), (1, *repeats), readout), tuple(input_shape))
+    return Network(Chain(tuple(stages), (1, *repeats), readout), tuple(input_shape), first.is_sparse)

@@ -140,4 +140,4 @@ def resnet(
         stages += members if by_block else [JoinedStage(members)]
     stages += [DenseStage(features, function, norm=chosen_norm, average=True, **layer) for features in widths]
     readout = Readout(outputs, average=True, **layer)
-    return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape))
+    return Network(Chain(tuple(stages), (1,) * len(stages), readout), tuple(input_shape), first.is_sparse)

@@ -147,4 +147,5 @@ def transformer(
     equal = blocks - 1
     repeats = [equal] if equal >= SCANNED_FROM else [1] * equal
     stages = [JoinedStage([Embedding(patch, width, layer), block()]), *(block() for _ in repeats)]
-    return Network(Chain(tuple(stages), (1, *repeats), TokenReadout(outputs, layer)), tuple(input_shape))
+    module = Chain(tuple(stages), (1, *repeats), TokenReadout(outputs, layer))
+    return Network(module, tuple(input_shape), first.is_sparse)

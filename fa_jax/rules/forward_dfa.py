@@ -66,5 +66,5 @@ def _check_optimizer(optimizer: FeedbackOptimizer) -> None:
             "must be sgd, or adam as in the authors' code, without weight decay: the feedback of this rule is a moving "
             "average, which momentum or decay would change"
         )
-    if optimizer.clip is not None:
+    if optimizer.clips:
         raise BadOption("must be null: clipped steps make no moving average", "clip")

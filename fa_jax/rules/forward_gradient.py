@@ -21,9 +21,10 @@ import jax
 import jax.numpy as jnp
 
 from fa_jax.checks import BadOption, choose, integer, number, switch, unused
-from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule
+from fa_jax.core import Batch, Extras, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.feedback import require_hidden
 from fa_jax.network import Network
+from fa_jax.optimizers import is_kernel
 from fa_jax.rules.backward import backward_rule, gradient
 from fa_jax.rules.stagewise import require_chain
 
@@ -87,7 +88,8 @@ def forward_gradient(
     if perturb != "activities":
         if spares:
             raise BadOption(f"must be false with perturb={perturb}, which perturbs no unit", "spare_silent")
-        return _weight_perturbation(network, loss, differentiate, draw, draws, hidden_only=perturb == "hidden_weights")
+        hidden_only = perturb == "hidden_weights"
+        return _weight_perturbation(network, loss, differentiate, draw, draws, hidden_only=hidden_only)
     check_activity_noise(network, spares)
     if network.statistics_paths:
         raise BadOption(
@@ -188,20 +190,32 @@ def check_activity_noise(network: Network, spare_silent: bool) -> None:
         )
 
 
-def _weight_perturbation(network, loss, derivative: Derivative, draw, draws: int, *, hidden_only: bool) -> Rule:
-    """Returns the rule with noise in the params, or in those of the hidden layers alone."""
+def _weight_perturbation(
+    network: Network,
+    loss: LossFunction,
+    derivative: Derivative,
+    draw: Callable,
+    draws: int,
+    *,
+    hidden_only: bool,
+    is_frozen: Callable[[tuple[str, ...]], bool] = lambda path: False,
+) -> Rule:
+    """Returns the rule with noise in the params that learn, or in those of the hidden layers alone."""
     if hidden_only:
         require_chain(network)
 
     def direction(params, key):
-        """Draws v: no noise for running statistics, nor for a readout with its true gradient."""
+        """Draws v: no noise for what does not learn, nor for a readout with its true gradient."""
         flat, tree = jax.tree_util.tree_flatten_with_path(params)
 
         def drawn(i, path, p):
             names = tuple(entry.key for entry in path)
-            if names in network.statistics_paths or (hidden_only and names[0] == "readout"):
+            if names in network.statistics_paths or is_frozen(names) or (hidden_only and names[0] == "readout"):
                 return jnp.zeros_like(p)
-            return draw(jax.random.fold_in(key, i), p.shape, p.dtype)
+            noise = draw(jax.random.fold_in(key, i), p.shape, p.dtype)
+            if network.is_sparse and is_kernel(names):
+                return jnp.where((p == 0) & jnp.any(p != 0), 0, noise)
+            return noise
 
         return jax.tree.unflatten(tree, [drawn(i, path, p) for i, (path, p) in enumerate(flat)])
 
@@ -217,7 +231,13 @@ def _weight_perturbation(network, loss, derivative: Derivative, draw, draws: int
         true = gradient(network, loss, params, batch, signals=network.hidden_zeros(batch.inputs))
         return {**estimated, "readout": true["readout"]}
 
-    return Rule(lambda key: (network.init(key), ()), updates, network.apply)
+    def without(is_frozen):
+        return _weight_perturbation(
+            network, loss, derivative, draw, draws, hidden_only=hidden_only, is_frozen=is_frozen
+        )
+
+    extras = Extras(without=without)
+    return Rule(lambda key: (network.init(key), ()), updates, network.apply, extras=extras)
 
 
 def _derivative(name: str, sigma: float | None) -> Derivative:

@@ -33,5 +33,6 @@ def kolen_pollack(network: Network, loss: LossFunction, *, init_feedback: InitFe
         return {name: kernel_updates[name] for name in feedback}
 
     rule = fa(network, loss, init_feedback=init_feedback)
-    extras = rule.extras._replace(check_feedback_optimizer=must_not_clip)
+    partners = tuple(((name,), (*name.split("/"), "kernel")) for name in network.crossed_kernels)
+    extras = rule.extras._replace(partners=partners, check_feedback_optimizer=must_not_clip)
     return rule._replace(learn=learn, extras=extras)

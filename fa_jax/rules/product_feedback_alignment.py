@@ -120,7 +120,8 @@ def product_feedback_alignment(
         fixed_feedback=frozenset((FIXED, name) for name in shapes),
         check_feedback_optimizer=_check_optimizer,
     )
-    return rule._replace(learn=learn)
+    partners = tuple(((LEARNED, name), (*name.split("/"), "kernel")) for name in shapes)
+    return rule._replace(learn=learn, extras=rule.extras._replace(partners=partners))
 
 
 def products(feedback):

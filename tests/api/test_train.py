@@ -12,11 +12,13 @@ import numpy as np
 import optax
 import pytest
 import yaml
+from flax import traverse_util
 from hydra.core.global_hydra import GlobalHydra
 
 import fa_jax
 from fa_jax.cli.digests import digest_of
 from fa_jax.cli.main import main
+from fa_jax.networks.mlp import mlp
 from fa_jax.primitives import Hidden
 from fa_jax.rules.fa import fa
 from tests.conftest import assert_same_runs, assert_trees_equal, layerwise
@@ -125,6 +127,26 @@ def test_objects_that_can_be_imported_are_recorded_by_name(folder):
         "module": "tests.api.test_train.Net",
         "arguments": {"width": 4},
     }
+
+
+SPARSE = {"init": "fan_normal", "init_scale": 1.0, "bias_init": "constant", "bias_scale": 0.0, "biases": True}
+SPARSE |= {"hidden": [20], "activation": "tanh", "norm": "batch", "dropout": 0.0, "input_dropout": 0.0, "density": 0.3}
+
+
+@pytest.mark.parametrize("made", ["partial", "lambda"])
+def test_removed_connections_and_running_statistics_of_given_objects_do_not_take_steps(made):
+    network = functools.partial(mlp, **SPARSE)
+    network = network if made == "partial" else lambda shape, outputs: mlp(shape, outputs, **SPARSE)
+    optimizer = optax.adamw(0.01, weight_decay=10.0)
+    arguments = {"task": data(), "network": network, "rule": "bp", "optimizer": optimizer, "record": False}
+    (run,) = fa_jax.train(**arguments, **SHORT, overrides=["batch_size=10"])
+    assert 0.5 < np.mean(run.params["stages_0"]["linear"]["kernel"] == 0) < 0.9
+    job = run.job
+    params = jax.tree.map(lambda leaf: leaf[0], run.params)
+    state = job.learner.optimizer.init(params)
+    deltas, _ = job.learner.optimizer.update(jax.tree.map(np.zeros_like, params), state, params)
+    steps = {path[-1]: bool(np.any(leaf)) for path, leaf in traverse_util.flatten_dict(deltas["stages_0"]).items()}
+    assert (steps["mean"], steps["var"], steps["scale"], steps["kernel"]) == (False, False, True, True)
 
 
 def test_lists_of_names_and_objects_train_every_combination(folder):

@@ -126,13 +126,15 @@ def test_gradient_descent_from_zero_is_a_moving_average_of_estimates():
     [
         ({"scaling": "optax.trace"}, "^must be sgd, or adam"),
         ({"weight_decay": 0.1}, "^must be sgd, or adam"),
-        ({"clip": 1.0}, "^clip must be null: clipped steps make no moving average"),
+        ({"clips": True}, "^clip must be null: clipped steps make no moving average"),
     ],
 )
 def test_an_optimizer_that_makes_no_moving_average_is_refused(change, message):
     check = make()[1].extras.check_feedback_optimizer
     for scaling in ("optax.identity", "optax.scale_by_adam"):
-        optimizer = FeedbackOptimizer(shared=False, scaling=scaling, weight_decay=0.0, clip=None, is_plain=False)
+        optimizer = FeedbackOptimizer(
+            shared=False, scaling=scaling, weight_decay=0.0, clips=False, params_clip=False, is_plain=False
+        )
         check(optimizer)
         with pytest.raises(BadOption, match=message):
             check(optimizer._replace(**change))

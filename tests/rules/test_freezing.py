@@ -19,12 +19,12 @@ from fa_jax.networks.cnn import cnn
 from fa_jax.networks.recurrent import recurrent
 from fa_jax.networks.resnet import resnet
 from fa_jax.networks.transformer import transformer
-from fa_jax.optimizers import with_multipliers
+from fa_jax.optimizers import with_fixed, with_multipliers
 from fa_jax.primitives import Hidden
 from fa_jax.rules.freezing import freeze_named
 from fa_jax.rules.frozen_blocks import frozen_blocks
 from fa_jax.rules.shallow import shallow
-from tests.conftest import CNN, RECURRENT, RESNET, TRANSFORMER, make_rule, random_batch
+from tests.conftest import CNN, RECURRENT, RESNET, TRANSFORMER, make_rule, random_batch, rule_factory
 
 LOSS = cross_entropy().value
 IMAGES = (8, 8, 1)
@@ -195,6 +195,43 @@ def test_any_rule_has_a_control_whose_stages_are_frozen(name, parts):
     trained = learned(start(freeze_named(rule, ["stages_*"])), optax.adamw(0.1, weight_decay=0.3))
     assert parts <= {name.partition("/")[0] for name in trained}
     assert not any(name.startswith("stages_") for name in trained)
+
+
+@pytest.mark.parametrize(
+    ("name", "held", "free"),
+    [
+        ("kolen_pollack", ("stages_1/linear",), ("readout",)),
+        ("product_feedback_alignment", ("learned", "stages_1/linear"), ("learned", "readout")),
+    ],
+)
+def test_feedback_that_takes_the_steps_of_frozen_weights_keeps_its_bits(name, held, free):
+    _, rule = make_rule(name)
+    rule = freeze_named(rule, ["stages_1"])
+    params, initial = jax.jit(rule.init)(jax.random.key(0))
+    optimizer = with_fixed(optax.sgd(0.1), rule.extras.fixed_feedback)
+    optimizer = optax.chain(optax.add_decayed_weights(0.3), optimizer)
+    feedback, batch = initial, random_batch()
+    changes = jax.jit(rule.learn)(params, feedback, batch, jax.jit(rule.updates)(params, feedback, batch))
+    deltas, _ = optimizer.update(changes, optimizer.init(feedback), feedback)
+    before, after = map(traverse_util.flatten_dict, (initial, optax.apply_updates(feedback, deltas)))
+    assert np.asarray(before[held]).tobytes() == np.asarray(after[held]).tobytes()
+    assert np.any(before[free] != after[free])
+
+
+def test_a_rule_that_perturbs_weights_leaves_out_frozen_ones():
+    """Their noise v would be noise in the updates of what learns, (v . g) v: here it is that of the readout alone."""
+    options = {"perturb": "weights", "derivative": "exact", "sigma": None, "noise": "signs"}
+    network, _ = make_rule("bp")
+    rule = rule_factory("forward_gradient")(network, LOSS, **options)
+    params, feedback = jax.jit(rule.init)(jax.random.key(0))
+    batch = random_batch()
+    updates = jax.jit(freeze_named(rule, ["stages_*"]).updates)(params, feedback, batch)
+    g = jax.grad(lambda p: LOSS(network.apply(p, batch.inputs, key=batch.key), batch.targets))(params)["readout"]
+    v = jax.tree.map(np.sign, jax.jit(rule.updates)(params, feedback, batch)["readout"])  # up to its sign
+    slope = sum(np.vdot(v[name], g[name]) for name in v)
+    for name in v:
+        np.testing.assert_allclose(updates["readout"][name], slope * v[name], rtol=1e-4)
+    assert not any(np.any(leaf) for name in updates if name != "readout" for leaf in jax.tree.leaves(updates[name]))
 
 
 def test_a_rule_keeps_its_own_multipliers_and_the_updates_of_what_learns():

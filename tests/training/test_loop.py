@@ -295,7 +295,7 @@ def test_learned_feedback_is_trained_beside_the_params():
 
 
 def test_removed_connections_stay_removed():
-    network, optimizer = make_network(density=0.5), optax.chain(optax.adam(0.01), keep_removed())
+    network, optimizer = make_network(density=0.5), keep_removed(optax.adam(0.01))
     start, end = train([0], [0, 40], network=network, optimizer=optimizer).params
     for name in network.kernel_shapes:
         kernel, trained_kernel = (network.kernels(params)[name] for params in (start, end))
@@ -305,7 +305,7 @@ def test_removed_connections_stay_removed():
 
 @pytest.mark.slow
 def test_other_connections_are_trained_also_in_a_scanned_stack():
-    network, optimizer = make_network(hidden=[6] * 10, density=0.5), optax.chain(optax.sgd(0.1), keep_removed())
+    network, optimizer = make_network(hidden=[6] * 10, density=0.5), keep_removed(optax.sgd(0.1))
     trained = train([0], [0, 40], rule=bp, network=network, optimizer=optimizer)
     start, end = (params["stages_1"]["linear"] for params in trained.params)
     assert np.mean(start["bias"] != end["bias"]) > 0.5
@@ -313,7 +313,7 @@ def test_other_connections_are_trained_also_in_a_scanned_stack():
 
 
 def test_kernel_that_starts_at_zero_as_a_whole_is_trained():
-    network, optimizer = make_network(init_scale=[0.5, 0.0]), optax.chain(optax.sgd(0.1), keep_removed())
+    network, optimizer = make_network(init_scale=[0.5, 0.0]), keep_removed(optax.sgd(0.1))
     trained = train([0], [40], network=network, optimizer=optimizer)
     assert np.all(trained.state.params["readout"]["kernel"] != 0)
 

@@ -147,7 +147,7 @@ def associated_learning(
       exit_stage: the number of stages that predictions pass, fewer than there are; None: all.
 
     Raises:
-      BadOption: if an option is out of range, or the network is no `Chain`.
+      BadOption: if an option is out of range, the network is no `Chain`, or it has batch statistics and an exit.
     """
     chain = require_chain(network)
     n = integer("width", width, least=1)
@@ -173,6 +173,9 @@ def associated_learning(
         exit=count,
     )
     associated = Network(module, network.input_shape)
+    if last < count and associated.statistics_paths:
+        problem = "must be null with batch statistics, which are not kept above an exit; or use norm=none or group"
+        raise BadOption(problem, "exit_stage")
     predicting = associated if last == count else Network(module.clone(exit=last), network.input_shape)
 
     def init(key):
