@@ -13,7 +13,7 @@ from flax import traverse_util
 
 from fa_jax.checks import BadOption
 from fa_jax.core import BackwardKernels, Batch, LayerArrays, PyTree, Stream, stream
-from fa_jax.networks.reach import crossed_kernels
+from fa_jax.networks.reach import crossed_kernels, is_layered
 from fa_jax.networks.shapes import ActivationShape, KernelShape, Layers, fans
 from fa_jax.networks.stacks import check_stacks, unstacked
 from fa_jax.networks.variables import leaves_named, merge, unflatten
@@ -77,6 +77,11 @@ class Network:
           BadOption: if the error crosses weights that are no kernel of such a layer.
         """
         return crossed_kernels(self, jax.eval_shape(self.init, jax.random.key(0)))
+
+    @functools.cached_property
+    def is_layered(self) -> bool:
+        """Whether hidden states reach the layers above, and the output, through linear layers alone: nothing skips."""
+        return is_layered(self)
 
     @functools.cached_property
     def outputs(self) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.extend.core as jex
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from jax.interpreters import partial_eval
 from fa_jax.checks import BadOption
 from fa_jax.core import PyTree
 from fa_jax.networks.variables import leaves_named
-from fa_jax.primitives import LINEAR
+from fa_jax.primitives import LINEAR, is_linear_call
 
 if TYPE_CHECKING:
     from fa_jax.network import Network
@@ -71,6 +72,27 @@ def readout_params(network: "Network") -> frozenset[tuple[str, ...]]:
     closed = jax.make_jaxpr(outputs)(list(flat.values()), jax.eval_shape(network.hidden_zeros, inputs), inputs)
     _, used = partial_eval.dce_jaxpr(_without_effects(closed.jaxpr), [True] * len(closed.jaxpr.outvars))
     return frozenset(path for path, is_used in zip(flat, used, strict=False) if is_used) - network.statistics_paths
+
+
+def is_layered(network: "Network") -> bool:
+    """Returns whether hidden states reach the layers above them, and the output, through linear layers alone.
+
+    Residual connections, for one, are other ways.
+    """
+    params, key = jax.eval_shape(network.init, jax.random.key(0)), jax.random.key(0)
+    inputs = jax.ShapeDtypeStruct((1, *network.input_shape), jnp.float32)
+
+    def around(layer, args, kwargs, context):
+        y = layer(*args, **kwargs)
+        return jnp.zeros_like(y) if is_linear_call(context) else y
+
+    def outputs(states, arguments):
+        params, inputs = arguments
+        with nn.intercept_methods(around):
+            return network.forward(params, inputs, key=key, states=states)
+
+    states = jax.eval_shape(network.hidden_zeros, inputs)
+    return not crossed(outputs, states, (params, inputs))
 
 
 def _without_effects(jaxpr: Any) -> Any:

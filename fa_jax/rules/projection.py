@@ -39,12 +39,13 @@ def forward_paths(network: Network, params: PyTree) -> LayerArrays | None:
     If all activation functions above a layer were the identity, backprop's signal would pass through its product.
 
     Returns:
-      `[*stack, outputs, width]` by the name of each hidden layer; None unless every hidden layer is one dense layer.
+      `[*stack, outputs, width]` by the name of each hidden layer; None unless every hidden layer is one dense layer,
+      and nothing goes past one.
     """
     kernels = list(network.kernel_shapes.items())
     layers = [(h.stack, h.shape) for h in network.hidden_shapes.values()]
     dense = [(k.stack, k.shape[1:]) for _, k in kernels[:-1]]
-    if layers != dense or any(len(k.shape) != 2 for _, k in kernels):
+    if layers != dense or any(len(k.shape) != 2 for _, k in kernels) or not network.is_layered:
         return None
     weights = network.kernels(params)
     product = weights[kernels[-1][0]].T

@@ -158,6 +158,23 @@ def test_forward_paths_are_the_jacobians_of_the_linear_network():
     assert paths["stages_0/hidden"].shape == (10, 7)
 
 
+class Residual(nn.Module):
+    skips: bool
+
+    @nn.compact
+    def __call__(self, x):
+        h = Hidden()(nn.tanh(nn.Dense(6)(x)))
+        h = Hidden()(nn.tanh(nn.LayerNorm()(nn.Dense(6)(h))) + (h if self.skips else 0))
+        return nn.Dense(3)(h)
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_there_is_no_forward_path_of_kernels_alone_where_something_goes_past_one(skips):
+    network = Network(Residual(skips), (5,))
+    assert network.is_layered is not skips
+    assert (forward_paths(network, network.init(jax.random.key(0))) is None) == skips
+
+
 @pytest.mark.parametrize("hidden", [(7, 7, 7), (7, 6, 5), (7,) * 12])
 def test_forward_paths_are_the_jacobians_of_equally_wide_layers_too(hidden):
     network = make_network(hidden, activation="linear")
