@@ -14,7 +14,7 @@ from fa_jax.losses import squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.mlp import mlp
 from fa_jax.networks.transformer import transformer
-from fa_jax.optimizers import constant, descend
+from fa_jax.optimizers import constant, descend, with_fixed
 from fa_jax.rules.bp import bp
 from fa_jax.rules.fa import fa
 from fa_jax.rules.kolen_pollack import kolen_pollack
@@ -99,7 +99,7 @@ def test_feedback_at_the_point_of_alignment_with_orthonormal_rows_is_backprop():
 def train(rule, params, feedback, scaling, decay, steps):
     """Yields the states of training, the fixed feedback being kept from decay as the command line does."""
     optimizer = descend(scaling, learning_rate=0.1, schedule=constant, weight_decay=decay, clip=None)
-    for_params, for_feedback = optimizer(steps), optimizer(steps, rule.extras.fixed_feedback)
+    for_params, for_feedback = optimizer(steps), with_fixed(optimizer(steps), rule.extras.fixed_feedback)
     state, feedback_state = for_params.init(params), for_feedback.init(feedback)
     for i in range(steps):
         updates = rule.updates(params, feedback, make_batch(i))

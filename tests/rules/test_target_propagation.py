@@ -14,7 +14,7 @@ from fa_jax.losses import OUTPUTS, cross_entropy, squared_error
 from fa_jax.networks.cnn import cnn
 from fa_jax.networks.layers import ACTIVATIONS as FUNCTIONS
 from fa_jax.networks.mlp import mlp
-from fa_jax.optimizers import constant, descend, must_be_plain
+from fa_jax.optimizers import constant, descend, must_be_plain, with_fixed
 from fa_jax.rules.bp import bp
 from fa_jax.rules.target_propagation import variants
 from fa_jax.rules.target_propagation.differences import DIFFERENCES
@@ -289,7 +289,7 @@ def test_without_weights_from_the_auxiliary_units_ao_sdtp_is_sdtp():
 def test_auxiliary_units_never_change():
     _, rule, params, feedback, batch = make("ao_sdtp")
     optimizer = descend(optax.identity(), learning_rate=0.1, schedule=constant, weight_decay=0.5, clip=None)
-    step = optimizer(1, rule.extras.fixed_feedback)
+    step = with_fixed(optimizer(1), rule.extras.fixed_feedback)
     changes, _ = step.update(rule.learn(params, feedback, batch, None), step.init(feedback), feedback)
     assert not np.any(changes[AUXILIARY]["units"])
     assert np.any(changes[AUXILIARY]["kernel"])
