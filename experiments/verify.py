@@ -37,6 +37,10 @@ POLL = 1.0
 """The seconds between two looks at how far a run has come."""
 
 
+UNKNOWN = "no deviation is known"
+"""Stands for whether a number holds of which there is one seed, recorded and now."""
+
+
 def tolerance(recorded: Measured, new: Measured, spread: float | None, numbers: int) -> float | None:
     """Returns by how much two means may differ by chance; None if no deviation is known.
 
@@ -58,10 +62,10 @@ def tolerance(recorded: Measured, new: Measured, spread: float | None, numbers: 
 
 
 def compare(claims: Sequence[Claim], runs: Sequence[Run]) -> tuple[str, bool]:
-    """Returns a table of what is recorded and what is measured now, and whether all numbers hold.
+    """Returns a table of what is recorded and what is measured now, and whether all numbers that can be judged hold.
 
     Raises:
-      BadOption: if none of the numbers was measured.
+      BadOption: if none of the numbers was measured, or none can be judged.
     """
     pairs = [(claim, new) for claim in claims if (new := claim.new(runs)) is not None]
     if not pairs:
@@ -70,10 +74,14 @@ def compare(claims: Sequence[Claim], runs: Sequence[Run]) -> tuple[str, bool]:
     for claim, new in pairs:
         most = tolerance(claim.recorded, new, claim.spread, len(pairs))
         difference = abs(new.value - claim.recorded.value)
-        verdict = "no deviation is known" if most is None else "yes" if difference <= most else "NO"
+        verdict = UNKNOWN if most is None else "yes" if difference <= most else "NO"
         holds = holds and verdict != "NO"
         numbers = [f"{value:.4g}" for value in (claim.recorded.value, new.value, difference)]
         lines.append([claim.what, *numbers, "" if most is None else f"{most:.2g}", verdict])
+    if all(line[-1] == UNKNOWN for line in lines):
+        raise BadOption(
+            f"none of {len(lines)} numbers can be judged: of one seed each, {UNKNOWN}; --seeds 2 or more measures one"
+        )
     heads = ["number", "recorded", "now", "difference", "by chance at most", "holds"]
     return tabulate(lines, heads, "simple", disable_numparse=True), holds
 
@@ -158,7 +166,8 @@ def verify(options: argparse.Namespace) -> int:
     training = elsewhere(row, options.out)
     train(training, options.until)
     table, holds = compare(claims, training.runs())
-    print(f"\n{table}\n\n{row.name}: {'all numbers hold' if holds else 'a number does NOT hold'}")
+    judged = "all numbers that can be judged hold" if UNKNOWN in table else "all numbers hold"
+    print(f"\n{table}\n\n{row.name}: {judged if holds else 'a number does NOT hold'}")
     return 0 if holds else 1
 
 

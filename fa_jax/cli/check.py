@@ -1,5 +1,6 @@
 """`fa-jax check`: whether a rule keeps the contract, in words; the contract tests in brief."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -20,6 +21,10 @@ from fa_jax.user.text import say
 
 EXAMPLES = 16
 STEPS = 30
+
+
+class NotChecked(Exception):
+    """A property says nothing of a rule; the message says why."""
 
 
 class Case(NamedTuple):
@@ -50,15 +55,20 @@ def check(words: Sequence[str]) -> int:
     with one_line_errors():
         composed = compose(arguments._replace(overrides=[*task, *arguments.overrides])).runs[0]
         job = composed.job
-    console, failed, case = Console(), 0, None
+    console, case, counts = Console(), None, Counter()
     name = f"rule={composed.choices['rule']}"
     for property_name, holds in PROPERTIES.items():
         case = case or _case(job, name)
-        problem = _problem(holds, case)
-        failed += problem is not None
-        say(console, f"{'no ' if problem else 'yes'}  {property_name}" + (f": {problem}" if problem else ""))
-    say(console, f"{name}: {len(PROPERTIES) - failed} of {len(PROPERTIES)} properties hold")
-    return 1 if failed else 0
+        try:
+            problem = _problem(holds, case)
+            verdict = "no" if problem else "yes"
+        except NotChecked as reason:
+            verdict, problem = "-", f"not checked, since {reason}"
+        counts[verdict] += 1
+        say(console, f"{verdict:3}  {property_name}" + (f": {problem}" if problem else ""))
+    left = f", {counts['-']} not checked" if counts["-"] else ""
+    say(console, f"{name}: {counts['yes']} of {counts['yes'] + counts['no']} properties hold{left}")
+    return 1 if counts["no"] else 0
 
 
 def _case(job: Job, name: str) -> Case:
@@ -73,12 +83,32 @@ def _case(job: Job, name: str) -> Case:
 def _problem(holds: Callable[[Case], str | None], case: Case) -> str | None:
     try:
         return holds(case)
+    except NotChecked:
+        raise
     except Exception as problem:
         return f"{type(problem).__name__}: {problem}".partition("\n")[0]
 
 
 def _finite(case: Case) -> str | None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(case.updates()):
+    return _infinite(case.updates())
+
+
+def _feedback_finite(case: Case) -> str | None:
+    if case.job.rule.learn is None:
+        raise NotChecked("the feedback does not learn")
+    changes = case.job.rule.learn(case.params, case.feedback, case.batch, case.updates())
+    if jax.tree.structure(changes) != jax.tree.structure(case.feedback):
+        return "they have another tree than the feedback"
+    for (path, change), array in zip(
+        jax.tree_util.tree_leaves_with_path(changes), jax.tree.leaves(case.feedback), strict=True
+    ):
+        if np.shape(change) != np.shape(array):
+            return f"{jax.tree_util.keystr(path)} got {np.shape(change)} for {np.shape(array)}"
+    return _infinite(changes)
+
+
+def _infinite(updates: PyTree) -> str | None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(updates):
         if not np.isfinite(leaf).all():
             return f"the update of {jax.tree_util.keystr(path)} is not"
     return None
@@ -86,13 +116,15 @@ def _finite(case: Case) -> str | None:
 
 def _same_params(case: Case) -> str | None:
     if case.job.rule.extras.network is not None:
-        return None  # a network of the rule's own
+        raise NotChecked("the rule has a network of its own")
     return _different(case.params, case.job.network.init(jax.random.key(0)), 0)
 
 
 def _seeds_differ(case: Case) -> str | None:
-    if not jax.tree.leaves(case.feedback) or case.job.rule.learn is not None:
-        return None
+    if not jax.tree.leaves(case.feedback):
+        raise NotChecked("the rule has no feedback")
+    if all(np.all(leaf == np.ravel(leaf)[0]) for leaf in jax.tree.leaves(case.feedback)):
+        raise NotChecked("nothing of the feedback is drawn")
     _, other = case.job.rule.init(jax.random.key(1))
     leaves = zip(jax.tree.leaves(case.feedback), jax.tree.leaves(other), strict=True)
     return None if any(np.any(a != b) for a, b in leaves) else "seeds 0 and 1 have the same"
@@ -117,7 +149,7 @@ def _vmapped(case: Case) -> str | None:
 def _mean(case: Case) -> str | None:
     other_key = case.updates(batch=case.batch._replace(key=jax.random.key(2)))
     if _different(other_key, case.updates(), 0):
-        return None  # of a random step, no two batches are comparable
+        raise NotChecked("the updates are random, so that no two batches are comparable")
     inputs, targets = (jnp.concatenate([a, a]) for a in case.batch[:2])
     twice = Batch(inputs, targets, case.batch.key)
     problem = _different(case.updates(batch=twice), case.updates(), 1e-3)
@@ -150,6 +182,7 @@ def _learns(case: Case) -> str | None:
 
 PROPERTIES: dict[str, Callable[[Case], str | None]] = {
     "updates are finite": _finite,
+    "updates of the feedback are finite, and shaped like it": _feedback_finite,
     "for one seed, params start as those of every other rule": _same_params,
     "feedback differs from seed to seed": _seeds_differ,
     "the same arguments give the same updates": _repeatable,

@@ -35,7 +35,11 @@ def test_a_new_rule_passes_its_check_and_trains(capsys):
     assert main(["new", "rule", "mine"]) == 0
     assert main([*OWN, "check", "rule=mine", *SMALL]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("yes  ") == len(PROPERTIES)
+    assert printed.count("yes  ") == len(PROPERTIES) - 1
+    assert (
+        "-    updates of the feedback are finite, and shaped like it: not checked, since the feedback does" in printed
+    )
+    assert f"{len(PROPERTIES) - 1} of {len(PROPERTIES) - 1} properties hold, 1 not checked" in printed
     assert main([*OWN, "rule=mine", *SHORT]) == 0
     assert read_run("run").config["rule"]["factor"] == 1.0
 
@@ -74,6 +78,12 @@ def test_a_new_part_trains(kind, words):
             "len(calls) * u, rule.updates(p, f, b)))[1])",
             ["the same arguments", "compiled", "several seeds"],
             "differs by up to",
+        ),
+        (
+            "b = jax.random.normal(jax.random.key(0), (3,))\n    return rule._replace(init=lambda key: (network.init(key), "
+            "b), learn=lambda p, f, b, u: f / 0)",
+            ["updates of the feedback are finite", "feedback differs from seed to seed"],
+            "seeds 0 and 1 have the same",
         ),
         (
             "return rule._replace(init=lambda key: (network.init(jax.random.fold_in(key, 9)), ()))",

@@ -44,6 +44,16 @@ def test_a_number_holds_if_chance_explains_the_difference(new, holds):
         verify.compare(claims[1:], [run_with(np.array(new))])
 
 
+def test_a_number_of_one_seed_without_a_known_deviation_is_not_said_to_hold():
+    unknown = Claim("angle", Measured(40.0, None, 1), lambda runs: Measured(80.0, None, 1))
+    with pytest.raises(BadOption, match="none of 1 numbers can be judged: of one seed each, no deviation"):
+        verify.compare([unknown], [])
+    known = Claim("error", Measured(5.0, 0.1, 3), lambda runs: Measured(5.0, 0.1, 3))
+    table, holds = verify.compare([unknown, known], [])
+    assert holds
+    assert "no deviation is known" in table
+
+
 def test_an_accuracy_is_compared_with_the_error_of_a_run():
     claim = percent_claim("accuracy", "test_error", 2, Measured(95.0, None, 1), accuracy=True)
     assert claim.new([run_with(np.array([4.0]))]).value == 96.0
