@@ -137,7 +137,8 @@ class Runs(Sequence[Run]):
         """
         compared = self.comparison(metric, against=against, contrasts=pairs)
         if not compared.contrasts:
-            raise BadOption(f"there are no contrasts: {'; '.join(compared.notes) or 'there is one condition'}")
+            reasons = [note.removeprefix("no contrasts: ") for note in compared.notes]
+            raise BadOption(f"there are no contrasts: {'; '.join(reasons) or 'there is one condition'}")
         described = columns_of(compared.conditions)
         table = contrast_table(compared.contrasts, compared.names, described, columns, compared.decimals())
         return table._replace(caption="\n".join([table.caption, *compared.notes]))

@@ -100,7 +100,8 @@ def compare(
     Args:
       runs: at least one.
       metric: a column; None: the main metric of each condition.
-      against: the rule, or the label of the condition, that the others are contrasted with; None: bp, if it is there.
+      against: the rule, or the label of the condition, that the others are contrasted with; None: bp, if it is there,
+        or the first of two rules.
       contrasts: contrasts such as `dfa:bp,dfa:fa` instead.
 
     Raises:
@@ -116,13 +117,16 @@ def compare(
     if contrasts is not None:
         pairs = declared(contrasts, compared, names)
         lines += notes.unasked_notes(names, pairs)
-    elif against is None and REFERENCE not in rules:
-        pairs = []
-        if len(compared) > 1:
-            lines.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
     else:
-        pairs = planned(compared, names, against or REFERENCE)
-        lines += notes.reference_notes(compared, names, pairs, against or REFERENCE)
+        # Of two rules, the first one is the reference.
+        reference = against or (REFERENCE if REFERENCE in rules or len(set(rules)) != 2 else rules[0])
+        if reference in rules or against is not None:
+            pairs = planned(compared, names, reference)
+            lines += notes.reference_notes(compared, names, pairs, reference)
+        else:
+            pairs = []
+            if len(compared) > 1:
+                lines.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
     lines += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]

@@ -23,8 +23,10 @@ from fa_jax.reports.tables import Table
 
 CONTROLS = ("frozen_blocks", "shallow")
 """The rules whose hidden layers do not learn, the stronger one first."""
-FIRST_LAYER_HIDDEN = ("mlp", "recurrent", "module")
-"""Architectures whose control is `shallow`: their first layer is a hidden layer itself, or not known."""
+FIRST_LAYER_HIDDEN = ("mlp", "recurrent")
+"""Architectures whose control is `shallow`: their first layer is a hidden layer itself."""
+BUILT_IN, MODULE = "fa_jax.networks.", "fa_jax.networks.module.module"
+"""The package of the networks whose first layer is known, and its factory for modules of users, of which it is not."""
 TUNED = ("optimizer.learning_rate", "feedback_optimizer", "feedback.", "rule.")
 """What a rule may have of its own without an advantage over its control."""
 OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer")
@@ -140,7 +142,9 @@ def control_notes(conditions: Sequence[Condition], names: Sequence[str], compute
 def command(condition: Condition) -> str:
     """Returns the command that trains the control of a condition, from the one that trained the condition."""
     choices, typed = condition.run.choices, condition.run.environment.get("command", [])[1:]
-    control = CONTROLS[1] if choices.get("architecture") in FIRST_LAYER_HIDDEN else CONTROLS[0]
+    made_by = str((condition.run.config.get("architecture") or {}).get("_target_", BUILT_IN))
+    is_known = made_by.startswith(BUILT_IN) and made_by != MODULE
+    control = CONTROLS[0] if is_known and choices.get("architecture") not in FIRST_LAYER_HIDDEN else CONTROLS[1]
     words = [word for word in typed if word not in ("--multirun", "-m")]
     kept = [word for word in words if not word.startswith(OF_THE_RULE)]
     if not typed or not all("=" in word and not NAMES_CODE.search(word) for word in kept):

@@ -10,7 +10,9 @@ from fa_jax.records.reader import Run
 from fa_jax.reports.labels import NAMES, Described, describe
 
 PAPER = {"bp": "#000000", "fa": "#00A651", "shallow": "#9A9A9A", "node_perturbation": "#4D4D4D"}
-"""The colours of Lillicrap et al., 2014."""
+"""The colours of Lillicrap et al., 2014, whose control is grey."""
+CONTROLS = {"frozen_blocks": "#BFBFBF"}
+"""Greys of other controls."""
 OTHERS = ("#E69F00", "#56B4E9", "#D55E00", "#CC79A7", "#0072B2")
 OTHERS += ("#332288", "#44AA99", "#999933", "#CC6677", "#882255", "#AA4499", "#88CCEE", "#DDCC77", "#117733")
 """The colour-blind-safe palette of Okabe and Ito, without its green, which is close to the paper's, and its yellow,
@@ -148,7 +150,7 @@ def colour_of(rule: str) -> str:
 def _usual_colours() -> dict[str, str]:
     """Returns the colour that each rule has unless a rule before it has taken it."""
     others = (rule for rule in NAMES if rule not in PAPER)
-    return {**dict(zip(others, itertools.cycle(OTHERS), strict=False)), **PAPER}
+    return {**dict(zip(others, itertools.cycle(OTHERS), strict=False)), **CONTROLS, **PAPER}
 
 
 def _rank(rule: str) -> tuple[int, str]:

@@ -7,10 +7,11 @@ from fa_jax.checks import BadOption, choose, nearest
 from fa_jax.records.columns import Column
 from fa_jax.records.conditions import Condition
 from fa_jax.records.statistics import DIVERGED, Summary
-from fa_jax.reports.contrasts import columns_of
+from fa_jax.reports.contrasts import columns_of, differing_options
 from fa_jax.reports.decimals import half_of, summary_of, unit_of
 from fa_jax.reports.flags import marked, meanings
 from fa_jax.reports.labels import rule_label
+from fa_jax.reports.notes import first
 from fa_jax.reports.numbers import decimals_of, fixed, power_of
 from fa_jax.reports.paired import not_different
 from fa_jax.reports.selection import REMEDY, chosen, several_settings, validation_of
@@ -67,7 +68,7 @@ def paper_table(
     for number, name in enumerate(shown, start=1):
         if name in metrics:
             heading, texts = _metric_column(conditions, name, metrics[name], spread, decimals)
-            best, explained = _best(conditions, name, metrics[name])
+            best, explained = _best(conditions, names, name, metrics[name])
             bold |= {(i, number) for i in best}
             notes += explained
         elif name in COUNTS:
@@ -172,7 +173,9 @@ def _checked(conditions: Sequence[Condition], columns: Sequence[str] | None) -> 
     return list(dict.fromkeys(columns))
 
 
-def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[set[int], list[str]]:
+def _best(
+    conditions: Sequence[Condition], names: Sequence[str], name: str, column: Column
+) -> tuple[set[int], list[str]]:
     """Returns the conditions with the best mean of a score on each task, and why none is, on all tasks or on some.
 
     Of several settings of a rule, a test score compares the one that the validation score chooses.
@@ -190,7 +193,7 @@ def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[s
     not_chosen = {i for group, best in zip(groups, best_of, strict=True) for i in group if i not in best[:1]}
     by_test = {i for group, best in zip(groups, best_of, strict=True) for i in group if not best}
     bold: set[int] = set()
-    undecided, unchosen, is_chosen = [], {}, False
+    undecided, unequal, unchosen, is_chosen = [], [], {}, False
     for task, means in of_task.items():
         if rules := dict.fromkeys(rule_label(conditions[i].run) for i in means if i in by_test):
             unchosen[task] = f"{' and '.join(rules)} {'has' if len(rules) == 1 else 'have'} several settings"
@@ -206,16 +209,25 @@ def _best(conditions: Sequence[Condition], name: str, column: Column) -> tuple[s
             undecided.append(task)
         else:
             bold |= {best, *equal}
+            unequal += _other_settings(conditions, names, [i for i in compared if i != best], best)
             is_chosen |= len(compared) < len(means)
     notes = [f"nothing is bold in {column.label} on {', '.join(undecided)}: {UNDECIDED}"] * bool(undecided)
     for task, reason in unchosen.items():
         notes.append(
             f"nothing is bold in {column.label} on {task}: {reason}, of which test scores would choose; {REMEDY}"
         )
+    notes += unequal
     if is_chosen:
         label = columns_of(conditions)[validation_of(name)].label
         notes.append(f"of several settings of a rule, the one of the best {label} can be bold")
     return bold, notes
+
+
+def _other_settings(conditions: Sequence[Condition], names: Sequence[str], others: list[int], best: int) -> list[str]:
+    """Returns a note on the conditions that differ from the best one in more than what comes with a rule."""
+    options = {i: differing_options(conditions[i], conditions[best]) for i in others}
+    texts = [f"{names[i]} in {first(differing, ' and ')}" for i, differing in options.items() if differing]
+    return [f"differ from {names[best]} in more than the rule: {first(texts, '; ')}"] if texts else []
 
 
 def _caption(conditions: Sequence[Condition], shown: Sequence[Column], spread: str) -> list[str]:

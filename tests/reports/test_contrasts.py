@@ -166,12 +166,14 @@ def test_a_condition_with_several_equally_close_ones_has_no_contrast_and_a_note_
     assert (contrast.condition, contrast.against) == (2, 1)
 
 
-def test_without_backprop_only_requested_contrasts_are_made():
-    runs = [make_run("dfa", BP), make_run("fa", FA)]
+def test_without_backprop_only_requested_contrasts_are_made_unless_there_are_two_rules():
+    runs = [make_run("dfa", BP), make_run("fa", FA), make_run("ifa", BP)]
     assert not compare(runs).contrasts
     assert "bp is not among the rules" in compare(runs).notes[0]
-    assert len(compare(runs, against="fa").contrasts) == 1
+    assert len(compare(runs, against="fa").contrasts) == 2
     assert len(compare(runs, contrasts="dfa:fa").contrasts) == 1
+    (contrast,) = compare(runs[:2]).contrasts
+    assert (contrast.condition, contrast.against) == (1, 0)
 
 
 @pytest.mark.parametrize(

@@ -57,6 +57,12 @@ def test_more_settings_than_lines_are_shades_from_light_to_dark():
         assert np.diff(lightness).mean() < -8
 
 
+def test_controls_are_grey():
+    for control in ("shallow", "frozen_blocks"):
+        red, green, blue = (colours(run_of("fa"), run_of(control))[1][i : i + 2] for i in (1, 3, 5))
+        assert red == green == blue, control
+
+
 def test_a_rule_can_choose_its_label_and_its_colour():
     runs = [run_of("bp"), run_of("mine", label="FA (ours)", colour="#cc3311")]
     assert labels(runs) == ["BP", "FA (ours)"]

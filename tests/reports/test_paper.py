@@ -62,6 +62,13 @@ def test_bold_are_the_best_and_those_that_the_paired_test_does_not_tell_from_it(
     assert bold(table_of(accuracies)) == ["FA"]
 
 
+def test_what_differs_from_the_best_besides_the_rule_is_noted():
+    runs = [make_run("bp", BP), make_run("fa", BP + 3, options={"batch_size": 7})]
+    runs[0].config["batch_size"] = 5
+    assert bold(table_of(runs)) == ["BP"]
+    assert "differ from BP in more than the rule: FA in batch_size" in table_of(runs).caption
+
+
 def test_nothing_is_bold_without_seeds_to_compare_or_without_a_rival():
     single = table_of([make_run("bp", [5.0]), make_run("fa", [6.0])])
     assert not single.bold
