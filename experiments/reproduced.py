@@ -21,8 +21,9 @@ MEANING = {
     PARTLY: "the mean is within what was accepted, but of fewer seeds than the bound is for, or for one kind of "
     "inference only; or it is outside, and its 95 % interval reaches in",
     NO: "none of these",
-    SHORTENED: "it was measured, but for fewer epochs or on a smaller network, so that it cannot be compared",
-    NOT_MEASURED: "it was not run",
+    SHORTENED: "it was measured, but for fewer epochs or on a smaller network, so that it cannot be compared: its own "
+    "length was cut for the hours that it takes on the machine at hand, in the column *left to run*",
+    NOT_MEASURED: "it was not run, for the same reason",
 }
 """What a verdict says."""
 TEST_EXAMPLES = 10_000

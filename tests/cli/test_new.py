@@ -80,8 +80,8 @@ def test_a_new_part_trains(kind, words):
             "differs by up to",
         ),
         (
-            "b = jax.random.normal(jax.random.key(0), (3,))\n    return rule._replace(init=lambda key: (network.init(key), "
-            "b), learn=lambda p, f, b, u: f / 0)",
+            "b = jax.random.normal(jax.random.key(0), (3,))\n    return rule._replace("
+            "init=lambda key: (network.init(key), b), learn=lambda p, f, b, u: f / 0)",
             ["updates of the feedback are finite", "feedback differs from seed to seed"],
             "seeds 0 and 1 have the same",
         ),
