@@ -129,7 +129,8 @@ def compare(
                 lines.append(f"no contrasts: {REFERENCE} is not among the rules; against= names another reference")
     computed = compute_contrasts(compared, [(i, j, metric or compared[j].run.main_metric) for i, j in pairs])
     tested = [(contrast.condition, contrast.against) for contrast in computed]
-    lines += [*notes.test_notes(compared, names, pairs, tested), *notes.code_notes(compared)]
+    lines += [*notes.test_notes(compared, names, pairs, tested), *notes.equal_notes(compared, names)]
+    lines += notes.code_notes(compared)
     lines += flag_notes(compared, names)
     above = margins(compared, names, metric)
     return Comparison(compared, names, metric, computed, lines, above, control_notes(compared, names, above))

@@ -94,6 +94,22 @@ def unasked_notes(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> lis
     return [f"in none of the contrasts: {first(outside, ', ')}"] if outside else []
 
 
+def equal_notes(compared: Sequence[Condition], names: Sequence[str]) -> list[str]:
+    """Returns notes on conditions whose scores and test losses end equal in every seed, such as FA's and DFA's."""
+    alike: dict[tuple, list[str]] = {}
+    for condition, name in zip(compared, names, strict=True):
+        run = condition.run
+        if run.is_finished and "test_loss" in run.metrics and not run.diverged:
+            ends = (tuple(sorted(run.at_end(metric).items())) for metric in (run.main_metric, "test_loss"))
+            alike.setdefault((run.choices["task"], *ends), []).append(name)
+    meaning = "one algorithm here, or they differ in what has no effect"
+    return [
+        f"equal to the last digit in every seed: {first(equal, ', ')}; {meaning}"
+        for equal in alike.values()
+        if len(equal) > 1
+    ]
+
+
 def code_notes(compared: Sequence[Condition]) -> list[str]:
     """Returns notes on differences in code and settings between the runs."""
     differing = differences([run.environment for condition in compared for run in condition.used])

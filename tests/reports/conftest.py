@@ -47,7 +47,7 @@ def make_run(
     n, name = len(errors), f"test_{metric}"
     metrics = {"seed": np.tile(np.arange(first, first + n), 2), "step": np.repeat([0, 9], n)}
     metrics |= {"examples": np.repeat([0, 90], n), "epoch": np.repeat([0.0, 1.0], n)}
-    metrics |= {"test_loss": np.ones(2 * n), name: np.concatenate([np.full(n, 90.0), errors])}
+    metrics |= {"test_loss": np.full(2 * n, 1 + rate), name: np.concatenate([np.full(n, 90.0), errors])}
     metrics |= {"signal_angle_0": np.linspace(90, 30, 2 * n), "signal_angle_1": np.linspace(80, 40, 2 * n)}
     if validation is not None:
         metrics[f"validation_{metric}"] = np.concatenate([np.full(n, 90.0), validation])

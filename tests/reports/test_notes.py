@@ -32,6 +32,12 @@ def test_several_tasks_and_metrics_are_named():
     assert compare(one_metric).notes[0].startswith("several tasks, each with panels and contrasts of its own: mnist, d")
 
 
+def test_conditions_that_end_equal_in_every_seed_are_named():
+    runs = [make_run("bp", BP), make_run("fa", FA), make_run("dfa", FA)]
+    assert "equal to the last digit in every seed: FA, DFA; one algorithm here, or" in " ".join(compare(runs).notes)
+    assert not any(note.startswith("equal") for note in compare(runs[:2]).notes)
+
+
 def test_with_two_conditions_to_be_contrasted_with_each_is_accounted_for():
     runs = [make_run("fa", FA, rate=0.1), make_run("fa", FA, rate=0.3), make_run("bp", BP, rate=0.1)]
     compared = compare(runs, against="fa")
