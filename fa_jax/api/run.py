@@ -12,6 +12,7 @@ import numpy as np
 
 from fa_jax.checks import BadOption
 from fa_jax.core import Batch, LayerArrays, PyTree, Task
+from fa_jax.feedback import require_hidden
 from fa_jax.records.reader import Run as Record
 from fa_jax.records.reader import read_checkpoint, read_run
 from fa_jax.reports.labels import labels
@@ -111,6 +112,20 @@ class Run:
         """
         return self._over_seeds(self._predict, seed, self._inputs(x))
 
+    def hiddens(self, x: Any, *, seed: int | None = None) -> LayerArrays:
+        """Returns the activations of the hidden layers, without dropout; arguments as for `predict`.
+
+        Returns:
+          By the name of each hidden layer, in the order of the forward pass: `[n, *shape]`, or with the seeds in front.
+          A scanned stack of layers has one entry, `[layers, n, *shape]`.
+
+        Raises:
+          BadOption: if the network marks no hidden layer.
+        """
+        require_hidden(self.job.network)
+        found = self._over_seeds(self._hiddens, seed, self._inputs(x))
+        return {name: found[name] for name in self.job.network.hidden_shapes}
+
     def signals(self, x: Any, y: Any, *, seed: int | None = None, key: jax.Array | None = None) -> Compared:
         """Returns the learning signals of the hidden layers, substitutes for dL/dh, and backprop's dL/dh.
 
@@ -146,6 +161,14 @@ class Run:
             return self.job.loss.output_units(self.job.rule.predict(params, self.task.prepare(x)))
 
         return jax.jit(jax.vmap(predict, (0, 0, None)))
+
+    @functools.cached_property
+    def _hiddens(self) -> Callable:
+        def hiddens(params, feedback, x):
+            del feedback
+            return self.job.network.forward(params, self.task.prepare(x))[1]
+
+        return jax.jit(jax.vmap(hiddens, (0, 0, None)))
 
     @functools.cached_property
     def _signals(self) -> Callable:

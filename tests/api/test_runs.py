@@ -45,6 +45,21 @@ def test_predictions_have_the_recorded_error(runs):
         np.testing.assert_allclose(run.predict(test.inputs, seed=1), outputs[1], atol=1e-6)
 
 
+def test_hidden_activations_are_those_of_the_forward_pass(runs):
+    run = runs["fa"]
+    x = run.task.test.inputs[:7]
+    hiddens = run.hiddens(x)
+    assert list(hiddens) == list(run.job.network.hidden_shapes) == ["stages_0/hidden", "stages_1/hidden"]
+    h = hiddens["stages_0/hidden"]
+    for i, seed in enumerate(run.seeds):
+        layer = jax.tree.map(lambda leaf, i=i: np.asarray(leaf[i]), run.params["stages_0"]["linear"])
+        inputs = np.asarray(run.task.prepare(x)).reshape(len(x), -1)
+        expected = np.tanh(inputs @ layer["kernel"] + layer["bias"])
+        np.testing.assert_allclose(h[i], expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(run.hiddens(x, seed=seed)["stages_0/hidden"], h[i], rtol=1e-5, atol=1e-6)
+    assert {h.shape[:2] for h in runs["associated_learning"].hiddens(x).values()} == {(len(run.seeds), len(x))}
+
+
 def test_updates_and_signals_are_those_of_rule_and_backprop_for_each_seed(runs):
     run = runs["fa"]
     x, y = run.task.test.inputs[:6], run.task.test.targets[:6]
