@@ -97,7 +97,7 @@ in, and its options in conf/KIND/NAME.yaml. Nothing that exists is replaced.
 kinds
   rule                        a learning rule: a function (network, loss) -> Rule
   architecture                a network
-  task                        data
+  task                        data, with the scores of outputs that judge a run (Task.metrics)
   measure, or metric          what is measured of hidden layers in training
 
 options
