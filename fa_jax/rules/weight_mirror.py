@@ -15,8 +15,8 @@ batch.
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption
-from fa_jax.core import Batch, LayerArrays, LossFunction, PyTree, Rule
+from fa_jax.checks import BadOption, is_on
+from fa_jax.core import Batch, FeedbackOptimizer, LayerArrays, LossFunction, PyTree, Rule
 from fa_jax.feedback import InitFeedback
 from fa_jax.network import Network
 from fa_jax.rules.fa import fa
@@ -28,9 +28,9 @@ NOISE = "mirror"
 def weight_mirror(network: Network, loss: LossFunction, *, init_feedback: InitFeedback) -> Rule:
     """Returns the `Rule` of weight mirrors; arguments as for `fa`.
 
-    The updates of the feedback are minus the estimate of the forward weights, for an optimizer with weight decay.
-    Layers under an `nn.scan` of your own must split the random stream `mirror` and stack the collection `observed`. A
-    layer that is applied at several time steps learns from the mean of its estimates at them.
+    The updates of the feedback are minus the estimate of the forward weights; an optimizer without weight decay is
+    refused. Layers under an `nn.scan` of your own must split the random stream `mirror` and stack the collection
+    `observed`. A layer that is applied at several time steps learns from the mean of its estimates at them.
     """
 
     def learn(params, feedback, batch, updates):
@@ -40,7 +40,17 @@ def weight_mirror(network: Network, loss: LossFunction, *, init_feedback: InitFe
             raise _unreached(lost[0])
         return {name: -_mean_over_time(estimates[name], kernel.ndim) for name, kernel in feedback.items()}
 
-    return fa(network, loss, init_feedback=init_feedback)._replace(learn=learn)
+    rule = fa(network, loss, init_feedback=init_feedback)
+    return rule._replace(learn=learn, extras=rule.extras._replace(check_feedback_optimizer=_must_decay))
+
+
+def _must_decay(optimizer: FeedbackOptimizer) -> None:
+    """Raises `BadOption` unless the feedback decays to the end."""
+    decay = optimizer.weight_decay
+    if not is_on(decay[-1][1] if isinstance(decay, list) else decay):
+        raise BadOption(
+            "must be above 0: the feedback is an average of estimates, and would grow without bound", "weight_decay"
+        )
 
 
 def mirror_estimates(network: Network, params: PyTree, batch: Batch) -> LayerArrays:

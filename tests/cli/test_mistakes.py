@@ -110,6 +110,8 @@ MISTAKES = {
     "rule=kolen_pollack optimizer.clip=1": "optimizer.clip must be null, and an Optax optimizer must not scale all",
     "task=digits rule=associated_learning rule.exit_stage=1": "rule.exit_stage must be below 1, the number of stages",
     "rule=product_feedback_alignment +optimizer@feedback_optimizer=sgd": "feedback_optimizer must be null: this f",
+    "rule=weight_mirror feedback_optimizer=null": "optimizer.weight_decay must be above 0: the feedback is an average",
+    "rule=weight_mirror feedback_optimizer.weight_decay=0": "feedback_optimizer.weight_decay must be above 0: the feed",
     "rule=fa feedback.scale=nan": "feedback.scale must be a finite number above 0; got nan",
     "rule=fa feedback.scale=[1,2]": "feedback.scale must be one value or a list of 1, one per layer; got 2: [1, 2]",
     "rule=dfa feedback.distribution=weights": "feedback.distribution must be one of uniform, normal, fan_uniform, fan_",
