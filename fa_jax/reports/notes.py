@@ -2,9 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from fa_jax.records.conditions import Condition, differences
 from fa_jax.reports.contrasts import differing_options, references
 
+ROUNDING = 1e-4
+"""The relative difference of scores and losses that rounding may explain."""
 NAMED = 6
 """The number of items that a note lists."""
 
@@ -95,19 +99,23 @@ def unasked_notes(names: Sequence[str], pairs: Sequence[tuple[int, int]]) -> lis
 
 
 def equal_notes(compared: Sequence[Condition], names: Sequence[str]) -> list[str]:
-    """Returns notes on conditions whose scores and test losses end equal in every seed, such as FA's and DFA's."""
-    alike: dict[tuple, list[str]] = {}
+    """Returns notes on conditions that end equal in every seed up to rounding, such as FA and DFA at one layer."""
+    alike: dict[tuple, list[tuple[str, list[float]]]] = {}
     for condition, name in zip(compared, names, strict=True):
         run = condition.run
         if run.is_finished and "test_loss" in run.metrics and not run.diverged:
-            ends = (tuple(sorted(run.at_end(metric).items())) for metric in (run.main_metric, "test_loss"))
-            alike.setdefault((run.choices["task"], *ends), []).append(name)
-    meaning = "one algorithm here, or they differ in what has no effect"
-    return [
-        f"equal to the last digit in every seed: {first(equal, ', ')}; {meaning}"
-        for equal in alike.values()
-        if len(equal) > 1
-    ]
+            scores, losses = run.at_end(run.main_metric), run.at_end("test_loss")
+            key = (run.choices["task"], run.main_metric, *scores)
+            alike.setdefault(key, []).append((name, [*scores.values(), *losses.values()]))
+    notes = []
+    for described in alike.values():
+        ends = np.array([values for _, values in described])
+        for i, end in enumerate(ends):
+            (equal,) = np.nonzero(np.isclose(ends, end, rtol=ROUNDING, atol=0).all(1))
+            if len(equal) > 1 and equal[0] == i:
+                listed = first([described[j][0] for j in equal], ", ")
+                notes.append(f"equal in every seed: {listed}; one algorithm here, or they differ in what has no effect")
+    return notes
 
 
 def code_notes(compared: Sequence[Condition]) -> list[str]:
