@@ -56,17 +56,12 @@ class Trials:
         return tuple(f"{option}={value}" for option, value in zip(self.options, values, strict=True))
 
 
-def first_sweep(row: Row) -> Training:
-    """Returns the sweep over the grid of a row."""
-    return _sweep(row, row.search, "search")
-
-
 def sweeps(row: Row) -> Iterator[Training]:
     """Yields the sweeps of a search, each when those before it are done.
 
     The first one is over the grid. Each of the others has one trial, beyond an edge that has the best value.
     """
-    done = [first_sweep(row)]
+    done = [_sweep(row, row.search, "search")]
     yield done[0]
     fixed = [argument for argument in row.search if "," not in argument]
     for _ in range(FURTHER):

@@ -127,7 +127,7 @@ class Runs(Sequence[Run]):
 
         Args:
           metric: as for `summary`.
-          against: the rule that the others are contrasted with; None: `bp`.
+          against: the rule that the others are contrasted with; None: `bp`, or the first of two rules without it.
           pairs: contrasts such as `dfa:bp,dfa:fa` instead.
           columns: of `difference`, `interval`, `d`, `p_t`, `holm_t`, `p_wilcoxon`, `holm_wilcoxon`, `n` and `needed`;
             None: all.

@@ -57,8 +57,12 @@ def make_learner(config: Config, task: Task, steps: int) -> Learner:
 
 
 def _check_batch_size(network: Network, batch_size: int) -> None:
-    """Raises `BadOption` if normalisation over the batch would leave nothing of a single example."""
-    if batch_size == 1 and network.statistics_paths and all(len(h.shape) == 1 for h in network.hidden_shapes.values()):
+    """Raises `BadOption` if normalisation over the batch would leave nothing of a single example.
+
+    Over the positions of an image as well, it leaves something; of a network without marked layers it is not known.
+    """
+    shapes = [hidden.shape for hidden in network.hidden_shapes.values()]
+    if batch_size == 1 and network.statistics_paths and shapes and all(len(shape) == 1 for shape in shapes):
         raise BadOption("must be at least 2: normalised over a batch of one example, every unit is 0", "batch_size")
 
 

@@ -11,7 +11,7 @@ OF_FIGURES = """\
 """
 OF_COMPARISONS = """\
   metric=test_loss            a column of metrics.csv in place of the score that the task is judged by
-  against=fa                  the rule that the others are contrasted with, in place of bp
+  against=fa                  the rule that the others are contrasted with, in place of bp, or of the first of two
   contrasts=dfa:bp,dfa:fa     these contrasts alone
   output=DIR                  where it is written, in place of the only folder that is named
 """

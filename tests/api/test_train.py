@@ -149,6 +149,29 @@ def test_removed_connections_and_running_statistics_of_given_objects_do_not_take
     assert (steps["mean"], steps["var"], steps["scale"], steps["kernel"]) == (False, False, True, True)
 
 
+class Normed(nn.Module):
+    """Marks no hidden layer."""
+
+    @nn.compact
+    def __call__(self, x):
+        h = nn.BatchNorm(use_running_average=not self.has_rng("dropout"))(nn.Conv(2, (3,))(x[..., None]))
+        return nn.Dense(3)(h.reshape(len(x), -1))
+
+
+def test_a_single_example_is_normalised_over_the_positions_of_a_layer_that_is_not_marked():
+    (run,) = fa_jax.train(task=data(), network=Normed(), rule="bp", record=False, **SHORT, overrides=["batch_size=1"])
+    assert not run.record.diverged
+
+
+def test_sparse_feedback_that_learns_stays_sparse():
+    sparse = ["architecture.hidden=[40]", "feedback.density=0.3"]
+    (run,) = fa_jax.train(task="digits", rule="kolen_pollack", **SHORT, record=False, overrides=sparse)
+    feedback = np.asarray(run.feedback["readout"])
+    start = jax.vmap(lambda seed: run.job.learner.rule.init(jax.random.key(seed))[1]["readout"])(np.arange(2))
+    assert 0.6 < np.mean(feedback == 0) < 0.8
+    np.testing.assert_array_equal(feedback != start, start != 0)
+
+
 def test_lists_of_names_and_objects_train_every_combination(folder):
     networks = [Net(4), Net(5)]
     runs = fa_jax.train(task=data(), network=networks, rule=["bp", "dfa"], **SHORT, record=False)
