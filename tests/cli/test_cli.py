@@ -62,6 +62,7 @@ def test_a_run_writes_all_its_files_and_prints_its_folder(folder, capsys):
     assert run.summary["cost"]["effective_params"] > 0
 
 
+@pytest.mark.slow
 def test_seeds_in_groups_give_the_metrics_of_all_seeds_at_once(folder):
     words = ["rule=fa", *SHORT, "seeds=3", "probe=10"]
     assert main([*words, "hydra.run.dir=whole"]) == 0

@@ -47,8 +47,10 @@ def test_a_new_rule_passes_its_check_and_trains(capsys):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("architecture", ["architecture=mine", "rule=dfa", "task=digits", *SHORT[2:]]),
-        ("task", ["task=mine", *SHORT[1:]]),
+        pytest.param(
+            "architecture", ["architecture=mine", "rule=dfa", "task=digits", *SHORT[2:]], marks=pytest.mark.slow
+        ),
+        pytest.param("task", ["task=mine", *SHORT[1:]], marks=pytest.mark.slow),
         ("measure", ["measure=mine", *SHORT]),
     ],
 )

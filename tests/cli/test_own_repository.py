@@ -87,6 +87,7 @@ def test_a_mistyped_option_of_an_own_rule_suggests_its_nearest(repository, refus
         fa_jax.train(rule=lambda network, loss: None, **arguments)
 
 
+@pytest.mark.slow
 def test_a_sweep_with_an_own_rule_and_measure_is_recorded_resumed_and_refused_when_the_package_changed(
     repository, refusal, monkeypatch
 ):

@@ -34,6 +34,7 @@ def status(folder):
     return json.loads(path.read_text())["status"] if path.exists() else None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")  # noqa: PTH110
 def test_output_to_a_full_disk_does_not_end_training(folder):
     with open("/dev/full", "w") as full:  # noqa: PTH123

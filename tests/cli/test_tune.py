@@ -63,7 +63,7 @@ def test_a_study_is_continued_and_tries_nothing_twice(folder, capsys):
     [
         ([], "validation_accuracy", max),
         pytest.param(["metric=train_accuracy"], "train_accuracy", max, marks=pytest.mark.slow),
-        (["metric=validation_loss"], "validation_loss", min),
+        pytest.param(["metric=validation_loss"], "validation_loss", min, marks=pytest.mark.slow),
     ],
 )
 def test_a_study_goes_in_the_direction_that_its_metric_declares(folder, capsys, monkeypatch, metric, column, best):

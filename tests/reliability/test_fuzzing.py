@@ -91,6 +91,7 @@ def check_run(words):
         shutil.rmtree(folder)
 
 
+@pytest.mark.slow
 @QUICK
 @hypothesis.given(overrides())
 def test_overrides_compose_or_print_one_line(words):

@@ -161,6 +161,7 @@ def test_fa_sends_the_error_of_a_convolution_through_the_transposed_convolution_
     np.testing.assert_allclose(pullback(jnp.asarray(cotangent))[0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_fa_trains_an_unmodified_cnn_better_than_its_readout_alone():
     network = Network(Convolutional(), (8, 8, 1))
     rule = fa(network, LOSS, init_feedback=layerwise(distribution="fan_uniform", scale=1.0, density=1.0))

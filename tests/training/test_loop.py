@@ -113,7 +113,7 @@ def test_training_does_not_depend_on_the_evaluations():
     assert_trees_equal(often.state.params, once.state.params)
 
 
-@pytest.mark.parametrize("vmapped", [False, True], ids=["sequential", "vmapped"])
+@pytest.mark.parametrize("vmapped", [pytest.param(False, marks=pytest.mark.slow), True], ids=["sequential", "vmapped"])
 @pytest.mark.parametrize("devices", [pytest.param(2, marks=pytest.mark.slow), 4])
 def test_curve_of_a_seed_does_not_depend_on_other_seeds_and_devices(devices, vmapped):
     steps, seeds = [0, 7, 20], [4, 5, 6, 7]
