@@ -10,7 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number, per_layer, switch
+from fa_jax.checks import BadOption, choose, integer, number, per_layer, switch, unused
 from fa_jax.core import LayerArrays, PyTree
 from fa_jax.initializers import DISTRIBUTIONS, sparsify
 from fa_jax.network import Network
@@ -24,7 +24,7 @@ COPY = "weights"
 
 
 def layerwise(
-    network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None, fan: str
+    network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None, fan: str | None
 ) -> LayerArrays:
     """Draws a backward kernel for each linear layer that the error crosses: all but the first, which needs none.
 
@@ -37,14 +37,31 @@ def layerwise(
       scale: of the distribution, above 0.
       density: the probability that an entry is kept, in (0, 1]; the other entries are zero.
       rank: of each kernel as a matrix of outputs by inputs; None: full.
-      fan: `fan_in` or `fan_out`: the fan that the distribution uses.
+      fan: `fan_in` or `fan_out` of the forward weights, which the `fan_` distributions use; None: `fan_out`, the number
+        of terms that a backward kernel sums.
 
     Returns:
       `[*stack, *shape]` of the forward kernel, by its name.
 
     Raises:
-      BadOption: if an option is out of range, or the rank exceeds that of a kernel.
+      BadOption: if an option is out of range or has no effect, or the rank exceeds that of a kernel.
     """
+    return _layerwise(network, key, params, distribution, scale, density, rank, fan, usual_fan="fan_out")
+
+
+def magnitudes(
+    network: Network, key: jax.Array, params: PyTree, *, distribution, scale, density, rank: int | None, fan: str | None
+) -> LayerArrays:
+    """Draws the magnitudes of backward kernels: as `layerwise`, but for the fan, which is by default `fan_in`.
+
+    So by default they have the distribution of the forward weights.
+    """
+    return _layerwise(network, key, params, distribution, scale, density, rank, fan, usual_fan="fan_in")
+
+
+def _layerwise(
+    network: Network, key, params, distribution, scale, density, rank: int | None, fan: str | None, usual_fan: str
+) -> LayerArrays:
     names = list(network.crossed_kernels)
     choices = {**DISTRIBUTIONS, COPY: None}
     draws = per_layer("distribution", distribution, len(names), lambda option, got: choose(option, got, choices))
@@ -54,8 +71,11 @@ def layerwise(
     _check_rank(rank, matrices)
     if rank is not None and None in draws:
         raise BadOption("must be null with distribution=weights: only drawn feedback has a rank", "rank")
+    if not any(chosen is not None and chosen.has_fan for chosen in draws):
+        unused("fan", fan, f"with distribution={distribution}, which has no fan")
+    used_fan = usual_fan if fan is None else fan
     fans = {
-        name: choose("fan", fan, {"fan_in": kernel.fan_in, "fan_out": kernel.fan_out})
+        name: choose("fan", used_fan, {"fan_in": kernel.fan_in, "fan_out": kernel.fan_out})
         for name, kernel in shapes.items()
     }
     weights = network.kernels(params)
@@ -132,7 +152,9 @@ def direct(
     names, at_positions = list(network.hidden_shapes), switch("shared_positions", shared_positions)
     if at_positions and all(len(hidden.shape) == 1 for hidden in network.hidden_shapes.values()):
         raise BadOption("must be false: no hidden layer has positions, such as tokens or pixels", "shared_positions")
-    return _direct(network, key, names, distribution, scale, density, rank, switch("shared", shared), at_positions)
+    if switch("shared", shared) and len(names) == 1 and not network.hidden_shapes[names[0]].stack:
+        raise BadOption("must be false: there is one hidden layer", "shared")
+    return _direct(network, key, names, distribution, scale, density, rank, shared, at_positions)
 
 
 def first_layer(

@@ -69,13 +69,15 @@ class Distribution(NamedTuple):
     draw: Draw
     deviation: Callable[[int, float], float]
     """`(fan, scale) -> standard deviation`."""
+    has_fan: bool
+    """Whether the fan has an effect."""
 
 
 DISTRIBUTIONS = {
-    "uniform": Distribution(uniform, lambda fan, scale: scale * 3**-0.5),
-    "normal": Distribution(normal, lambda fan, scale: scale),
-    "fan_uniform": Distribution(fan_uniform, lambda fan, scale: scale * 3**-0.5 * fan**-0.5),
-    "fan_normal": Distribution(fan_normal, lambda fan, scale: scale * fan**-0.5),
+    "uniform": Distribution(uniform, lambda fan, scale: scale * 3**-0.5, has_fan=False),
+    "normal": Distribution(normal, lambda fan, scale: scale, has_fan=False),
+    "fan_uniform": Distribution(fan_uniform, lambda fan, scale: scale * 3**-0.5 * fan**-0.5, has_fan=True),
+    "fan_normal": Distribution(fan_normal, lambda fan, scale: scale * fan**-0.5, has_fan=True),
 }
 BIAS_DISTRIBUTIONS = {"constant": constant, "uniform": uniform, "normal": normal}
 

@@ -66,9 +66,10 @@ gc.set_threshold(50_000, 20, 50)
 # configured anew.
 absl.logging.get_absl_handler().python_handler.stream = sys.__stderr__
 
-WEIGHTS = {"init": "fan_uniform", "init_scale": 1.0, "density": 1.0, "bias_init": "constant", "bias_scale": 0.0}
+WEIGHTS = {"init": "fan_uniform", "init_scale": 1.0, "density": 1.0, "bias_init": "constant", "bias_scale": None}
 MLP = {"activation": "tanh", "biases": True, "norm": "none", "input_dropout": 0.0, **WEIGHTS}
 """Options of a plain `mlp`, without `hidden` and `dropout`."""
+WITHOUT_BIASES = {"biases": False, "bias_init": "constant", "bias_scale": None}
 RANDOM_WEIGHTS = {"init": "fan_normal", "init_scale": 1.2, "density": 1.0, "bias_init": "uniform", "bias_scale": 0.3}
 CNN = {
     "topology": "conv4x3p3-conv5x3v-6",
@@ -76,8 +77,8 @@ CNN = {
     "activation": "tanh",
     "biases": True,
     "norm": "none",
-    "pooling": "max",
-    "pool_stride": 2,
+    "pooling": None,
+    "pool_stride": None,
     "norm_dense": False,
     "average_positions": False,
     "hidden_position": "after_pooling",
@@ -90,12 +91,12 @@ RESNET = {
     "depth": 8,
     "width": 2,
     "activation": "tanh",
-    "biases": False,
     "norm": "none",
-    "normed_shortcuts": True,
+    "normed_shortcuts": None,
     "stage": "block",
     "dense": [],
     **RANDOM_WEIGHTS,
+    **WITHOUT_BIASES,
 }
 """Options of a small `resnet`."""
 TRANSFORMER = {
@@ -139,12 +140,12 @@ SETTLING = ("predictive_coding",)
 
 def layerwise(**options):
     """An `init_feedback` for rules that send the signal back layer by layer."""
-    return functools.partial(feedback.layerwise, **{**DRAWN, "rank": None, "fan": "fan_out", **options})
+    return functools.partial(feedback.layerwise, **{**DRAWN, "rank": None, "fan": None, **options})
 
 
 def magnitudes(**options):
     """An `init_feedback` for sign symmetry with random magnitudes."""
-    return layerwise(**{"fan": "fan_in", **options})
+    return functools.partial(feedback.magnitudes, **{**DRAWN, "rank": None, "fan": None, **options})
 
 
 def direct(**options):
@@ -161,7 +162,7 @@ def first_layer(**options):
 
 def between_states(**options):
     """An `init_feedback` for FA by the recipe of 2026, from one hidden state to the one below."""
-    given = {"distribution": "fan_normal", "scale": 1.0, "density": 1.0, "rank": None, "fan": "fan_in", **options}
+    given = {"distribution": "fan_normal", "scale": 1.0, "density": 1.0, "rank": None, "fan": None, **options}
     return functools.partial(local_losses.between_states, **given)
 
 

@@ -25,7 +25,7 @@ from fa_jax.records.reader import Run, read_checkpoint
 from fa_jax.records.statistics import band
 from fa_jax.reports.figures import STYLE, save
 from fa_jax.reports.looks import colour_of
-from fa_jax.rules.forward_forward.negatives import hybrids, masks, with_label
+from fa_jax.rules.forward_forward.negatives import BLUR_STEPS, hybrids, masks, with_label
 
 HERE = Path(__file__).parent
 LAYERS = ("#0072B2", "#E69F00", "#009E73")
@@ -123,11 +123,11 @@ def hybrid_images(run: Run) -> Figure:
     """Draws images, masks, and the hybrids of two images by a mask."""
     job = build(run.config)
     images = job.task.prepare(job.task.train.inputs[:SHOWN])
-    key, blur_steps = jax.random.key(1), run.config["rule"]["blur_steps"]
-    mask = masks(jax.random.split(key)[0], images.shape[:3], blur_steps)
+    key = jax.random.key(1)
+    mask = masks(jax.random.split(key)[0], images.shape[:3], BLUR_STEPS)
     figure = Figure(figsize=(SHOWN, 3.1), layout="constrained")
     grid = figure.subplots(3, SHOWN)
-    pictures = {"images": images[..., 0], "masks": mask, "hybrids": hybrids(key, images, blur_steps)[..., 0]}
+    pictures = {"images": images[..., 0], "masks": mask, "hybrids": hybrids(key, images, BLUR_STEPS)[..., 0]}
     for line, (name, row) in zip(grid, pictures.items(), strict=True):
         for axes, picture in zip(line, row, strict=True):
             axes.imshow(picture, cmap="gray", vmin=0, vmax=1)

@@ -79,14 +79,14 @@ def between_states(
     scale: float,
     density: float,
     rank: None,
-    fan: str,
+    fan: None,
 ) -> LayerArrays:
     """Draws a square matrix for each hidden layer but the first, which sends the signal of its state to the one below.
 
     Args:
       network, key, params, distribution, scale, density: as for `feedback.layerwise`, one value for all layers.
       rank: None, since all have full rank.
-      fan: `fan_in` or `fan_out`, which are equal here.
+      fan: None, since both fans are equal here.
 
     Returns:
       B^T, `[width, width]`, by the name of the layer that the signal comes from.
@@ -95,7 +95,7 @@ def between_states(
       BadOption: if an option is out of range, or the hidden layers are scanned or differ in width.
     """
     unused("rank", rank, "between hidden states, where feedback has full rank")
-    choose("fan", fan, {"fan_in": None, "fan_out": None})
+    unused("fan", fan, "between hidden states, where both fans are the width")
     draw = choose("distribution", distribution, DISTRIBUTIONS).draw
     size, kept = number("scale", scale, above=0), number("density", density, above=0, most=1)
     shapes = {(*hidden.stack, *hidden.shape) for hidden in network.hidden_shapes.values()}

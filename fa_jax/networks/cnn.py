@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.checks import BadOption, choose, integer, per_layer, switch
+from fa_jax.checks import BadOption, choose, integer, per_layer, switch, unused
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, JoinedStage, Readout
 from fa_jax.networks.layers import (
@@ -75,8 +75,8 @@ def cnn(
     biases: bool,
     norm: str,
     norm_dense: bool,
-    pooling: str,
-    pool_stride: int,
+    pooling: str | None,
+    pool_stride: int | None,
     average_positions: bool,
     hidden_position: str,
     dropout,
@@ -99,8 +99,8 @@ def cnn(
       biases: whether layers have biases.
       norm: a name in `NORMS`, between a convolution and its activation function.
       norm_dense: whether dense hidden layers have that norm too.
-      pooling: `max` or `average`.
-      pool_stride: of the pooling, whose windows stay inside the image.
+      pooling: `max` or `average`; None: max, and where nothing is pooled.
+      pool_stride: of the pooling, whose windows stay inside the image; None: 2, and where nothing is pooled.
       hidden_position: where a hidden layer ends and is taught: `after_pooling` (as in the code of Nøkland, 2016) or
         `before_pooling` (as in that of Frenkel et al., 2021).
       dropout: the probability that a hidden unit is dropped, in [0, 1); or a list of one per hidden layer.
@@ -110,13 +110,17 @@ def cnn(
         positions; False: it reads all of them, flattened.
 
     Raises:
-      BadOption: if an option is out of range, the topology cannot be parsed, or the image gets too small for it.
+      BadOption: if an option is out of range or has no effect, the topology cannot be parsed, or the image gets too
+        small for it.
     """
     grouped = parse(topology)
     layers = [layer for stage in grouped for layer in stage]
     check_images(input_shape)
-    pool_stride = integer("pool_stride", pool_stride, least=1)
-    check_sizes(topology, layers, input_shape, pool_stride)
+    if all(isinstance(layer, int) or layer.pool == 1 for layer in layers):
+        for option, got in (("pooling", pooling), ("pool_stride", pool_stride)):
+            unused(option, got, f"with topology={topology}, which pools nothing")
+    stride = integer("pool_stride", 2 if pool_stride is None else pool_stride, least=1)
+    check_sizes(topology, layers, input_shape, stride)
     function = choose("activation", activation, ACTIVATIONS)
     conv_norm = choose("norm", norm, NORMS)
     dense_norm = conv_norm if switch("norm_dense", norm_dense) else None
@@ -127,17 +131,24 @@ def cnn(
             check_groups(norm, layer.channels, "topology")
         elif dense_norm is not None:
             check_groups(norm, layer, "topology")
-    pool = choose("pooling", pooling, POOLS)
+    pool = choose("pooling", "max" if pooling is None else pooling, POOLS)
     position = choose("hidden_position", hidden_position, {name: name for name in POSITIONS})
     rates = per_layer("dropout", dropout, len(layers), drop_rate)
     input_rate = drop_rate("input_dropout", input_dropout)
-    use_bias = switch("biases", biases)
     convolutions = sum(not isinstance(layer, int) for layer in layers)
     if switch("average_positions", average_positions) and convolutions == 0:
         raise BadOption("must be false: the topology has no convolution", "average_positions")
     shared = switch("shared_weights", shared_weights)
+    if not shared and convolutions == 0:
+        raise BadOption("must be true: the topology has no convolution", "shared_weights")
     inits = initials(
-        len(layers) + 1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+        len(layers) + 1,
+        init=init,
+        init_scale=init_scale,
+        density=density,
+        biases=biases,
+        bias_init=bias_init,
+        bias_scale=bias_scale,
     )
 
     def modules() -> Iterator[nn.Module]:
@@ -148,7 +159,6 @@ def cnn(
                 yield DenseStage(
                     layer,
                     function,
-                    use_bias,
                     dropout=rates[i],
                     input_dropout=rate_before,
                     hidden=end,
@@ -163,16 +173,16 @@ def cnn(
                     function,
                     conv_norm,
                     pool,
-                    pool_stride,
+                    stride,
                     position if end else None,
                     rates[i],
                     rate_before,
-                    {"use_bias": use_bias, **inits[i].keywords(local=not shared)},
+                    inits[i].keywords(local=not shared),
                 )
 
     each = modules()
     stages = [next(each) if len(stage) == 1 else JoinedStage([next(each) for _ in stage]) for stage in grouped]
     averaged = average_positions and convolutions == len(layers)
-    readout = Readout(outputs, use_bias, averaged, **inits[-1].keywords())
+    readout = Readout(outputs, average=averaged, **inits[-1].keywords())
     module = Chain(tuple(stages), (1,) * len(stages), readout)
     return Network(module, tuple(input_shape), any(i.is_sparse for i in inits))

@@ -9,8 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, is_on, number, per_layer
-from fa_jax.initializers import BIAS_DISTRIBUTIONS, DISTRIBUTIONS, Draw, sparsify
+from fa_jax.checks import BadOption, choose, is_on, number, per_layer, switch, unused
+from fa_jax.initializers import BIAS_DISTRIBUTIONS, DISTRIBUTIONS, Draw, constant, sparsify
 
 ACTIVATIONS = {
     "linear": lambda a: a,
@@ -104,6 +104,7 @@ class Initial(NamedTuple):
     draw: Draw
     scale: float
     density: float
+    use_bias: bool
     draw_bias: Draw
     bias_scale: float
 
@@ -113,7 +114,7 @@ class Initial(NamedTuple):
         return is_on(1 - self.density)
 
     def keywords(self, local: bool = False) -> dict[str, Any]:
-        """Returns `kernel_init` and `bias_init` of a Flax layer; `local`: of `nn.ConvLocal`."""
+        """Returns `kernel_init`, `use_bias` and `bias_init` of a Flax layer; `local`: of `nn.ConvLocal`."""
 
         def kernel_init(key, shape, dtype=jnp.float32):
             value_key, density_key = jax.random.split(key)
@@ -123,10 +124,10 @@ class Initial(NamedTuple):
         def bias_init(key, shape, dtype=jnp.float32):
             return self.draw_bias(key, shape, 1, self.bias_scale).astype(dtype)
 
-        return {"kernel_init": kernel_init, "bias_init": bias_init}
+        return {"kernel_init": kernel_init, "use_bias": self.use_bias, "bias_init": bias_init}
 
 
-def initials(layers: int, *, init, init_scale, density, bias_init, bias_scale) -> list[Initial]:
+def initials(layers: int, *, init, init_scale, density, biases: bool, bias_init, bias_scale) -> list[Initial]:
     """Returns the initial weights of each linear layer, the readout included.
 
     Args:
@@ -135,17 +136,28 @@ def initials(layers: int, *, init, init_scale, density, bias_init, bias_scale) -
       init_scale: of the distribution, at least 0.
       density: the probability that a forward weight is kept, in (0, 1]; the others are zero, and stay zero
         (`optimizers.keep_removed`).
+      biases: whether layers have biases; all or none.
       bias_init: `constant`, `uniform` or `normal`.
-      bias_scale: the constant, the bound of the uniform or the deviation of the normal distribution.
+      bias_scale: the constant, the bound of the uniform or the deviation of the normal distribution; None: 0, with
+        `bias_init=constant`.
 
     Raises:
-      BadOption: if an option is out of range.
+      BadOption: if an option is out of range, or initial biases are chosen and there are none.
     """
+    draws = per_layer("bias_init", bias_init, layers, lambda o, got: choose(o, got, BIAS_DISTRIBUTIONS))
+    if not switch("biases", biases):
+        unused("bias_scale", bias_scale, "with biases=false")
+    if bias_scale is None:
+        if any(draw is not constant for draw in draws):
+            reason = "without biases" if not biases else "without bias_scale, the size of the biases"
+            raise BadOption(f"must be constant {reason}; got {bias_init!r}", "bias_init")
+        bias_scale = 0.0
     columns = (
         per_layer("init", init, layers, lambda o, got: choose(o, got, DISTRIBUTIONS).draw),
         per_layer("init_scale", init_scale, layers, lambda o, got: number(o, got, least=0)),
         per_layer("density", density, layers, lambda o, got: number(o, got, above=0, most=1)),
-        per_layer("bias_init", bias_init, layers, lambda o, got: choose(o, got, BIAS_DISTRIBUTIONS)),
+        [biases] * layers,
+        draws,
         per_layer("bias_scale", bias_scale, layers, number),
     )
     return [Initial(*values) for values in zip(*columns, strict=True)]

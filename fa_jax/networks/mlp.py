@@ -4,7 +4,7 @@ import itertools
 
 import flax.linen as nn
 
-from fa_jax.checks import BadOption, choose, integer, per_layer, sequence, switch
+from fa_jax.checks import BadOption, choose, integer, per_layer, sequence
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage
 from fa_jax.networks.layers import NORMS, activation_function, check_groups, drop_rate, initials
@@ -54,9 +54,14 @@ def mlp(
     for width in widths:
         check_groups(norm, width, "hidden")
     input_rate = drop_rate("input_dropout", input_dropout)
-    use_bias = switch("biases", biases)
     inits = initials(
-        len(widths) + 1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+        len(widths) + 1,
+        init=init,
+        init_scale=init_scale,
+        density=density,
+        biases=biases,
+        bias_init=bias_init,
+        bias_scale=bias_scale,
     )
 
     stages, repeats = [], []
@@ -71,7 +76,6 @@ def mlp(
             DenseStage(
                 widths[first],
                 functions[first],
-                use_bias,
                 dropout=rates[first],
                 input_dropout=input_rate if first == 0 and i == 0 else 0.0,
                 norm=chosen_norm,
@@ -80,5 +84,5 @@ def mlp(
             for i in range(len(lengths))
         ]
         repeats += lengths
-    readout = nn.Dense(outputs, use_bias, **inits[-1].keywords())
+    readout = nn.Dense(outputs, **inits[-1].keywords())
     return Network(Chain(tuple(stages), tuple(repeats), readout), tuple(input_shape), any(i.is_sparse for i in inits))

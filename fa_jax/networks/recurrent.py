@@ -122,13 +122,20 @@ def recurrent(
     widths = [integer("hidden", width, least=1) for width in hidden]
     choose("pooling", pooling, POOLINGS)
     (first,) = initials(
-        1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+        1,
+        init=init,
+        init_scale=init_scale,
+        density=density,
+        biases=True,
+        bias_init=bias_init,
+        bias_scale=bias_scale,
     )
     of_states = first._replace(scale=number("recurrent_scale", recurrent_scale, least=0))
     options = {
         "activation_fn": function,
+        "kernel_init": first.keywords()["kernel_init"],
         "recurrent_kernel_init": of_states.keywords()["kernel_init"],
-        **first.keywords(),
+        "bias_init": first.keywords()["bias_init"],
     }
     layers = [RecurrentLayer(kind(width, **options)) for width in widths]
     module = Recurrent(layers, pooling, nn.Dense(outputs, **first.keywords()))

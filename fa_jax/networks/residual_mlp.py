@@ -98,11 +98,16 @@ def residual_mlp(
     block_width = integer("block_width", block_width, least=1)
     function = choose("activation", activation, ACTIVATIONS)
     (first,) = initials(
-        1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+        1,
+        init=init,
+        init_scale=init_scale,
+        density=density,
+        biases=biases,
+        bias_init=bias_init,
+        bias_scale=bias_scale,
     )
-    use_bias = switch("biases", biases)
-    layer = {"use_bias": use_bias, **first.keywords()}
-    embedding = DenseStage(width, ACTIVATIONS["linear"], use_bias, **first.keywords())
+    layer = first.keywords()
+    embedding = DenseStage(width, ACTIVATIONS["linear"], **layer)
     repeats = [blocks] if blocks >= SCANNED_FROM else [1] * blocks
     stages = [embedding, *(ResidualMlpBlock(block_width, function, layer) for _ in repeats)]
     readout = NormedReadout(outputs, switch("terminal_norm", terminal_norm), layer)

@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.checks import BadOption, choose, integer, sequence, switch
+from fa_jax.checks import BadOption, choose, integer, sequence, switch, unused
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, DenseStage, JoinedStage, Readout
 from fa_jax.networks.layers import ACTIVATIONS, NORMS, check_groups, check_images, initials
@@ -80,7 +80,7 @@ def resnet(
     activation: str,
     biases: bool,
     norm: str,
-    normed_shortcuts: bool,
+    normed_shortcuts: bool | None,
     stage: str,
     dense: list[int],
     init,
@@ -101,7 +101,7 @@ def resnet(
       activation: a name in `ACTIVATIONS`.
       biases: whether layers have biases.
       norm: a name in `NORMS`.
-      normed_shortcuts: whether the 1x1 convolutions have a norm too.
+      normed_shortcuts: whether the 1x1 convolutions have the norm too; None: they do if there is one.
       stage: the unit that a rule teaches as one, a `block` or a `group` of blocks.
       dense: widths of dense hidden layers above the average, each a stage with the norm; He has none.
       init, init_scale, density, bias_init, bias_scale: initial weights and biases, as in `layers.initials`, one value
@@ -122,11 +122,19 @@ def resnet(
     for features in widths:
         check_groups(norm, features, "dense")
     (first,) = initials(
-        1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+        1,
+        init=init,
+        init_scale=init_scale,
+        density=density,
+        biases=biases,
+        bias_init=bias_init,
+        bias_scale=bias_scale,
     )
-    layer = {"use_bias": switch("biases", biases), **first.keywords()}
+    layer = first.keywords()
 
-    shortcuts = switch("normed_shortcuts", normed_shortcuts)
+    if chosen_norm is None:
+        unused("normed_shortcuts", normed_shortcuts, "with norm=none")
+    shortcuts = normed_shortcuts is None or switch("normed_shortcuts", normed_shortcuts)
     by_block = choose("stage", stage, {"block": True, "group": False})
 
     def block(group, number):

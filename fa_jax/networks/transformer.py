@@ -23,7 +23,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from fa_jax.checks import BadOption, choose, integer, switch
+from fa_jax.checks import BadOption, choose, integer
 from fa_jax.network import Network
 from fa_jax.networks.chain import Chain, JoinedStage
 from fa_jax.networks.layers import ACTIVATIONS, check_images, initials
@@ -136,9 +136,15 @@ def transformer(
     blocks, mlp_width = integer("blocks", blocks, least=1), integer("mlp_width", mlp_width, least=1)
     function = choose("activation", activation, ACTIVATIONS)
     (first,) = initials(
-        1, init=init, init_scale=init_scale, density=density, bias_init=bias_init, bias_scale=bias_scale
+        1,
+        init=init,
+        init_scale=init_scale,
+        density=density,
+        biases=biases,
+        bias_init=bias_init,
+        bias_scale=bias_scale,
     )
-    layer = {"use_bias": switch("biases", biases), **first.keywords()}
+    layer = first.keywords()
 
     def block():
         return TransformerBlock(heads, mlp_width, function, layer)

@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number, switch
+from fa_jax.checks import BadOption, choose, integer, number, switch, unused
 from fa_jax.core import Task
 
 
 def augmentation(
-    task: Task, *, shift: int, border: str, flip: bool, contrast: list[float] | None
+    task: Task, *, shift: int, border: str | None, flip: bool, contrast: list[float] | None
 ) -> Callable[[jax.Array, jax.Array], jax.Array] | None:
     """Returns `(key, images) -> images`, `[batch, height, width, channels]`, which changes each image independently.
 
@@ -23,7 +23,7 @@ def augmentation(
       task: whose images are augmented, between `Task.prepare`'s scaling and its standardisation of each image.
       shift: the largest displacement in pixels, in each direction.
       border: what comes in from outside: `black`, the value of a stored 0 after preprocessing; or `zero`, 0 after
-        preprocessing, which is the mean image where the mean was subtracted.
+        preprocessing, which is the mean image where the mean was subtracted; None: black.
       flip: whether half of the images are mirrored, left to right.
       contrast: the smallest and the largest factor, at least 0, of the deviations of each channel from its mean; None:
         no change.
@@ -32,11 +32,13 @@ def augmentation(
       None if nothing is to be changed.
 
     Raises:
-      BadOption: if an option is out of range, or inputs are not images.
+      BadOption: if an option is out of range or has no effect, or inputs are not images.
     """
     shape = task.input_shape
-    outside = choose("border", border, {"black": task.black, "zero": jnp.zeros(shape)})
     shift, flip = integer("shift", shift, least=0), switch("flip", flip)
+    if not (shift or flip):
+        unused("border", border, "without shift and flip")
+    outside = choose("border", border or "black", {"black": task.black, "zero": jnp.zeros(shape)})
     factors = _range("contrast", contrast)
     if not (shift or flip or factors):
         return None

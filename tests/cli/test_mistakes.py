@@ -64,7 +64,9 @@ MISTAKES = {
     "task=digits architecture.norm=batch frozen=['*/mean']": "frozen has no effect with '*/mean': it names what this",
     "task=digits architecture.norm=batch frozen=['*/kernel','*/bias','*/scale']": "frozen must leave something to le",
     "rule=kolen_pollack feedback.rank=1": "feedback.rank must be null: this feedback learns, and would not keep it",
-    "rule=direct_kolen_pollack feedback=direct feedback.shared=true": "feedback.shared must be false: this feedback",
+    "rule=direct_kolen_pollack architecture.hidden=[9,9] feedback=direct feedback.shared=true": (
+        "feedback.shared must be false: this feedback"
+    ),
     "rule=kolen_pollack optimizer.clip=1 +optimizer@feedback_optimizer=sgd": "optimizer.clip must be null, and an Opt",
     "task=digits architecture.hidden=[8,8] architecture.norm=batch rule=associated_learning rule.exit_stage=1": "rule."
     "exit_stage must be null with batch statistics",

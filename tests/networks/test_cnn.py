@@ -81,6 +81,19 @@ def test_joined_layers_are_one_stage_and_compute_the_same():
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pool_stride": 3}, "^pool_stride must be null with topology=conv4x3-6, which pools nothing; got 3"),
+        ({"pooling": "average"}, "^pooling must be null with topology=conv4x3-6, which pools nothing; got 'average'"),
+        ({"topology": "6", "shared_weights": False}, "^shared_weights must be true: the topology has no convolution"),
+    ],
+)
+def test_an_option_that_has_no_effect_is_refused(options, message):
+    with pytest.raises(BadOption, match=message):
+        cnn((8, 8, 2), 4, **{**CNN, "topology": "conv4x3-6", **options})
+
+
+@pytest.mark.parametrize(
     ("topology", "message"),
     [
         ("conv96y5", "character 7, 'y5', cannot be read"),

@@ -73,6 +73,10 @@ def test_removed_connections_are_zero():
     assert abs(np.mean(np.asarray(weights["stages_1/linear"]) == 0) - 0.5) < 0.02
 
 
+def test_biases_start_at_0():
+    assert not np.any(build().init(jax.random.key(0))["readout"]["bias"])
+
+
 def test_network_without_biases_has_kernels_alone():
     assert set(build(biases=False).init(jax.random.key(0))["readout"]) == {"kernel"}
 
@@ -99,6 +103,10 @@ def test_dropout_drops_its_fraction_only_with_a_key():
         ({"dropout": 1.0}, "^dropout must be a finite number at least 0 and below 1; got 1.0"),
         ({"dropout": [0.1]}, "^dropout must be one value or a list of 2"),
         ({"biases": "yes"}, "^biases must be true or false; got 'yes'"),
+        ({"biases": False, "bias_scale": 0.1}, "^bias_scale must be null with biases=false; got 0.1"),
+        ({"biases": False, "bias_init": "normal"}, "^bias_init must be constant without biases; got 'normal'"),
+        ({"bias_init": "normal"}, "^bias_init must be constant without bias_scale, the size of the biases; got 'nor"),
+        ({"bias_init": ["constant", "constant", "uniform"]}, "^bias_init must be constant without bias_scale"),
         ({"density": 0}, "^density must be a finite number above 0 and at most 1; got 0"),
     ],
 )

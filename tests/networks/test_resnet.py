@@ -54,6 +54,8 @@ def test_no_gradient_passes_a_taught_layer():
         ({"norm": "group", "width": 8, "dense": [12]}, "^dense must be a multiple of 8 with norm=group; got 12"),
         ({"depth": 2}, "^depth must be an integer of at least 8"),
         ({"norm": "group", "width": 12}, "^width must be a multiple of 8 with norm=group; got 12"),
+        ({"normed_shortcuts": True}, "^normed_shortcuts must be null with norm=none; got True"),
+        ({"norm": "layer", "normed_shortcuts": 1}, "^normed_shortcuts must be true or false; got 1"),
         ({"norm": "bach"}, "^norm must be one of none, layer, group, batch, batch_tensorflow; got 'bach'"),
     ],
 )

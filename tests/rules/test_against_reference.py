@@ -32,6 +32,7 @@ from fa_jax.rules.usf import usf
 from tests.conftest import (
     MLP,
     RANDOM_WEIGHTS,
+    WITHOUT_BIASES,
     assert_trees_close,
     direct,
     first_layer,
@@ -55,7 +56,7 @@ NETWORKS = [
 
 
 def make_network(hidden, activation, biases):
-    options = {"hidden": hidden, "activation": activation, "biases": biases}
+    options = {"hidden": hidden, "activation": activation, **({} if biases else WITHOUT_BIASES)}
     return mlp((12,), 4, dropout=0.0, **{**MLP, **RANDOM_WEIGHTS, **options})
 
 

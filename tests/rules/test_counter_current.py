@@ -22,6 +22,7 @@ from tests.conftest import (
     MLP,
     RANDOM_WEIGHTS,
     RESNET,
+    WITHOUT_BIASES,
     assert_trees_close,
     assert_trees_equal,
     compiled,
@@ -29,7 +30,7 @@ from tests.conftest import (
     random_batch,
     to_float64,
 )
-from tests.rules import reference
+from tests.rules import images, reference
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -152,7 +153,7 @@ def test_a_layer_learns_from_nothing_beyond_its_level(options):
 
 
 def test_dot_loss_conserves_the_balance_of_relu_networks():
-    network, rule, params, feedback, batch = make(DOT, make_network(activation="relu", biases=False))
+    network, rule, params, feedback, batch = make(DOT, make_network(activation="relu", **WITHOUT_BIASES))
     updates, changes = rule.updates(params, feedback, batch), rule.learn(params, feedback, batch, None)
     weights, gradients = network.kernels(params), network.kernels(updates)
     for layer, above in (("stages_0/linear", "stages_1/linear"), ("stages_1/linear", "readout")):
@@ -230,13 +231,57 @@ def test_copied_weights_of_convolutions_are_at_no_angle_to_the_forward_ones():
     assert np.any(feedback["stages_1/linear"] != network.kernels(params)["stages_1/linear"])
 
 
-def test_every_layer_of_a_convolutional_network_learns():
-    network, rule, params, feedback, batch = make(COSINE, cnn((8, 8, 1), 2, **IMAGES), (8, 8, 1))
+def cosine_gradients(h, g, y, options):
+    """The gradients of Q in h and in G, `[batch, ...]` and `[classes, ...]`, in numpy."""
+    rows = [array.reshape(len(array), -1) for array in (h, g)]
+    lengths = [np.linalg.norm(array, axis=1, keepdims=True) for array in rows]
+    u, v = (array / (length + 1e-8) for array, length in zip(rows, lengths, strict=True))
+    residual = 2 * options["scale"] * (u @ v.T - y) / y.size
+    in_units = []
+    for unit, pulled in ((u, residual @ v), (v, residual.T @ u)):
+        apart = 4 * options["decorrelation"] * (unit @ unit.T - np.eye(len(unit))) / len(unit) ** 2
+        in_units.append(pulled + apart @ unit)
+    gradients = []
+    for array, length, gradient in zip(rows, lengths, in_units, strict=True):
+        along = np.sum(gradient * array, axis=1, keepdims=True) * array / (length * (length + 1e-8))
+        gradients.append((gradient - along) / (length + 1e-8))
+    return gradients[0].reshape(h.shape), gradients[1].reshape(g.shape)
+
+
+def test_both_convolutional_networks_descend_the_cosine_loss_of_their_level():
+    """Two padded convolutions with pooling: the second network upsamples and convolves on the way down."""
+    _, rule, params, feedback, batch = make(COSINE, cnn((8, 8, 1), 2, **IMAGES), (8, 8, 1))
     updates, changes = rule.updates(params, feedback, batch), rule.learn(params, feedback, batch, None)
-    assert all(np.any(kernel) for kernel in network.kernels(updates).values())
-    assert {name: change.shape for name, change in changes.items()} == {n: v.shape for n, v in feedback.items()}
-    assert all(np.any(change) for change in changes.values())
-    # A convolution in the second network changes the level below it alone.
+    first, second = (params[f"stages_{i}"]["linear"] for i in range(2))
+    x, y = np.asarray(batch.inputs), np.asarray(batch.targets)
+    h0 = np.tanh(images.convolve(x, np.asarray(first["kernel"]), np.asarray(first["bias"]), "SAME"))
+    p0, maxima0 = images.max_pool(h0, 2, 2)
+    h1 = np.tanh(images.convolve(p0, np.asarray(second["kernel"]), np.asarray(second["bias"]), "SAME"))
+    p1, maxima1 = images.max_pool(h1, 2, 2)
+
+    v_dense, v_kernel = (np.asarray(feedback[name]) for name in ("readout/linear", "stages_1/linear"))
+    down = v_kernel.swapaxes(2, 3)
+    g1 = np.tanh((np.eye(2) @ v_dense.T).reshape(2, 2, 2, 3))
+    upsampled = g1.repeat(2, 1).repeat(2, 2)
+    g0 = np.tanh(images.convolve(upsampled, down, 0.0, "SAME"))
+    (in_h0, in_g0), (in_h1, in_g1) = (cosine_gradients(h, g, y, COSINE) for h, g in ((p0, g0), (p1, g1)))
+
+    delta0 = images.unpool(in_h0, maxima0, h0.shape, 2, 2) * (1 - h0**2)
+    delta1 = images.unpool(in_h1, maxima1, h1.shape, 2, 2) * (1 - h1**2)
+    for i, (below, delta, kernel) in enumerate(((x, delta0, first["kernel"]), (p0, delta1, second["kernel"]))):
+        computed = updates[f"stages_{i}"]["linear"]
+        expected = images.kernel_update(below, delta, np.asarray(kernel), "SAME")
+        np.testing.assert_allclose(computed["kernel"], expected, rtol=1e-9, atol=1e-13)
+        np.testing.assert_allclose(computed["bias"], delta.sum((0, 1, 2)), rtol=1e-9, atol=1e-13)
+    expected = images.kernel_update(upsampled, in_g0 * (1 - g0**2), down, "SAME").swapaxes(2, 3)
+    np.testing.assert_allclose(changes["stages_1/linear"], expected, rtol=1e-9, atol=1e-13)
+    expected = (in_g1 * (1 - g1**2)).reshape(2, -1).T
+    np.testing.assert_allclose(changes["readout/linear"], expected, rtol=1e-9, atol=1e-13)
+
+
+def test_a_convolution_of_the_second_network_changes_the_level_below_it_alone():
+    _, rule, params, feedback, batch = make(COSINE, cnn((8, 8, 1), 2, **IMAGES), (8, 8, 1))
+    updates = rule.updates(params, feedback, batch)
     other = {**feedback, "stages_1/linear": 2 * feedback["stages_1/linear"]}
     others = rule.updates(params, other, batch)
     assert_trees_equal(updates.pop("stages_1"), others.pop("stages_1"))

@@ -357,6 +357,7 @@ def test_a_phase_with_a_tolerance_ends_when_it_has_settled():
         ({"points": 1, "nudging_strength": 0}, "^nudging_strength must be other than 0; got 0"),
         ({"tolerance": 0}, "^tolerance must be a finite number above 0; got 0"),
         ({"order": "random"}, "^order must be one of synchronous, asynchronous; got 'random'"),
+        ({"order": "asynchronous", "hidden": (4,)}, "^order must be synchronous: a single layer settles"),
         ({"output": "state"}, "^output must be readout, unless loss=squared_error"),
         ({"output": "linear"}, "^output must be one of readout, state; got 'linear'"),
         ({"activation": "gelu"}, "^needs an activation function that is increasing"),

@@ -18,7 +18,7 @@ from fa_jax.primitives import Hidden
 from fa_jax.rules.dfa import dfa
 from fa_jax.rules.fa import fa
 from fa_jax.rules.projection import forward_paths
-from tests.conftest import MLP, assert_trees_close, assert_trees_equal, direct, layerwise
+from tests.conftest import MLP, assert_trees_close, assert_trees_equal, direct, layerwise, magnitudes
 
 LOSS = cross_entropy().value
 DENSE = {"distribution": "uniform", "scale": 0.5, "density": 1.0}
@@ -101,7 +101,7 @@ def test_copied_feedback_is_the_forward_weights_times_the_scale():
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_deviation_is_that_of_the_distribution(distribution):
     init_feedback = functools.partial(feedback.deviations, distribution=distribution, scale=0.7)
-    drawn = draw_layerwise(distribution=distribution, scale=0.7, fan="fan_in")
+    drawn = draw(magnitudes(distribution=distribution, scale=0.7, density=1.0))
     for name, deviation in draw(init_feedback).items():
         assert deviation.shape == ()
         np.testing.assert_allclose(deviation, np.std(drawn[name]), rtol=0.05)
@@ -199,7 +199,9 @@ def test_forward_paths_are_the_jacobians_of_equally_wide_layers_too(hidden):
         ({"rank": 0}, "^rank must be an integer of at least 1; got 0"),
         ({"rank": 2, "distribution": "weights"}, "^rank must be null with distribution=weights: only drawn feedback"),
         ({"density": 1.5}, "^density must be a finite number above 0 and at most 1; got 1.5"),
-        ({"fan": "in"}, "^fan must be one of fan_in, fan_out; got 'in'"),
+        ({"distribution": "fan_normal", "fan": "in"}, "^fan must be one of fan_in, fan_out; got 'in'"),
+        ({"fan": "fan_in"}, "^fan must be null with distribution=uniform, which has no fan; got 'fan_in'"),
+        ({"distribution": "weights", "fan": "fan_in"}, "^fan must be null with distribution=weights, which has no fan"),
     ],
 )
 def test_bad_options_are_named(options, message):
@@ -207,10 +209,20 @@ def test_bad_options_are_named(options, message):
         draw_layerwise(**options)
 
 
+def test_magnitudes_have_by_default_the_fan_of_the_forward_weights():
+    for fan, names in ((None, {"stages_1/linear": 300, "readout": 200}), ("fan_out", {"readout": 10})):
+        drawn = draw(magnitudes(distribution="fan_uniform", scale=1.0, density=1.0, fan=fan))
+        for name, terms in names.items():
+            assert 0.99 * terms**-0.5 < abs(np.asarray(drawn[name])).max() <= terms**-0.5
+    with pytest.raises(BadOption, match=r"^fan must be null with distribution=normal, which has no fan"):
+        draw(magnitudes(fan="fan_out"))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"distribution": "weights"}, "^distribution must be one of uniform, normal, fan_uniform, fan_normal"),
+        ({"network": make_network(hidden=(7,)), "shared": True}, "^shared must be false: there is one hidden layer"),
         ({"shared": "yes"}, "^shared must be true or false; got 'yes'"),
         ({"shared_positions": 1}, "^shared_positions must be true or false; got 1"),
         ({"shared_positions": True}, "^shared_positions must be false: no hidden layer has positions"),

@@ -31,7 +31,7 @@ OPTIONS = {
     "contrast": "threshold",
     "alpha": None,
     "negatives": "hard",
-    "blur_steps": 1,
+    "blur_steps": None,
     "peer_strength": 0.03,
     "peer_rate": 0.1,
     "readout_rate": 10.0,
@@ -213,7 +213,7 @@ def test_peer_normalisation_pulls_up_a_silent_unit():
 
 
 def test_without_labels_updates_are_half_the_gradient_on_images_and_hybrids(float64):
-    rule = make(inputs=(6, 5, 1), options={"negatives": "hybrid", "peer_strength": 0.0})
+    rule = make(inputs=(6, 5, 1), options={"negatives": "hybrid", "blur_steps": 1, "peer_strength": 0.0})
     params, feedback = to_numpy(random_readouts(rule))
     batch = random_batch(inputs=(6, 5, 1), dtype=np.float64)
     data = batch.inputs, hybrids(batch.key, batch.inputs, 1)
@@ -528,7 +528,11 @@ def test_average_pooling_is_refused():
             {"inputs": (6, 5, 1), "options": {"negatives": "hybrid", "inference": "goodness"}},
             "^inference must be softmax with negatives=hybrid",
         ),
-        ({"options": {"blur_steps": -1}}, "^blur_steps must be an integer of at least 0; got -1"),
+        ({"options": {"blur_steps": 6}}, "^blur_steps must be null without negatives=hybrid; got 6"),
+        (
+            {"inputs": (6, 5, 1), "options": {"negatives": "hybrid", "blur_steps": -1}},
+            "^blur_steps must be an integer of at least 0; got -1",
+        ),
         ({"options": {"negatives": "soft"}}, "^negatives must be one of hard, uniform, hybrid; got 'soft'"),
         ({"options": {"inference": "both"}}, "^inference must be one of softmax, goodness; got 'both'"),
         ({"options": {"peer_rate": 2}}, "^peer_rate must be a finite number"),

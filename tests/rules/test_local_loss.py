@@ -38,7 +38,7 @@ WEIGHTS = {"pred": (1, 0, 1), "sim": (0, 1, 1), "predsim": (1 - BETA, BETA, 1 - 
 KEEP = 0.6
 
 
-def make(objective="predsim", hidden=(5, 4, 6), *, network=None, head_features=2048, **options):
+def make(objective="predsim", hidden=(5, 4, 6), *, network=None, head_features=None, **options):
     network = network or mlp((7,), 3, hidden=list(hidden), **{"dropout": 0.0, **MLP, **options})
     rule = compiled(local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=head_features))
     params = rule.init(jax.random.key(0))[0]
@@ -265,7 +265,7 @@ def test_predictions_and_readout_start_at_zero_so_that_only_similarity_moves_hid
     network = mlp((7,), 3, hidden=[5, 4], dropout=0.0, **{**MLP, **RANDOM_WEIGHTS})
     batch = make_batch()
     for objective, moves in (("pred", False), ("sim", True), ("predsim", True), ("mono_forward", True)):
-        rule = compiled(local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=9))
+        rule = compiled(local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=None))
         params, feedback = rule.init(jax.random.key(0))
         assert np.any(params["readout"]["kernel"]) == (objective == "mono_forward")
         updates = rule.updates(params, feedback, batch)
@@ -340,7 +340,7 @@ def test_tokens_are_refused():
     message = r"^is defined for vectors and feature maps; the activation of stages_0/layers_1/hidden has shape \[4, 4\]"
     with pytest.raises(BadOption, match=message):
         local_loss(
-            transformer((4, 4, 1), 3, **TRANSFORMER), LOSS, objective="pred", similarity_weight=None, head_features=16
+            transformer((4, 4, 1), 3, **TRANSFORMER), LOSS, objective="pred", similarity_weight=None, head_features=None
         )
 
 
@@ -380,12 +380,12 @@ def test_the_losses_of_the_stages_are_measured():
             "similarity_weight must be null with objective=pred; got 0.5",
         ),
         ({"similarity_weight": 1.0}, "similarity_weight must be a finite number above 0 and below 1; got 1.0"),
-        ({"head_features": 0}, "head_features must be an integer of at least 1; got 0"),
+        ({"head_features": 9}, "head_features must be null where no prediction reads a feature map; got 9"),
     ],
 )
 def test_options_out_of_range_are_refused(options, message):
     network = mlp((7,), 3, hidden=[5], dropout=0.0, **MLP)
-    valid = {"objective": "predsim", "similarity_weight": None, "head_features": 9}
+    valid = {"objective": "predsim", "similarity_weight": None, "head_features": None}
     with pytest.raises(BadOption, match=f"^{message}"):
         local_loss(network, LOSS, **{**valid, **options})
 
@@ -409,4 +409,17 @@ def test_options_out_of_range_are_refused(options, message):
 )
 def test_networks_that_it_is_not_defined_on_are_refused(network, objective, message):
     with pytest.raises(BadOption, match=message):
-        local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=9)
+        local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=None)
+
+
+@pytest.mark.parametrize(
+    ("objective", "features", "message"),
+    [
+        ("pred", 0, "head_features must be an integer of at least 1; got 0"),
+        ("sim", 9, "head_features must be null where no prediction reads a feature map; got 9"),
+    ],
+)
+def test_a_size_of_heads_that_is_not_used_is_refused(objective, features, message):
+    network = cnn((8, 8, 2), 4, **CNN)
+    with pytest.raises(BadOption, match=message):
+        local_loss(network, LOSS, objective=objective, similarity_weight=None, head_features=features)

@@ -15,7 +15,7 @@ from fa_jax.tasks.preprocessing import PREPROCESSINGS, whitening
 
 SHAPE = (6, 5, 2)
 IMAGES = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (64, *SHAPE)).astype(np.float32))
-NONE = {"shift": 0, "border": "black", "flip": False, "contrast": None}
+NONE = {"shift": 0, "border": None, "flip": False, "contrast": None}
 
 
 def task_of(shape, black=None):
@@ -122,6 +122,8 @@ def test_without_any_change_there_is_no_augmentation():
         ((30,), {"shift": 1}, r"^needs images; this task has inputs of shape \(30,\)"),
         ((8, 8, 1), {"shift": 8}, "^shift must be below the image's 8x8 pixels; got 8"),
         ((8, 8, 1), {"shift": 1}, "^border must be zero: this task does not say what black becomes; got black"),
+        ((8, 8, 1), {"border": "zero"}, "^border must be null without shift and flip; got 'zero'"),
+        ((8, 8, 1), {"contrast": [1, 2], "border": "black"}, "^border must be null without shift and flip"),
         ((8, 8, 1), {"shift": 1, "border": "grey"}, "^border must be one of black, zero; got 'grey'"),
         ((8, 8, 1), {"shift": -1}, "^shift must be an integer of at least 0; got -1"),
         ((8, 8, 1), {"shift": 1, "flip": 1}, "^flip must be true or false; got 1"),

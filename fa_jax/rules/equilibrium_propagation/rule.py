@@ -96,9 +96,12 @@ def equilibrium_propagation(
     free_steps = integer("free_steps", free_steps, least=1)
     nudged_steps = integer("nudged_steps", nudged_steps, least=1)
     activations = tuple(stage.activation for stage in stages)
+    is_asynchronous = choose("order", order, {"synchronous": False, "asynchronous": True})
+    if is_asynchronous and len(stages) + has_output_state == 1:
+        raise BadOption("must be synchronous: a single layer settles", "order")
     dynamics = Dynamics(
         activations + activations[-1:] * has_output_state,
-        choose("order", order, {"synchronous": False, "asynchronous": True}),
+        is_asynchronous,
         None if tolerance is None else number("tolerance", tolerance, above=0),
     )
     module = EquilibriumNetwork(

@@ -28,7 +28,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number
+from fa_jax.checks import BadOption, choose, integer, number, unused
 from fa_jax.core import Extras, LossFunction, Measure, PyTree, Rule
 from fa_jax.network import Network
 from fa_jax.networks.chain import unstack
@@ -46,7 +46,7 @@ from fa_jax.rules.forward_forward.goodness import (
     peer_normalisation,
     straight_through_relu,
 )
-from fa_jax.rules.forward_forward.negatives import hybrids, with_label, with_neutral_label, wrong_labels
+from fa_jax.rules.forward_forward.negatives import BLUR_STEPS, hybrids, with_label, with_neutral_label, wrong_labels
 from fa_jax.rules.forward_forward.stages import check_first_readout_layer, relu_stages
 from fa_jax.rules.stagewise import add_weight_decay, multipliers, require_chain
 
@@ -94,7 +94,7 @@ def forward_forward(
     contrast: str,
     alpha: float | None,
     negatives: str,
-    blur_steps: int,
+    blur_steps: int | None,
     peer_strength: float,
     peer_rate: float,
     readout_rate: float,
@@ -120,7 +120,7 @@ def forward_forward(
         as many times as a layer has units. None with a threshold.
       negatives: how wrong labels are drawn: `hard`, by the readouts' probabilities, or `uniform`; or `hybrid`: images
         without labels, negative ones combined from two (section 3.2).
-      blur_steps: of the masks of hybrids, at least 0.
+      blur_steps: of the masks of hybrids, at least 0; None: 6, and without hybrids.
       peer_strength: lambda, at least 0; it and the weight decay have the scale of the convention.
       peer_rate: the share of a running mean that a batch replaces, in [0, 1].
       readout_rate: multiplier of the learning rate for the readouts.
@@ -133,12 +133,11 @@ def forward_forward(
         is the signed excess of the voting layers. Training metrics are always by softmax, which takes one pass.
 
     Raises:
-      BadOption: if an option is out of range, or the network is not of this form.
+      BadOption: if an option is out of range or has no effect, or the network is not of this form.
     """
     stages, chain = relu_stages(network), require_chain(network)
     choose("negatives", negatives, {name: name for name in ("hard", "uniform", "hybrid")})
     labelled = negatives != "hybrid"
-    blur_steps = integer("blur_steps", blur_steps, least=0)
     phase_length = integer("phase_length", phase_length, least=0)
     by_softmax = choose("inference", inference, {"softmax": True, "goodness": False})
     _check_inputs(network, labelled, by_softmax)
@@ -249,21 +248,27 @@ def _layer_loss(straight_ff: Network, good: Goodness, peers: PeerNormalisation) 
     return loss
 
 
-def _data(ff: Network, negatives: str, blur_steps: int) -> tuple[Callable, Callable]:
+def _data(ff: Network, negatives: str, blur_steps: int | None) -> tuple[Callable, Callable]:
     """Returns `batch -> positive data` and `(params, batch) -> negative data`, both `[batch, *input_shape]`.
 
     Args:
       ff: its readouts draw hard negatives.
       negatives: `hard`, `uniform` or `hybrid`, as for `forward_forward`.
-      blur_steps: of the masks of hybrids.
+      blur_steps: likewise.
+
+    Raises:
+      BadOption: if `blur_steps` is out of range or has no effect.
     """
+    if negatives != "hybrid":
+        unused("blur_steps", blur_steps, "without negatives=hybrid")
+    blurs = integer("blur_steps", BLUR_STEPS if blur_steps is None else blur_steps, least=0)
 
     def positive_data(batch):
         return batch.inputs if negatives == "hybrid" else with_label(batch.inputs, batch.targets)
 
     def negative_data(params, batch):
         if negatives == "hybrid":
-            return hybrids(batch.key, batch.inputs, blur_steps)
+            return hybrids(batch.key, batch.inputs, blurs)
         logits = ff.apply(params, batch.inputs) if negatives == "hard" else jnp.zeros_like(batch.targets)
         return with_label(batch.inputs, wrong_labels(logits, batch))
 

@@ -8,6 +8,9 @@ import jax.numpy as jnp
 
 from fa_jax.core import Batch
 
+BLUR_STEPS = 6
+"""Of the masks of hybrid images, by default; the paper does not say how many it takes."""
+
 
 def with_label(x: jax.Array, label: jax.Array) -> jax.Array:
     """Returns inputs `[batch, ...]` whose first components are replaced by a label `[batch, classes]`."""
@@ -30,7 +33,7 @@ def masks(key: jax.Array, shape: tuple[int, ...], blur_steps: int) -> jax.Array:
     """Returns random binary masks with large connected regions, of shape `(count, height, width)`.
 
     Random bits are blurred `blur_steps` times by [1/4, 1/2, 1/4] in both directions, with edges repeated, and
-    thresholded at 1/2. The paper (section 3.2) does not state the number of steps.
+    thresholded at 1/2 (section 3.2).
     """
     bits = jax.random.bernoulli(key, 0.5, shape).astype(jnp.float32)
 

@@ -42,10 +42,12 @@ OBJECTIVES = {
 """The losses of each objective."""
 SIMILARITY_WEIGHT = 0.99
 """beta of the authors' code."""
+HEAD_FEATURES = 2048
+"""Of the feature maps that predictions read, at most, as in the authors' code."""
 
 
 def local_loss(
-    network: Network, loss: LossFunction, *, objective: str, similarity_weight: float | None, head_features: int
+    network: Network, loss: LossFunction, *, objective: str, similarity_weight: float | None, head_features: int | None
 ) -> Rule:
     """Returns the `Rule` of local error signals; its feedback is `()`.
 
@@ -57,13 +59,13 @@ def local_loss(
       loss: of the predictions and of the readout, a mean over the batch; the paper's is the cross-entropy.
       objective: `pred`, `sim`, `predsim` or `mono_forward`.
       similarity_weight: beta of `predsim`, in (0, 1); None: 0.99.
-      head_features: the largest number of features of a feature map that a prediction reads (`losses.averaged`).
+      head_features: the largest number of features of a feature map that a prediction reads (`losses.averaged`);
+        None: 2048, and where no prediction reads one.
 
     Raises:
       BadOption: if an option is out of range or without effect, or the rule is not defined on the network.
     """
     names = choose("objective", objective, OBJECTIVES)
-    features = integer("head_features", head_features, least=1)
     weights, readout_weight = dict.fromkeys(names, 1.0), 1.0
     if objective == "predsim":
         beta = SIMILARITY_WEIGHT if similarity_weight is None else similarity_weight
@@ -76,6 +78,9 @@ def local_loss(
             "is defined for vectors and feature maps; the activation of "
             f"{others[0]} has shape {list(network.hidden_shapes[others[0]].shape)}"
         )
+    if "prediction_loss" not in names or all(len(h.shape) == 1 for h in network.hidden_shapes.values()):
+        unused("head_features", head_features, "where no prediction reads a feature map")
+    features = integer("head_features", HEAD_FEATURES if head_features is None else head_features, least=1)
     is_mono_forward = objective == "mono_forward"
     local = _mono_forward_network(network) if is_mono_forward else _local_network(network)
     # The prediction of the last stage is the readout in Mono-Forward, which therefore passes its gradient on.
