@@ -2,14 +2,15 @@
 
     margin = error of the control - error of the rule, in pairs over the seeds that both have
 
-A control is a run of one of `CONTROLS`, or a run of the rule itself with `frozen` params. Both have the same network,
-readout, epochs and tuning; where they differ in such an option, they are not compared, and a note says in which.
+A control is a run of one of `CONTROLS`, or a run of the rule itself with `frozen` params or with a second network that
+does not learn. Both have the same network, readout and epochs; where they differ in such an option, they are not
+compared, and a note says in which. In how many settings each was trained is counted, and said where it is not equal.
 """
 
 import math
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from fa_jax.records.columns import Column
@@ -27,6 +28,12 @@ FIRST_LAYER_HIDDEN = ("mlp", "recurrent")
 """Architectures whose control is `shallow`: their first layer is a hidden layer itself."""
 BUILT_IN, MODULE = "fa_jax.networks.", "fa_jax.networks.module.module"
 """The package of the networks whose first layer is known, and its factory for modules of users, of which it is not."""
+FREEZING = {"frozen": None, "rule.learned": "False"}
+"""The options that make a run of a rule a control of that rule, and the value that does; None: any."""
+OWN_READOUTS = ("forward_forward", "local_forward_gradient", "local_loss", "recurrent_forward_forward", "scff")
+"""Rules whose stages have readouts of their own, which still learn if the stages are frozen."""
+USUAL = {"optimizer": "sgd", "architecture.activation": "tanh"}
+"""What runs have unless their rule or their command says otherwise; naming it in a command changes nothing."""
 TUNED = ("optimizer.learning_rate", "feedback_optimizer", "feedback.", "rule.")
 """What a rule may have of its own without an advantage over its control."""
 OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer")
@@ -78,7 +85,11 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
             _, summary, _ = paired(conditions, left, right, judged)
             scale = math.exp if runs[0].columns[judged].logarithmic else float
             values = map(scale, (summary.mean, summary.low, summary.high))
-            computed.append(Margin(i, j, judged, summary.n, *values, unequal=_unequal(conditions[i], conditions[j])))
+            unequal = _unequal(conditions[i], conditions[j])
+            tried = [_settings(conditions, k) for k in (i, j)]
+            if tried[0] != tried[1]:
+                unequal += (f"settings tried ({tried[0]} and {tried[1]})",)
+            computed.append(Margin(i, j, judged, summary.n, *values, unequal=unequal))
     return computed
 
 
@@ -136,6 +147,12 @@ def control_notes(conditions: Sequence[Condition], names: Sequence[str], compute
         notes.append(f"no control of {first(of, ', ', RUNS)}; train it, and compare both folders: {words}")
     if others := [name for _, of in by_use[COMMANDS:] for name in of]:
         notes.append(f"no control of {first(others, ', ', RUNS)} either, which need other commands")
+    own = [names[i] for i in sorted(without) if conditions[i].run.choices["rule"] in OWN_READOUTS]
+    if own:
+        notes.append(
+            f"with readouts of their own: {first(own, ', ', RUNS)}; trained again with 'frozen=[stages_*]', each "
+            "has a control whose readouts learn"
+        )
     return notes
 
 
@@ -151,8 +168,17 @@ def command(condition: Condition) -> str:
         return f"rule={control}, all else equal"
     many = ["--multirun"] if any("," in word and "[" not in word for word in kept) else []
     feedback = ["feedback=null"] if any(word.startswith("experiment=") for word in kept) else []
-    words = ["fa-jax", *many, *kept, f"rule={control}", *feedback]
+    words = ["fa-jax", *many, *kept, f"rule={control}", *feedback, *_set_by_the_rule(condition, kept)]
     return " ".join(word if PLAIN.fullmatch(word) else shlex.quote(word) for word in words)
+
+
+def _set_by_the_rule(condition: Condition, typed: Sequence[str]) -> list[str]:
+    """Returns arguments that give a control the optimizer and the units of a run, whose rule may have chosen them."""
+    activation = (condition.run.config.get("architecture") or {}).get("activation")
+    chosen = {"optimizer": condition.run.choices.get("optimizer"), "architecture.activation": activation}
+    given = {word.partition("=")[0] for word in typed}
+    words = {name: f"{name}={value}" for name, value in chosen.items() if value not in (None, USUAL[name])}
+    return [word for name, word in words.items() if name not in given and not NAMES_CODE.search(word)]
 
 
 def _pairs(conditions: Sequence[Condition], names: Sequence[str]) -> set[tuple[int, int]]:
@@ -165,21 +191,38 @@ def _pairs(conditions: Sequence[Condition], names: Sequence[str]) -> set[tuple[i
             pairs |= {(i, j) for i, j in planned(conditions, names, control) if i in of_rule}
     frozen: dict[tuple, list[int]] = {}
     for j, condition in enumerate(conditions):
-        if "frozen" in condition.run.options:
-            frozen.setdefault(_without_frozen(condition), []).append(j)
-    return pairs | {(i, j) for i in of_rule if frozen for j in frozen.get(_without_frozen(conditions[i]), [])}
+        if _is_frozen(condition):
+            frozen.setdefault(_identity(condition, without=(*FREEZING, *TUNED)), []).append(j)
+    for i in of_rule if frozen else ():
+        versions = frozen.get(_identity(conditions[i], without=(*FREEZING, *TUNED)), [])
+        same = [j for j in versions if _identity(conditions[j], FREEZING) == _identity(conditions[i], FREEZING)]
+        pairs |= {(i, j) for j in same or (versions if len(versions) == 1 else [])}
+    return pairs
 
 
 def _is_control(condition: Condition) -> bool:
-    return condition.run.choices["rule"] in CONTROLS or "frozen" in condition.run.options
+    return condition.run.choices["rule"] in CONTROLS or _is_frozen(condition)
+
+
+def _is_frozen(condition: Condition) -> bool:
+    options = condition.run.options
+    return any(name in options and value in (None, options[name]) for name, value in FREEZING.items())
+
+
+def _settings(conditions: Sequence[Condition], i: int) -> int:
+    """Returns how many conditions differ from one in what is tuned alone, itself included."""
+    keys = [(_is_frozen(condition), _identity(condition, without=TUNED)) for condition in conditions]
+    return keys.count(keys[i])
 
 
 def _alike(condition: Condition, control: Condition) -> bool:
     return all(condition.run.choices.get(g) == control.run.choices.get(g) for g in ("task", "architecture"))
 
 
-def _without_frozen(condition: Condition) -> tuple:
-    options = {key: value for key, value in condition.run.options.items() if key != "frozen"}
+def _identity(condition: Condition, without: Iterable[str]) -> tuple:
+    """Returns what a condition is, without the options whose names start in some way."""
+    left_out = tuple(without)
+    options = {key: value for key, value in condition.run.options.items() if not key.startswith(left_out)}
     choices = {group: condition.run.choices.get(group) for group in ("task", "rule", "architecture")}
     return tuple(sorted(options.items())), tuple(choices.items())
 

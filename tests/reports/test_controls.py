@@ -75,6 +75,46 @@ def test_the_control_of_a_rule_with_frozen_params_is_itself():
     assert margin.margin == pytest.approx((CONTROL - FA).mean())
 
 
+def test_a_second_network_that_does_not_learn_is_a_control_at_a_rate_of_its_own():
+    learned, fixed = ({"rule": {"name": "counter_current", "learned": learned}} for learned in (True, False))
+    runs = [
+        make_run("counter_current", FA, options=learned),
+        make_run("counter_current", CONTROL, options=fixed, rate=1),
+    ]
+    (margin,) = compare(runs).margins
+    assert (margin.condition, margin.control, margin.unequal) == (0, 1, ())
+    # Of several frozen versions, that with the same settings counts; if there is none, it is not known which.
+    runs.append(make_run("counter_current", CONTROL + 1, options=fixed))
+    assert [(m.condition, m.control) for m in compare(runs).margins] == [(0, 2)]
+    runs[0] = make_run("counter_current", FA, options=learned, rate=0.7)
+    assert compare(runs).margins == []
+
+
+def test_unequal_numbers_of_settings_are_said():
+    runs = [make_run("fa", FA, rate=rate) for rate in (0.1, 0.2, 0.3)]
+    compared = compare([*runs, make_run("shallow", CONTROL)])
+    assert {margin.unequal for margin in compared.margins} == {("settings tried (3 and 1)",)}
+    runs += [make_run("shallow", CONTROL, rate=rate) for rate in (0.1, 0.2, 0.3)]
+    assert {margin.unequal for margin in compare(runs).margins} == {()}
+
+
+def test_a_command_has_the_optimizer_and_the_units_that_the_rule_chose():
+    relu = {"architecture": {"activation": "relu", "hidden": [9]}}
+    run = make_run("forward_forward", FA, options=relu)
+    choices = {**run.config["choices"], "optimizer": "ema"}
+    run = on("mlp", run, ["task=mnist", "rule=forward_forward"])
+    run = dataclasses.replace(run, config={**run.config, "choices": choices})
+    first, second = compare([run]).control_notes
+    assert first.endswith("fa-jax task=mnist rule=shallow optimizer=ema architecture.activation=relu")
+    assert second.startswith("with readouts of their own: Forward-Forward; trained again with 'frozen=[stages_*]'")
+    typed = on("mlp", run, ["task=mnist", "architecture.activation=relu", "optimizer=ema"])
+    typed = dataclasses.replace(typed, config={**typed.config, "choices": choices})
+    assert compare([typed]).control_notes[0].endswith("architecture.activation=relu optimizer=ema rule=shallow")
+    hostile = {"architecture": {"activation": "${oc.env:HOME}"}}
+    (note,) = compare([on("mlp", make_run("fa", FA, options=hostile), ["task=mnist"])]).control_notes
+    assert note.endswith("fa-jax task=mnist rule=shallow")
+
+
 def test_where_no_control_was_run_a_note_has_its_command():
     words = ["--multirun", "task=mnist", "architecture=residual_mlp", "rule=fa,dfa", "feedback.scale=2", "seeds=5"]
     runs = [on("residual_mlp", make_run(rule, FA), words) for rule in ("fa", "dfa")]
