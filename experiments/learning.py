@@ -70,6 +70,8 @@ def page(recorded: Recorded) -> str:
             ]
         ),
         "In brackets: the networks on which this holds, of those with the control on which the rule was trained.",
+        "## What single papers do not show",
+        _bullets(_of_union(recorded, shallow, frozen)),
         "## Above random hidden layers, by network",
         READING,
         markdown(_lines(recorded, names, shallow), _columns(shallow)),
@@ -97,8 +99,11 @@ SOURCES = """Written by `python -m experiments.learning` from the tables of
 which say how each number was measured."""
 INTRODUCTION = """A low test error does not show that hidden layers learn: with two random ones, a readout alone
 classifies 95 % of digits rightly. So every rule stands beside one or two controls on the same architecture, with the
-same number of seeds and some seven trials each. Forward-Forward, its variants and equilibrium propagation have other
-activation functions than the controls, and rules with heads or codes of their own have more params. In
+same number of seeds and some seven trials each, for some a few more where the best rate was at an edge. The controls
+descend the plain gradient; associated learning, local losses, predictive coding and SCFF have Adam, and both forms of
+Forward-Forward a moving average. Forward-Forward, its variants and equilibrium propagation have other activation
+functions than the controls, fixed-weight target propagation normalises its layers over the batch, and rules with heads
+or codes of their own have more params. MNIST is trained for two epochs, which tells how fast a rule learns. In
 [`shallow`](rules/shallow.md) the hidden layers keep their random start, and the readout learns. In
 [`frozen_blocks`](rules/frozen_blocks.md) the first layer learns, too, by backprop through the random ones above it:
 a rule may reach as much by its first layer alone. *Above* is the error of the control less that of the rule. Here a
@@ -158,6 +163,46 @@ def _of_depth() -> list[str]:
     return [f"{text}{', '.join(rest) or 'none'}."]
 
 
+def _of_union(recorded: Recorded, shallow: Measured, frozen: Measured) -> list[str]:
+    """Returns what follows from all rules and networks together."""
+    learning = [name for name in recorded.needs if name in shallow.margins and shallow.above(name)]
+    first_alone = [name for name in learning if name in frozen.margins and not frozen.above(name)]
+    widest = max(
+        (name for name in learning if len(shallow.margins[name]) > 1), key=lambda name: _range(shallow, name)[1]
+    )
+    low, high = _range(shallow, widest)
+    return [
+        f"Above a random network is not above one whose first layer learns: of {len(learning)} rules that are above "
+        f"random hidden layers somewhere, {len(first_alone)} are above frozen blocks nowhere. A paper whose only "
+        "control is a readout of random layers does not show that deeper layers learn.",
+        f"How far a rule is above its control says more of the network than of the rule: for `{widest}` it is between "
+        f"{low:.1f} and {high:.1f} points. A margin on one network does not carry over to another.",
+        f"No rule has the lowest error on every network: {_best(recorded, shallow)}.",
+    ]
+
+
+def _range(measured: Measured, rule: str) -> tuple[float, float]:
+    """Returns the smallest and the largest margin of a rule over networks."""
+    margins = [margin.mean for margin in measured.margins[rule].values() if margin is not None]
+    return min(margins), max(margins)
+
+
+def _best(recorded: Recorded, measured: Measured) -> str:
+    """Returns the rule with the lowest tuned error on each network, backprop and controls aside."""
+    networks: dict[str, list[str]] = {}
+    for task, architecture in measured.networks:
+        rows = [
+            row
+            for row in recorded.measured
+            if (row["task"], row["architecture"], row["values"]) == (task, architecture, "tuned")
+            and row["rule"] not in ("bp", *CONTROLS)
+            and row["test error"]
+        ]
+        best = min(rows, key=lambda row: float(row["test error"]))["rule"]
+        networks.setdefault(best, []).append(f"{TASKS[task]}, {architecture}")
+    return "; ".join(f"`{rule}` on {', '.join(f'({name})' for name in names)}" for rule, names in networks.items())
+
+
 def _of_residual() -> list[str]:
     """Returns the sentences on residual networks, those that are measured."""
     sentences = []
@@ -166,11 +211,13 @@ def _of_residual() -> list[str]:
             margin, low, high = (row[f"above {FROZEN}{part}"] for part in ("", ", low", ", high"))
             if row["rule"] not in CONTROLS and low:
                 where = "above" if float(margin) >= 0 else "below"
+                is_level = float(low) <= 0 <= float(high)
+                compared = "level with" if is_level else f"{abs(float(margin)):.2f} points {where}"
                 by_2026 = row["rule"] in residual_mlp.RECIPES_OF_2026.get(row["network"], {})
                 rule = f"the local-loss form of `{row['rule']}`" if by_2026 else f"`{row['rule']}`"
                 sentences.append(
-                    f"In a residual network ({row['network']}, {epochs} epochs), {rule} is {abs(float(margin)):.2f} "
-                    f"points {where} frozen blocks (margin {low} to {high})."
+                    f"In a residual network ({row['network']}, {epochs} epochs), {rule} is {compared} frozen blocks "
+                    f"(margin {low} to {high})."
                 )
     return sentences
 

@@ -77,6 +77,23 @@ def test_the_seconds_of_the_first_paragraph_are_those_measured():
     assert float(seconds) == round(float(whole["median"]))
 
 
+def test_what_forward_forward_does_with_shared_weights_is_that_measured():
+    rows = {row["case"]: row for row in read_rows(EXPERIMENTS / "rules_by_architectures" / "shared_weights.csv")}
+    prose = " ".join((EXPERIMENTS / "rules_by_architectures" / "README.md").read_text().split())
+    errors = {name: f"{float(row['test error']):.1f} %" for name, row in rows.items()}
+    frozen = errors["frozen stages"], errors["frozen stages, at a larger rate"]
+    assert f"alone have {frozen[0]} at this rate and {frozen[1]} at a larger" in prose
+    shared, local = (
+        [f"{float(rows[name][f'wrong pairs, layer {i}']):.0f} %" for i in range(3)]
+        for name in ("shared", "a kernel for each position")
+    )
+    assert f"the first layer gives {shared[0]} of the pairs" in prose
+    assert f"the readouts read, {shared[1]} and {shared[2]}. With" in prose
+    unshared = errors["a kernel for each position"]
+    assert f"these are {local[0]}, {local[1]} and {local[2]}, and the error is {unshared}" in prose
+    assert f"the error is {errors['readouts from the first layer on']} ([shared" in prose
+
+
 def test_the_saturation_of_units_is_that_measured():
     text = (EXPERIMENTS / "rules_by_architectures" / "README.md").read_text().replace("\n", " ")
     rows = {
