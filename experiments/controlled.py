@@ -20,6 +20,7 @@ from experiments.edges import FURTHER, beyond, validation_error
 from experiments.training import Row, Training, runs_of
 from fa_jax.records.reader import Run
 from fa_jax.reports.comparison import Comparison, compare
+from fa_jax.reports.flags import marked
 
 CONTROLS = ("frozen_blocks", "shallow")
 
@@ -158,7 +159,9 @@ class Study:
         final, rate = summary_of(run)["final"], rate_of(run)
         error = final["test_error"]
         angles = [
-            f"{final[name]['mean']:.0f}" for name in final if name.startswith("signal_angle_") and final[name]["n"]
+            marked(f"{final[name]['mean']:.0f}", run, name)
+            for name in final
+            if name.startswith("signal_angle_") and final[name]["n"]
         ]
         row: dict[str, Any] = {
             "network": network,

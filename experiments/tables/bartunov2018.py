@@ -1,9 +1,9 @@
 """Bartunov et al. (2018): table 1, dense networks, with the values of table 5."""
 
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from experiments.tables.row import LOWEST_TEST, PARTIAL, Row, Setting, Table, control, glorot, scales
+from experiments.tables.row import LOWEST_TEST, VARIANT, Row, Setting, Table, control, glorot, partial_control, scales
 
 
 class Adam(NamedTuple):
@@ -71,24 +71,36 @@ def rows_of(
         ),
     }
     for label, adam in rules.items():
-        yield setting.row(label, f"rule={label.lower()}", *adam.options(), *feedback[label])
+        given = f"rule={label.lower()}", *feedback[label]
+        yield setting.row(label, *given, *adam.options())
+        if task == "mnist":
+            yield setting.row(f"{label}, searched rate", *given, *adam.options()[1:], **_searched(label, adam.rate))
     for label, values in targets.items():
         variant = "dtp" if values.step else "sdtp"
-        yield setting.row(
-            label,
+        given = (
             "+optimizer@feedback_optimizer=adam",
             "rule=target_propagation",
             f"rule.variant={variant}",
             f"rule.step_size={values.step or 'null'}",
             f"rule.sigma={values.sigma:g}",
-            *values.forward.options(),
             *values.inverses.options("feedback_optimizer"),
-            cost=2.0,
-            note="the scale of the step is not said: here it is that of an example's loss." if values.step else "",
         )
+        note = "the scale of the step is not said: here it is that of an example's loss." if values.step else ""
+        rate, *others = values.forward.options()
+        yield setting.row(label, *given, rate, *others, cost=2.0, note=note)
+        if task == "mnist":
+            searched = _searched(label, values.forward.rate)
+            yield setting.row(f"{label}, searched rate", *given, *others, cost=2.0, note=note, **searched)
     _, *others = rules["BP"].options()
     yield setting.row("frozen hidden layers", "rule=shallow", *others, **control(6000, rules["BP"].rate))
-    yield setting.row("frozen blocks", "rule=frozen_blocks", *rules["BP"].options(), kind=PARTIAL)
+    yield setting.row("frozen blocks", "rule=frozen_blocks", *others, **partial_control(6000, rules["BP"].rate))
+
+
+def _searched(label: str, rate: float) -> dict[str, Any]:
+    """Returns the search of a rule around a rate of table 5, for `Setting.row`."""
+    tried = ",".join(f"{factor * rate:.4g}" for factor in (0.1, 0.3, 1, 3, 10))
+    search = "task.validation=6000", f"optimizer.learning_rate={tried}"
+    return {"kind": VARIANT, "published": label, "search": search, "search_cost": 0.1}
 
 
 TABLE = Table(
@@ -105,6 +117,7 @@ TABLE = Table(
         "The paper prints the best error of 500 epochs, most likely of the test set.",
         "On CIFAR-10, the paper mentions flips and crops, but not in which rows; there are none here.",
         "The paper itself says that its networks were chosen for target propagation, not for DFA.",
+        "Rows with a searched rate have the other values of table 5, and the number of trials of their controls.",
     ),
     (
         "DTP and SDTP, alternating: here the weights and their inverses step together, which is the parallel form.",

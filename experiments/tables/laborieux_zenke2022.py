@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.tables.row import LAST, PARTIAL, Row, Setting, Table, control
+from experiments.tables.row import LAST, Row, Setting, Table, control, partial_control
 
 SETTING = Setting("laborieux_zenke2022", "MNIST", (), 0.8)
 SETTLING = "experiment=laborieux2022/mnist"
@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
     yield SETTING.row("ten points, strength 0.4", SETTLING, cost=120.0)
     yield SETTING.row("backprop", *FEED_FORWARD, OWN_RATE, "rule=bp", published="", note=FORWARD)
     yield SETTING.row("frozen hidden layers", *FEED_FORWARD, "rule=shallow", **control(6000, RATE), note=FORWARD)
-    yield SETTING.row("frozen blocks", *FEED_FORWARD, OWN_RATE, "rule=frozen_blocks", kind=PARTIAL, note=FORWARD)
+    yield SETTING.row("frozen blocks", *FEED_FORWARD, "rule=frozen_blocks", **partial_control(6000, RATE), note=FORWARD)
 
 
 TABLE = Table(

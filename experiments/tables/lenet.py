@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from experiments.tables.row import PARTIAL, Row, Setting, scales
+from experiments.tables.row import Row, Setting, scales
 
 RULES = {"BP": "bp", "FA": "fa", "DFA": "dfa", "uSF": "usf", "brSF": "brsf", "frSF": "frsf"}
 DFA = (
@@ -23,6 +23,7 @@ def rows_of(
     outputs: int,
     options: Mapping[str, Sequence[str]],
     frozen: Mapping[str, Any],
+    blocks: Mapping[str, Any],
     **searched: Any,
 ) -> Iterator[Row]:
     """Yields the rows of a data set.
@@ -32,9 +33,9 @@ def rows_of(
       fans: fan-in and fan-out of each layer, the readout included.
       sizes: of the hidden layers, flattened.
       outputs: the number of classes.
-      options: of a rule, by label; and those of frozen blocks, by `BP`.
-      frozen: keywords of the row whose hidden layers are frozen.
-      **searched: `search` and `search_cost` of all other rows.
+      options: of a rule, by label.
+      frozen, blocks: keywords of the rows of the two controls.
+      **searched: `search` and `search_cost` of the rows of rules.
     """
     uniform = "feedback.distribution=uniform"
     xavier = uniform, f"feedback.scale={scales([(6 / (a + b)) ** 0.5 for a, b in fans[1:]])}"
@@ -44,4 +45,4 @@ def rows_of(
         note = DFA if label == "DFA" else ""
         yield setting.row(label, f"rule={rule}", *feedback, *options.get(label, ()), note=note, **searched)
     yield setting.row("frozen hidden layers", "rule=shallow", **frozen)
-    yield setting.row("frozen blocks", "rule=frozen_blocks", *options.get("BP", ()), kind=PARTIAL, **searched)
+    yield setting.row("frozen blocks", "rule=frozen_blocks", **blocks)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.tables.row import LAST, PARTIAL, Row, Setting, Table, control
+from experiments.tables.row import LAST, Row, Setting, Table, control, partial_control
 
 SETTING = Setting("nokland2019", "MNIST", ("experiment=nokland2019/mnist", "evaluations=100", "seeds=3"), 2.5)
 RELU = "architecture.activation=relu"
@@ -15,7 +15,7 @@ def rows() -> Iterator[Row]:
     yield SETTING.row("sim", "rule.objective=sim", cost=2.0)
     yield SETTING.row("predsim", cost=2.0)
     yield SETTING.row("frozen hidden layers", "rule=shallow", RELU, **control(6000, 0.0005))
-    yield SETTING.row("frozen blocks", "rule=frozen_blocks", RELU, kind=PARTIAL)
+    yield SETTING.row("frozen blocks", "rule=frozen_blocks", RELU, **partial_control(6000, 0.0005))
 
 
 TABLE = Table(

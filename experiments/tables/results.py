@@ -154,8 +154,9 @@ def _cells(row: Row, of_table: OfTable, numbers: Mapping[tuple[str, str], Publis
 
 
 def _controls(row: Row, of_table: OfTable) -> dict[Row, float]:
-    """Returns the errors of the controls on the same data and network that were trained."""
-    controls = [other for other in of_table if other.kind in (CONTROL, PARTIAL) and other.setting == row.setting]
+    """Returns the errors of the controls of the same group on the same data and network that were trained."""
+    beside = [other for other in of_table if (other.setting, other.group) == (row.setting, row.group)]
+    controls = [other for other in beside if other.kind in (CONTROL, PARTIAL)]
     lines = [(other, line) for other in controls if (line := of_table[other])]
     return {other: float(line["the table's epoch"]) for other, line in lines if line["the table's epoch"]}
 
@@ -172,10 +173,17 @@ def _reached(row: Row, of_table: OfTable, printed: Published | None) -> str:
     reached = {other: error for other, error in errors.items() if error <= printed.error}
     if not reached:
         return f"none: {min(errors.values()):.2f}"
-    return ", ".join(
-        f"**{other.label}: {error:.2f}**" if other.kind == CONTROL else f"{other.label}: {error:.2f}"
-        for other, error in reached.items()
-    )
+    texts = {
+        other: f"{other.label}: {error:.2f}{_within(of_table[other], printed)}" for other, error in reached.items()
+    }
+    return ", ".join(f"**{text}**" if other.kind == CONTROL else text for other, text in texts.items())
+
+
+def _within(line: Mapping[str, str] | None, printed: Published) -> str:
+    """Returns a remark if the interval of a line contains the published error."""
+    low, high = (line[f"the table's epoch, {end}"] if line else "" for end in ("low", "high"))
+    contains = low and float(low) <= printed.error <= float(high)
+    return f" ({float(low):.2f} to {float(high):.2f}, which contains it)" if contains else ""
 
 
 def summary(lines: Lines) -> str:
@@ -187,11 +195,12 @@ def summary(lines: Lines) -> str:
         numbers, of_table = published(table.name), _of_table(table, lines)
         for row in table.rows:
             printed = numbers.get((row.setting, row.published))
-            errors = [e for other, e in _controls(row, of_table).items() if other.kind == CONTROL]
+            errors = {e: other for other, e in _controls(row, of_table).items() if other.kind == CONTROL}
             if row.kind == RULE and printed is not None and errors:
                 judged += 1
-                if min(errors) <= printed.error:
-                    reached.append(f"{row.label} of {table.name}, {row.setting}: {printed.error:.2f} %")
+                if (error := min(errors)) <= printed.error:
+                    has = f"{error:.2f}{_within(of_table[errors[error]], printed)}"
+                    reached.append(f"{row.label} of {table.name}, {row.setting}: {printed.error:.2f} %, control {has}")
     left = [row for table, row in every if (table.name, row.name) not in lines]
     text = f"{trained} of {len(every)} rows are measured."
     text += f" The others take about {_hours(left)} on two cores of a CPU." if left else ""

@@ -23,8 +23,9 @@ METRICS = {
 }
 """The metric whose lowest value chooses the epoch."""
 RULE, VARIANT, CONTROL, PARTIAL = "rule", "variant", "control", "partial control"
-"""Kinds of rows: a rule as its paper defines it; what the program behind a published number does instead; hidden layers
-that do not learn; and hidden layers of which a part does not, or whose feedback does not."""
+"""Kinds of rows: a rule as its paper defines it; what the program behind a published number does instead, or the rule
+at values that the recipe does not have; hidden layers that do not learn; and hidden layers of which a part does not, or
+whose feedback does not."""
 BEYOND = (3, 10, 30, 100)
 """How many times a rate are tried for a control besides: the largest that is searched for a rule, or backprop's."""
 
@@ -53,6 +54,8 @@ class Row(NamedTuple):
     """About how long the search takes on one core."""
     note: str = ""
     """What differs from the recipe in this row."""
+    group: str = ""
+    """What the row has in common with its controls beside the setting, such as the loss; controls judge their group."""
 
     @property
     def hours_on_two_cores(self) -> float:
@@ -95,6 +98,7 @@ class Setting(NamedTuple):
         search_cost: float = 0.0,
         note: str = "",
         folder: str | None = None,
+        group: str = "",
     ) -> Row:
         """Returns a row.
 
@@ -107,6 +111,7 @@ class Setting(NamedTuple):
           search: arguments with several values; `search_cost` is that of the search, relative to a run of backprop.
           note: what differs from the recipe.
           folder: the label of the row whose run this is, too; None: a run of its own.
+          group: of the row, as in `Row`.
         """
         return Row(
             name=f"{self.name}, {label}",
@@ -120,6 +125,7 @@ class Setting(NamedTuple):
             search=widened(search) if kind == CONTROL else tuple(search),
             search_hours=search_cost * self.hours,
             note=note,
+            group=group,
         )
 
 
@@ -182,6 +188,13 @@ def control(held_out: int, rate: float) -> dict[str, Any]:
     """
     search = f"task.validation={held_out}", f"optimizer.learning_rate={rate:g}"
     return {"kind": CONTROL, "cost": 0.5, "search": search, "search_cost": 0.1}
+
+
+def partial_control(held_out: int, rate: float) -> dict[str, Any]:
+    """Returns the search of frozen blocks whose network has a rate that is printed: a third of it to ten times."""
+    tried = ",".join(f"{factor * rate:.4g}" for factor in (1 / 3, 1, 3, 10))
+    search = f"task.validation={held_out}", f"optimizer.learning_rate={tried}"
+    return {"kind": PARTIAL, "search": search, "search_cost": 0.1}
 
 
 def torch_biases(*widths: int) -> tuple[str, str]:

@@ -1,7 +1,7 @@
 """Sanfiz, Akrout (2021), BioTorch: LeNet on MNIST and Fashion-MNIST."""
 
 from experiments.tables.lenet import LEFT_OUT, rows_of
-from experiments.tables.row import CONTROL, LOWEST_TEST, Setting, Table
+from experiments.tables.row import CONTROL, LOWEST_TEST, PARTIAL, Setting, Table
 
 FANS = (25, 150), (150, 400), (400, 3000), (120, 84), (84, 10)
 SIZES = 14 * 14 * 6, 5 * 5 * 16, 120, 84
@@ -22,6 +22,7 @@ TABLE = Table(
             10,
             {},
             {"kind": CONTROL, **SEARCHED},
+            {"kind": PARTIAL, **SEARCHED},
             **SEARCHED,
         )
     ),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from experiments.tables.lenet import LEFT_OUT, RULES, rows_of
-from experiments.tables.row import LOWEST_VALIDATION, Row, Setting, Table, control
+from experiments.tables.row import LOWEST_VALIDATION, Row, Setting, Table, control, partial_control
 
 FANS = (27, 288), (288, 576), (576, 1152), (128, 256), (256, 10)
 SIZES = 15 * 15 * 32, 6 * 6 * 64, 4 * 4 * 128, 256
@@ -18,7 +18,7 @@ def rows() -> Iterator[Row]:
     for name, words, rates, other in (("SGD", (), SGD, 0.1), ("Adam", ("optimizer=adam",), ADAM, 0.001)):
         setting = Setting("sanfiz_akrout2021_cifar10", f"CIFAR-10, {name}", (EXPERIMENT, *words), 9.0)
         options = {label: (f"optimizer.learning_rate={rates.get(label, other):g}",) for label in RULES}
-        yield from rows_of(setting, FANS, SIZES, 10, options, control(5000, other))
+        yield from rows_of(setting, FANS, SIZES, 10, options, control(5000, other), partial_control(5000, other))
 
 
 TABLE = Table(

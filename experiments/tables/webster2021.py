@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.tables.row import LAST, PARTIAL, Row, Setting, Table, control
+from experiments.tables.row import LAST, Row, Setting, Table, control, partial_control
 
 SETTING = Setting("webster2021", "CIFAR-10", (), 20.0)
 SHARED = "experiment=webster2021/cifar10"
@@ -15,7 +15,7 @@ def rows() -> Iterator[Row]:
     yield SETTING.row("DFA", SHARED, "rule=dfa", *direct, cost=0.7)
     yield SETTING.row("BP", SHARED, "rule=bp")
     yield SETTING.row("frozen hidden layers", SHARED, "rule=shallow", **control(5000, 0.0005))
-    yield SETTING.row("frozen blocks", SHARED, "rule=frozen_blocks", kind=PARTIAL)
+    yield SETTING.row("frozen blocks", SHARED, "rule=frozen_blocks", **partial_control(5000, 0.0005))
 
 
 TABLE = Table(

@@ -145,11 +145,31 @@ def test_the_summary_counts_published_numbers_that_are_reached_without_learning(
     setting = Setting("frenkel2021", "500", (), 1.0)
     of_table = setting.row("BP"), setting.row("DRTP"), setting.row("frozen", kind=CONTROL)
     monkeypatch.setattr(results, "TABLES", {"frenkel2021": Table("frenkel2021", "T", LAST, of_table, ())})
-    text = results.summary({("frenkel2021", of_table[2].name): {"the table's epoch": "4.1"}})
+    line = {"the table's epoch": "4.1", "the table's epoch, low": "4", "the table's epoch, high": "4.2"}
+    text = results.summary({("frenkel2021", of_table[2].name): line})
     assert text.startswith("1 of 3 rows are measured. The others take about 1 h on two cores of a CPU")
-    assert text.endswith(
-        "reaches 1 of the 2 published numbers that have such a control measured: DRTP of frenkel2021, 500: 4.58 %."
-    )
+    reached = "reaches 1 of the 2 published numbers that have such a control measured: DRTP of frenkel2021, 500: 4.58 %"
+    assert text.endswith(f"{reached}, control 4.10.")
+    text = results.summary({("frenkel2021", of_table[2].name): {**line, "the table's epoch, high": "4.6"}})
+    assert text.endswith(f"{reached}, control 4.10 (4.00 to 4.60, which contains it).")
+
+
+def test_a_control_judges_the_rows_of_its_group_alone():
+    setting = Setting("frenkel2021", "500", (), 1.0)
+    of_table = setting.row("BP", group="a"), setting.row("DRTP"), setting.row("frozen", kind=CONTROL, group="a")
+    line = {"the table's epoch": "0.9", "the table's epoch, low": "", "the table's epoch, high": ""}
+    lines = dict.fromkeys(of_table[:2]) | {of_table[2]: line}
+    numbers = published("frenkel2021")
+    assert results._reached(of_table[0], lines, numbers["500", "BP"]) == "**frozen: 0.90**"
+    assert results._reached(of_table[1], lines, numbers["500", "DRTP"]) == "no control measured yet"
+
+
+@pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
+def test_controls_of_a_network_whose_rates_are_printed_are_searched_around_them(table):
+    for row in table.rows:
+        if "rule=frozen_blocks" in row.arguments or row.kind == CONTROL:
+            (rates,) = [argument for argument in row.search if argument.startswith("optimizer.learning_rate=")]
+            assert len(rates.split(",")) >= 4
 
 
 def searched_row():
