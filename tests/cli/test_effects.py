@@ -14,8 +14,9 @@ from fa_jax.cli.groups import choices
 from fa_jax.core import Batch
 
 SMALL = {"mlp": ["architecture.hidden=[9,8]"], "cnn": ["architecture.topology=conv4x3p2-conv3x3-6"]}
-SMALL["locally_connected"] = SMALL["lenet"] = SMALL["vgg"] = SMALL["cnn"]
-ARCHITECTURES = [name for name in choices("architecture") if name != "module"]
+SMALL["locally_connected"] = SMALL["cnn"]
+ARCHITECTURES = ("mlp", "cnn", "locally_connected", "resnet8", "residual_mlp", "transformer", "recurrent")
+"""One or two of each kind of network; the others differ from them in values."""
 CASES = [
     *([f"rule={rule}", *SMALL["mlp"]] for rule in choices("rule")),
     *([f"architecture={name}", "rule=dfa", *SMALL.get(name, [])] for name in ARCHITECTURES),
