@@ -117,7 +117,7 @@ TABLE = Table(
         "The paper prints the best error of 500 epochs, most likely of the test set.",
         "On CIFAR-10, the paper mentions flips and crops, but not in which rows; there are none here.",
         "The paper itself says that its networks were chosen for target propagation, not for DFA.",
-        "Rows with a searched rate have the other values of table 5, and the number of trials of their controls.",
+        "Rows with a searched rate have the other values of table 5, and as many trials as frozen hidden layers.",
     ),
     (
         "DTP and SDTP, alternating: here the weights and their inverses step together, which is the parallel form.",

@@ -1,4 +1,4 @@
-"""Dellaferrera, Kreiman (2022): PEPITA with one hidden layer of 1024 units, and the rules that it is compared with."""
+"""Dellaferrera, Kreiman (2022): PEPITA with one hidden layer of 1024 units or one convolution, and its rivals."""
 
 from collections.abc import Iterator
 
@@ -41,7 +41,7 @@ def convolutional(task: str, name: str, hours: float) -> Iterator[Row]:
 
 TABLE = Table(
     "dellaferrera2022",
-    "Dellaferrera, Kreiman (2022), PEPITA: one hidden layer of 1024 ReLU units",
+    "Dellaferrera, Kreiman (2022), PEPITA: one hidden layer of 1024 ReLU units, or one convolution",
     LAST,
     (
         *rows_of("mnist", "MNIST", 0.1, 1.2),

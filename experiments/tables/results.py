@@ -162,7 +162,7 @@ def _controls(row: Row, of_table: OfTable) -> dict[Row, float]:
 
 
 def _reached(row: Row, of_table: OfTable, printed: Published | None) -> str:
-    """Returns which controls on the same data and network have at most the published error."""
+    """Returns which controls of a row have at most the published error."""
     if row.kind in (CONTROL, PARTIAL):
         return "is a control"
     if printed is None:

@@ -18,6 +18,8 @@ PLACES = ("optimizer", "feedback_optimizer", "rule", "feedback", "architecture",
 """The parts of a config whose numbers a program may take as arguments."""
 WITHOUT = {"density": 1}
 """Numbers that stand for nothing at all, by the last part of their name, where it is not 0."""
+LEFT_OUT = "a number"
+"""What stands for a number that a program may take, where two configs are compared."""
 FINDING_OUT = "finding out which runs one program can train"
 """What is said while `alike` takes its time."""
 OPTIMIZERS = ("optimizer.", "feedback_optimizer.")
@@ -84,11 +86,11 @@ def _numbers(config: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, flo
 
 
 def _without(config: dict[str, Any], names: Collection[str]) -> Any:
-    """Returns a config in which the value of some options is left out."""
+    """Returns a config in which the value of some options is left out; an option that is null is not one of these."""
 
     def pruned(node, path=()):
         if not isinstance(node, dict):
-            return None if ".".join(path) in names else node
+            return LEFT_OUT if ".".join(path) in names else node
         return {key: pruned(value, (*path, str(key))) for key, value in node.items()}
 
     return pruned(config)

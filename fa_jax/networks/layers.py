@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, is_on, number, per_layer, switch, unused
+from fa_jax.checks import BadOption, choose, is_on, number, per_layer, switch
 from fa_jax.initializers import BIAS_DISTRIBUTIONS, DISTRIBUTIONS, Draw, constant, sparsify
 
 ACTIVATIONS = {
@@ -145,12 +145,17 @@ def initials(layers: int, *, init, init_scale, density, biases: bool, bias_init,
       BadOption: if an option is out of range, or initial biases are chosen and there are none.
     """
     draws = per_layer("bias_init", bias_init, layers, lambda o, got: choose(o, got, BIAS_DISTRIBUTIONS))
-    if not switch("biases", biases):
-        unused("bias_scale", bias_scale, "with biases=false")
+    are_drawn = any(draw is not constant for draw in draws)
+    if not switch("biases", biases) and (are_drawn or bias_scale is not None):
+        chosen = f"bias_init={bias_init} and bias_scale={'null' if bias_scale is None else bias_scale}"
+        raise BadOption(
+            f"must be true, unless bias_init=constant and bias_scale=null; got false and {chosen}", "biases"
+        )
     if bias_scale is None:
-        if any(draw is not constant for draw in draws):
-            reason = "without biases" if not biases else "without bias_scale, the size of the biases"
-            raise BadOption(f"must be constant {reason}; got {bias_init!r}", "bias_init")
+        if are_drawn:
+            raise BadOption(
+                f"must be constant without bias_scale, the size of the biases; got {bias_init!r}", "bias_init"
+            )
         bias_scale = 0.0
     columns = (
         per_layer("init", init, layers, lambda o, got: choose(o, got, DISTRIBUTIONS).draw),

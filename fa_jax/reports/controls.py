@@ -10,6 +10,7 @@ compared, and a note says in which. In how many settings each was trained is cou
 import math
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,8 @@ OWN_READOUTS = ("forward_forward", "local_forward_gradient", "local_loss", "recu
 """Rules whose stages have readouts of their own, which still learn if the stages are frozen."""
 USUAL = {"optimizer": "sgd", "architecture.activation": "tanh"}
 """What runs have unless their rule or their command says otherwise; naming it in a command changes nothing."""
-TUNED = ("optimizer.learning_rate", "feedback_optimizer", "feedback.", "rule.")
+RATES = ("optimizer.learning_rate", "feedback_optimizer")
+TUNED = (*RATES, "feedback.", "rule.")
 """What a rule may have of its own without an advantage over its control."""
 OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer")
 OF_THE_RULE += ("hydra.", "hydra/", "logger", "trust=")
@@ -73,7 +75,7 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
       names: their labels.
       metric: a column; None: the main metric of each.
     """
-    computed = []
+    computed, tried = [], _settings(conditions)
     for i, j in sorted(_pairs(conditions, names)):
         judged = metric or conditions[i].run.main_metric
         runs = [conditions[k].run for k in (i, j)]
@@ -86,9 +88,8 @@ def margins(conditions: Sequence[Condition], names: Sequence[str], metric: str |
             scale = math.exp if runs[0].columns[judged].logarithmic else float
             values = map(scale, (summary.mean, summary.low, summary.high))
             unequal = _unequal(conditions[i], conditions[j])
-            tried = [_settings(conditions, k) for k in (i, j)]
-            if tried[0] != tried[1]:
-                unequal += (f"settings tried ({tried[0]} and {tried[1]})",)
+            if tried[i] != tried[j]:
+                unequal += (f"settings tried ({tried[i]} and {tried[j]})",)
             computed.append(Margin(i, j, judged, summary.n, *values, unequal=unequal))
     return computed
 
@@ -192,9 +193,9 @@ def _pairs(conditions: Sequence[Condition], names: Sequence[str]) -> set[tuple[i
     frozen: dict[tuple, list[int]] = {}
     for j, condition in enumerate(conditions):
         if _is_frozen(condition):
-            frozen.setdefault(_identity(condition, without=(*FREEZING, *TUNED)), []).append(j)
+            frozen.setdefault(_identity(condition, without=(*FREEZING, *RATES)), []).append(j)
     for i in of_rule if frozen else ():
-        versions = frozen.get(_identity(conditions[i], without=(*FREEZING, *TUNED)), [])
+        versions = frozen.get(_identity(conditions[i], without=(*FREEZING, *RATES)), [])
         same = [j for j in versions if _identity(conditions[j], FREEZING) == _identity(conditions[i], FREEZING)]
         pairs |= {(i, j) for j in same or (versions if len(versions) == 1 else [])}
     return pairs
@@ -209,10 +210,11 @@ def _is_frozen(condition: Condition) -> bool:
     return any(name in options and value in (None, options[name]) for name, value in FREEZING.items())
 
 
-def _settings(conditions: Sequence[Condition], i: int) -> int:
-    """Returns how many conditions differ from one in what is tuned alone, itself included."""
+def _settings(conditions: Sequence[Condition]) -> list[int]:
+    """Returns for each condition how many differ from it in what is tuned alone, itself included."""
     keys = [(_is_frozen(condition), _identity(condition, without=TUNED)) for condition in conditions]
-    return keys.count(keys[i])
+    counts = Counter(keys)
+    return [counts[key] for key in keys]
 
 
 def _alike(condition: Condition, control: Condition) -> bool:

@@ -38,7 +38,7 @@ def augmentation(
     shift, flip = integer("shift", shift, least=0), switch("flip", flip)
     if not (shift or flip):
         unused("border", border, "without shift and flip")
-    outside = choose("border", border or "black", {"black": task.black, "zero": jnp.zeros(shape)})
+    outside = choose("border", "black" if border is None else border, {"black": task.black, "zero": jnp.zeros(shape)})
     factors = _range("contrast", contrast)
     if not (shift or flip or factors):
         return None

@@ -78,6 +78,13 @@ def test_swept_numbers_give_the_results_of_runs_of_their_own(rule, swept, folder
     assert_close_runs(folder / "sweep" / last.folder, folder / "alone")
 
 
+def test_a_number_and_null_have_programs_of_their_own():
+    assert groups("architecture.biases=true", "architecture.bias_scale=null,0.1,0.2") == [
+        ([0], []),
+        ([1, 2], ["architecture.bias_scale"]),
+    ]
+
+
 def test_options_that_decide_what_a_program_does_have_programs_of_their_own():
     assert groups("rule=fa,bp", "optimizer.learning_rate=0.1,0.2") == [
         ([0, 1], ["optimizer.learning_rate"]),

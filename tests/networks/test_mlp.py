@@ -103,8 +103,15 @@ def test_dropout_drops_its_fraction_only_with_a_key():
         ({"dropout": 1.0}, "^dropout must be a finite number at least 0 and below 1; got 1.0"),
         ({"dropout": [0.1]}, "^dropout must be one value or a list of 2"),
         ({"biases": "yes"}, "^biases must be true or false; got 'yes'"),
-        ({"biases": False, "bias_scale": 0.1}, "^bias_scale must be null with biases=false; got 0.1"),
-        ({"biases": False, "bias_init": "normal"}, "^bias_init must be constant without biases; got 'normal'"),
+        (
+            {"biases": False, "bias_scale": 0.1},
+            "^biases must be true, unless bias_init=constant and bias_scale=null; got false and bias_init=constant and "
+            "bias_scale=0.1",
+        ),
+        (
+            {"biases": False, "bias_init": "normal"},
+            "^biases must be true, .*; got false and bias_init=normal and bias_scale=null",
+        ),
         ({"bias_init": "normal"}, "^bias_init must be constant without bias_scale, the size of the biases; got 'nor"),
         ({"bias_init": ["constant", "constant", "uniform"]}, "^bias_init must be constant without bias_scale"),
         ({"density": 0}, "^density must be a finite number above 0 and at most 1; got 0"),

@@ -88,6 +88,8 @@ def test_a_second_network_that_does_not_learn_is_a_control_at_a_rate_of_its_own(
     assert [(m.condition, m.control) for m in compare(runs).margins] == [(0, 2)]
     runs[0] = make_run("counter_current", FA, options=learned, rate=0.7)
     assert compare(runs).margins == []
+    other = {"rule": {"name": "counter_current", "learned": True, "level_loss": "cosine"}}
+    assert compare([make_run("counter_current", FA, options=other), runs[1]]).margins == []
 
 
 def test_unequal_numbers_of_settings_are_said():

@@ -124,6 +124,7 @@ def test_without_any_change_there_is_no_augmentation():
         ((8, 8, 1), {"shift": 1}, "^border must be zero: this task does not say what black becomes; got black"),
         ((8, 8, 1), {"border": "zero"}, "^border must be null without shift and flip; got 'zero'"),
         ((8, 8, 1), {"contrast": [1, 2], "border": "black"}, "^border must be null without shift and flip"),
+        ((8, 8, 1), {"shift": 1, "border": False}, "^border must be one of black, zero; got False"),
         ((8, 8, 1), {"shift": 1, "border": "grey"}, "^border must be one of black, zero; got 'grey'"),
         ((8, 8, 1), {"shift": -1}, "^shift must be an integer of at least 0; got -1"),
         ((8, 8, 1), {"shift": 1, "flip": 1}, "^flip must be true or false; got 1"),
