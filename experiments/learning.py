@@ -175,8 +175,8 @@ def _of_union(recorded: Recorded, shallow: Measured, frozen: Measured) -> list[s
         f"Above a random network is not above one whose first layer learns: of {len(learning)} rules that are above "
         f"random hidden layers somewhere, {len(first_alone)} are above frozen blocks nowhere. A paper whose only "
         "control is a readout of random layers does not show that deeper layers learn.",
-        f"How far a rule is above its control says more of the network than of the rule: for `{widest}` it is between "
-        f"{low:.1f} and {high:.1f} points. A margin on one network does not carry over to another.",
+        f"How far a rule is above its control depends on the network: for `{widest}` it is between {low:.1f} and "
+        f"{high:.1f} points. A margin on one network does not carry over to another.",
         f"Backprop and the controls aside, the lowest mean error is that of {_best(recorded, shallow)}.",
     ]
 

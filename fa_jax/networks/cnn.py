@@ -141,15 +141,7 @@ def cnn(
     shared = switch("shared_weights", shared_weights)
     if not shared and convolutions == 0:
         raise BadOption("must be true: the topology has no convolution", "shared_weights")
-    inits = initials(
-        len(layers) + 1,
-        init=init,
-        init_scale=init_scale,
-        density=density,
-        biases=biases,
-        bias_init=bias_init,
-        bias_scale=bias_scale,
-    )
+    inits = initials(len(layers) + 1, init, init_scale, density, biases, bias_init, bias_scale)
 
     def modules() -> Iterator[nn.Module]:
         ends = [end for stage in grouped for end in [False] * (len(stage) - 1) + [True]]

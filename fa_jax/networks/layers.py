@@ -127,7 +127,7 @@ class Initial(NamedTuple):
         return {"kernel_init": kernel_init, "use_bias": self.use_bias, "bias_init": bias_init}
 
 
-def initials(layers: int, *, init, init_scale, density, biases: bool, bias_init, bias_scale) -> list[Initial]:
+def initials(layers: int, init, init_scale, density, biases: bool, bias_init, bias_scale) -> list[Initial]:
     """Returns the initial weights of each linear layer, the readout included.
 
     Args:

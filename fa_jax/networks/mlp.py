@@ -54,15 +54,7 @@ def mlp(
     for width in widths:
         check_groups(norm, width, "hidden")
     input_rate = drop_rate("input_dropout", input_dropout)
-    inits = initials(
-        len(widths) + 1,
-        init=init,
-        init_scale=init_scale,
-        density=density,
-        biases=biases,
-        bias_init=bias_init,
-        bias_scale=bias_scale,
-    )
+    inits = initials(len(widths) + 1, init, init_scale, density, biases, bias_init, bias_scale)
 
     stages, repeats = [], []
     for _, row in itertools.groupby(range(len(widths)), lambda i: (widths[i], functions[i], rates[i], inits[i])):

@@ -121,15 +121,7 @@ def recurrent(
         raise BadOption(f"must be a list of widths such as [64]; got {hidden!r}", "hidden")
     widths = [integer("hidden", width, least=1) for width in hidden]
     choose("pooling", pooling, POOLINGS)
-    (first,) = initials(
-        1,
-        init=init,
-        init_scale=init_scale,
-        density=density,
-        biases=True,
-        bias_init=bias_init,
-        bias_scale=bias_scale,
-    )
+    (first,) = initials(1, init, init_scale, density, True, bias_init, bias_scale)
     of_states = first._replace(scale=number("recurrent_scale", recurrent_scale, least=0))
     options = {
         "activation_fn": function,

@@ -97,15 +97,7 @@ def residual_mlp(
     width, blocks = integer("width", width, least=1), integer("blocks", blocks, least=1)
     block_width = integer("block_width", block_width, least=1)
     function = choose("activation", activation, ACTIVATIONS)
-    (first,) = initials(
-        1,
-        init=init,
-        init_scale=init_scale,
-        density=density,
-        biases=biases,
-        bias_init=bias_init,
-        bias_scale=bias_scale,
-    )
+    (first,) = initials(1, init, init_scale, density, biases, bias_init, bias_scale)
     layer = first.keywords()
     embedding = DenseStage(width, ACTIVATIONS["linear"], **layer)
     repeats = [blocks] if blocks >= SCANNED_FROM else [1] * blocks

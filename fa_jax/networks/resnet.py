@@ -121,15 +121,7 @@ def resnet(
     widths = [integer("dense", features, least=1) for features in sequence("dense", dense, "[500,100] or []")]
     for features in widths:
         check_groups(norm, features, "dense")
-    (first,) = initials(
-        1,
-        init=init,
-        init_scale=init_scale,
-        density=density,
-        biases=biases,
-        bias_init=bias_init,
-        bias_scale=bias_scale,
-    )
+    (first,) = initials(1, init, init_scale, density, biases, bias_init, bias_scale)
     layer = first.keywords()
 
     if chosen_norm is None:

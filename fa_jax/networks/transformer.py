@@ -135,15 +135,7 @@ def transformer(
         raise BadOption(f"must divide the width, {width}; got {heads}", "heads")
     blocks, mlp_width = integer("blocks", blocks, least=1), integer("mlp_width", mlp_width, least=1)
     function = choose("activation", activation, ACTIVATIONS)
-    (first,) = initials(
-        1,
-        init=init,
-        init_scale=init_scale,
-        density=density,
-        biases=biases,
-        bias_init=bias_init,
-        bias_scale=bias_scale,
-    )
+    (first,) = initials(1, init, init_scale, density, biases, bias_init, bias_scale)
     layer = first.keywords()
 
     def block():

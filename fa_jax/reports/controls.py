@@ -36,6 +36,7 @@ OWN_READOUTS = ("forward_forward", "local_forward_gradient", "local_loss", "recu
 USUAL = {"optimizer": "sgd", "architecture.activation": "tanh"}
 """What runs have unless their rule or their command says otherwise; naming it in a command changes nothing."""
 RATES = ("optimizer.learning_rate", "feedback_optimizer")
+"""What a frozen version of a rule may have of its own."""
 TUNED = (*RATES, "feedback.", "rule.")
 """What a rule may have of its own without an advantage over its control."""
 OF_THE_RULE = ("rule=", "rule.", "feedback", "frozen=", "display", "+optimizer@feedback_optimizer")

@@ -28,7 +28,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fa_jax.checks import BadOption, choose, integer, number, unused
+from fa_jax.checks import BadOption, choose, integer, number
 from fa_jax.core import Extras, LossFunction, Measure, PyTree, Rule
 from fa_jax.network import Network
 from fa_jax.networks.chain import unstack
@@ -46,7 +46,7 @@ from fa_jax.rules.forward_forward.goodness import (
     peer_normalisation,
     straight_through_relu,
 )
-from fa_jax.rules.forward_forward.negatives import BLUR_STEPS, hybrids, with_label, with_neutral_label, wrong_labels
+from fa_jax.rules.forward_forward.negatives import data_of, with_label, with_neutral_label
 from fa_jax.rules.forward_forward.stages import check_first_readout_layer, relu_stages
 from fa_jax.rules.stagewise import add_weight_decay, multipliers, require_chain
 
@@ -165,7 +165,7 @@ def forward_forward(
     predict_by_goodness = functools.partial(_predict_by_goodness, ff, good)
     other_inference_error = error_of_other_inference(ff.apply, predict_by_goodness, by_softmax=by_softmax)
     layer_gradient = grad(_layer_loss(straight_ff, good, peers), has_aux=True)
-    positive_data, negative_data = _data(ff, negatives, blur_steps)
+    positive_data, negative_data = data_of(ff, negatives, blur_steps)
     names = [f"stages_{i}" for i in range(len(stages))]
 
     def init(key):
@@ -246,33 +246,6 @@ def _layer_loss(straight_ff: Network, good: Goodness, peers: PeerNormalisation) 
         return jnp.where(phase, positive, negative), (y_pos, y_neg)
 
     return loss
-
-
-def _data(ff: Network, negatives: str, blur_steps: int | None) -> tuple[Callable, Callable]:
-    """Returns `batch -> positive data` and `(params, batch) -> negative data`, both `[batch, *input_shape]`.
-
-    Args:
-      ff: its readouts draw hard negatives.
-      negatives: `hard`, `uniform` or `hybrid`, as for `forward_forward`.
-      blur_steps: likewise.
-
-    Raises:
-      BadOption: if `blur_steps` is out of range or has no effect.
-    """
-    if negatives != "hybrid":
-        unused("blur_steps", blur_steps, "without negatives=hybrid")
-    blurs = integer("blur_steps", BLUR_STEPS if blur_steps is None else blur_steps, least=0)
-
-    def positive_data(batch):
-        return batch.inputs if negatives == "hybrid" else with_label(batch.inputs, batch.targets)
-
-    def negative_data(params, batch):
-        if negatives == "hybrid":
-            return hybrids(batch.key, batch.inputs, blurs)
-        logits = ff.apply(params, batch.inputs) if negatives == "hard" else jnp.zeros_like(batch.targets)
-        return with_label(batch.inputs, wrong_labels(logits, batch))
-
-    return positive_data, negative_data
 
 
 def _predict_by_goodness(ff: Network, good: Goodness, params: PyTree, inputs: jax.Array, key=None) -> jax.Array:

@@ -3,10 +3,14 @@
 Hinton, "The Forward-Forward Algorithm: Some Preliminary Investigations", arXiv 2212.13345, 2022, sections 3.2 and 3.3.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
+from fa_jax.checks import integer, unused
 from fa_jax.core import Batch
+from fa_jax.network import Network
 
 BLUR_STEPS = 6
 """Of the masks of hybrid images, by default; the paper does not say how many it takes."""
@@ -58,3 +62,30 @@ def hybrids(key: jax.Array, images: jax.Array, blur_steps: int) -> jax.Array:
     mask = masks(mask_key, images.shape[:3], blur_steps)[..., None]
     others = jnp.roll(images, jax.random.randint(shift_key, (), 1, max(2, len(images))), 0)
     return mask * images + (1 - mask) * others
+
+
+def data_of(ff: Network, negatives: str, blur_steps: int | None) -> tuple[Callable, Callable]:
+    """Returns `batch -> positive data` and `(params, batch) -> negative data`, both `[batch, *input_shape]`.
+
+    Args:
+      ff: its readouts draw hard negatives.
+      negatives: `hard`, `uniform` or `hybrid`, as for `forward_forward`.
+      blur_steps: likewise.
+
+    Raises:
+      BadOption: if `blur_steps` is out of range or has no effect.
+    """
+    if negatives != "hybrid":
+        unused("blur_steps", blur_steps, "without negatives=hybrid")
+    blurs = integer("blur_steps", BLUR_STEPS if blur_steps is None else blur_steps, least=0)
+
+    def positive_data(batch):
+        return batch.inputs if negatives == "hybrid" else with_label(batch.inputs, batch.targets)
+
+    def negative_data(params, batch):
+        if negatives == "hybrid":
+            return hybrids(batch.key, batch.inputs, blurs)
+        logits = ff.apply(params, batch.inputs) if negatives == "hard" else jnp.zeros_like(batch.targets)
+        return with_label(batch.inputs, wrong_labels(logits, batch))
+
+    return positive_data, negative_data
